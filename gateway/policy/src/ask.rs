@@ -1,0 +1,107 @@
+//! What is asked for, by whom: the vocabulary of policy. Ids are interned numbers; policy hashes no
+//! strings.
+
+/// A project's index in the configuration in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProjectId(pub u32);
+
+/// A user's index in the configuration in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UserId(pub u32);
+
+/// A model's index in the configuration in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ModelId(pub u32);
+
+/// A plan's index in the configuration in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PlanId(pub u32);
+
+/// Whether a person waits for the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Class {
+    /// Someone waits.
+    #[default]
+    Interactive,
+    /// Nobody waits; first to be refused under pressure.
+    Batch,
+}
+
+/// A project's priority band.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Priority {
+    /// Background work.
+    Low,
+    /// The usual band.
+    Normal,
+    /// The band that is kept to the last.
+    High,
+}
+
+/// Money in whole billionths of a euro: a token can cost a ten-millionth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct NanoEuro(pub u64);
+
+impl NanoEuro {
+    /// The price of `tokens` at `self` for a thousand, rounded to the nearest nano-euro.
+    pub fn per_1k(self, tokens: u64) -> NanoEuro {
+        let exact = u128::from(self.0) * u128::from(tokens) + 500;
+        NanoEuro(u64::try_from(exact / 1000).unwrap_or(u64::MAX))
+    }
+
+    /// Euros, for people and JSON only; sums are made of nano-euros.
+    #[allow(clippy::cast_precision_loss)]
+    pub fn euros(self) -> f64 {
+        self.0 as f64 / 1e9
+    }
+}
+
+impl std::ops::Add for NanoEuro {
+    type Output = NanoEuro;
+    fn add(self, other: NanoEuro) -> NanoEuro {
+        NanoEuro(self.0.saturating_add(other.0))
+    }
+}
+
+/// What a request is expected to use, at worst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Estimate {
+    /// Tokens of the prompt.
+    pub input_tokens: u64,
+    /// Tokens that the answer may have.
+    pub output_tokens: u64,
+    /// Price of both.
+    pub cost: NanoEuro,
+}
+
+/// One request, as policy sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask {
+    /// Who pays.
+    pub project: ProjectId,
+    /// Who asks.
+    pub user: UserId,
+    /// The plan of the project.
+    pub plan: PlanId,
+    /// The model wanted.
+    pub model: ModelId,
+    /// Whether someone waits.
+    pub class: Class,
+    /// The band, already lowered where the request asked for it.
+    pub priority: Priority,
+    /// The worst case.
+    pub estimate: Estimate,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_price_is_rounded_to_the_nearest_nano_euro_and_never_overflows() {
+        assert_eq!(NanoEuro(100_000).per_1k(1), NanoEuro(100));
+        assert_eq!(NanoEuro(1).per_1k(499), NanoEuro(0));
+        assert_eq!(NanoEuro(1).per_1k(500), NanoEuro(1));
+        assert_eq!(NanoEuro(u64::MAX).per_1k(u64::MAX), NanoEuro(u64::MAX));
+    }
+}

@@ -1,0 +1,48 @@
+//! From YAML files to a configuration that cannot be wrong: [`raw`] is what was written, [`checked`]
+//! what was meant. All mistakes are reported at once; nothing later checks again.
+
+pub(crate) mod checked;
+mod raw;
+mod read;
+pub(crate) mod report;
+
+pub(crate) use checked::{Backend, Config, Deadlines, Endpoint, Identity, Model, Project, User};
+
+use read::{FromNode, Reader};
+use report::{Problem, Report};
+use std::path::Path;
+
+/// Reads and checks the directory's six files.
+pub(crate) fn load(dir: &Path) -> Result<Config, Report> {
+    let mut problems = Vec::new();
+    let files = (
+        read_file::<raw::UsersFile>(dir, "users.yaml", &mut problems),
+        read_file::<raw::ProjectsFile>(dir, "projects.yaml", &mut problems),
+        read_file::<raw::ModelsFile>(dir, "models.yaml", &mut problems),
+        read_file::<raw::LimitsFile>(dir, "limits.yaml", &mut problems),
+        read_file::<raw::DegradationFile>(dir, "degradation.yaml", &mut problems),
+        read_file::<raw::GatewayFile>(dir, "gateway.yaml", &mut problems),
+    );
+    let config = checked::check(dir, files, &mut problems);
+    match config {
+        Some(config) if problems.is_empty() => Ok(config),
+        _ => {
+            problems.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
+            Err(Report(problems))
+        }
+    }
+}
+
+fn read_file<T: FromNode>(dir: &Path, name: &str, problems: &mut Vec<Problem>) -> Option<T> {
+    let path = dir.join(name);
+    let mut reader = Reader::new(&path.to_string_lossy());
+    let read = match std::fs::read_to_string(&path) {
+        Ok(text) => reader.read(&text),
+        Err(error) => {
+            reader.problem(0, format!("cannot be read: {error}"));
+            None
+        }
+    };
+    problems.append(&mut reader.problems);
+    read
+}

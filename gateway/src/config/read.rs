@@ -1,0 +1,382 @@
+//! Reads YAML into plain structs, and goes on after a mistake: every one is reported, with its line.
+//!
+//! `section!` declares a struct as it is written in a file: which keys it has, of which type, which
+//! may be left out. `choice!` declares a word out of a few. Both make the reader from that one table.
+
+use super::report::Problem;
+use marked_yaml::{LoadError, LoaderOptions, Node};
+use policy::NanoEuro;
+use std::time::Duration;
+
+/// Where in a file we are, and what has been found wrong so far.
+pub(crate) struct Reader {
+    file: String,
+    path: Vec<String>,
+    pub(crate) problems: Vec<Problem>,
+}
+
+/// A value and the line that it stands on; line 0 is a default or a placeholder, not to be checked.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct At<T> {
+    pub(crate) value: T,
+    pub(crate) line: usize,
+}
+
+/// A mapping whose keys are names that the operator chose, in the order of the file.
+#[derive(Debug, Clone)]
+pub(crate) struct Named<T>(pub(crate) Vec<(At<String>, T)>);
+
+/// What can be read from a node. `None` means that a problem has been reported.
+pub(crate) trait FromNode: Sized {
+    fn from_node(node: &Node, reader: &mut Reader) -> Option<Self>;
+    /// Stands where a value was wrong, so that the rest is still checked; never used otherwise.
+    fn placeholder() -> Self;
+    /// The value of a key that is not there; `None` where it must be.
+    fn absent() -> Option<Self> {
+        None
+    }
+}
+
+impl Reader {
+    pub(crate) fn new(file: &str) -> Self {
+        Self {
+            file: file.to_owned(),
+            path: Vec::new(),
+            problems: Vec::new(),
+        }
+    }
+
+    /// Reads a whole file's text.
+    pub(crate) fn read<T: FromNode>(&mut self, text: &str) -> Option<T> {
+        let options = LoaderOptions::default().error_on_duplicate_keys(true);
+        match marked_yaml::parse_yaml_with_options(0, text, options) {
+            Ok(node) => T::from_node(&node, self),
+            Err(error) => {
+                self.unreadable(&error);
+                None
+            }
+        }
+    }
+
+    /// Reports a problem at a line, under the key that is being read.
+    pub(crate) fn problem(&mut self, line: usize, message: impl Into<String>) {
+        self.problems.push(Problem {
+            file: self.file.clone(),
+            line,
+            key: self.path.join("."),
+            message: message.into(),
+        });
+    }
+
+    /// Reads something that stands under a key.
+    pub(crate) fn under<T>(&mut self, key: &str, read: impl FnOnce(&mut Self) -> T) -> T {
+        self.path.push(key.to_owned());
+        let out = read(self);
+        self.path.pop();
+        out
+    }
+
+    fn unreadable(&mut self, error: &LoadError) {
+        let (line, message) = match error {
+            LoadError::DuplicateKey(keys) => (
+                keys.key.span().start().map_or(0, marked_yaml::Marker::line),
+                format!("the key `{}` is given twice", keys.key.as_str()),
+            ),
+            LoadError::TopLevelMustBeMapping(mark) => (mark.line(), "must hold keys and values".to_owned()),
+            LoadError::ScanError(mark, scan) => (mark.line(), format!("is not YAML: {scan}")),
+            LoadError::UnexpectedAnchor(mark) => (mark.line(), "anchors are not supported".to_owned()),
+            LoadError::UnexpectedTag(mark) => (mark.line(), "tags are not supported".to_owned()),
+            LoadError::MappingKeyMustBeScalar(mark) => (mark.line(), "a key must be a word".to_owned()),
+            LoadError::TopLevelMustBeSequence(mark) => (mark.line(), "must be a list".to_owned()),
+        };
+        self.problem(line, message);
+    }
+}
+
+/// The line that a node stands on, from 1.
+pub(crate) fn line_of(node: &Node) -> usize {
+    node.span().start().map_or(0, marked_yaml::Marker::line)
+}
+
+/// The known key nearest to an unknown one, if it is near.
+pub(crate) fn nearest<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let near = known.into_iter().map(|key| (distance(unknown, key), key)).min()?;
+    (near.0 <= 1 + unknown.len() / 4).then_some(near.1)
+}
+
+/// Levenshtein's distance, in bytes.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.bytes().enumerate() {
+            let best = (diagonal + usize::from(x != y)).min(row[j] + 1).min(row[j + 1] + 1);
+            diagonal = std::mem::replace(&mut row[j + 1], best);
+        }
+    }
+    row[b.len()]
+}
+
+fn scalar<T>(
+    node: &Node,
+    reader: &mut Reader,
+    wanted: &str,
+    parse: impl FnOnce(&marked_yaml::types::MarkedScalarNode) -> Option<T>,
+) -> Option<T> {
+    let parsed = node.as_scalar().and_then(parse);
+    if parsed.is_none() {
+        let got = match node {
+            Node::Scalar(text) => format!("`{}`", text.as_str()),
+            Node::Mapping(_) => "keys and values".to_owned(),
+            Node::Sequence(_) => "a list".to_owned(),
+        };
+        reader.problem(line_of(node), format!("must be {wanted}, not {got}"));
+    }
+    parsed
+}
+
+impl FromNode for String {
+    fn placeholder() -> Self {
+        String::new()
+    }
+    fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
+        scalar(node, reader, "text", |text| {
+            (!text.as_str().is_empty()).then(|| text.as_str().to_owned())
+        })
+    }
+}
+
+impl FromNode for bool {
+    fn placeholder() -> Self {
+        false
+    }
+    fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
+        scalar(node, reader, "true or false", |text| text.as_bool())
+    }
+}
+
+macro_rules! whole_numbers {
+    ($($type:ty: $as:ident),*) => {$(
+        impl FromNode for $type {
+            fn placeholder() -> Self {
+                0
+            }
+            fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
+                scalar(node, reader, "a whole number, 0 or more", |text| text.$as())
+            }
+        }
+    )*};
+}
+whole_numbers!(u32: as_u32, u64: as_u64, usize: as_usize);
+
+impl FromNode for f64 {
+    fn placeholder() -> Self {
+        0.0
+    }
+    fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
+        scalar(node, reader, "a number, 0 or more", |text| {
+            text.as_f64().filter(|number| number.is_finite() && *number >= 0.0)
+        })
+    }
+}
+
+impl FromNode for Duration {
+    fn placeholder() -> Self {
+        Duration::ZERO
+    }
+    fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
+        scalar(node, reader, "a number of seconds, 0 or more", |text| {
+            text.as_f64().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        })
+    }
+}
+
+impl FromNode for NanoEuro {
+    fn placeholder() -> Self {
+        NanoEuro(0)
+    }
+    fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
+        scalar(node, reader, "a number of euros, 0 or more, with at most 9 decimals", |text| {
+            nano_euros(text.as_str())
+        })
+    }
+}
+
+/// Exact, without floating point: `0.0001` is 100,000 nano-euros.
+fn nano_euros(text: &str) -> Option<NanoEuro> {
+    let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
+    let all_digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.is_empty() || decimals.len() > 9 || !all_digits(whole) || !all_digits(decimals) {
+        return None;
+    }
+    let nanos: u64 = format!("{decimals:0<9}").parse().ok()?;
+    let whole: u64 = whole.parse().ok()?;
+    Some(NanoEuro(whole.checked_mul(1_000_000_000)?.checked_add(nanos)?))
+}
+
+impl<T: FromNode> FromNode for Option<T> {
+    fn placeholder() -> Self {
+        None
+    }
+    fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
+        T::from_node(node, reader).map(Some)
+    }
+    fn absent() -> Option<Self> {
+        Some(None)
+    }
+}
+
+impl<T: FromNode> FromNode for At<T> {
+    fn placeholder() -> Self {
+        At {
+            value: T::placeholder(),
+            line: 0,
+        }
+    }
+    fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
+        let line = line_of(node);
+        T::from_node(node, reader).map(|value| At { value, line })
+    }
+}
+
+impl<T: FromNode> FromNode for Vec<T> {
+    fn placeholder() -> Self {
+        Vec::new()
+    }
+    fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
+        let Some(list) = node.as_sequence() else {
+            reader.problem(line_of(node), "must be a list");
+            return None;
+        };
+        let mut all = Vec::with_capacity(list.len());
+        for (index, item) in list.iter().enumerate() {
+            let read = reader.under(&index.to_string(), |reader| T::from_node(item, reader));
+            all.extend(read);
+        }
+        Some(all)
+    }
+    fn absent() -> Option<Self> {
+        Some(Vec::new())
+    }
+}
+
+/// Reads a mapping whose keys the operator chose; a mistake in one entry does not hide the others.
+impl<T: FromNode> FromNode for Named<T> {
+    fn placeholder() -> Self {
+        Named(Vec::new())
+    }
+    fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
+        let Some(mapping) = node.as_mapping() else {
+            reader.problem(line_of(node), "must hold names and what belongs to each");
+            return None;
+        };
+        let mut all = Vec::with_capacity(mapping.len());
+        for (key, value) in mapping.iter() {
+            let name = At {
+                value: key.as_str().to_owned(),
+                line: key.span().start().map_or(0, marked_yaml::Marker::line),
+            };
+            let read = reader.under(key.as_str(), |reader| T::from_node(value, reader));
+            all.push((name, read.unwrap_or_else(T::placeholder)));
+        }
+        Some(Named(all))
+    }
+}
+
+/// Declares a mapping with fixed keys. `key: Type` must be there (unless it is an `Option` or a list);
+/// `key: Type = value` may be left out.
+macro_rules! section {
+    ($($(#[$doc:meta])* struct $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty $(= $default:expr)?,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone)]
+        pub(crate) struct $name { $($(#[$field_doc])* pub(crate) $field: $type,)* }
+
+        impl $crate::config::read::FromNode for $name {
+            fn placeholder() -> Self {
+                Self { $($field: <$type as $crate::config::read::FromNode>::placeholder(),)* }
+            }
+            fn from_node(node: &marked_yaml::Node, reader: &mut $crate::config::read::Reader) -> Option<Self> {
+                use $crate::config::read::{FromNode, line_of, nearest};
+                const KEYS: &[&str] = &[$(stringify!($field)),*];
+                let Some(mapping) = node.as_mapping() else {
+                    reader.problem(line_of(node), format!("must hold the keys {}", KEYS.join(", ")));
+                    return None;
+                };
+                for (key, _) in mapping.iter() {
+                    let key_line = key.span().start().map_or(0, marked_yaml::Marker::line);
+                    if !KEYS.contains(&key.as_str()) {
+                        let hint = nearest(key.as_str(), KEYS.iter().copied())
+                            .map_or_else(|| format!("known here: {}", KEYS.join(", ")), |near| format!("did you mean `{near}`?"));
+                        reader.under(key.as_str(), |reader| reader.problem(key_line, format!("unknown key; {hint}")));
+                    }
+                }
+                $(let $field: Option<$type> = match mapping.get_node(stringify!($field)) {
+                    Some(value) => reader.under(stringify!($field), |reader| <$type>::from_node(value, reader)),
+                    None => None$(.or(Some($default)))?.or_else(<$type as FromNode>::absent).or_else(|| {
+                        reader.problem(line_of(node), concat!("the key `", stringify!($field), "` is missing"));
+                        None
+                    }),
+                };)*
+                Some(Self { $($field: $field.unwrap_or_else(<$type as FromNode>::placeholder),)* })
+            }
+        }
+    )*};
+}
+
+/// Declares a word out of a few: `Variant = "word"`.
+macro_rules! choice {
+    ($($(#[$doc:meta])* enum $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum $name { $($(#[$variant_doc])* $variant,)* }
+
+        impl $name {
+            /// The word that stands for it in a file.
+            #[allow(dead_code)]
+            pub(crate) fn word(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
+        }
+
+        impl $crate::config::read::FromNode for $name {
+            #[allow(unreachable_code)]
+            fn placeholder() -> Self {
+                $(return Self::$variant;)*
+            }
+            fn from_node(node: &marked_yaml::Node, reader: &mut $crate::config::read::Reader) -> Option<Self> {
+                const WORDS: &[&str] = &[$($word),*];
+                match node.as_scalar().map(|text| text.as_str()) {
+                    $(Some($word) => Some(Self::$variant),)*
+                    other => {
+                        let got = other.map_or_else(String::new, |text| format!(", not `{text}`"));
+                        let line = $crate::config::read::line_of(node);
+                        reader.problem(line, format!("must be one of {}{got}", WORDS.join(", ")));
+                        None
+                    }
+                }
+            }
+        }
+    )*};
+}
+pub(crate) use {choice, section};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn euros_are_read_exactly() {
+        assert_eq!(nano_euros("0.0001"), Some(NanoEuro(100_000)));
+        assert_eq!(nano_euros("50"), Some(NanoEuro(50_000_000_000)));
+        for wrong in ["", ".5", "-1", "1e3", "0.0000000001", "99999999999999", "1.2.3"] {
+            assert_eq!(nano_euros(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_key_finds_its_neighbour_and_a_strange_one_does_not() {
+        let keys = ["project_id", "enabled", "role"];
+        assert_eq!(nearest("projct_id", keys), Some("project_id"));
+        assert_eq!(nearest("something_else", keys), None);
+    }
+}
