@@ -1,1 +1,23 @@
-fn main(){}
+//! Sluice: the gateway a team puts in front of its own LLM servers. The module list is the
+//! architecture; `docs/architecture.md` has the picture.
+
+mod admin;
+mod cli;
+mod clock;
+mod config;
+mod gate;
+mod identity;
+mod ledger;
+mod protocol;
+mod proxy;
+mod snapshot;
+mod telemetry;
+mod upstream;
+
+/// Many small, short-lived allocations on many threads: the case that mimalloc is made for.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> std::process::ExitCode {
+    cli::run()
+}

@@ -84,8 +84,7 @@ impl RateLimits {
     }
 
     fn forget_idle(&mut self, now: Time) {
-        self.cells
-            .retain(|_, (_, cell)| !cell.left(now).1.is_zero());
+        self.cells.retain(|_, (_, cell)| !cell.left(now).1.is_zero());
         self.sweep_above = SWEEP_ABOVE.max(self.cells.len() * 2);
     }
 }

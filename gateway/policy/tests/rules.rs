@@ -1,8 +1,8 @@
 //! The laws of policy, over random workloads.
 
 use policy::{
-    Ask, Class, Decision, Estimate, GlobalLimits, ModelId, PermitId, PlanId, Policy, Priority,
-    ProjectId, RateLimit, Refusal, Rules, TicketId, Time, UserId,
+    Ask, Class, Decision, Estimate, GlobalLimits, ModelId, PermitId, PlanId, Policy, Priority, ProjectId, RateLimit,
+    Refusal, Rules, TicketId, Time, UserId,
 };
 use proptest::prelude::*;
 use std::collections::VecDeque;
@@ -163,8 +163,7 @@ fn the_rate_limits_retry_after_is_true() {
     for _ in 0..60 {
         assert!(matches!(policy.offer(&ask(1), at(0)).0, Decision::Admit(_)));
     }
-    let Decision::Refuse(Refusal::RateLimited { retry_after, .. }) = policy.offer(&ask(1), at(0)).0
-    else {
+    let Decision::Refuse(Refusal::RateLimited { retry_after, .. }) = policy.offer(&ask(1), at(0)).0 else {
         panic!("the 61st is refused")
     };
     assert_eq!(retry_after, Duration::from_secs(1));
@@ -175,8 +174,12 @@ fn the_rate_limits_retry_after_is_true() {
 #[test]
 fn a_smaller_limit_lets_permits_run_out() {
     let mut policy = Policy::new(&rules(2, 5, None));
-    let Decision::Admit(first) = policy.offer(&ask(1), at(0)).0 else { panic!() };
-    let Decision::Admit(second) = policy.offer(&ask(1), at(0)).0 else { panic!() };
+    let Decision::Admit(first) = policy.offer(&ask(1), at(0)).0 else {
+        panic!()
+    };
+    let Decision::Admit(second) = policy.offer(&ask(1), at(0)).0 else {
+        panic!()
+    };
     assert!(matches!(policy.offer(&ask(1), at(0)).0, Decision::Wait(_)));
     policy.reconfigure(&rules(1, 5, None));
     assert!(policy.release(first).is_none(), "two ran, one may");

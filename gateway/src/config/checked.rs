@@ -4,9 +4,7 @@
 use super::raw::{self, IdentityMode};
 use super::read::{At, Named, nearest};
 use super::report::Problem;
-use policy::{
-    Class, GlobalLimits, ModelId, NanoEuro, PlanId, Priority, ProjectId, RateLimit, Rules, UserId,
-};
+use policy::{Class, GlobalLimits, ModelId, NanoEuro, PlanId, Priority, ProjectId, RateLimit, Rules, UserId};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -174,7 +172,10 @@ impl Config {
 
     /// The level that a queue so full (0 to 1) stands at.
     pub(crate) fn level_at(&self, queue_usage_ratio: f64) -> Option<&Level> {
-        self.levels.iter().rev().find(|level| queue_usage_ratio >= level.threshold)
+        self.levels
+            .iter()
+            .rev()
+            .find(|level| queue_usage_ratio >= level.threshold)
     }
 }
 
@@ -198,14 +199,19 @@ pub(super) fn check(dir: &Path, files: Files, problems: &mut Vec<Problem>) -> Op
     let project_names = projects.as_ref().map(|all| names(all, |project| &project.id));
     let users = users.map(|file| check.users(&file.users, project_names.as_deref()));
     let user_names = users.as_ref().map(|all| names(all, |user| &user.id));
-    let defaults = gateway.as_ref().map_or_else(raw::Timeouts::default, |file| file.timeouts.clone());
+    let defaults = gateway
+        .as_ref()
+        .map_or_else(raw::Timeouts::default, |file| file.timeouts.clone());
     let total = limits.as_ref().map_or(Duration::ZERO, |limits| limits.request_timeout);
     let models = models.map(|file| check.models(&file.models, &defaults, total));
     let levels = degradation.map(|file| check.levels(&file.degradation_levels));
     let gateway = gateway.and_then(|file| check.gateway(&file, user_names.as_deref()));
     let (models, models_by_name) = models?;
     let (users, limits) = (users?, limits?);
-    let users_by_id = users.iter().zip(0u32..).map(|(user, index)| (user.id.clone(), UserId(index)));
+    let users_by_id = users
+        .iter()
+        .zip(0u32..)
+        .map(|(user, index)| (user.id.clone(), UserId(index)));
     Some(Config {
         users_by_id: users_by_id.collect(),
         users,
@@ -252,7 +258,9 @@ impl Check<'_> {
         known: Option<&[String]>,
         what: &str,
     ) -> u32 {
-        let Some(known) = known.filter(|_| name.line > 0) else { return 0 };
+        let Some(known) = known.filter(|_| name.line > 0) else {
+            return 0;
+        };
         if let Some(index) = position(known.iter().position(|known| *known == name.value)) {
             return index;
         }
@@ -260,7 +268,12 @@ impl Check<'_> {
             || format!("there are {}", known.join(", ")),
             |near| format!("did you mean `{near}`?"),
         );
-        self.problem(file, name.line, key, format!("there is no {what} `{}`; {hint}", name.value));
+        self.problem(
+            file,
+            name.line,
+            key,
+            format!("there is no {what} `{}`; {hint}", name.value),
+        );
         0
     }
 
@@ -310,10 +323,14 @@ impl Check<'_> {
     fn limits(&mut self, raw: &raw::LimitsFile) -> Limits {
         let file = "limits.yaml";
         let global = &raw.global_limits;
-        self.at_least_one(file, "global_limits.max_active_requests", &At {
-            value: u64::from(global.max_active_requests.value > 0),
-            line: global.max_active_requests.line,
-        });
+        self.at_least_one(
+            file,
+            "global_limits.max_active_requests",
+            &At {
+                value: u64::from(global.max_active_requests.value > 0),
+                line: global.max_active_requests.line,
+            },
+        );
         let timeout = &global.request_timeout_seconds;
         if timeout.line > 0 && timeout.value.is_zero() {
             let key = "global_limits.request_timeout_seconds".to_owned();
@@ -331,7 +348,11 @@ impl Check<'_> {
             });
         }
         let weights = &raw.priority_weights;
-        for (name, weight) in [("high", &weights.high), ("normal", &weights.normal), ("low", &weights.low)] {
+        for (name, weight) in [
+            ("high", &weights.high),
+            ("normal", &weights.normal),
+            ("low", &weights.low),
+        ] {
             self.at_least_one(file, &format!("priority_weights.{name}"), weight);
         }
         Limits {
@@ -361,10 +382,17 @@ impl Check<'_> {
         for ((name, model), index) in raw.0.iter().zip(0u32..) {
             let key = |field: &str| format!("models.{}.{field}", name.value);
             self.at_least_one("models.yaml", &key("max_output_tokens"), &model.max_output_tokens);
-            for (name, field) in std::iter::once((name, None)).chain(model.aliases.iter().map(|alias| (alias, Some("aliases")))) {
+            for (name, field) in
+                std::iter::once((name, None)).chain(model.aliases.iter().map(|alias| (alias, Some("aliases"))))
+            {
                 if by_name.insert(name.value.clone(), ModelId(index)).is_some() {
                     let key = field.map_or_else(|| format!("models.{}", name.value), key);
-                    self.problem("models.yaml", name.line, key, format!("the name `{}` is taken by another model", name.value));
+                    self.problem(
+                        "models.yaml",
+                        name.line,
+                        key,
+                        format!("the name `{}` is taken by another model", name.value),
+                    );
                 }
             }
             let timeouts = model.timeouts.as_ref();
@@ -372,16 +400,26 @@ impl Check<'_> {
                 name: name.value.clone(),
                 backend: model.backend.value,
                 enabled: model.enabled,
-                upstream_name: model.upstream_model.clone().or_else(|| model.ollama_model.as_ref().map(|at| at.value.clone())),
+                upstream_name: model
+                    .upstream_model
+                    .clone()
+                    .or_else(|| model.ollama_model.as_ref().map(|at| at.value.clone())),
                 max_input_tokens: model.max_input_tokens,
                 max_output_tokens: model.max_output_tokens.value.max(1),
                 input_price: model.input_cost_per_1k_tokens_eur,
                 output_price: model.output_cost_per_1k_tokens_eur,
-                average_latency: model.average_latency_seconds.as_ref().map_or(Duration::ZERO, |at| at.value),
+                average_latency: model
+                    .average_latency_seconds
+                    .as_ref()
+                    .map_or(Duration::ZERO, |at| at.value),
                 endpoints: self.endpoints(&name.value, model),
                 deadlines: Deadlines {
-                    connect: timeouts.and_then(|t| t.connect_seconds).unwrap_or(defaults.connect_seconds),
-                    first_byte: timeouts.and_then(|t| t.first_byte_seconds).unwrap_or(defaults.first_byte_seconds),
+                    connect: timeouts
+                        .and_then(|t| t.connect_seconds)
+                        .unwrap_or(defaults.connect_seconds),
+                    first_byte: timeouts
+                        .and_then(|t| t.first_byte_seconds)
+                        .unwrap_or(defaults.first_byte_seconds),
                     gap: timeouts.and_then(|t| t.gap_seconds).unwrap_or(defaults.gap_seconds),
                     total: timeouts.and_then(|t| t.total_seconds).unwrap_or(total),
                 },
@@ -400,42 +438,71 @@ impl Check<'_> {
                 ("ollama_base_url", model.ollama_base_url.as_ref().map(|at| at.line)),
             ] {
                 if let Some(line) = line {
-                    self.problem(file, line, key(field), format!("only for `backend: ollama`, and this one is {}", backend.value.word()));
+                    self.problem(
+                        file,
+                        line,
+                        key(field),
+                        format!("only for `backend: ollama`, and this one is {}", backend.value.word()),
+                    );
                 }
             }
         }
-        if backend.line > 0 && backend.value != Backend::Simulated
+        if backend.line > 0
+            && backend.value != Backend::Simulated
             && let Some(latency) = &model.average_latency_seconds
         {
-            self.problem(file, latency.line, key("average_latency_seconds"), "only for `backend: simulated`");
+            self.problem(
+                file,
+                latency.line,
+                key("average_latency_seconds"),
+                "only for `backend: simulated`",
+            );
         }
         let mut endpoints = Vec::new();
         if let Some(url) = &model.ollama_base_url {
-            endpoints.extend(self.endpoint(key("ollama_base_url"), url).map(|(authority, path_prefix)| Endpoint {
-                authority,
-                path_prefix,
-                api_key_env: None,
-                weight: 1,
-                max_concurrent_requests: None,
-            }));
+            endpoints.extend(
+                self.endpoint(key("ollama_base_url"), url)
+                    .map(|(authority, path_prefix)| Endpoint {
+                        authority,
+                        path_prefix,
+                        api_key_env: None,
+                        weight: 1,
+                        max_concurrent_requests: None,
+                    }),
+            );
         }
         for (raw, index) in model.endpoints.iter().zip(0..) {
             let key = |field: &str| format!("models.{name}.endpoints.{index}.{field}");
             self.at_least_one(file, &key("weight"), &raw.weight);
-            if let Some(at) = raw.max_concurrent_requests.as_ref().filter(|at| at.line > 0 && at.value == 0) {
+            if let Some(at) = raw
+                .max_concurrent_requests
+                .as_ref()
+                .filter(|at| at.line > 0 && at.value == 0)
+            {
                 self.problem(file, at.line, key("max_concurrent_requests"), "must be at least 1");
             }
-            endpoints.extend(self.endpoint(key("base_url"), &raw.base_url).map(|(authority, path_prefix)| Endpoint {
-                authority,
-                path_prefix,
-                api_key_env: raw.api_key_env.as_ref().map(|at| at.value.clone()),
-                weight: raw.weight.value,
-                max_concurrent_requests: raw.max_concurrent_requests.as_ref().map(|at| at.value),
-            }));
+            endpoints.extend(
+                self.endpoint(key("base_url"), &raw.base_url)
+                    .map(|(authority, path_prefix)| Endpoint {
+                        authority,
+                        path_prefix,
+                        api_key_env: raw.api_key_env.as_ref().map(|at| at.value.clone()),
+                        weight: raw.weight.value,
+                        max_concurrent_requests: raw.max_concurrent_requests.as_ref().map(|at| at.value),
+                    }),
+            );
         }
         let declared = !model.endpoints.is_empty() || model.ollama_base_url.is_some();
         if backend.line > 0 && backend.value != Backend::Simulated && !declared {
-            self.problem(file, backend.line, key("endpoints"), format!("`backend: {}` needs `endpoints: [{{base_url: http://host:port}}]`", backend.value.word()));
+            self.problem(
+                file,
+                backend.line,
+                key("endpoints"),
+                format!(
+                    "`backend: {}` needs `endpoints: [{{base_url: http://host:port}}]`",
+                    backend.value.word()
+                ),
+            );
         }
         endpoints
     }
@@ -474,14 +541,33 @@ impl Check<'_> {
                 self.problem(file, level.threshold.line, key("threshold"), "must be between 0 and 1");
             }
             if level.number.line > 0 && levels.iter().any(|other| other.number == level.number.value) {
-                self.problem(file, level.number.line, key("number"), format!("the number {} is taken by another level", level.number.value));
+                self.problem(
+                    file,
+                    level.number.line,
+                    key("number"),
+                    format!("the number {} is taken by another level", level.number.value),
+                );
             }
-            let factor = level.actions.as_ref().and_then(|actions| actions.reduce_max_tokens.as_ref()).map(|reduce| &reduce.factor);
+            let factor = level
+                .actions
+                .as_ref()
+                .and_then(|actions| actions.reduce_max_tokens.as_ref())
+                .map(|reduce| &reduce.factor);
             if let Some(factor) = factor.filter(|at| at.line > 0 && !(at.value > 0.0 && at.value <= 1.0)) {
-                self.problem(file, factor.line, key("actions.reduce_max_tokens.factor"), "must be above 0 and at most 1");
+                self.problem(
+                    file,
+                    factor.line,
+                    key("actions.reduce_max_tokens.factor"),
+                    "must be above 0 and at most 1",
+                );
             }
             if level.threshold.line > 0 && levels.last().is_some_and(|last| last.threshold > level.threshold.value) {
-                self.problem(file, level.threshold.line, key("threshold"), "must not be below that of the level before");
+                self.problem(
+                    file,
+                    level.threshold.line,
+                    key("threshold"),
+                    "must not be below that of the level before",
+                );
             }
             levels.push(Level {
                 name: name.value.clone(),
@@ -500,13 +586,24 @@ impl Check<'_> {
             && proxy == admin
             && proxy.port() != 0
         {
-            self.problem(file, raw.admin_listen.line, "admin_listen".to_owned(), "is the same address as `listen`");
+            self.problem(
+                file,
+                raw.admin_listen.line,
+                "admin_listen".to_owned(),
+                "is the same address as `listen`",
+            );
         }
-        let default_user = raw.default_user.as_ref().map(|user| {
-            UserId(self.reference((file, "default_user".to_owned()), user, users, "user"))
-        });
+        let default_user = raw
+            .default_user
+            .as_ref()
+            .map(|user| UserId(self.reference((file, "default_user".to_owned()), user, users, "user")));
         if !raw.database_url.value.starts_with("sqlite:") && raw.database_url.line > 0 {
-            self.problem(file, raw.database_url.line, "database_url".to_owned(), "must begin with sqlite://, such as sqlite://data/usage.db");
+            self.problem(
+                file,
+                raw.database_url.line,
+                "database_url".to_owned(),
+                "must begin with sqlite://, such as sqlite://data/usage.db",
+            );
         }
         let timeouts = &raw.timeouts;
         Some(Gateway {

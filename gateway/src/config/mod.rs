@@ -6,7 +6,7 @@ mod raw;
 mod read;
 pub(crate) mod report;
 
-pub(crate) use checked::{Backend, Config, Deadlines, Endpoint, Identity, Model, Project, User};
+pub(crate) use checked::{Backend, Config, Deadlines, Endpoint, Identity, Model};
 
 use read::{FromNode, Reader};
 use report::{Problem, Report};

@@ -277,7 +277,10 @@ choice! {
 }
 
 fn default(text: &str) -> At<String> {
-    At { value: text.to_owned(), line: 0 }
+    At {
+        value: text.to_owned(),
+        line: 0,
+    }
 }
 
 impl Default for Bounds {

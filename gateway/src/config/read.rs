@@ -186,7 +186,8 @@ impl FromNode for Duration {
     }
     fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
         scalar(node, reader, "a number of seconds, 0 or more", |text| {
-            text.as_f64().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+            text.as_f64()
+                .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         })
     }
 }
@@ -196,9 +197,12 @@ impl FromNode for NanoEuro {
         NanoEuro(0)
     }
     fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
-        scalar(node, reader, "a number of euros, 0 or more, with at most 9 decimals", |text| {
-            nano_euros(text.as_str())
-        })
+        scalar(
+            node,
+            reader,
+            "a number of euros, 0 or more, with at most 9 decimals",
+            |text| nano_euros(text.as_str()),
+        )
     }
 }
 

@@ -1,0 +1,83 @@
+//! `/config/summary`: what is loaded, by file; nothing secret is in it.
+
+use super::Admin;
+use crate::ledger::record::{class_name, priority_name};
+use axum::extract::State;
+use axum::response::Json;
+use serde_json::{Map, Value, json};
+
+pub(super) async fn summary(State(admin): State<Admin>) -> Json<Value> {
+    let snapshot = admin.gateway.current.get();
+    let config = &snapshot.config;
+    let users = config.users.iter().map(|user| {
+        let project = &config.project(user.project).id;
+        (user.id.clone(), json!({"project_id": project, "role": user.role, "request_type": class_name(user.class), "enabled": user.enabled}))
+    });
+    let projects = config.projects.iter().map(|project| {
+        (
+            project.id.clone(),
+            json!({
+                "plan": config.plans[project.plan.0 as usize].id,
+                "priority": priority_name(project.priority),
+                "monthly_token_quota": project.monthly_token_quota,
+                "monthly_budget_eur": project.monthly_budget.map(policy::NanoEuro::euros),
+                "max_concurrent_requests": project.max_concurrent_requests,
+                "enabled": project.enabled,
+            }),
+        )
+    });
+    let models = config.models.iter().map(|model| {
+        let endpoints: Vec<&str> = model
+            .endpoints
+            .iter()
+            .map(|endpoint| endpoint.authority.as_str())
+            .collect();
+        (
+            model.name.clone(),
+            json!({
+                "backend": model.backend.word(),
+                "enabled": model.enabled,
+                "upstream_model": model.upstream_name,
+                "max_input_tokens": model.max_input_tokens,
+                "max_output_tokens": model.max_output_tokens,
+                "input_cost_per_1k_tokens_eur": model.input_price.euros(),
+                "output_cost_per_1k_tokens_eur": model.output_price.euros(),
+                "average_latency_seconds": model.average_latency.as_secs_f64(),
+                "endpoints": endpoints,
+            }),
+        )
+    });
+    let plans = config.plans.iter().map(|plan| {
+        (
+            plan.id.clone(),
+            json!({"requests_per_minute": plan.requests_per_minute, "tokens_per_minute": plan.tokens_per_minute}),
+        )
+    });
+    let weights = config
+        .weights
+        .iter()
+        .map(|(priority, weight)| (priority_name(*priority).to_owned(), json!(weight)));
+    let levels = config.levels.iter().map(|level| {
+        (
+            level.name.clone(),
+            json!({"number": level.number, "threshold": level.threshold}),
+        )
+    });
+    Json(json!({
+        "version": snapshot.version,
+        "users": users.collect::<Map<_, _>>(),
+        "projects": projects.collect::<Map<_, _>>(),
+        "models": models.collect::<Map<_, _>>(),
+        "limits": {
+            "global_limits": {
+                "max_active_requests": config.global.max_active_requests,
+                "max_queue_size": config.global.max_queue_size,
+                "max_queue_wait_seconds": config.global.max_queue_wait.as_secs_f64(),
+                "request_timeout_seconds": config.request_timeout.as_secs_f64(),
+            },
+            "rate_limits": plans.collect::<Map<_, _>>(),
+            "priority_weights": weights.collect::<Map<_, _>>(),
+        },
+        "degradation": levels.collect::<Map<_, _>>(),
+    }))
+}

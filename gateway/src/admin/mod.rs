@@ -1,0 +1,133 @@
+//! The operators' listener: health, queue, metrics, usage, configuration. Reads through the same
+//! public faces as the proxy, and holds no state of its own.
+
+mod config_summary;
+mod queue;
+pub(crate) mod token;
+
+use crate::ledger;
+use crate::proxy::Gateway;
+use crate::telemetry::Gauges;
+use axum::Router;
+use axum::extract::{Query, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::get;
+use serde::Deserialize;
+use serde_json::json;
+use sqlx::sqlite::SqlitePool;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use token::Token;
+
+/// What the admin pages read.
+#[derive(Clone)]
+pub(crate) struct Admin {
+    pub(crate) gateway: Arc<Gateway>,
+    pub(crate) pool: SqlitePool,
+    pub(crate) token: Arc<Token>,
+}
+
+/// All routes. `/health`, `/ready` and, unless configured, `/metrics` are open.
+pub(crate) fn router(admin: Admin) -> Router {
+    let metrics = Router::new().route("/metrics", get(metrics));
+    let guarded = Router::new()
+        .route("/queue/status", get(queue::status))
+        .route("/usage/recent", get(usage_recent))
+        .route("/config/summary", get(config_summary::summary));
+    let needs_token = admin.gateway.current.get().config.gateway.metrics_need_token;
+    let (open, guarded) = if needs_token {
+        (Router::new(), guarded.merge(metrics))
+    } else {
+        (metrics, guarded)
+    };
+    let guarded = guarded.layer(middleware::from_fn_with_state(admin.clone(), authorised));
+    Router::new()
+        .route("/health", get(|| async { Json(json!({"status": "ok"})) }))
+        .route("/ready", get(ready))
+        .merge(open)
+        .merge(guarded)
+        .fallback(|| async {
+            (
+                StatusCode::NOT_FOUND,
+                Json(json!({"detail": "there is nothing at this path"})),
+            )
+        })
+        .with_state(admin)
+}
+
+async fn authorised(State(admin): State<Admin>, request: Request, next: Next) -> Response {
+    if bearer(request.headers()).is_some_and(|given| admin.token.is(given)) {
+        return next.run(request).await;
+    }
+    let detail = "send the admin token as `Authorization: Bearer …`; it is in SLUICE_ADMIN_TOKEN or data/admin.token";
+    let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
+    (StatusCode::UNAUTHORIZED, challenge, Json(json!({"detail": detail}))).into_response()
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    headers
+        .get(header::AUTHORIZATION)?
+        .to_str()
+        .ok()?
+        .strip_prefix("Bearer ")
+}
+
+async fn ready(State(admin): State<Admin>) -> Response {
+    match sqlx::query("SELECT 1").execute(&admin.pool).await {
+        Ok(_) => Json(json!({"status": "ready"})).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "database not ready");
+            let body = json!({"status": "not ready", "detail": "the database does not answer"});
+            (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
+        }
+    }
+}
+
+async fn metrics(State(admin): State<Admin>) -> Response {
+    let gateway = &admin.gateway;
+    let occupancy = gateway.gate.occupancy();
+    let level = queue::level(&gateway.current.get().config, occupancy.waiting).map_or(0, |level| level.0);
+    let gauges = Gauges {
+        active: occupancy.active,
+        waiting: occupancy.waiting,
+        level,
+        backlog: gateway.ledger.backlog(),
+    };
+    match gateway.metrics.render(gauges) {
+        Ok(text) => (
+            [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
+            text,
+        )
+            .into_response(),
+        Err(error) => internal(&error),
+    }
+}
+
+#[derive(Deserialize)]
+struct Recent {
+    limit: Option<u32>,
+}
+
+async fn usage_recent(State(admin): State<Admin>, Query(query): Query<Recent>) -> Response {
+    let limit = query.limit.unwrap_or(50).clamp(1, 1000);
+    match ledger::recent(&admin.pool, limit).await {
+        Ok(records) => Json(records).into_response(),
+        Err(error) => internal(&error),
+    }
+}
+
+fn internal(error: &dyn std::fmt::Display) -> Response {
+    tracing::error!(%error, "admin request failed");
+    (
+        StatusCode::INTERNAL_SERVER_ERROR,
+        Json(json!({"detail": "see the gateway's log"})),
+    )
+        .into_response()
+}
+
+/// Completed and failed since the start.
+pub(super) fn counts(gateway: &Gateway) -> (u64, u64) {
+    (gateway.completed.load(Relaxed), gateway.failed.load(Relaxed))
+}

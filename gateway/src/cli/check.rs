@@ -1,0 +1,19 @@
+//! `sluice check`.
+
+use super::{ConfigArgs, Failure};
+use crate::config;
+use std::process::ExitCode;
+
+pub(super) fn run(args: &ConfigArgs) -> Result<ExitCode, Failure> {
+    let config = config::load(&args.config)?;
+    println!(
+        "{} is right: {} users, {} projects, {} models, {} plans, {} degradation levels",
+        args.config.display(),
+        config.users.len(),
+        config.projects.len(),
+        config.models.len(),
+        config.plans.len(),
+        config.levels.len(),
+    );
+    Ok(ExitCode::SUCCESS)
+}

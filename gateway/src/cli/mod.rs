@@ -1,0 +1,142 @@
+//! The command line: flags and environment variables, and what each command does.
+
+mod check;
+mod keys;
+mod serve;
+mod tools;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Sluice: the gateway a team puts in front of its own LLM servers.
+#[derive(Debug, Parser)]
+#[command(name = "sluice", version, about, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Without a command: `serve`.
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start the gateway (the default).
+    Serve(ServeArgs),
+    /// Check the configuration and report every mistake at once.
+    Check(ConfigArgs),
+    /// Make, list and revoke API keys.
+    Keys {
+        #[command(subcommand)]
+        command: keys::KeysCommand,
+    },
+    /// Run `sluice-stress`.
+    #[command(disable_help_flag = true)]
+    Stress(tools::ToolArgs),
+    /// Run `sluice-eval`.
+    #[command(disable_help_flag = true)]
+    Eval(tools::ToolArgs),
+    /// Run `simulated-upstream`.
+    #[command(disable_help_flag = true)]
+    Simulate(tools::ToolArgs),
+}
+
+/// Where the configuration lies.
+#[derive(Debug, Args)]
+struct ConfigArgs {
+    /// Directory of the YAML files.
+    #[arg(long, env = "SLUICE_CONFIG", default_value = "config")]
+    config: PathBuf,
+}
+
+/// Flags of `serve`; each overrides its key in `gateway.yaml`.
+#[derive(Debug, Args)]
+struct ServeArgs {
+    /// Directory of the YAML files.
+    #[arg(long, env = "SLUICE_CONFIG", default_value = "config")]
+    config: PathBuf,
+    /// Where clients come in; port 0 takes a free one.
+    #[arg(long, env = "SLUICE_LISTEN")]
+    listen: Option<SocketAddr>,
+    /// Where operators come in.
+    #[arg(long, env = "SLUICE_ADMIN_LISTEN")]
+    admin_listen: Option<SocketAddr>,
+    /// `sqlite://path`.
+    #[arg(long, env = "SLUICE_DATABASE_URL")]
+    database_url: Option<String>,
+    /// How callers are known.
+    #[arg(long, env = "SLUICE_IDENTITY")]
+    identity: Option<IdentityArg>,
+    /// Serve every model from the bundled simulated upstream.
+    #[arg(long, env = "SLUICE_SIMULATED")]
+    simulated: bool,
+    /// Where both addresses are written once ready (default: sluice.addr in the data directory).
+    #[arg(long, env = "SLUICE_ADDR_FILE")]
+    addr_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum IdentityArg {
+    Open,
+    Keys,
+}
+
+/// Parses the command line and does what it says.
+pub(crate) fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        None => serve::run(cli.serve),
+        Some(Command::Serve(args)) => serve::run(args),
+        Some(Command::Check(args)) => check::run(&args),
+        Some(Command::Keys { command }) => keys::run(command),
+        Some(Command::Stress(args)) => tools::run("sluice-stress", &args),
+        Some(Command::Eval(args)) => tools::run("sluice-eval", &args),
+        Some(Command::Simulate(args)) => tools::run("simulated-upstream", &args),
+    };
+    match done {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("sluice: {}", failure.message);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// What ends a command, in words for whoever called it.
+#[derive(Debug)]
+struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    /// Bad flags or configuration.
+    fn usage(message: impl Into<String>) -> Self {
+        Self {
+            code: 2,
+            message: message.into(),
+        }
+    }
+
+    /// Anything else.
+    fn other(message: impl Into<String>) -> Self {
+        Self {
+            code: 1,
+            message: message.into(),
+        }
+    }
+}
+
+impl From<crate::config::report::Report> for Failure {
+    fn from(report: crate::config::report::Report) -> Self {
+        Failure::usage(format!("the configuration is not right\n{report}"))
+    }
+}
+
+impl From<crate::ledger::Unavailable> for Failure {
+    fn from(error: crate::ledger::Unavailable) -> Self {
+        Failure::other(error.to_string())
+    }
+}

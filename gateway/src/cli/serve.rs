@@ -1,0 +1,238 @@
+//! `sluice serve`: builds the gateway from its configuration, opens both listeners, says so, and runs
+//! until it is told to stop.
+
+use super::{Failure, IdentityArg, ServeArgs};
+use crate::admin::token::Token;
+use crate::admin::{self, Admin};
+use crate::config::{self, Backend, Config, Identity};
+use crate::gate::Gate;
+use crate::ledger::{self, Ledger};
+use crate::proxy::listener::Proxy;
+use crate::proxy::{Gateway, RequestIds};
+use crate::snapshot::Current;
+use crate::telemetry::Metrics;
+use crate::upstream::{Forward, Upstreams};
+use sqlx::sqlite::SqlitePool;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// How often changes to the keys are looked for.
+const KEYS_EVERY: Duration = Duration::from_millis(250);
+
+pub(super) fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("SLUICE_LOG")
+                .unwrap_or_else(|_| "info,pingora=error,pingora_core=error".into()),
+        )
+        .init();
+    let mut config = config::load(&args.config)?;
+    overrule(&mut config, &args);
+    safe(&config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::other(format!("cannot start: {error}")))?;
+    let done = runtime.block_on(serve(config, &args));
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    done
+}
+
+/// Flag over variable over file.
+fn overrule(config: &mut Config, args: &ServeArgs) {
+    let gateway = &mut config.gateway;
+    gateway.listen = args.listen.unwrap_or(gateway.listen);
+    gateway.admin_listen = args.admin_listen.unwrap_or(gateway.admin_listen);
+    gateway.simulated |= args.simulated;
+    if let Some(url) = &args.database_url {
+        gateway.database_url.clone_from(url);
+    }
+    match args.identity {
+        Some(IdentityArg::Keys) => gateway.identity = Identity::Keys,
+        Some(IdentityArg::Open) if gateway.identity == Identity::Keys => {
+            gateway.identity = Identity::Open { default_user: None }
+        }
+        Some(IdentityArg::Open) | None => {}
+    }
+}
+
+/// Refuses what would let anyone in.
+fn safe(config: &Config) -> Result<(), Failure> {
+    let gateway = &config.gateway;
+    let is_open = matches!(gateway.identity, Identity::Open { .. });
+    if is_open && !gateway.listen.ip().is_loopback() {
+        return Err(Failure::usage(format!(
+            "`identity: open` lets anyone who reaches {} ask in anyone's name; use `--identity keys` there, or listen on 127.0.0.1",
+            gateway.listen
+        )));
+    }
+    Ok(())
+}
+
+async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
+    let settings = config.gateway.clone();
+    std::fs::create_dir_all(&settings.data_dir).map_err(|error| cannot("make", &settings.data_dir, &error))?;
+    let database = ledger::open(&settings.database_url).await?;
+    let keys = ledger::keys::all(&database.pool).await?;
+    let token_file = settings.data_dir.join("admin.token");
+    let token = Token::find_or_make(&token_file).map_err(|error| cannot("write", &token_file, &error))?;
+    let proxy_listener = bind("listen", settings.listen).await?;
+    let admin_listener = bind("admin_listen", settings.admin_listen).await?;
+    let (proxy_address, admin_address) = (local(&proxy_listener)?, local(&admin_listener)?);
+    let simulated = start_simulated(&config).await?;
+
+    let metrics = Metrics::new().map_err(|error| Failure::other(error.to_string()))?;
+    let gateway = Arc::new(Gateway {
+        gate: Gate::new(&config.rules()),
+        upstreams: Upstreams::new(&config, simulated),
+        forward: Forward::new(),
+        ledger: Ledger::new(database.writer, metrics.ledger_commit_seconds.clone()),
+        metrics,
+        ids: RequestIds::new().map_err(|error| Failure::other(error.to_string()))?,
+        completed: AtomicU64::new(0),
+        failed: AtomicU64::new(0),
+        current: Current::new(config, keys),
+    });
+    let (stop, stopping) = watch::channel(false);
+    let admin = Admin {
+        gateway: Arc::clone(&gateway),
+        pool: database.pool.clone(),
+        token: Arc::new(token),
+    };
+    let mut admin_stopping = stopping.clone();
+    let admin_server = axum::serve(admin_listener, admin::router(admin)).with_graceful_shutdown(async move {
+        let _ = admin_stopping.wait_for(|stop| *stop).await;
+    });
+    tokio::spawn(async move { admin_server.await });
+    tokio::spawn(follow_keys(Arc::clone(&gateway), database.pool));
+    let proxy = tokio::spawn(Proxy::new(Arc::clone(&gateway)).run(proxy_listener, stopping, settings.drain));
+
+    let addr_file = args
+        .addr_file
+        .clone()
+        .unwrap_or_else(|| settings.data_dir.join("sluice.addr"));
+    let addresses = serde_json::json!({"proxy": proxy_address, "admin": admin_address, "pid": std::process::id()});
+    std::fs::write(&addr_file, addresses.to_string()).map_err(|error| cannot("write", &addr_file, &error))?;
+    greet(&gateway, proxy_address, admin_address, &token_file);
+
+    told_to_stop().await?;
+    tracing::info!("stopping: no new connections, finishing what runs");
+    let _ = stop.send(true);
+    let _ = proxy.await;
+    let _ = std::fs::remove_file(&addr_file);
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Starts the bundled upstream inside this process, if a model needs it.
+async fn start_simulated(config: &Config) -> Result<Option<SocketAddr>, Failure> {
+    let is_needed = config.gateway.simulated
+        || config
+            .models
+            .iter()
+            .any(|model| model.backend == Backend::Simulated && model.endpoints.is_empty());
+    if !is_needed {
+        return Ok(None);
+    }
+    let models = config.models.iter().map(|model| simulated_upstream::Model {
+        name: model.upstream_name.clone().unwrap_or_else(|| model.name.clone()),
+        average_latency: model.average_latency,
+        max_input_tokens: model.max_input_tokens,
+        max_output_tokens: model.max_output_tokens,
+    });
+    let listener = bind("the simulated upstream", SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+    let address = local(&listener)?;
+    let server = simulated_upstream::Server::new(models.collect(), 0);
+    tokio::spawn(async move {
+        if let Err(error) = server.serve(listener).await {
+            tracing::error!(%error, "the simulated upstream has stopped");
+        }
+    });
+    Ok(Some(address))
+}
+
+/// Takes over keys that another process has made or revoked.
+async fn follow_keys(gateway: Arc<Gateway>, pool: SqlitePool) {
+    let mut tick = tokio::time::interval(KEYS_EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut known = None;
+    loop {
+        tick.tick().await;
+        match ledger::keys::all(&pool).await {
+            Ok(keys) if known.as_ref() != Some(&keys) => {
+                if known.is_some() {
+                    tracing::info!(keys = keys.len(), "keys have changed");
+                }
+                gateway.current.replace_keys(keys.clone());
+                known = Some(keys);
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "keys not read"),
+        }
+    }
+}
+
+/// Says where everything is, and how to ask.
+fn greet(gateway: &Gateway, proxy: SocketAddr, admin: SocketAddr, token_file: &Path) {
+    let snapshot = gateway.current.get();
+    let config = &snapshot.config;
+    tracing::info!(%proxy, %admin, "ready");
+    eprintln!("\n  proxy    http://{proxy}   (OpenAI at /v1, Ollama at /api, POST /generate)");
+    eprintln!(
+        "  admin    http://{admin}   (token: SLUICE_ADMIN_TOKEN, or in {})",
+        token_file.display()
+    );
+    let model = config.models.iter().find(|model| model.enabled);
+    let Some(model) = model else { return };
+    eprintln!("\n  Try it:");
+    match config.gateway.identity {
+        Identity::Open {
+            default_user: Some(user),
+        } => {
+            let user = config.user(user);
+            let project = &config.project(user.project).id;
+            eprintln!(
+                "  curl -s http://{proxy}/generate -H 'content-type: application/json' -d '{{\"user_id\":\"{}\",\"project_id\":\"{project}\",\"model\":\"{}\",\"prompt\":\"Why is the sky blue?\",\"max_tokens\":32}}'\n",
+                user.id, model.name
+            );
+        }
+        _ => eprintln!(
+            "  curl -s http://{proxy}/v1/chat/completions -H 'content-type: application/json' -H \"authorization: Bearer $(sluice keys create --user {} 2>/dev/null)\" -d '{{\"model\":\"{}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Why is the sky blue?\"}}]}}'\n",
+            config.users.first().map_or("USER", |user| &user.id),
+            model.name
+        ),
+    }
+}
+
+async fn told_to_stop() -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::other(format!("cannot listen for signals: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+async fn bind(what: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| Failure::other(format!("{what}: cannot listen on {address}: {error}")))
+}
+
+fn local(listener: &TcpListener) -> Result<SocketAddr, Failure> {
+    listener.local_addr().map_err(|error| Failure::other(error.to_string()))
+}
+
+fn cannot(what: &str, path: &Path, error: &std::io::Error) -> Failure {
+    Failure::other(format!("cannot {what} {}: {error}", path.display()))
+}

@@ -1,0 +1,214 @@
+//! Who asks: from credentials and claims to a caller that exists and may ask.
+
+use crate::config::{Config, Identity};
+use crate::protocol::refuse::{Reason, Stop};
+use crate::protocol::{Lowered, Understood};
+use crate::snapshot::Snapshot;
+use http::HeaderMap;
+use policy::{Class, Priority, ProjectId, UserId};
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+use subtle::ConstantTimeEq;
+
+/// What every key begins with.
+pub(crate) const KEY_PREFIX: &str = "sk-sluice-";
+
+/// A key as it is kept: never the secret, only its hash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Key {
+    pub(crate) id: String,
+    pub(crate) hash: [u8; 32],
+    pub(crate) user_id: String,
+    pub(crate) project_id: String,
+    /// Milliseconds since 1970.
+    pub(crate) expires_at: Option<i64>,
+    pub(crate) revoked_at: Option<i64>,
+}
+
+/// Someone who may ask.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    pub(crate) user: UserId,
+    pub(crate) project: ProjectId,
+    pub(crate) key: Option<Arc<Key>>,
+}
+
+/// The hash under which a secret is kept.
+pub(crate) fn hash(secret: &str) -> [u8; 32] {
+    Sha256::digest(secret.as_bytes()).into()
+}
+
+/// Finds out who asks. `now_ms` is milliseconds since 1970.
+pub(crate) fn caller(
+    snapshot: &Snapshot,
+    headers: &HeaderMap,
+    understood: Option<&Understood<'_>>,
+    now_ms: i64,
+) -> Result<Caller, Stop> {
+    let config = &snapshot.config;
+    let claims = claims(headers, understood);
+    if let Some(key) = credential(headers).and_then(|secret| find(snapshot, secret)) {
+        let (user, project) = key_owner(config, &key, now_ms)?;
+        agree(config, &claims, user, project)?;
+        return Ok(Caller {
+            user,
+            project,
+            key: Some(key),
+        });
+    }
+    match config.gateway.identity {
+        Identity::Keys if credential(headers).is_none() => Err(Stop::new(
+            Reason::NoKey,
+            "no API key given; send it as `Authorization: Bearer sk-sluice-…`",
+        )),
+        Identity::Keys => Err(Stop::new(Reason::InvalidKey, "this API key is not known here")),
+        Identity::Open { default_user } => {
+            let user = match claims.user {
+                Some(id) => config.user_by_id(id).ok_or_else(|| unknown_user(id))?,
+                None => default_user.ok_or_else(|| {
+                    Stop::new(
+                        Reason::UnknownUser,
+                        "nobody said who asks; send `x-sluice-user`, or set `default_user` in gateway.yaml",
+                    )
+                })?,
+            };
+            let project = enabled(config, user)?;
+            agree(config, &claims, user, project)?;
+            Ok(Caller {
+                user,
+                project,
+                key: None,
+            })
+        }
+    }
+}
+
+/// What a request says of itself.
+struct Claims<'a> {
+    user: Option<&'a str>,
+    project: Option<&'a str>,
+}
+
+fn claims<'a>(headers: &'a HeaderMap, understood: Option<&'a Understood<'_>>) -> Claims<'a> {
+    let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let body_user = understood.and_then(|understood| understood.user_id.as_deref());
+    let body_project = understood.and_then(|understood| understood.project_id.as_deref());
+    Claims {
+        user: body_user.or_else(|| header("x-sluice-user")),
+        project: body_project.or_else(|| header("x-sluice-project")),
+    }
+}
+
+/// Whether the claims fit the user and project that were found.
+fn agree(config: &Config, claims: &Claims<'_>, user: UserId, project: ProjectId) -> Result<(), Stop> {
+    let user_id = &config.user(user).id;
+    if let Some(claimed) = claims.user.filter(|claimed| claimed != user_id) {
+        config.user_by_id(claimed).ok_or_else(|| unknown_user(claimed))?;
+        return Err(Stop::new(
+            Reason::ProjectMismatch,
+            format!("this key is not `{claimed}`'s"),
+        ));
+    }
+    match claims.project {
+        Some(claimed) if claimed != config.project(project).id => Err(Stop::new(
+            Reason::ProjectMismatch,
+            format!("user `{user_id}` does not belong to project `{claimed}`"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn unknown_user(id: &str) -> Stop {
+    Stop::new(Reason::UnknownUser, format!("there is no user `{id}`"))
+}
+
+fn enabled(config: &Config, user: UserId) -> Result<ProjectId, Stop> {
+    let found = config.user(user);
+    if !found.enabled {
+        return Err(Stop::new(
+            Reason::UserDisabled,
+            format!("user `{}` is disabled", found.id),
+        ));
+    }
+    let project = config.project(found.project);
+    if !project.enabled {
+        return Err(Stop::new(
+            Reason::ProjectDisabled,
+            format!("project `{}` is disabled", project.id),
+        ));
+    }
+    Ok(found.project)
+}
+
+fn key_owner(config: &Config, key: &Key, now_ms: i64) -> Result<(UserId, ProjectId), Stop> {
+    if key.revoked_at.is_some() {
+        return Err(Stop::new(Reason::KeyRevoked, "this API key has been revoked"));
+    }
+    if key.expires_at.is_some_and(|at| at <= now_ms) {
+        return Err(Stop::new(Reason::KeyExpired, "this API key has expired"));
+    }
+    let user = config
+        .user_by_id(&key.user_id)
+        .ok_or_else(|| unknown_user(&key.user_id))?;
+    let project = enabled(config, user)?;
+    if config.project(project).id != key.project_id {
+        let message = format!(
+            "user `{}` no longer belongs to the key's project `{}`",
+            key.user_id, key.project_id
+        );
+        return Err(Stop::new(Reason::ProjectMismatch, message));
+    }
+    Ok((user, project))
+}
+
+/// The secret, from whichever header carries it.
+pub(crate) fn credential(headers: &HeaderMap) -> Option<&str> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let bearer = text("authorization").and_then(|value| {
+        let (scheme, secret) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| secret.trim())
+    });
+    bearer
+        .or_else(|| text("x-api-key"))
+        .or_else(|| text("api-key"))
+        .filter(|secret| !secret.is_empty())
+}
+
+fn find(snapshot: &Snapshot, secret: &str) -> Option<Arc<Key>> {
+    if !secret.starts_with(KEY_PREFIX) {
+        return None;
+    }
+    let hash = hash(secret);
+    let key = snapshot.keys.get(&hash)?;
+    bool::from(key.hash.ct_eq(&hash)).then(|| Arc::clone(key))
+}
+
+/// The class and band a request runs in: the caller's own, or lower where it asks for that.
+pub(crate) fn standing(config: &Config, caller: &Caller, headers: &HeaderMap, body: Lowered) -> (Class, Priority) {
+    let is = |name, value: &str| {
+        headers
+            .get(name)
+            .is_some_and(|got| got.as_bytes().eq_ignore_ascii_case(value.as_bytes()))
+    };
+    let wants_batch = body.class == Some(Class::Batch) || is("x-sluice-class", "batch");
+    let own = config.project(caller.project).priority;
+    let asked = match body.priority {
+        _ if is("x-sluice-priority", "low") => Priority::Low,
+        _ if is("x-sluice-priority", "normal") => Priority::Normal,
+        Some(asked) => asked,
+        None => own,
+    };
+    let class = if wants_batch {
+        Class::Batch
+    } else {
+        config.user(caller.user).class
+    };
+    (class, own.min(asked))
+}
+
+/// 256 random bits as text that needs no quoting anywhere.
+pub(crate) fn random_text() -> std::io::Result<String> {
+    let mut bytes = [0u8; 32];
+    getrandom::fill(&mut bytes).map_err(|error| std::io::Error::other(error.to_string()))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}

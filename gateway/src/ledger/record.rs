@@ -1,0 +1,156 @@
+//! One request's record: filled while the request goes its way, written once at its end. Metrics are
+//! observed from the same record, so that they cannot disagree with the ledger.
+
+use crate::identity::Caller;
+use crate::protocol::meter::{Source, Usage};
+use crate::protocol::refuse::Stop;
+use crate::protocol::{Call, Protocol};
+use crate::snapshot::Snapshot;
+use policy::{Class, Estimate, ModelId, NanoEuro, Priority};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Completed,
+    /// Refused before an upstream was asked.
+    Rejected,
+    Failed,
+    TimedOut,
+    /// The client went away.
+    Cancelled,
+}
+
+impl Outcome {
+    /// The original's word.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Outcome::Completed => "completed",
+            Outcome::Rejected => "rejected",
+            Outcome::Failed => "failed",
+            Outcome::TimedOut => "timed_out",
+            Outcome::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// Everything that is known of one request.
+#[derive(Debug)]
+pub(crate) struct Record {
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) request_id: String,
+    pub(crate) call: Call,
+    pub(crate) started: Instant,
+    pub(crate) started_at: SystemTime,
+    pub(crate) caller: Option<Caller>,
+    pub(crate) requested_model: String,
+    pub(crate) model: Option<ModelId>,
+    pub(crate) upstream: Option<Arc<str>>,
+    pub(crate) class: Class,
+    pub(crate) priority: Priority,
+    pub(crate) streamed: bool,
+    pub(crate) estimate: Estimate,
+    pub(crate) queue_wait: Option<Duration>,
+    /// Whether an upstream was asked.
+    pub(crate) was_forwarded: bool,
+    pub(crate) first_token: Option<Duration>,
+    pub(crate) latency: Duration,
+    pub(crate) usage: Usage,
+    pub(crate) usage_source: Source,
+    pub(crate) cost: NanoEuro,
+    pub(crate) outcome: Outcome,
+    pub(crate) stop: Option<Stop>,
+    pub(crate) http_status: u16,
+    pub(crate) trace_id: Option<String>,
+}
+
+impl Record {
+    pub(crate) fn begin(snapshot: Arc<Snapshot>, call: Call, request_id: String) -> Self {
+        Self {
+            snapshot,
+            request_id,
+            call,
+            started: Instant::now(),
+            started_at: SystemTime::now(),
+            caller: None,
+            requested_model: String::new(),
+            model: None,
+            upstream: None,
+            class: Class::Interactive,
+            priority: Priority::Normal,
+            streamed: false,
+            estimate: Estimate::default(),
+            queue_wait: None,
+            was_forwarded: false,
+            first_token: None,
+            latency: Duration::ZERO,
+            usage: Usage::default(),
+            usage_source: Source::Estimated,
+            cost: NanoEuro(0),
+            outcome: Outcome::Failed,
+            stop: None,
+            http_status: 0,
+            trace_id: None,
+        }
+    }
+
+    pub(crate) fn protocol(&self) -> Protocol {
+        self.call.protocol()
+    }
+
+    pub(crate) fn project_id(&self) -> &str {
+        self.caller
+            .as_ref()
+            .map_or("", |caller| &self.snapshot.config.project(caller.project).id)
+    }
+
+    pub(crate) fn user_id(&self) -> &str {
+        self.caller
+            .as_ref()
+            .map_or("", |caller| &self.snapshot.config.user(caller.user).id)
+    }
+
+    pub(crate) fn model_name(&self) -> &str {
+        self.model.map_or("", |model| &self.snapshot.config.model(model).name)
+    }
+
+    pub(crate) fn backend(&self) -> &'static str {
+        self.model
+            .map_or("", |model| self.snapshot.config.model(model).backend.word())
+    }
+
+    /// The original's word for what admission decided.
+    pub(crate) fn decision(&self) -> &'static str {
+        match self.queue_wait {
+            _ if !self.was_forwarded => "rejected",
+            Some(_) => "queued",
+            None => "accepted",
+        }
+    }
+
+    /// The price of what was used, at the model's prices.
+    pub(crate) fn price(&self, usage: Usage) -> NanoEuro {
+        self.model.map_or(NanoEuro(0), |model| {
+            let model = self.snapshot.config.model(model);
+            model.input_price.per_1k(usage.input_tokens) + model.output_price.per_1k(usage.output_tokens)
+        })
+    }
+}
+
+/// The ledger's word for a class.
+pub(crate) fn class_name(class: Class) -> &'static str {
+    match class {
+        Class::Interactive => "interactive",
+        Class::Batch => "batch",
+    }
+}
+
+/// The ledger's word for a band.
+pub(crate) fn priority_name(priority: Priority) -> &'static str {
+    match priority {
+        Priority::High => "high",
+        Priority::Normal => "normal",
+        Priority::Low => "low",
+    }
+}

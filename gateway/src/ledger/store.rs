@@ -1,0 +1,68 @@
+//! Opens SQLite (write-ahead log) and brings its schema up to date.
+
+use super::Unavailable;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{ConnectOptions, Connection};
+use std::borrow::Cow;
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Connections to the database: one that writes records, a few for everything else.
+#[derive(Debug)]
+pub(crate) struct Database {
+    pub(crate) writer: SqliteConnection,
+    pub(crate) pool: SqlitePool,
+}
+
+/// The schema's history: a line a version.
+const MIGRATIONS: &[(i64, &str, &str)] = &[(
+    1,
+    "requests and keys",
+    include_str!("../../migrations/0001_requests_and_keys.sql"),
+)];
+
+/// Opens the database, makes it if it is not there, and migrates it.
+pub(crate) async fn open(url: &str) -> Result<Database, Unavailable> {
+    let options = SqliteConnectOptions::from_str(url)?
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        // Survives kill -9; the last records of a power cut may be lost, the file stays sound.
+        .synchronous(SqliteSynchronous::Normal)
+        .busy_timeout(Duration::from_secs(10))
+        .disable_statement_logging();
+    if let Some(parent) = options
+        .get_filename()
+        .parent()
+        .filter(|parent| *parent != Path::new(""))
+    {
+        std::fs::create_dir_all(parent)
+            .map_err(|error| Unavailable(format!("cannot make {}: {error}", parent.display())))?;
+    }
+    let mut writer = SqliteConnection::connect_with(&options).await?;
+    migrator()
+        .run_direct(&mut writer)
+        .await
+        .map_err(|error| Unavailable(error.to_string()))?;
+    let pool = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options);
+    Ok(Database { writer, pool })
+}
+
+fn migrator() -> Migrator {
+    let migrations = MIGRATIONS.iter().map(|(version, name, sql)| {
+        Migration::new(
+            *version,
+            Cow::Borrowed(*name),
+            MigrationType::Simple,
+            Cow::Borrowed(*sql),
+            false,
+        )
+    });
+    Migrator {
+        migrations: Cow::Owned(migrations.collect()),
+        ..Migrator::DEFAULT
+    }
+}

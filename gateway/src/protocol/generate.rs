@@ -1,0 +1,95 @@
+//! The original system's `POST /generate`: a prompt in, a whole text out.
+
+use super::meter::Usage;
+use super::refuse::{Reason, Stop};
+use super::scan::{Places, Raw, model_named, top_level};
+use super::{Changes, Lowered, Understood};
+use policy::{Class, Estimate};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+#[derive(Deserialize)]
+struct Head<'a> {
+    #[serde(borrow, default)]
+    user_id: Raw<'a>,
+    #[serde(borrow, default)]
+    project_id: Raw<'a>,
+    #[serde(borrow, default)]
+    model: Raw<'a>,
+    #[serde(borrow, default)]
+    prompt: Raw<'a>,
+    #[serde(borrow, default)]
+    max_tokens: Raw<'a>,
+    #[serde(borrow, default)]
+    request_type: Raw<'a>,
+}
+
+pub(super) fn understand(body: &[u8]) -> Result<Understood<'_>, Stop> {
+    let head: Head<'_> = top_level(body)?;
+    if head.prompt.string("prompt")?.is_none_or(|prompt| prompt.is_empty()) {
+        return Err(Stop::param(
+            Reason::BadRequest,
+            "prompt",
+            "`prompt` is missing or empty",
+        ));
+    }
+    let class = match head.request_type.string("request_type")?.as_deref() {
+        None | Some("interactive") => None,
+        Some("batch") => Some(Class::Batch),
+        Some(other) => {
+            let message = format!("`request_type` must be interactive or batch, not `{other}`");
+            return Err(Stop::param(Reason::BadRequest, "request_type", message));
+        }
+    };
+    Ok(Understood {
+        model: model_named(head.model)?,
+        is_streaming: false,
+        max_tokens: head.max_tokens.count("max_tokens")?,
+        answers: 1,
+        prompt_bytes: head.prompt.len(),
+        wants_usage: true,
+        user_id: head.user_id.string("user_id")?,
+        project_id: head.project_id.string("project_id")?,
+        lowered: Lowered { class, priority: None },
+        places: Places::default(),
+    })
+}
+
+/// The same question as an OpenAI chat completion, which every upstream understands.
+pub(super) fn as_chat(body: &[u8], changes: &Changes<'_>) -> Vec<u8> {
+    let prompt = serde_json::from_slice::<Head<'_>>(body)
+        .ok()
+        .and_then(|head| head.prompt.text());
+    let model = Value::from(changes.model);
+    let limit = changes.max_tokens;
+    let prompt = prompt.unwrap_or("\"\"");
+    format!(
+        r#"{{"model":{model},"messages":[{{"role":"user","content":{prompt}}}],"max_tokens":{limit},"stream":false}}"#
+    )
+    .into_bytes()
+}
+
+/// The original's answer, made from the upstream's chat completion; `None` if that is not one.
+pub(crate) fn answer(
+    request_id: &str,
+    chat: &[u8],
+    estimate: &Estimate,
+    used: Usage,
+    cost_eur: f64,
+) -> Option<Vec<u8>> {
+    let chat: Value = serde_json::from_slice(chat).ok()?;
+    let message = chat.pointer("/choices/0/message")?;
+    let text = message.get("content").and_then(Value::as_str).unwrap_or_default();
+    let answer = json!({
+        "request_id": request_id,
+        "status": "completed",
+        "message": text,
+        "estimated_input_tokens": estimate.input_tokens,
+        "estimated_output_tokens": estimate.output_tokens,
+        "estimated_cost_eur": estimate.cost.euros(),
+        "input_tokens": used.input_tokens,
+        "output_tokens": used.output_tokens,
+        "cost_eur": cost_eur,
+    });
+    Some(answer.to_string().into_bytes())
+}

@@ -1,0 +1,207 @@
+//! What a request used: the upstream's own figures where it gives them, else what was counted on the
+//! way.
+
+use super::{Call, Protocol};
+use memchr::memmem::Finder;
+use serde::Deserialize;
+use std::sync::LazyLock;
+
+/// Tokens of one request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Usage {
+    pub(crate) input_tokens: u64,
+    pub(crate) output_tokens: u64,
+    /// Of the input, how many the upstream had in its cache.
+    pub(crate) cached_input_tokens: u64,
+}
+
+/// Where the figures come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The upstream said so.
+    Upstream,
+    /// Pieces of the stream were counted.
+    Counted,
+    /// From the size of the request.
+    Estimated,
+}
+
+impl Source {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Source::Upstream => "upstream",
+            Source::Counted => "counted",
+            Source::Estimated => "estimated",
+        }
+    }
+}
+
+/// What is to be done with an event of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The client gets it.
+    Pass,
+    /// Only the gateway had asked for it.
+    Strip,
+    /// It ends the stream; held until the ledger has the record.
+    Last,
+}
+
+/// Watches one answer go by.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    call: Call,
+    strips_usage: bool,
+    reported: Option<Usage>,
+    pieces: u64,
+    has_finished: bool,
+}
+
+static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"usage\""));
+static FINISH: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"finish_reason\":\""));
+static DONE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"done\":true"));
+static CHOICE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"choices\":[{"));
+
+#[derive(Deserialize)]
+struct OpenAi<'a> {
+    usage: Option<OpenAiUsage>,
+    #[serde(borrow)]
+    choices: Option<Vec<&'a serde_json::value::RawValue>>,
+}
+
+#[derive(Deserialize)]
+struct OpenAiUsage {
+    #[serde(default)]
+    prompt_tokens: u64,
+    #[serde(default)]
+    completion_tokens: u64,
+    prompt_tokens_details: Option<PromptDetails>,
+}
+
+#[derive(Deserialize)]
+struct PromptDetails {
+    cached_tokens: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Ollama {
+    prompt_eval_count: Option<u64>,
+    eval_count: Option<u64>,
+}
+
+impl Meter {
+    /// `strips_usage`: the stream's usage was asked for by the gateway, not by the client.
+    pub(crate) fn new(call: Call, strips_usage: bool) -> Self {
+        Self {
+            call,
+            strips_usage,
+            reported: None,
+            pieces: 0,
+            has_finished: false,
+        }
+    }
+
+    /// Looks at one whole event of a stream.
+    pub(crate) fn see(&mut self, event: &[u8]) -> Verdict {
+        match self.call.protocol() {
+            Protocol::Ollama => self.see_line(event),
+            Protocol::OpenAi | Protocol::Generate => self.see_sse(event),
+        }
+    }
+
+    fn see_sse(&mut self, event: &[u8]) -> Verdict {
+        let Some(data) = event.strip_prefix(b"data:").map(<[u8]>::trim_ascii) else {
+            return Verdict::Pass;
+        };
+        if data == b"[DONE]" {
+            self.has_finished = true;
+            return Verdict::Last;
+        }
+        let has_choice = CHOICE.find(data).is_some();
+        self.pieces += u64::from(has_choice);
+        if has_choice && FINISH.find(data).is_some() {
+            self.has_finished = true;
+        }
+        if USAGE.find(data).is_some()
+            && let Ok(chunk) = serde_json::from_slice::<OpenAi<'_>>(data)
+            && let Some(usage) = chunk.usage
+        {
+            self.reported = Some(usage.into());
+            let only_usage = chunk.choices.is_none_or(|choices| choices.is_empty());
+            if only_usage && self.strips_usage {
+                return Verdict::Strip;
+            }
+        }
+        Verdict::Pass
+    }
+
+    fn see_line(&mut self, line: &[u8]) -> Verdict {
+        if DONE.find(line).is_none() {
+            self.pieces += 1;
+            return Verdict::Pass;
+        }
+        self.has_finished = true;
+        self.see_whole(line);
+        Verdict::Last
+    }
+
+    /// Looks at a whole answer.
+    pub(crate) fn see_whole(&mut self, body: &[u8]) {
+        self.reported = match self.call.protocol() {
+            Protocol::Ollama => serde_json::from_slice::<Ollama>(body).ok().and_then(Ollama::usage),
+            Protocol::OpenAi | Protocol::Generate => serde_json::from_slice::<OpenAi<'_>>(body)
+                .ok()
+                .and_then(|whole| whole.usage)
+                .map(Usage::from),
+        };
+    }
+
+    /// Whether the model came to an end, as far as the protocol tells.
+    pub(crate) fn has_finished(&self) -> bool {
+        self.has_finished
+    }
+
+    /// What was used, and how that is known. `estimated_input` stands in where the upstream gave
+    /// nothing; a finished answer without figures counts its pieces, which for most servers are
+    /// tokens.
+    pub(crate) fn usage(&self, estimated_input: u64) -> (Usage, Source) {
+        if let Some(usage) = self.reported {
+            return (usage, Source::Upstream);
+        }
+        let usage = Usage {
+            input_tokens: estimated_input,
+            output_tokens: self.pieces,
+            cached_input_tokens: 0,
+        };
+        let source = if self.pieces > 0 {
+            Source::Counted
+        } else {
+            Source::Estimated
+        };
+        (usage, source)
+    }
+}
+
+impl From<OpenAiUsage> for Usage {
+    fn from(usage: OpenAiUsage) -> Self {
+        let cached = usage.prompt_tokens_details.and_then(|details| details.cached_tokens);
+        Usage {
+            input_tokens: usage.prompt_tokens,
+            output_tokens: usage.completion_tokens,
+            cached_input_tokens: cached.unwrap_or(0),
+        }
+    }
+}
+
+impl Ollama {
+    fn usage(self) -> Option<Usage> {
+        if self.prompt_eval_count.is_none() && self.eval_count.is_none() {
+            return None;
+        }
+        Some(Usage {
+            input_tokens: self.prompt_eval_count.unwrap_or(0),
+            output_tokens: self.eval_count.unwrap_or(0),
+            cached_input_tokens: 0,
+        })
+    }
+}

@@ -1,0 +1,220 @@
+//! The protocols that clients speak: bytes in, what policy needs out; and refusals in each one's
+//! shape. Pure: no pingora, no tokio, no SQL.
+
+pub(crate) mod catalogue;
+pub(crate) mod generate;
+pub(crate) mod meter;
+mod ollama;
+mod openai;
+pub(crate) mod refuse;
+pub(crate) mod scan;
+pub(crate) mod stream;
+
+use policy::{Class, Priority};
+use refuse::Stop;
+use scan::{Places, Splices};
+use std::borrow::Cow;
+
+/// What a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Protocol {
+    OpenAi,
+    Ollama,
+    /// The original system's own.
+    Generate,
+}
+
+impl Protocol {
+    /// As in the ledger and the metrics.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Protocol::OpenAi => "openai",
+            Protocol::Ollama => "ollama",
+            Protocol::Generate => "generate",
+        }
+    }
+}
+
+/// A request for a model's work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call {
+    ChatCompletions,
+    Completions,
+    Embeddings,
+    OllamaChat,
+    OllamaGenerate,
+    OllamaEmbed,
+    OllamaEmbeddings,
+    OllamaShow,
+    Generate,
+}
+
+impl Call {
+    pub(crate) fn protocol(self) -> Protocol {
+        match self {
+            Call::ChatCompletions | Call::Completions | Call::Embeddings => Protocol::OpenAi,
+            Call::Generate => Protocol::Generate,
+            _ => Protocol::Ollama,
+        }
+    }
+
+    /// Where an upstream that speaks this protocol expects it.
+    pub(crate) fn upstream_path(self) -> &'static str {
+        match self {
+            Call::ChatCompletions | Call::Generate => "/v1/chat/completions",
+            Call::Completions => "/v1/completions",
+            Call::Embeddings => "/v1/embeddings",
+            Call::OllamaChat => "/api/chat",
+            Call::OllamaGenerate => "/api/generate",
+            Call::OllamaEmbed => "/api/embed",
+            Call::OllamaEmbeddings => "/api/embeddings",
+            Call::OllamaShow => "/api/show",
+        }
+    }
+
+    /// Whether the answer is made of output tokens.
+    pub(crate) fn generates(self) -> bool {
+        !matches!(
+            self,
+            Call::Embeddings | Call::OllamaEmbed | Call::OllamaEmbeddings | Call::OllamaShow
+        )
+    }
+}
+
+/// What a method and a path ask for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Route<'a> {
+    Call(Call),
+    Models,
+    Model(&'a str),
+    Tags,
+    Ps,
+    Version,
+    Health,
+    /// Ollama's model management, which no client may do through a gateway.
+    Management,
+    /// The path exists, with this method.
+    WrongMethod(&'static str),
+    NotFound,
+}
+
+/// Routes a request; `path` is without query.
+pub(crate) fn route<'a>(method: &str, path: &'a str) -> Route<'a> {
+    let (wanted, route) = match path {
+        "/v1/chat/completions" => ("POST", Route::Call(Call::ChatCompletions)),
+        "/v1/completions" => ("POST", Route::Call(Call::Completions)),
+        "/v1/embeddings" => ("POST", Route::Call(Call::Embeddings)),
+        "/v1/models" => ("GET", Route::Models),
+        "/api/chat" => ("POST", Route::Call(Call::OllamaChat)),
+        "/api/generate" => ("POST", Route::Call(Call::OllamaGenerate)),
+        "/api/embed" => ("POST", Route::Call(Call::OllamaEmbed)),
+        "/api/embeddings" => ("POST", Route::Call(Call::OllamaEmbeddings)),
+        "/api/show" => ("POST", Route::Call(Call::OllamaShow)),
+        "/api/tags" => ("GET", Route::Tags),
+        "/api/ps" => ("GET", Route::Ps),
+        "/api/version" => ("GET", Route::Version),
+        "/api/pull" | "/api/push" | "/api/create" | "/api/copy" | "/api/delete" => {
+            return Route::Management;
+        }
+        "/generate" => ("POST", Route::Call(Call::Generate)),
+        "/health" | "/" => ("GET", Route::Health),
+        _ if path.starts_with("/api/blobs/") => return Route::Management,
+        _ => match path.strip_prefix("/v1/models/") {
+            Some(id) if !id.is_empty() => ("GET", Route::Model(id)),
+            _ => return Route::NotFound,
+        },
+    };
+    if method == wanted || (method == "HEAD" && wanted == "GET") {
+        route
+    } else {
+        Route::WrongMethod(wanted)
+    }
+}
+
+/// The protocol that a path belongs to, for the shape of a refusal.
+pub(crate) fn protocol_of(path: &str) -> Protocol {
+    if path.starts_with("/api/") {
+        Protocol::Ollama
+    } else if path.starts_with("/generate") || path.starts_with("/requests") {
+        Protocol::Generate
+    } else {
+        Protocol::OpenAi
+    }
+}
+
+/// What was understood of a body. Borrows from it; the rest of the body is not looked at.
+#[derive(Debug)]
+pub(crate) struct Understood<'a> {
+    pub(crate) model: Cow<'a, str>,
+    pub(crate) is_streaming: bool,
+    /// Tokens that the client allows for each answer.
+    pub(crate) max_tokens: Option<u64>,
+    /// Answers wanted.
+    pub(crate) answers: u64,
+    /// Bytes of all that the model will read.
+    pub(crate) prompt_bytes: usize,
+    /// Whether the client asked for a stream's usage itself.
+    pub(crate) wants_usage: bool,
+    /// Only `/generate` says who asks in its body.
+    pub(crate) user_id: Option<Cow<'a, str>>,
+    pub(crate) project_id: Option<Cow<'a, str>>,
+    /// A class or band lower than the caller's own.
+    pub(crate) lowered: Lowered,
+    places: Places,
+}
+
+/// How a request lowers its own standing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Lowered {
+    pub(crate) class: Option<Class>,
+    pub(crate) priority: Option<Priority>,
+}
+
+/// What policy changed, to be spliced into the body.
+#[derive(Debug)]
+pub(crate) struct Changes<'a> {
+    /// The model's name at the upstream.
+    pub(crate) model: &'a str,
+    /// The most tokens each answer may have.
+    pub(crate) max_tokens: u64,
+}
+
+/// Reads what policy needs; anything else in the body stays unread.
+pub(crate) fn understand(call: Call, body: &[u8]) -> Result<Understood<'_>, Stop> {
+    match call.protocol() {
+        Protocol::OpenAi => openai::understand(body),
+        Protocol::Ollama => ollama::understand(call, body),
+        Protocol::Generate => generate::understand(body),
+    }
+}
+
+/// The body for the upstream: the client's bytes but for what had to change. `None`: unchanged.
+pub(crate) fn rewrite(call: Call, body: &[u8], understood: &Understood<'_>, changes: &Changes<'_>) -> Option<Vec<u8>> {
+    let mut splices = Splices::default();
+    match call.protocol() {
+        Protocol::OpenAi => openai::changes(call, body, understood, changes, &mut splices),
+        Protocol::Ollama => ollama::changes(call, body, understood, changes, &mut splices),
+        Protocol::Generate => return Some(generate::as_chat(body, changes)),
+    }
+    splices.apply(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_path_of_the_contract_is_routed() {
+        assert_eq!(
+            route("POST", "/v1/chat/completions"),
+            Route::Call(Call::ChatCompletions)
+        );
+        assert_eq!(route("GET", "/v1/models/a/b"), Route::Model("a/b"));
+        assert_eq!(route("POST", "/api/pull"), Route::Management);
+        assert_eq!(route("DELETE", "/api/delete"), Route::Management);
+        assert_eq!(route("GET", "/v1/chat/completions"), Route::WrongMethod("POST"));
+        assert_eq!(route("HEAD", "/health"), Route::Health);
+        assert_eq!(route("TRACE", "/nowhere"), Route::NotFound);
+        assert_eq!(route("GET", "/v1/models/"), Route::NotFound);
+    }
+}

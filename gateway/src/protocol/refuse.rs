@@ -1,0 +1,177 @@
+//! Every "no", and its one table: reason → HTTP status → each protocol's shape.
+
+use super::Protocol;
+use policy::Refusal;
+use serde_json::json;
+use std::time::Duration;
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident = $reason:literal, $status:literal, $kind:literal, $code:literal;)*) => {
+        /// Why a request ended without the answer that it asked for.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub(crate) enum Reason { $($(#[$doc])* $variant,)* }
+
+        impl Reason {
+            /// All of them, for the test that walks the table.
+            #[cfg(test)]
+            pub(crate) const ALL: &[Reason] = &[$(Reason::$variant),*];
+
+            /// As in the ledger, the metrics and `/generate`'s answer.
+            pub(crate) fn name(self) -> &'static str {
+                match self { $(Reason::$variant => $reason,)* }
+            }
+
+            /// The HTTP status.
+            pub(crate) fn status(self) -> u16 {
+                match self { $(Reason::$variant => $status,)* }
+            }
+
+            /// OpenAI's `type` and `code`.
+            fn openai(self) -> (&'static str, &'static str) {
+                match self { $(Reason::$variant => ($kind, $code),)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    NoKey = "invalid_key", 401, "invalid_request_error", "invalid_api_key";
+    InvalidKey = "invalid_key", 401, "invalid_request_error", "invalid_api_key";
+    KeyExpired = "key_expired", 401, "invalid_request_error", "invalid_api_key";
+    KeyRevoked = "key_revoked", 401, "invalid_request_error", "invalid_api_key";
+    UnknownUser = "unknown_user", 403, "permission_error", "unknown_user";
+    UserDisabled = "user_disabled", 403, "permission_error", "user_disabled";
+    ProjectMismatch = "project_mismatch", 403, "permission_error", "project_mismatch";
+    ProjectDisabled = "project_disabled", 403, "permission_error", "project_disabled";
+    ManagementRefused = "not_allowed", 403, "permission_error", "not_allowed";
+    UnknownModel = "unknown_model", 404, "invalid_request_error", "model_not_found";
+    ModelDisabled = "model_disabled", 400, "invalid_request_error", "model_disabled";
+    UnknownPath = "not_found", 404, "invalid_request_error", "not_found";
+    WrongMethod = "method_not_allowed", 405, "invalid_request_error", "method_not_allowed";
+    BadRequest = "bad_request", 400, "invalid_request_error", "bad_request";
+    ContextLengthExceeded = "context_length_exceeded", 400, "invalid_request_error", "context_length_exceeded";
+    BodyTooLarge = "body_too_large", 413, "invalid_request_error", "body_too_large";
+    RequestTimeout = "request_timeout", 408, "invalid_request_error", "request_timeout";
+    RateLimited = "rate_limited", 429, "requests", "rate_limit_exceeded";
+    QueueFull = "queue_full", 503, "server_error", "queue_full";
+    QueueTimeout = "queue_timeout", 503, "server_error", "queue_timeout";
+    ShuttingDown = "shutting_down", 503, "server_error", "shutting_down";
+    LedgerUnavailable = "ledger_unavailable", 503, "server_error", "ledger_unavailable";
+    NoHealthyUpstream = "no_healthy_upstream", 503, "server_error", "no_healthy_upstream";
+    UpstreamError = "upstream_error", 502, "server_error", "upstream_error";
+    UpstreamTimeout = "upstream_timeout", 504, "server_error", "upstream_timeout";
+    /// The client went away; nobody reads this.
+    ClientGone = "client_gone", 499, "server_error", "client_gone";
+}
+
+/// A request's end without the answer: why, in words for the client, and when to try again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stop {
+    pub(crate) reason: Reason,
+    pub(crate) message: String,
+    /// The field of the body that is wrong.
+    pub(crate) param: Option<&'static str>,
+    pub(crate) retry_after: Option<Duration>,
+}
+
+impl Stop {
+    pub(crate) fn new(reason: Reason, message: impl Into<String>) -> Self {
+        // Time changes what 429 and 503 speak of, so both always say when.
+        let time_helps = matches!(reason.status(), 429 | 503);
+        Self {
+            reason,
+            message: message.into(),
+            param: None,
+            retry_after: time_helps.then_some(Duration::from_secs(1)),
+        }
+    }
+
+    pub(crate) fn param(reason: Reason, param: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            param: Some(param),
+            ..Self::new(reason, message)
+        }
+    }
+
+    /// Whole seconds, rounded up, at least 1.
+    pub(crate) fn retry_after_seconds(&self) -> Option<u64> {
+        let after = self.retry_after?;
+        let up = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+        Some(up.max(1))
+    }
+
+    /// The body of the refusal.
+    pub(crate) fn body(&self, protocol: Protocol) -> Vec<u8> {
+        let (kind, code) = self.reason.openai();
+        let body = match protocol {
+            Protocol::OpenAi => json!({"error": {
+                "message": self.message, "type": kind, "param": self.param, "code": code,
+            }}),
+            Protocol::Ollama => json!({"error": self.message}),
+            Protocol::Generate if self.reason == Reason::BadRequest => json!({"detail": self.message}),
+            Protocol::Generate => json!({"detail": self.reason.name()}),
+        };
+        body.to_string().into_bytes()
+    }
+
+    /// What ends a stream that has begun: an error event, and no clean end after it.
+    pub(crate) fn event(&self, protocol: Protocol) -> Vec<u8> {
+        let body = self.body(protocol);
+        match protocol {
+            Protocol::OpenAi | Protocol::Generate => [b"data: ", &body[..], b"\n\n"].concat(),
+            Protocol::Ollama => [&body[..], b"\n"].concat(),
+        }
+    }
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        let message = refusal.to_string();
+        let (reason, retry_after) = match refusal {
+            Refusal::RateLimited { retry_after, .. } => (Reason::RateLimited, retry_after),
+            Refusal::QueueFull { retry_after, .. } => (Reason::QueueFull, retry_after),
+            Refusal::QueueTimeout { retry_after, .. } => (Reason::QueueTimeout, retry_after),
+        };
+        Self {
+            retry_after: Some(retry_after),
+            ..Self::new(reason, message)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_status_and_shape_in_every_protocol() {
+        let mut table = String::new();
+        for reason in Reason::ALL {
+            let stop = Stop::new(*reason, "why");
+            for protocol in [Protocol::OpenAi, Protocol::Ollama, Protocol::Generate] {
+                let body = String::from_utf8(stop.body(protocol)).expect("JSON is UTF-8");
+                let line = format!("{:?} {} {} {}\n", reason, reason.status(), protocol.name(), body);
+                table.push_str(&line);
+            }
+        }
+        insta::assert_snapshot!(table);
+    }
+
+    #[test]
+    fn what_time_changes_says_when_to_come_back() {
+        for reason in Reason::ALL {
+            let stop = Stop::new(*reason, "why");
+            let says_when = stop.retry_after_seconds().is_some_and(|seconds| seconds >= 1);
+            assert_eq!(says_when, matches!(reason.status(), 429 | 503), "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_rounded_up() {
+        let mut stop = Stop::new(Reason::RateLimited, "why");
+        stop.retry_after = Some(Duration::from_millis(1001));
+        assert_eq!(stop.retry_after_seconds(), Some(2));
+        stop.retry_after = Some(Duration::ZERO);
+        assert_eq!(stop.retry_after_seconds(), Some(1));
+    }
+}

@@ -1,0 +1,166 @@
+//! Finds values in a JSON body without building a tree, and puts new ones in their place.
+//!
+//! serde_json reads the top level once and hands out borrowed slices ([`Raw`]); a slice's address
+//! tells its place. A key that is given twice is an error of its derive.
+
+use super::refuse::{Reason, Stop};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::ops::Range;
+
+/// A value as it stands in the body, `null` too; empty where the key is not there.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Raw<'a>(Option<&'a str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Raw<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw: &'de RawValue = Deserialize::deserialize(deserializer)?;
+        Ok(Raw(Some(raw.get())))
+    }
+}
+
+impl<'a> Raw<'a> {
+    /// Bytes of the value's text.
+    pub(super) fn len(self) -> usize {
+        self.0.map_or(0, str::len)
+    }
+
+    /// The value's text; `None` where it is absent or null.
+    pub(super) fn text(self) -> Option<&'a str> {
+        self.0.filter(|text| *text != "null")
+    }
+
+    /// Where the value stands in `body`, null or not.
+    pub(super) fn place(self, body: &[u8]) -> Option<Range<usize>> {
+        let text = self.0?;
+        let start = (text.as_ptr() as usize).checked_sub(body.as_ptr() as usize)?;
+        Some(start..start + text.len())
+    }
+
+    /// The value as a string.
+    pub(super) fn string(self, key: &'static str) -> Result<Option<Cow<'a, str>>, Stop> {
+        let Some(text) = self.text() else { return Ok(None) };
+        if !text.starts_with('"') {
+            return Err(Stop::param(
+                Reason::BadRequest,
+                key,
+                format!("`{key}` must be a string"),
+            ));
+        }
+        let inner = &text[1..text.len() - 1];
+        if !inner.contains('\\') {
+            return Ok(Some(Cow::Borrowed(inner)));
+        }
+        serde_json::from_str(text)
+            .map(|owned: String| Some(Cow::Owned(owned)))
+            .map_err(|_| Stop::param(Reason::BadRequest, key, format!("`{key}` is not a valid string")))
+    }
+
+    /// The value as a count, 1 or more.
+    pub(super) fn count(self, key: &'static str) -> Result<Option<u64>, Stop> {
+        let Some(text) = self.text() else { return Ok(None) };
+        match text.parse::<u64>() {
+            Ok(count) if count > 0 => Ok(Some(count)),
+            _ => Err(Stop::param(
+                Reason::BadRequest,
+                key,
+                format!("`{key}` must be a whole number of at least 1, not {}", shortened(text)),
+            )),
+        }
+    }
+
+    /// The value as true or false.
+    pub(super) fn truth(self, key: &'static str) -> Result<Option<bool>, Stop> {
+        match self.text() {
+            None => Ok(None),
+            Some("true") => Ok(Some(true)),
+            Some("false") => Ok(Some(false)),
+            Some(other) => Err(Stop::param(
+                Reason::BadRequest,
+                key,
+                format!("`{key}` must be true or false, not {}", shortened(other)),
+            )),
+        }
+    }
+}
+
+fn shortened(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(40) {
+        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
+        None => Cow::Borrowed(text),
+    }
+}
+
+/// Where the values stand that policy may change.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    pub(super) model: Option<Range<usize>>,
+    pub(super) max_tokens: Option<Range<usize>>,
+    /// OpenAI's `stream_options`, Ollama's `options`.
+    pub(super) options: Option<Range<usize>>,
+}
+
+/// Reads a body's top level.
+pub(super) fn top_level<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Stop> {
+    if body.is_empty() {
+        return Err(Stop::new(Reason::BadRequest, "the body is empty; send a JSON object"));
+    }
+    serde_json::from_slice(body).map_err(|error| {
+        Stop::new(
+            Reason::BadRequest,
+            format!("the body is not what is expected here: {error}"),
+        )
+    })
+}
+
+/// The model that must be named.
+pub(super) fn model_named<'a>(model: Raw<'a>) -> Result<Cow<'a, str>, Stop> {
+    model
+        .string("model")?
+        .filter(|name| !name.is_empty())
+        .ok_or_else(|| Stop::param(Reason::BadRequest, "model", "`model` is missing; name the model to ask"))
+}
+
+/// Changes to a body, in any order; they never overlap.
+#[derive(Debug, Default)]
+pub(super) struct Splices(Vec<(Range<usize>, String)>);
+
+impl Splices {
+    pub(super) fn replace(&mut self, place: Range<usize>, new: impl Into<String>) {
+        self.0.push((place, new.into()));
+    }
+
+    /// Adds a key to the object that begins at or after `from`.
+    pub(super) fn add_key(&mut self, body: &[u8], from: usize, key: &str, value: &str) {
+        let Some(brace) = memchr::memchr(b'{', &body[from..]).map(|at| from + at + 1) else {
+            return;
+        };
+        let is_empty = body[brace..].iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'}');
+        let comma = if is_empty { "" } else { "," };
+        self.0.push((brace..brace, format!("\"{key}\":{value}{comma}")));
+    }
+
+    /// The changed body; `None` if nothing changes.
+    pub(super) fn apply(mut self, body: &[u8]) -> Option<Vec<u8>> {
+        if self.0.is_empty() {
+            return None;
+        }
+        self.0.sort_by_key(|(place, _)| place.start);
+        let added: usize = self.0.iter().map(|(_, new)| new.len()).sum();
+        let mut out = Vec::with_capacity(body.len() + added);
+        let mut copied = 0;
+        for (place, new) in self.0 {
+            out.extend_from_slice(&body[copied..place.start]);
+            out.extend_from_slice(new.as_bytes());
+            copied = place.end;
+        }
+        out.extend_from_slice(&body[copied..]);
+        Some(out)
+    }
+}
+
+/// A string as JSON.
+pub(super) fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}

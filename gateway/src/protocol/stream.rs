@@ -1,0 +1,98 @@
+//! Cuts a stream into whole events, without copying what arrives whole: server-sent events end with
+//! an empty line, Ollama's JSON lines with a newline.
+//!
+//! Half an event is of no use to a client and is kept until its end arrives; so an error event never
+//! lands in the middle of another.
+
+use super::Protocol;
+use super::meter::{Meter, Verdict};
+use bytes::{Bytes, BytesMut};
+
+/// An event longer than this is passed on as it comes.
+const LONGEST_EVENT: usize = 8 << 20;
+
+/// What one piece of the upstream's stream gives.
+#[derive(Debug, Default)]
+pub(crate) struct Cut {
+    /// To send now, in order.
+    pub(crate) pass: Vec<Bytes>,
+    /// To send when the ledger has the record.
+    pub(crate) held: Option<Bytes>,
+}
+
+/// Keeps the beginning of an event whose end has not arrived.
+#[derive(Debug)]
+pub(crate) struct Cutter {
+    is_sse: bool,
+    partial: BytesMut,
+}
+
+impl Cutter {
+    pub(crate) fn new(protocol: Protocol) -> Self {
+        Self {
+            is_sse: protocol != Protocol::Ollama,
+            partial: BytesMut::new(),
+        }
+    }
+
+    /// Takes a piece, shows each whole event to the meter, and gives what is to be sent.
+    pub(crate) fn push(&mut self, piece: Bytes, meter: &mut Meter, cut: &mut Cut) {
+        let piece = if self.partial.is_empty() {
+            piece
+        } else {
+            self.partial.extend_from_slice(&piece);
+            self.partial.split().freeze()
+        };
+        let mut run_start = 0;
+        let mut event_start = 0;
+        while let Some(event_end) = self.event_end(&piece, event_start) {
+            match meter.see(&piece[event_start..event_end]) {
+                Verdict::Pass => {}
+                Verdict::Strip => {
+                    push_run(&mut cut.pass, &piece, run_start, event_start);
+                    run_start = event_end;
+                }
+                Verdict::Last => {
+                    push_run(&mut cut.pass, &piece, run_start, event_start);
+                    cut.held = Some(piece.slice(event_start..));
+                    return;
+                }
+            }
+            event_start = event_end;
+        }
+        if piece.len() - event_start > LONGEST_EVENT {
+            event_start = piece.len();
+        }
+        push_run(&mut cut.pass, &piece, run_start, event_start);
+        if event_start < piece.len() {
+            self.partial.extend_from_slice(&piece[event_start..]);
+        }
+    }
+
+    /// What is left when the stream has ended: an event without its end.
+    pub(crate) fn rest(&mut self) -> Option<Bytes> {
+        (!self.partial.is_empty()).then(|| self.partial.split().freeze())
+    }
+
+    /// The end of the event that begins at `start`, if it is there.
+    fn event_end(&self, piece: &[u8], start: usize) -> Option<usize> {
+        let mut from = start;
+        loop {
+            let newline = from + memchr::memchr(b'\n', &piece[from..])?;
+            if !self.is_sse {
+                return Some(newline + 1);
+            }
+            match piece.get(newline + 1..)? {
+                [b'\n', ..] => return Some(newline + 2),
+                [b'\r', b'\n', ..] => return Some(newline + 3),
+                _ => from = newline + 1,
+            }
+        }
+    }
+}
+
+fn push_run(pass: &mut Vec<Bytes>, piece: &Bytes, start: usize, end: usize) {
+    if start < end {
+        pass.push(piece.slice(start..end));
+    }
+}

@@ -1,0 +1,81 @@
+//! What needs no model: lists of models, versions, health.
+
+use super::{Gateway, inbound};
+use crate::config::Config;
+use crate::identity;
+use crate::protocol::catalogue::{self, Entry};
+use crate::protocol::refuse::{Reason, Stop};
+use crate::protocol::{Protocol, Route};
+use bytes::Bytes;
+use http::StatusCode;
+use pingora_core::BError;
+use pingora_core::protocols::http::{HttpTask, ServerSession};
+use pingora_http::ResponseHeader;
+use serde_json::{Value, json};
+
+/// Answers what is not a model's work. Lists are for callers who may ask.
+pub(super) async fn answer(
+    gateway: &Gateway,
+    session: &mut ServerSession,
+    route: &Route<'_>,
+    protocol: Protocol,
+) -> Result<(), BError> {
+    let answer = match route {
+        Route::Health => Ok(json!({"status": "ok"})),
+        Route::Version => Ok(json!({"version": env!("CARGO_PKG_VERSION")})),
+        Route::NotFound => Err(Stop::new(Reason::UnknownPath, "there is nothing at this path")),
+        Route::WrongMethod(wanted) => Err(Stop::new(Reason::WrongMethod, format!("use {wanted} here"))),
+        Route::Management => Err(Stop::new(
+            Reason::ManagementRefused,
+            "models are managed by whoever runs the server, not through the gateway",
+        )),
+        _ => list(gateway, session, route),
+    };
+    let (status, body) = match &answer {
+        Ok(value) => (200, value.to_string().into_bytes()),
+        Err(stop) => (stop.reason.status(), stop.body(protocol)),
+    };
+    let mut head = ResponseHeader::build(StatusCode::from_u16(status).unwrap_or(StatusCode::OK), Some(4))?;
+    head.insert_header("content-type", "application/json")?;
+    head.insert_header("content-length", body.len())?;
+    if let Some(id) = inbound::sane_request_id(&session.req_header().headers).map(str::to_owned) {
+        head.insert_header("x-request-id", id)?;
+    }
+    if let Route::WrongMethod(wanted) = route {
+        head.insert_header("allow", *wanted)?;
+    }
+    let is_head = session.req_header().method == http::Method::HEAD;
+    let body = (!is_head).then(|| Bytes::from(body));
+    session
+        .response_duplex_vec(vec![
+            HttpTask::Header(Box::new(head), false),
+            HttpTask::Body(body, true),
+        ])
+        .await?;
+    Ok(())
+}
+
+fn list(gateway: &Gateway, session: &ServerSession, route: &Route<'_>) -> Result<Value, Stop> {
+    let snapshot = gateway.current.get();
+    identity::caller(&snapshot, &session.req_header().headers, None, crate::clock::now_ms())?;
+    let entries = entries(&snapshot.config);
+    match route {
+        Route::Models => Ok(catalogue::openai_list(&entries)),
+        Route::Model(name) => entries
+            .iter()
+            .find(|entry| entry.name == *name)
+            .map(catalogue::openai_model)
+            .ok_or_else(|| Stop::new(Reason::UnknownModel, format!("there is no model `{name}`"))),
+        _ => Ok(catalogue::ollama_list(&entries)),
+    }
+}
+
+fn entries(config: &Config) -> Vec<Entry<'_>> {
+    let enabled = config.models.iter().filter(|model| model.enabled);
+    let entry = enabled.map(|model| Entry {
+        name: &model.name,
+        owner: model.backend.word(),
+        max_input_tokens: model.max_input_tokens,
+    });
+    entry.collect()
+}

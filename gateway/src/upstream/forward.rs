@@ -1,0 +1,164 @@
+//! Sends a request to an endpoint and brings back the head of its answer. The request is built anew:
+//! nothing of the client's framing, cookies or credentials reaches an upstream.
+
+use super::endpoint::{Endpoint, Lease};
+use crate::config::Deadlines;
+use crate::protocol::refuse::{Reason, Stop};
+use bytes::Bytes;
+use http::{HeaderValue, Method};
+use pingora_core::connectors::ConnectorOptions;
+use pingora_core::connectors::http::Connector;
+use pingora_core::protocols::http::client::HttpSession;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{BError, ErrorType};
+use pingora_http::RequestHeader;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Idle connections kept to the upstreams, in all.
+const POOL: usize = 1024;
+
+/// How long an idle one is kept.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Of connections that no pooled one is shared with.
+const FRESH: u64 = 1;
+
+/// The pool of connections.
+pub(crate) struct Forward {
+    connector: Connector,
+}
+
+/// What is sent.
+#[derive(Debug)]
+pub(crate) struct Outbound<'a> {
+    pub(crate) path: &'static str,
+    pub(crate) body: Bytes,
+    pub(crate) request_id: &'a str,
+    pub(crate) traceparent: Option<&'a HeaderValue>,
+    pub(crate) deadlines: Deadlines,
+}
+
+/// An answer whose head has been read. Dropping it closes the connection, which stops the upstream.
+pub(crate) struct Answer {
+    pub(crate) session: HttpSession,
+    peer: Arc<HttpPeer>,
+    lease: Lease,
+}
+
+impl Answer {
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.lease.endpoint
+    }
+}
+
+impl Forward {
+    pub(crate) fn new() -> Self {
+        Self {
+            connector: Connector::new(Some(ConnectorOptions::new(POOL))),
+        }
+    }
+
+    /// Sends and waits for the answer's head. A pooled connection that the upstream has closed
+    /// meanwhile is tried once more on a fresh one.
+    pub(crate) async fn open(&self, endpoint: &Arc<Endpoint>, outbound: &Outbound<'_>) -> Result<Answer, Stop> {
+        let lease = endpoint.lease().await;
+        let peer = endpoint.peer().await?;
+        let (mut session, is_reused) = self.connect(endpoint, &peer).await?;
+        let mut sent = send(&mut session, endpoint, outbound).await;
+        if is_reused && sent.as_ref().is_err_and(is_stale) {
+            let mut fresh = (*peer).clone();
+            fresh.group_key = FRESH;
+            (session, _) = self.connect(endpoint, &fresh).await?;
+            sent = send(&mut session, endpoint, outbound).await;
+        }
+        match sent {
+            Ok(()) => Ok(Answer { session, peer, lease }),
+            Err(error) => Err(failure(endpoint, &error, "before it answered")),
+        }
+    }
+
+    /// Gives a connection whose answer is complete back to the pool.
+    pub(crate) async fn keep(&self, answer: Answer) {
+        let Answer { session, peer, lease } = answer;
+        drop(lease);
+        self.connector.release_http_session(session, &*peer, Some(IDLE)).await;
+    }
+
+    async fn connect(&self, endpoint: &Endpoint, peer: &HttpPeer) -> Result<(HttpSession, bool), Stop> {
+        self.connector.get_http_session(peer).await.map_err(|error| {
+            endpoint.forget_address();
+            let mut stop = failure(endpoint, &error, "when connecting");
+            if stop.reason == Reason::UpstreamError {
+                stop = Stop::new(Reason::NoHealthyUpstream, stop.message);
+            }
+            stop
+        })
+    }
+}
+
+async fn send(session: &mut HttpSession, endpoint: &Endpoint, outbound: &Outbound<'_>) -> Result<(), BError> {
+    session.set_write_timeout(Some(outbound.deadlines.gap));
+    session.write_request_header(head(endpoint, outbound)?).await?;
+    session.write_request_body(outbound.body.clone(), true).await?;
+    session.finish_request_body().await?;
+    session.set_read_timeout(Some(outbound.deadlines.first_byte));
+    loop {
+        session.read_response_header().await?;
+        // Interim heads (100, 103) are for the gateway alone.
+        if session
+            .response_header()
+            .is_some_and(|head| !head.status.is_informational())
+        {
+            break;
+        }
+    }
+    session.set_read_timeout(Some(outbound.deadlines.gap));
+    Ok(())
+}
+
+fn head(endpoint: &Endpoint, outbound: &Outbound<'_>) -> Result<Box<RequestHeader>, BError> {
+    let mut head = if endpoint.path_prefix.is_empty() {
+        RequestHeader::build(Method::POST, outbound.path.as_bytes(), Some(6))?
+    } else {
+        let path = format!("{}{}", endpoint.path_prefix, outbound.path);
+        RequestHeader::build(Method::POST, path.as_bytes(), Some(6))?
+    };
+    head.insert_header("host", &*endpoint.authority)?;
+    head.insert_header("content-type", "application/json")?;
+    head.insert_header("content-length", outbound.body.len())?;
+    head.insert_header("x-request-id", outbound.request_id)?;
+    if let Some(authorization) = &endpoint.authorization {
+        head.insert_header("authorization", authorization.as_str())?;
+    }
+    if let Some(traceparent) = outbound.traceparent {
+        head.insert_header("traceparent", traceparent)?;
+    }
+    Ok(Box::new(head))
+}
+
+/// Whether the error is that of a pooled connection that was closed while idle: not one byte came.
+fn is_stale(error: &BError) -> bool {
+    matches!(
+        error.etype(),
+        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError
+    )
+}
+
+/// What the other side did, in words for the client.
+pub(crate) fn failure(endpoint: &Endpoint, error: &BError, when: &str) -> Stop {
+    tracing::warn!(upstream = %endpoint.authority, %error, "upstream failed {when}");
+    match error.etype() {
+        ErrorType::ReadTimedout | ErrorType::WriteTimedout | ErrorType::ConnectTimedout => Stop::new(
+            Reason::UpstreamTimeout,
+            format!("the model's server took too long {when}"),
+        ),
+        _ => Stop::new(Reason::UpstreamError, format!("the model's server failed {when}")),
+    }
+}
+
+impl std::fmt::Debug for Forward {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Forward").finish_non_exhaustive()
+    }
+}
