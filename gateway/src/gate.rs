@@ -1,7 +1,7 @@
 //! Policy behind one short lock, and the waking of those who wait. What is handed out is a guard:
 //! dropping it gives it back, so a vanished client or a panic cannot leak.
 
-use policy::{Ask, Decision, PermitId, Policy, Refusal, Rules, Standing, TicketId, Time};
+use policy::{Ask, Decision, ModelId, PermitId, Policy, Priority, Refusal, Rules, Standing, TicketId, Time};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -28,11 +28,17 @@ pub(crate) struct Permit {
 }
 
 /// How many run and wait.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Occupancy {
     pub(crate) active: usize,
     pub(crate) waiting: usize,
+    /// By the index of the model.
+    pub(crate) active_by_model: Vec<usize>,
+    pub(crate) waiting_by_band: [(Priority, usize); 3],
 }
+
+/// The bands, as they are listed.
+const BANDS: [Priority; 3] = [Priority::High, Priority::Normal, Priority::Low];
 
 /// An admitted request.
 #[derive(Debug)]
@@ -92,11 +98,16 @@ impl Gate {
         }
     }
 
-    pub(crate) fn occupancy(&self) -> Occupancy {
+    /// Who runs and waits now, of the first `models` models.
+    pub(crate) fn occupancy(&self, models: usize) -> Occupancy {
         let state = self.lock();
+        let admission = state.policy.admission();
+        let ids = (0..u32::try_from(models).unwrap_or(u32::MAX)).map(ModelId);
         Occupancy {
-            active: state.policy.admission().active(),
-            waiting: state.policy.admission().waiting(),
+            active: admission.active(),
+            waiting: admission.waiting(),
+            active_by_model: ids.map(|model| admission.active_for(model)).collect(),
+            waiting_by_band: BANDS.map(|band| (band, admission.waiting_in(band))),
         }
     }
 
@@ -149,7 +160,7 @@ impl Drop for Waiting<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use policy::{Class, Estimate, GlobalLimits, ModelId, PlanId, Priority, ProjectId, UserId};
+    use policy::{Class, Estimate, GlobalLimits, PlanId, ProjectId, UserId};
 
     fn gate(active: usize, queue: usize) -> Arc<Gate> {
         Gate::new(&Rules {
@@ -185,12 +196,12 @@ mod tests {
         let other = Arc::clone(&gate);
         let second = tokio::spawn(async move { enter(&other).await });
         tokio::task::yield_now().await;
-        assert_eq!(gate.occupancy().waiting, 1);
+        assert_eq!(gate.occupancy(1).waiting, 1);
         drop(first);
         let second = second.await.expect("no panic").expect("woken");
         assert!(second.waited.is_some());
         drop(second);
-        assert_eq!((gate.occupancy().active, gate.occupancy().waiting), (0, 0));
+        assert_eq!((gate.occupancy(1).active, gate.occupancy(1).waiting), (0, 0));
     }
 
     #[tokio::test(start_paused = true)]
@@ -206,7 +217,7 @@ mod tests {
         drop(leaving);
         let staying = staying.await.expect("no panic").expect("woken");
         drop(staying);
-        assert_eq!((gate.occupancy().active, gate.occupancy().waiting), (0, 0));
+        assert_eq!((gate.occupancy(1).active, gate.occupancy(1).waiting), (0, 0));
     }
 
     #[tokio::test(start_paused = true)]
@@ -215,8 +226,8 @@ mod tests {
         let held = enter(&gate).await.expect("free");
         let refused = enter(&gate).await.expect_err("nobody gives back");
         assert!(matches!(refused, Refusal::QueueTimeout { .. }));
-        assert_eq!(gate.occupancy().waiting, 0);
+        assert_eq!(gate.occupancy(1).waiting, 0);
         drop(held);
-        assert_eq!(gate.occupancy().active, 0);
+        assert_eq!(gate.occupancy(1).active, 0);
     }
 }

@@ -7,6 +7,7 @@ use crate::snapshot::Snapshot;
 use http::HeaderMap;
 use policy::{Class, Priority, ProjectId, UserId};
 use sha2::{Digest, Sha256};
+use std::fmt::Write;
 use std::sync::Arc;
 use subtle::ConstantTimeEq;
 
@@ -210,5 +211,9 @@ pub(crate) fn standing(config: &Config, caller: &Caller, headers: &HeaderMap, bo
 pub(crate) fn random_text() -> std::io::Result<String> {
     let mut bytes = [0u8; 32];
     getrandom::fill(&mut bytes).map_err(|error| std::io::Error::other(error.to_string()))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    let mut text = String::with_capacity(64);
+    for byte in bytes {
+        let _ = write!(text, "{byte:02x}");
+    }
+    Ok(text)
 }

@@ -40,10 +40,12 @@ pub(crate) struct Metrics {
 }
 
 /// What is read from its owners when somebody scrapes.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Gauges {
-    pub(crate) active: usize,
-    pub(crate) waiting: usize,
+#[derive(Debug)]
+pub(crate) struct Gauges<'a> {
+    /// By model.
+    pub(crate) active: Vec<(&'a str, usize)>,
+    /// By band.
+    pub(crate) waiting: [(&'static str, usize); 3],
     pub(crate) level: u32,
     pub(crate) backlog: usize,
 }
@@ -196,12 +198,14 @@ impl Metrics {
     }
 
     /// The exposition text.
-    pub(crate) fn render(&self, gauges: Gauges) -> Result<String, prometheus::Error> {
+    pub(crate) fn render(&self, gauges: &Gauges<'_>) -> Result<String, prometheus::Error> {
         let whole = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
-        self.queue_size.with_label_values(&["all"]).set(whole(gauges.waiting));
-        self.active_requests
-            .with_label_values(&["all"])
-            .set(whole(gauges.active));
+        for (band, count) in gauges.waiting {
+            self.queue_size.with_label_values(&[band]).set(whole(count));
+        }
+        for (model, count) in &gauges.active {
+            self.active_requests.with_label_values(&[model]).set(whole(*count));
+        }
         self.degradation_level.set(i64::from(gauges.level));
         self.ledger_backlog.set(whole(gauges.backlog));
         let mut text = Vec::with_capacity(16 << 10);

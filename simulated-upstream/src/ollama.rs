@@ -159,7 +159,7 @@ impl Work {
         last["prompt_eval_count"] = self.prompt_tokens.into();
         last["prompt_eval_duration"] = nanos(total / 5).into();
         last["eval_count"] = self.total.into();
-        last["eval_duration"] = nanos(total - total / 5).into();
+        last["eval_duration"] = nanos(total.saturating_sub(total / 5)).into();
         last
     }
 }

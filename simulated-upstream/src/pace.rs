@@ -28,7 +28,7 @@ impl Pace {
         let first = self.latency / 5;
         let steps = u32::try_from(self.tokens.saturating_sub(1)).unwrap_or(u32::MAX).max(1);
         let index = u32::try_from(index).unwrap_or(u32::MAX);
-        tokio::time::sleep_until(self.began + first + (self.latency - first) / steps * index).await;
+        tokio::time::sleep_until(self.began + first + self.latency.saturating_sub(first) / steps * index).await;
     }
 
     /// Waits until the whole answer is due.

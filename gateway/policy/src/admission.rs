@@ -5,13 +5,13 @@
 //! (work-conserving); a permit that comes back while someone waits goes to the longest waiter in
 //! the same step, so that nobody overtakes in between.
 
-use crate::{Decision, GlobalLimits, Refusal, Time};
+use crate::{Ask, Decision, GlobalLimits, ModelId, Priority, Refusal};
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// A place with the upstreams. It is given back exactly once.
+/// A place with the upstreams, for a model. It is given back exactly once.
 #[derive(Debug, PartialEq, Eq)]
-pub struct PermitId(());
+pub struct PermitId(ModelId);
 
 /// A place in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -22,8 +22,18 @@ pub struct TicketId(u64);
 pub struct Admission {
     limits: GlobalLimits,
     active: usize,
-    waiting: VecDeque<(TicketId, Time)>,
+    /// By the index of the model; grows as models are asked for.
+    active_by_model: Vec<usize>,
+    waiting: VecDeque<Waiting>,
     next_ticket: u64,
+}
+
+/// Someone in the queue.
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    ticket: TicketId,
+    model: ModelId,
+    priority: Priority,
 }
 
 impl Admission {
@@ -32,16 +42,16 @@ impl Admission {
         Self {
             limits,
             active: 0,
+            active_by_model: Vec::new(),
             waiting: VecDeque::new(),
             next_ticket: 0,
         }
     }
 
     /// Admits while a permit is free, else queues, else refuses.
-    pub fn offer(&mut self, now: Time) -> Decision {
+    pub fn offer(&mut self, ask: &Ask) -> Decision {
         if self.active < self.limits.max_active_requests && self.waiting.is_empty() {
-            self.active += 1;
-            return Decision::Admit(PermitId(()));
+            return Decision::Admit(self.admit(ask.model));
         }
         let size = self.waiting.len();
         if size >= self.limits.max_queue_size {
@@ -50,25 +60,55 @@ impl Admission {
         }
         let ticket = TicketId(self.next_ticket);
         self.next_ticket += 1;
-        self.waiting.push_back((ticket, now));
+        self.waiting.push_back(Waiting {
+            ticket,
+            model: ask.model,
+            priority: ask.priority,
+        });
         Decision::Wait(ticket)
     }
 
-    /// Takes a permit back; the longest waiter gets it.
+    /// Takes a permit back; the longest waiter gets its place.
     pub fn release(&mut self, permit: PermitId) -> Option<(TicketId, PermitId)> {
-        if self.active <= self.limits.max_active_requests
-            && let Some((ticket, _)) = self.waiting.pop_front()
-        {
-            return Some((ticket, permit));
-        }
+        let PermitId(model) = permit;
         self.active = self.active.saturating_sub(1);
-        None
+        if let Some(count) = self.active_by_model.get_mut(model.0 as usize) {
+            *count = count.saturating_sub(1);
+        }
+        if self.active >= self.limits.max_active_requests {
+            return None;
+        }
+        let next = self.waiting.pop_front()?;
+        Some((next.ticket, self.admit(next.model)))
     }
 
     /// Takes a ticket out of the queue; false if it no longer waits.
     pub fn cancel(&mut self, ticket: TicketId) -> bool {
-        let found = self.waiting.iter().position(|(waiting, _)| *waiting == ticket);
+        let found = self.waiting.iter().position(|waiting| waiting.ticket == ticket);
         found.is_some_and(|at| self.waiting.remove(at).is_some())
+    }
+
+    fn admit(&mut self, model: ModelId) -> PermitId {
+        let index = model.0 as usize;
+        if index >= self.active_by_model.len() {
+            self.active_by_model.resize(index + 1, 0);
+        }
+        self.active += 1;
+        self.active_by_model[index] += 1;
+        PermitId(model)
+    }
+
+    /// Permits out for a model.
+    pub fn active_for(&self, model: ModelId) -> usize {
+        self.active_by_model.get(model.0 as usize).copied().unwrap_or(0)
+    }
+
+    /// Tickets of a band that wait.
+    pub fn waiting_in(&self, priority: Priority) -> usize {
+        self.waiting
+            .iter()
+            .filter(|waiting| waiting.priority == priority)
+            .count()
     }
 
     /// The limits in force.

@@ -63,7 +63,7 @@ impl Policy {
             Ok(standing) => standing,
             Err((refusal, standing)) => return (Decision::Refuse(refusal), standing),
         };
-        let decision = self.admission.offer(now);
+        let decision = self.admission.offer(ask);
         if let Decision::Refuse(_) = decision {
             let standing = self.limits.give_back(ask, now);
             return (decision, standing);

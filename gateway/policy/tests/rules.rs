@@ -130,7 +130,6 @@ proptest! {
         let mut policy = Policy::new(&rules(1, 0, Some(rpm)));
         let (first, _) = policy.offer(&ask(1), at(0));
         let Decision::Admit(permit) = first else { panic!("the first passes") };
-        let mut policy = policy;
         let mut full = 0;
         for _ in 0..refused {
             match policy.offer(&ask(1), at(0)).0 {

@@ -11,12 +11,13 @@ pub(super) async fn summary(State(admin): State<Admin>) -> Json<Value> {
     let config = &snapshot.config;
     let users = config.users.iter().map(|user| {
         let project = &config.project(user.project).id;
-        (user.id.clone(), json!({"project_id": project, "role": user.role, "request_type": class_name(user.class), "enabled": user.enabled}))
+        (user.id.clone(), json!({"name": user.name, "project_id": project, "role": user.role, "request_type": class_name(user.class), "enabled": user.enabled}))
     });
     let projects = config.projects.iter().map(|project| {
         (
             project.id.clone(),
             json!({
+                "name": project.name,
                 "plan": config.plans[project.plan.0 as usize].id,
                 "priority": priority_name(project.priority),
                 "monthly_token_quota": project.monthly_token_quota,
@@ -37,6 +38,7 @@ pub(super) async fn summary(State(admin): State<Admin>) -> Json<Value> {
             json!({
                 "backend": model.backend.word(),
                 "enabled": model.enabled,
+                "priority": priority_name(model.priority),
                 "upstream_model": model.upstream_name,
                 "max_input_tokens": model.max_input_tokens,
                 "max_output_tokens": model.max_output_tokens,
@@ -60,7 +62,16 @@ pub(super) async fn summary(State(admin): State<Admin>) -> Json<Value> {
     let levels = config.levels.iter().map(|level| {
         (
             level.name.clone(),
-            json!({"number": level.number, "threshold": level.threshold}),
+            json!({
+                "number": level.number,
+                "threshold": level.threshold,
+                "actions": {
+                    "reduce_max_tokens": level.actions.max_tokens_factor.map(|factor| json!({"factor": factor})),
+                    "reject_batch": level.actions.reject_batch,
+                    "reject_standard": level.actions.reject_standard,
+                    "allow_only_priority": level.actions.allow_only_priority.map(priority_name),
+                },
+            }),
         )
     });
     Json(json!({

@@ -6,6 +6,7 @@ mod queue;
 pub(crate) mod token;
 
 use crate::ledger;
+use crate::ledger::record::priority_name;
 use crate::proxy::Gateway;
 use crate::telemetry::Gauges;
 use axum::Router;
@@ -87,15 +88,18 @@ async fn ready(State(admin): State<Admin>) -> Response {
 
 async fn metrics(State(admin): State<Admin>) -> Response {
     let gateway = &admin.gateway;
-    let occupancy = gateway.gate.occupancy();
-    let level = queue::level(&gateway.current.get().config, occupancy.waiting).map_or(0, |level| level.0);
+    let snapshot = gateway.current.get();
+    let occupancy = gateway.gate.occupancy(snapshot.config.models.len());
+    let models = snapshot.config.models.iter().map(|model| model.name.as_str());
     let gauges = Gauges {
-        active: occupancy.active,
-        waiting: occupancy.waiting,
-        level,
+        active: models.zip(occupancy.active_by_model).collect(),
+        waiting: occupancy
+            .waiting_by_band
+            .map(|(band, count)| (priority_name(band), count)),
+        level: queue::level(&snapshot.config, occupancy.waiting).map_or(0, |level| level.0),
         backlog: gateway.ledger.backlog(),
     };
-    match gateway.metrics.render(gauges) {
+    match gateway.metrics.render(&gauges) {
         Ok(text) => (
             [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
             text,

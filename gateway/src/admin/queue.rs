@@ -11,7 +11,7 @@ pub(super) async fn status(State(admin): State<Admin>) -> Json<Value> {
     let gateway = &admin.gateway;
     let snapshot = gateway.current.get();
     let global = snapshot.config.global;
-    let occupancy = gateway.gate.occupancy();
+    let occupancy = gateway.gate.occupancy(0);
     let (number, name) = level(&snapshot.config, occupancy.waiting).unwrap_or((0, "normal"));
     let (completed, failed) = counts(gateway);
     Json(json!({

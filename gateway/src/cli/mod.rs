@@ -87,8 +87,8 @@ enum IdentityArg {
 pub(crate) fn run() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
-        None => serve::run(cli.serve),
-        Some(Command::Serve(args)) => serve::run(args),
+        None => serve::run(&cli.serve),
+        Some(Command::Serve(args)) => serve::run(&args),
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Keys { command }) => keys::run(command),
         Some(Command::Stress(args)) => tools::run("sluice-stress", &args),

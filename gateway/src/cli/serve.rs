@@ -26,7 +26,7 @@ use tokio::sync::watch;
 /// How often changes to the keys are looked for.
 const KEYS_EVERY: Duration = Duration::from_millis(250);
 
-pub(super) fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
+pub(super) fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_env_filter(
@@ -35,13 +35,13 @@ pub(super) fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
         )
         .init();
     let mut config = config::load(&args.config)?;
-    overrule(&mut config, &args);
+    overrule(&mut config, args);
     safe(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::other(format!("cannot start: {error}")))?;
-    let done = runtime.block_on(serve(config, &args));
+    let done = runtime.block_on(serve(config, args));
     runtime.shutdown_timeout(Duration::from_millis(200));
     done
 }

@@ -58,6 +58,7 @@ pub(crate) enum Identity {
 #[derive(Debug)]
 pub(crate) struct User {
     pub(crate) id: String,
+    pub(crate) name: String,
     pub(crate) project: ProjectId,
     pub(crate) class: Class,
     pub(crate) role: &'static str,
@@ -68,6 +69,7 @@ pub(crate) struct User {
 #[derive(Debug)]
 pub(crate) struct Project {
     pub(crate) id: String,
+    pub(crate) name: String,
     pub(crate) plan: PlanId,
     pub(crate) priority: Priority,
     pub(crate) enabled: bool,
@@ -90,6 +92,8 @@ pub(crate) struct Model {
     pub(crate) name: String,
     pub(crate) backend: Backend,
     pub(crate) enabled: bool,
+    /// Informative.
+    pub(crate) priority: Priority,
     /// The name at the upstream, where it is another.
     pub(crate) upstream_name: Option<String>,
     pub(crate) max_input_tokens: u64,
@@ -131,6 +135,17 @@ pub(crate) struct Level {
     pub(crate) name: String,
     pub(crate) number: u32,
     pub(crate) threshold: f64,
+    pub(crate) actions: Actions,
+}
+
+/// What gives way at a level.
+#[derive(Debug, Default)]
+pub(crate) struct Actions {
+    /// What `max_tokens` is multiplied by.
+    pub(crate) max_tokens_factor: Option<f64>,
+    pub(crate) reject_batch: bool,
+    pub(crate) reject_standard: bool,
+    pub(crate) allow_only_priority: Option<Priority>,
 }
 
 impl Config {
@@ -290,6 +305,7 @@ impl Check<'_> {
             let project = self.reference(("users.yaml", key), &user.project_id, projects, "project");
             users.push(User {
                 id: id.value.clone(),
+                name: user.name.clone(),
                 project: ProjectId(project),
                 class: match user.role {
                     raw::Role::Batch => Class::Batch,
@@ -309,6 +325,7 @@ impl Check<'_> {
             let plan = self.reference(("projects.yaml", key), &project.plan, plans, "plan");
             projects.push(Project {
                 id: id.value.clone(),
+                name: project.name.clone(),
                 plan: PlanId(plan),
                 priority: band(project.priority),
                 enabled: project.enabled,
@@ -400,6 +417,7 @@ impl Check<'_> {
                 name: name.value.clone(),
                 backend: model.backend.value,
                 enabled: model.enabled,
+                priority: band(model.priority),
                 upstream_name: model
                     .upstream_model
                     .clone()
@@ -573,6 +591,7 @@ impl Check<'_> {
                 name: name.value.clone(),
                 number: level.number.value,
                 threshold: level.threshold.value,
+                actions: level.actions.as_ref().map_or_else(Actions::default, actions),
             });
         }
         levels
@@ -642,6 +661,15 @@ fn names<T>(all: &[T], name: impl Fn(&T) -> &String) -> Vec<String> {
 
 fn position(index: Option<usize>) -> Option<u32> {
     index.and_then(|index| u32::try_from(index).ok())
+}
+
+fn actions(raw: &raw::Actions) -> Actions {
+    Actions {
+        max_tokens_factor: raw.reduce_max_tokens.as_ref().map(|reduce| reduce.factor.value),
+        reject_batch: raw.reject_batch,
+        reject_standard: raw.reject_standard,
+        allow_only_priority: raw.allow_only_priority.map(band),
+    }
 }
 
 fn band(band: raw::Band) -> Priority {

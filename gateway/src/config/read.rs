@@ -151,7 +151,12 @@ impl FromNode for bool {
         false
     }
     fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
-        scalar(node, reader, "true or false", |text| text.as_bool())
+        scalar(
+            node,
+            reader,
+            "true or false",
+            marked_yaml::types::MarkedScalarNode::as_bool,
+        )
     }
 }
 

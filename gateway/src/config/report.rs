@@ -1,6 +1,6 @@
 //! Everything that is wrong with a configuration, at once, each with file, line and key.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 /// One mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +40,6 @@ fn lines(problems: &[Problem]) -> String {
         text.push('\n');
     }
     let mistakes = if problems.len() == 1 { "mistake" } else { "mistakes" };
-    text.push_str(&format!("{} {mistakes} in the configuration", problems.len()));
+    let _ = write!(text, "{} {mistakes} in the configuration", problems.len());
     text
 }

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use std::sync::LazyLock;
 
 /// Tokens of one request.
+#[allow(clippy::struct_field_names)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
     pub(crate) input_tokens: u64,

@@ -55,7 +55,6 @@ reasons! {
     RateLimited = "rate_limited", 429, "requests", "rate_limit_exceeded";
     QueueFull = "queue_full", 503, "server_error", "queue_full";
     QueueTimeout = "queue_timeout", 503, "server_error", "queue_timeout";
-    ShuttingDown = "shutting_down", 503, "server_error", "shutting_down";
     LedgerUnavailable = "ledger_unavailable", 503, "server_error", "ledger_unavailable";
     NoHealthyUpstream = "no_healthy_upstream", 503, "server_error", "no_healthy_upstream";
     UpstreamError = "upstream_error", 502, "server_error", "upstream_error";

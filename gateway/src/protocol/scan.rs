@@ -115,7 +115,7 @@ pub(super) fn top_level<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Sto
 }
 
 /// The model that must be named.
-pub(super) fn model_named<'a>(model: Raw<'a>) -> Result<Cow<'a, str>, Stop> {
+pub(super) fn model_named(model: Raw<'_>) -> Result<Cow<'_, str>, Stop> {
     model
         .string("model")?
         .filter(|name| !name.is_empty())

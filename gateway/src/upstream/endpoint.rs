@@ -30,7 +30,9 @@ pub(crate) struct Endpoint {
 #[derive(Debug)]
 pub(crate) struct Lease {
     pub(crate) endpoint: Arc<Endpoint>,
-    _slot: Option<OwnedSemaphorePermit>,
+    /// Held only to be given back.
+    #[allow(dead_code)]
+    slot: Option<OwnedSemaphorePermit>,
 }
 
 impl Endpoint {
@@ -75,10 +77,10 @@ impl Endpoint {
         self.under_way.fetch_add(1, Relaxed);
         let mut lease = Lease {
             endpoint: Arc::clone(self),
-            _slot: None,
+            slot: None,
         };
         if let Some(slots) = &self.slots {
-            lease._slot = Arc::clone(slots).acquire_owned().await.ok();
+            lease.slot = Arc::clone(slots).acquire_owned().await.ok();
         }
         lease
     }

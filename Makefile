@@ -1,0 +1,28 @@
+# Every command of the project. `make run` and `make test` set up what they need themselves.
+.PHONY: run build test check fmt bench deps test-deps
+
+run: build            ## build, then serve config/ with SQLite in data/ and the bundled simulated upstream
+	./target/release/sluice serve --config config
+
+build: deps
+	cargo build --release --workspace --bins
+
+test: deps test-deps  ## unit, property and end-to-end tests with the real programs
+	cargo build --workspace --bins
+	cargo test --workspace
+
+check:                ## format and lints, warnings as errors
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+fmt:
+	cargo fmt --all
+
+bench: build          ## side by side with other proxies; needs PEERS (see docs/performance.md)
+	tests/bench/run
+
+deps:                 ## what the build needs beside the Rust toolchain
+	@tests/setup build
+
+test-deps:            ## what the tests need: Python clients, a real llama.cpp server
+	@tests/setup test
