@@ -68,7 +68,9 @@ impl Admission {
         Decision::Wait(ticket)
     }
 
-    /// Takes a permit back; the longest waiter gets its place.
+    /// Takes a permit back; the longest waiter gets its place. Consumes the permit, which is not `Copy`,
+    /// so that none is given back twice.
+    #[allow(clippy::needless_pass_by_value)]
     pub fn release(&mut self, permit: PermitId) -> Option<(TicketId, PermitId)> {
         let PermitId(model) = permit;
         self.active = self.active.saturating_sub(1);

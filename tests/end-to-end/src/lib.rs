@@ -1,1 +1,270 @@
-//! x
+//! Starts the real programs for black-box tests, and ends them. Knows the gateway only over HTTP and
+//! by its files.
+
+pub mod llama;
+pub mod python;
+pub mod upstream;
+
+use serde_json::Value;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// A running gateway in a directory of its own.
+pub struct Gateway {
+    child: Child,
+    /// Its working directory, with `config/` and `data/`.
+    pub dir: TempDir,
+    /// `http://host:port` for clients.
+    pub proxy: String,
+    /// `http://host:port` for operators.
+    pub admin: String,
+    /// Talks to both.
+    pub http: reqwest::Client,
+}
+
+/// The repository's root.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the repository is there")
+}
+
+/// A program of this workspace, built before the tests by `make test`.
+pub fn program(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a test is a program");
+    let beside = test.parent().and_then(Path::parent).expect("target/debug/deps/test").join(name);
+    assert!(beside.exists(), "{} is not built; run `make test`", beside.display());
+    beside
+}
+
+/// A directory with the repository's configuration, changed by `edit` (file name, text → text).
+pub fn config_dir(edit: impl Fn(&str, String) -> String) -> TempDir {
+    let dir = TempDir::new().expect("a temporary directory");
+    std::fs::create_dir(dir.path().join("config")).expect("writable");
+    for entry in std::fs::read_dir(root().join("config")).expect("config/") {
+        let path = entry.expect("readable").path();
+        let name = path.file_name().expect("a file").to_string_lossy().into_owned();
+        let text = std::fs::read_to_string(&path).expect("readable");
+        std::fs::write(dir.path().join("config").join(&name), edit(&name, text)).expect("writable");
+    }
+    dir
+}
+
+/// Limits that are in nobody's way, for tests of something else.
+pub fn roomy(name: &str, text: String) -> String {
+    match name {
+        "limits.yaml" => text
+            .replace("requests_per_minute: 60\n", "requests_per_minute: 1000000\n")
+            .replace("max_active_requests: 50", "max_active_requests: 2000"),
+        _ => text,
+    }
+}
+
+/// `models.yaml` with one model more, at an upstream of the test's.
+pub fn with_model(text: &str, name: &str, backend: &str, base_url: &str, more: &str) -> String {
+    format!(
+        "{text}  {name}:\n    backend: {backend}\n    max_input_tokens: 8000000\n    max_output_tokens: 4096\n    \
+         input_cost_per_1k_tokens_eur: 0.001\n    output_cost_per_1k_tokens_eur: 0.002\n    \
+         endpoints: [{{base_url: \"{base_url}\"{more}}}]\n"
+    )
+}
+
+/// Runs `sluice` to its end in a directory.
+pub fn sluice(dir: &Path, args: &[&str]) -> Output {
+    Command::new(program("sluice")).args(args).current_dir(dir).output().expect("sluice runs")
+}
+
+impl Gateway {
+    /// Starts with the repository's configuration and roomy limits.
+    pub async fn start() -> Self {
+        Self::start_in(config_dir(roomy), &[]).await
+    }
+
+    /// Starts with one model more, at an upstream of the test's.
+    pub async fn with_upstream(backend: &str, base_url: &str, more: &str) -> Self {
+        let dir = config_dir(|name, text| match name {
+            "models.yaml" => with_model(&text, "tested", backend, base_url, more),
+            _ => roomy(name, text),
+        });
+        Self::start_in(dir, &[]).await
+    }
+
+    /// Starts in a directory that has `config/`, and waits until it is ready.
+    pub async fn start_in(dir: TempDir, flags: &[&str]) -> Self {
+        let log = std::fs::File::create(dir.path().join("sluice.log")).expect("writable");
+        let child = Command::new(program("sluice"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+            .args(flags)
+            .env("SLUICE_ADMIN_TOKEN", "admin-of-the-test")
+            .env("UPSTREAM_KEY", "sk-up")
+            .current_dir(dir.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("sluice starts");
+        let mut gateway = Self {
+            child,
+            dir,
+            proxy: String::new(),
+            admin: String::new(),
+            http: reqwest::Client::new(),
+        };
+        gateway.wait_until_ready().await;
+        gateway
+    }
+
+    async fn wait_until_ready(&mut self) {
+        let file = self.dir.path().join("data/sluice.addr");
+        let give_up = Instant::now() + Duration::from_secs(30);
+        loop {
+            let written = std::fs::read_to_string(&file).ok().and_then(|text| serde_json::from_str::<Value>(&text).ok());
+            if let Some(addresses) = written {
+                self.proxy = format!("http://{}", addresses["proxy"].as_str().expect("an address"));
+                self.admin = format!("http://{}", addresses["admin"].as_str().expect("an address"));
+                return;
+            }
+            if let Ok(Some(status)) = self.child.try_wait() {
+                panic!("sluice ended with {status}: {}", self.log());
+            }
+            assert!(Instant::now() < give_up, "sluice is not ready: {}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("sluice.log")).unwrap_or_default()
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// `host:port` of the proxy listener.
+    pub fn address(&self) -> &str {
+        self.proxy.trim_start_matches("http://")
+    }
+
+    /// Posts JSON to the proxy.
+    pub async fn post(&self, path: &str, body: &Value) -> reqwest::Response {
+        self.http.post(format!("{}{path}", self.proxy)).json(body).send().await.expect("an answer")
+    }
+
+    /// Reads JSON from the admin listener.
+    pub async fn admin_json(&self, path: &str) -> Value {
+        let request = self.http.get(format!("{}{path}", self.admin)).bearer_auth("admin-of-the-test");
+        request.send().await.expect("an answer").json().await.expect("JSON")
+    }
+
+    /// The newest records, newest first.
+    pub async fn records(&self) -> Vec<Value> {
+        self.admin_json("/usage/recent?limit=1000").await.as_array().expect("a list").clone()
+    }
+
+    /// The records, once there are so many; they come a moment after an aborted request.
+    pub async fn wait_for_records(&self, count: usize) -> Vec<Value> {
+        wait_for("records", || async {
+            let records = self.records().await;
+            (records.len() >= count).then_some(records)
+        })
+        .await
+    }
+
+    /// A metric's value, by its name with labels, or by the beginning of it.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let text = self.http.get(format!("{}/metrics", self.admin)).send().await.expect("an answer");
+        metric(&text.text().await.expect("text"), name)
+    }
+
+    /// Sends a signal by name, such as TERM.
+    pub fn signal(&self, name: &str) {
+        let done = Command::new("kill").args([format!("-{name}"), self.pid().to_string()]).status();
+        assert!(done.expect("kill runs").success());
+    }
+
+    /// Waits for its end; the exit code.
+    pub async fn ended(&mut self) -> Option<i32> {
+        let give_up = Instant::now() + Duration::from_secs(60);
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                return status.code();
+            }
+            assert!(Instant::now() < give_up, "sluice does not end");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- sluice's log\n{}", self.log());
+        }
+    }
+}
+
+/// Asks again and again, for 20 s, until there is an answer.
+pub async fn wait_for<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
+    let give_up = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(Instant::now() < give_up, "no {what} in 20 s");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A value in Prometheus's text; 0 where the metric has not been seen.
+pub fn metric(text: &str, name: &str) -> f64 {
+    let lines = text.lines().filter(|line| line.starts_with(name));
+    lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+}
+
+/// A simulated upstream of its own process.
+pub struct Simulated {
+    child: Child,
+    /// `http://host:port`.
+    pub url: String,
+}
+
+impl Simulated {
+    /// Starts with models such as `small=0.5`.
+    pub fn start(models: &[&str]) -> Self {
+        let mut command = Command::new(program("simulated-upstream"));
+        command.args(["--listen", "127.0.0.1:0"]);
+        for model in models {
+            command.args(["--model", model]);
+        }
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("simulated-upstream starts");
+        let mut said = Vec::new();
+        let out = child.stdout.as_mut().expect("piped");
+        for byte in out.bytes() {
+            match byte.expect("readable") {
+                b'\n' => break,
+                byte => said.push(byte),
+            }
+        }
+        let said = String::from_utf8(said).expect("text");
+        let url = said.split_whitespace().find(|word| word.starts_with("http://")).expect("it says where").to_owned();
+        Self { child, url }
+    }
+
+    /// One of its own metrics.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let text = reqwest::get(format!("{}/metrics", self.url)).await.expect("an answer").text().await;
+        metric(&text.expect("text"), name)
+    }
+}
+
+impl Drop for Simulated {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
