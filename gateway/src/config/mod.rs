@@ -1,6 +1,7 @@
 //! From YAML files to a configuration that cannot be wrong: [`raw`] is what was written, [`checked`]
 //! what was meant. All mistakes are reported at once; nothing later checks again.
 
+mod check;
 pub(crate) mod checked;
 mod raw;
 mod read;
@@ -23,7 +24,7 @@ pub(crate) fn load(dir: &Path) -> Result<Config, Report> {
         read_file::<raw::DegradationFile>(dir, "degradation.yaml", &mut problems),
         read_file::<raw::GatewayFile>(dir, "gateway.yaml", &mut problems),
     );
-    let config = checked::check(dir, files, &mut problems);
+    let config = check::check(dir, files, &mut problems);
     match config {
         Some(config) if problems.is_empty() => Ok(config),
         _ => {

@@ -100,6 +100,11 @@ pub(crate) fn line_of(node: &Node) -> usize {
 
 /// The known key nearest to an unknown one, if it is near.
 pub(crate) fn nearest<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let known: Vec<&str> = known.into_iter().collect();
+    let begins = |key: &&&str| unknown.len() >= 4 && (key.starts_with(unknown) || unknown.starts_with(**key));
+    if let Some(longer) = known.iter().find(begins) {
+        return Some(longer);
+    }
     let near = known.into_iter().map(|key| (distance(unknown, key), key)).min()?;
     (near.0 <= 1 + unknown.len() / 4).then_some(near.1)
 }

@@ -106,6 +106,13 @@ pub(super) fn top_level<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Sto
     if body.is_empty() {
         return Err(Stop::new(Reason::BadRequest, "the body is empty; send a JSON object"));
     }
+    // serde would take a list's items for the fields in their order.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Stop::new(
+            Reason::BadRequest,
+            "a JSON object is expected, beginning with `{`",
+        ));
+    }
     serde_json::from_slice(body).map_err(|error| {
         Stop::new(
             Reason::BadRequest,

@@ -27,13 +27,20 @@ pub struct Gateway {
 
 /// The repository's root.
 pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the repository is there")
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .canonicalize()
+        .expect("the repository is there")
 }
 
 /// A program of this workspace, built before the tests by `make test`.
 pub fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test is a program");
-    let beside = test.parent().and_then(Path::parent).expect("target/debug/deps/test").join(name);
+    let beside = test
+        .parent()
+        .and_then(Path::parent)
+        .expect("target/debug/deps/test")
+        .join(name);
     assert!(beside.exists(), "{} is not built; run `make test`", beside.display());
     beside
 }
@@ -72,7 +79,11 @@ pub fn with_model(text: &str, name: &str, backend: &str, base_url: &str, more: &
 
 /// Runs `sluice` to its end in a directory.
 pub fn sluice(dir: &Path, args: &[&str]) -> Output {
-    Command::new(program("sluice")).args(args).current_dir(dir).output().expect("sluice runs")
+    Command::new(program("sluice"))
+        .args(args)
+        .current_dir(dir)
+        .output()
+        .expect("sluice runs")
 }
 
 impl Gateway {
@@ -119,7 +130,9 @@ impl Gateway {
         let file = self.dir.path().join("data/sluice.addr");
         let give_up = Instant::now() + Duration::from_secs(30);
         loop {
-            let written = std::fs::read_to_string(&file).ok().and_then(|text| serde_json::from_str::<Value>(&text).ok());
+            let written = std::fs::read_to_string(&file)
+                .ok()
+                .and_then(|text| serde_json::from_str::<Value>(&text).ok());
             if let Some(addresses) = written {
                 self.proxy = format!("http://{}", addresses["proxy"].as_str().expect("an address"));
                 self.admin = format!("http://{}", addresses["admin"].as_str().expect("an address"));
@@ -150,18 +163,30 @@ impl Gateway {
 
     /// Posts JSON to the proxy.
     pub async fn post(&self, path: &str, body: &Value) -> reqwest::Response {
-        self.http.post(format!("{}{path}", self.proxy)).json(body).send().await.expect("an answer")
+        self.http
+            .post(format!("{}{path}", self.proxy))
+            .json(body)
+            .send()
+            .await
+            .expect("an answer")
     }
 
     /// Reads JSON from the admin listener.
     pub async fn admin_json(&self, path: &str) -> Value {
-        let request = self.http.get(format!("{}{path}", self.admin)).bearer_auth("admin-of-the-test");
+        let request = self
+            .http
+            .get(format!("{}{path}", self.admin))
+            .bearer_auth("admin-of-the-test");
         request.send().await.expect("an answer").json().await.expect("JSON")
     }
 
     /// The newest records, newest first.
     pub async fn records(&self) -> Vec<Value> {
-        self.admin_json("/usage/recent?limit=1000").await.as_array().expect("a list").clone()
+        self.admin_json("/usage/recent?limit=1000")
+            .await
+            .as_array()
+            .expect("a list")
+            .clone()
     }
 
     /// The records, once there are so many; they come a moment after an aborted request.
@@ -175,13 +200,20 @@ impl Gateway {
 
     /// A metric's value, by its name with labels, or by the beginning of it.
     pub async fn metric(&self, name: &str) -> f64 {
-        let text = self.http.get(format!("{}/metrics", self.admin)).send().await.expect("an answer");
+        let text = self
+            .http
+            .get(format!("{}/metrics", self.admin))
+            .send()
+            .await
+            .expect("an answer");
         metric(&text.text().await.expect("text"), name)
     }
 
     /// Sends a signal by name, such as TERM.
     pub fn signal(&self, name: &str) {
-        let done = Command::new("kill").args([format!("-{name}"), self.pid().to_string()]).status();
+        let done = Command::new("kill")
+            .args([format!("-{name}"), self.pid().to_string()])
+            .status();
         assert!(done.expect("kill runs").success());
     }
 
@@ -223,7 +255,9 @@ pub async fn wait_for<T, F: Future<Output = Option<T>>>(what: &str, mut ask: imp
 /// A value in Prometheus's text; 0 where the metric has not been seen.
 pub fn metric(text: &str, name: &str) -> f64 {
     let lines = text.lines().filter(|line| line.starts_with(name));
-    lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+    lines
+        .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+        .sum()
 }
 
 /// A simulated upstream of its own process.
@@ -241,7 +275,10 @@ impl Simulated {
         for model in models {
             command.args(["--model", model]);
         }
-        let mut child = command.stdout(Stdio::piped()).spawn().expect("simulated-upstream starts");
+        let mut child = command
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("simulated-upstream starts");
         let mut said = Vec::new();
         let out = child.stdout.as_mut().expect("piped");
         for byte in out.bytes() {
@@ -251,13 +288,21 @@ impl Simulated {
             }
         }
         let said = String::from_utf8(said).expect("text");
-        let url = said.split_whitespace().find(|word| word.starts_with("http://")).expect("it says where").to_owned();
+        let url = said
+            .split_whitespace()
+            .find(|word| word.starts_with("http://"))
+            .expect("it says where")
+            .to_owned();
         Self { child, url }
     }
 
     /// One of its own metrics.
     pub async fn metric(&self, name: &str) -> f64 {
-        let text = reqwest::get(format!("{}/metrics", self.url)).await.expect("an answer").text().await;
+        let text = reqwest::get(format!("{}/metrics", self.url))
+            .await
+            .expect("an answer")
+            .text()
+            .await;
         metric(&text.expect("text"), name)
     }
 }

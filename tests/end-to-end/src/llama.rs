@@ -30,7 +30,17 @@ impl Llama {
             .arg("-m")
             .arg(home.join("models/tiny.gguf"))
             .args(["--alias", "tiny", "--host", "127.0.0.1", "--port", &port.to_string()])
-            .args(["-c", "131072", "-np", "4", "--embeddings", "--pooling", "mean", "--offline", "--no-webui"])
+            .args([
+                "-c",
+                "131072",
+                "-np",
+                "4",
+                "--embeddings",
+                "--pooling",
+                "mean",
+                "--offline",
+                "--no-webui",
+            ])
             .args(["--metrics", "--jinja", "--api-key", "sk-up"])
             .env("LD_LIBRARY_PATH", &bin)
             .stdin(Stdio::null())
@@ -44,7 +54,10 @@ impl Llama {
         };
         let health = format!("{}/health", llama.url);
         for _ in 0..600 {
-            if reqwest::get(&health).await.is_ok_and(|answer| answer.status().is_success()) {
+            if reqwest::get(&health)
+                .await
+                .is_ok_and(|answer| answer.status().is_success())
+            {
                 return llama;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;

@@ -34,9 +34,15 @@ impl Scripted {
         let seen = Arc::clone(&requests);
         tokio::spawn(async move {
             for number in 0.. {
-                let Ok((stream, _)) = listener.accept().await else { return };
+                let Ok((stream, _)) = listener.accept().await else {
+                    return;
+                };
                 let requests = Arc::clone(&seen);
-                tokio::spawn(script(Connection { stream, number, requests }));
+                tokio::spawn(script(Connection {
+                    stream,
+                    number,
+                    requests,
+                }));
             }
         });
         Self { url, requests }
@@ -44,7 +50,12 @@ impl Scripted {
 
     /// The last request that was read.
     pub fn last_request(&self) -> String {
-        self.requests.lock().expect("no panic").last().cloned().unwrap_or_default()
+        self.requests
+            .lock()
+            .expect("no panic")
+            .last()
+            .cloned()
+            .unwrap_or_default()
     }
 }
 
@@ -56,11 +67,15 @@ impl Connection {
         loop {
             if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
                 let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
-                let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(0, |text| {
-                    text.trim().parse::<usize>().expect("a number")
-                });
+                let length = head
+                    .lines()
+                    .find_map(|line| line.strip_prefix("content-length: "))
+                    .map_or(0, |text| text.trim().parse::<usize>().expect("a number"));
                 if bytes.len() >= end + 4 + length {
-                    self.requests.lock().expect("no panic").push(String::from_utf8_lossy(&bytes).into_owned());
+                    self.requests
+                        .lock()
+                        .expect("no panic")
+                        .push(String::from_utf8_lossy(&bytes).into_owned());
                     return true;
                 }
             }
@@ -88,7 +103,8 @@ impl Connection {
 
     /// Begins a stream of server-sent events.
     pub async fn begin_stream(&mut self) {
-        self.write("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n").await;
+        self.write("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+            .await;
     }
 
     /// Writes one HTTP chunk.
@@ -111,8 +127,7 @@ pub fn delta(text: &str) -> String {
 }
 
 /// The chunk that tells why a chat completion has ended.
-pub const FINISH: &str =
-    "data: {\"id\":\"c\",\"object\":\"chat.completion.chunk\",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+pub const FINISH: &str = "data: {\"id\":\"c\",\"object\":\"chat.completion.chunk\",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
 
 /// The chunk with a stream's usage: 11 tokens in, 7 out.
 pub const USAGE: &str = "data: {\"id\":\"c\",\"object\":\"chat.completion.chunk\",\"choices\":[],\"usage\":{\"prompt_tokens\":11,\"completion_tokens\":7,\"total_tokens\":18}}\n\n";

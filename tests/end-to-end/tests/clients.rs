@@ -10,18 +10,29 @@ async fn billed(gateway: &Gateway) -> Vec<(u64, u64)> {
     records.reverse();
     let tokens = |record: &Value, name: &str| record[name].as_u64().expect("a count");
     let completed = records.iter().filter(|record| record["status"] == "completed");
-    completed.map(|record| (tokens(record, "input_tokens"), tokens(record, "output_tokens"))).collect()
+    completed
+        .map(|record| (tokens(record, "input_tokens"), tokens(record, "output_tokens")))
+        .collect()
 }
 
 fn seen(out: &Value, name: &str) -> (u64, u64) {
-    (out[name][0].as_u64().expect("a count"), out[name][1].as_u64().expect("a count"))
+    (
+        out[name][0].as_u64().expect("a count"),
+        out[name][1].as_u64().expect("a count"),
+    )
 }
 
 async fn openai_agrees(gateway: &Gateway, model: &str) {
     let printed = python::run("openai_client.py", &[&gateway.proxy, model]).await;
     let out: Value = serde_json::from_str(&printed).expect("JSON");
     let billed = billed(gateway).await;
-    for (at, name) in [(0, "plain"), (1, "streamed"), (2, "streamed"), (3, "completion"), (4, "embeddings")] {
+    for (at, name) in [
+        (0, "plain"),
+        (1, "streamed"),
+        (2, "streamed"),
+        (3, "completion"),
+        (4, "embeddings"),
+    ] {
         assert_eq!(billed[at], seen(&out, name), "{name}: {billed:?} {out}");
     }
     let records = gateway.wait_for_records(8).await;
@@ -62,7 +73,9 @@ async fn the_openai_client_works_against_a_real_llama_server_and_is_billed_what_
     let llama = Llama::start().await;
     let gateway = before(&llama, &format!("{}/v1", llama.url)).await;
     openai_agrees(&gateway, "tiny").await;
-    let refused = gateway.post("/api/chat", &json!({"model": "tiny", "messages": []})).await;
+    let refused = gateway
+        .post("/api/chat", &json!({"model": "tiny", "messages": []}))
+        .await;
     assert_eq!(refused.status(), 400, "translation is not there yet, and says so");
 }
 

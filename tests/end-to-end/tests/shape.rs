@@ -1,0 +1,84 @@
+//! The dependency rule and the sizes of files, checked by reading them.
+
+use end_to_end::root;
+use std::path::{Path, PathBuf};
+
+fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).expect("a directory") {
+        let path = entry.expect("readable").path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+fn texts(folder: &str) -> Vec<(String, String)> {
+    let base = root().join(folder);
+    let mut found = Vec::new();
+    sources(&base, &mut found);
+    let named = found.into_iter().map(|path| {
+        let name = path.strip_prefix(&base).expect("below").to_string_lossy().into_owned();
+        (name, std::fs::read_to_string(&path).expect("text"))
+    });
+    named.collect()
+}
+
+#[test]
+fn policy_knows_no_clock_no_io_and_nothing_of_the_gateway() {
+    for (name, text) in texts("gateway/policy/src") {
+        for forbidden in [
+            "Instant::now",
+            "SystemTime",
+            "tokio",
+            "std::fs",
+            "std::net",
+            "std::thread",
+            "println!",
+        ] {
+            assert!(!text.contains(forbidden), "{name} has {forbidden}");
+        }
+    }
+}
+
+#[test]
+fn each_outside_library_is_known_to_its_own_modules_alone() {
+    let rule: [(&str, &[&str]); 4] = [
+        ("pingora", &["proxy/", "upstream/"]),
+        ("sqlx", &["ledger/", "admin/", "cli/"]),
+        ("axum", &["admin/", "cli/serve.rs"]),
+        ("prometheus::", &["telemetry.rs", "ledger/writer.rs"]),
+    ];
+    for (name, text) in texts("gateway/src") {
+        for (library, allowed) in &rule {
+            let uses = text.lines().any(|line| {
+                !line.trim_start().starts_with("//") && line.contains(&format!("{library}")) && !line.contains('"')
+            });
+            assert!(
+                !uses || allowed.iter().any(|place| name.starts_with(place)),
+                "{name} uses {library}"
+            );
+        }
+        let is_protocol = name.starts_with("protocol/");
+        assert!(!is_protocol || !text.contains("tokio::"), "{name} uses tokio");
+    }
+}
+
+#[test]
+fn no_file_has_grown_past_reading() {
+    for folder in [
+        "gateway/src",
+        "gateway/policy/src",
+        "simulated-upstream/src",
+        "tests/end-to-end/src",
+    ] {
+        for (name, text) in texts(folder) {
+            assert!(
+                text.lines().count() <= 600,
+                "{folder}/{name} has {} lines",
+                text.lines().count()
+            );
+        }
+    }
+}
