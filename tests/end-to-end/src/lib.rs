@@ -6,7 +6,7 @@ pub mod python;
 pub mod upstream;
 
 use serde_json::Value;
-use std::io::Read;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -279,15 +279,9 @@ impl Simulated {
             .stdout(Stdio::piped())
             .spawn()
             .expect("simulated-upstream starts");
-        let mut said = Vec::new();
-        let out = child.stdout.as_mut().expect("piped");
-        for byte in out.bytes() {
-            match byte.expect("readable") {
-                b'\n' => break,
-                byte => said.push(byte),
-            }
-        }
-        let said = String::from_utf8(said).expect("text");
+        let mut said = String::new();
+        let out = child.stdout.take().expect("piped");
+        BufReader::new(out).read_line(&mut said).expect("readable");
         let url = said
             .split_whitespace()
             .find(|word| word.starts_with("http://"))
