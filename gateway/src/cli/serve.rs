@@ -24,7 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 /// How often changes to the keys are looked for.
-const KEYS_EVERY: Duration = Duration::from_millis(250);
+const KEYS_EVERY: Duration = Duration::from_millis(500);
 
 pub(super) fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     tracing_subscriber::fmt()
@@ -81,6 +81,7 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
     let settings = config.gateway.clone();
     std::fs::create_dir_all(&settings.data_dir).map_err(|error| cannot("make", &settings.data_dir, &error))?;
     let database = ledger::open(&settings.database_url).await?;
+    ledger::keep_log_short(&settings.database_url)?;
     let keys = ledger::keys::all(&database.pool).await?;
     let token_file = settings.data_dir.join("admin.token");
     let token = Token::find_or_make(&token_file).map_err(|error| cannot("write", &token_file, &error))?;

@@ -9,7 +9,7 @@ mod writer;
 
 pub(crate) use recent::recent;
 pub(crate) use record::{Outcome, Record};
-pub(crate) use store::open;
+pub(crate) use store::{keep_log_short, open};
 pub(crate) use writer::Ledger;
 
 /// What can go wrong with the database.

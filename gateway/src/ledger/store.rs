@@ -14,9 +14,13 @@ use std::time::Duration;
 /// Connections to the database: one that writes records, a few for everything else.
 #[derive(Debug)]
 pub(crate) struct Database {
-    pub(crate) writer: SqliteConnection,
+    pub(crate) writer: rusqlite::Connection,
     pub(crate) pool: SqlitePool,
 }
+
+/// How often the write-ahead log is moved into the database, by a thread of its own: moving waits for
+/// the disk, and no request should.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(2);
 
 /// The schema's history: a line a version.
 const MIGRATIONS: &[(i64, &str, &str)] = &[(
@@ -42,13 +46,37 @@ pub(crate) async fn open(url: &str) -> Result<Database, Unavailable> {
         std::fs::create_dir_all(parent)
             .map_err(|error| Unavailable(format!("cannot make {}: {error}", parent.display())))?;
     }
-    let mut writer = SqliteConnection::connect_with(&options).await?;
+    let mut migrating = SqliteConnection::connect_with(&options).await?;
     migrator()
-        .run_direct(&mut writer)
+        .run_direct(&mut migrating)
         .await
         .map_err(|error| Unavailable(error.to_string()))?;
+    migrating.close().await?;
+    let writer = writer(options.get_filename()).map_err(|error| Unavailable(error.to_string()))?;
     let pool = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options);
     Ok(Database { writer, pool })
+}
+
+fn writer(file: &Path) -> rusqlite::Result<rusqlite::Connection> {
+    let writer = rusqlite::Connection::open(file)?;
+    writer.busy_timeout(Duration::from_secs(10))?;
+    writer.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0;")?;
+    Ok(writer)
+}
+
+/// Starts the thread that keeps the write-ahead log short, for as long as the process runs.
+pub(crate) fn keep_log_short(url: &str) -> Result<(), Unavailable> {
+    let file = SqliteConnectOptions::from_str(url)?.get_filename().to_owned();
+    let connection = rusqlite::Connection::open(file).map_err(|error| Unavailable(error.to_string()))?;
+    std::thread::spawn(move || {
+        loop {
+            std::thread::sleep(CHECKPOINT_EVERY);
+            if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
+                tracing::warn!(%error, "write-ahead log not moved");
+            }
+        }
+    });
+    Ok(())
 }
 
 fn migrator() -> Migrator {

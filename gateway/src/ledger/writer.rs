@@ -1,19 +1,22 @@
-//! Group commit without a timer: whoever finds the connection idle commits for all who have gathered;
-//! while it is busy, records gather for the next commit. One statement a commit, so one round trip.
+//! Group commit without a timer: whoever finds the connection idle commits for itself; while it is busy,
+//! records gather, and one commit serves all of them.
+//!
+//! The commit is made on the exchange's own thread, by rusqlite: handing it to another thread and back
+//! costs several times what SQLite itself takes (`docs/decisions/002-the-commit-is-made-in-place.md`).
 
 use super::Unavailable;
 use super::record::{Record, class_name, priority_name};
 use jiff::Timestamp;
-use sqlx::sqlite::{SqliteArguments, SqliteConnection};
-use sqlx::{Arguments, Sqlite};
+use rusqlite::types::{ToSqlOutput, Value, ValueRef};
+use rusqlite::{CachedStatement, Connection};
 use std::fmt::Write;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Instant;
 use tokio::sync::oneshot;
 
-/// Records in one statement, at most.
-const BATCH: usize = 64;
+/// Records in one commit, at most.
+const BATCH: usize = 256;
 
 /// Columns of `requests`, in the order in which [`bind`] gives their values.
 const COLUMNS: &[&str] = &[
@@ -52,13 +55,9 @@ const COLUMNS: &[&str] = &[
     "updated_at",
 ];
 
-/// The statement for so many records, made once.
-static INSERTS: LazyLock<Vec<String>> = LazyLock::new(|| {
-    let row = format!("({})", vec!["?"; COLUMNS.len()].join(","));
-    let head = format!("INSERT INTO requests ({}) VALUES ", COLUMNS.join(","));
-    (1..=BATCH)
-        .map(|rows| head.clone() + &vec![row.as_str(); rows].join(","))
-        .collect()
+static INSERT: LazyLock<String> = LazyLock::new(|| {
+    let marks = vec!["?"; COLUMNS.len()].join(",");
+    format!("INSERT INTO requests ({}) VALUES ({marks})", COLUMNS.join(","))
 });
 
 type Answer = oneshot::Sender<Result<(), Unavailable>>;
@@ -73,21 +72,22 @@ pub(crate) struct Ledger {
 
 #[derive(Debug)]
 struct State {
-    gathered: Vec<(Arc<Record>, Option<Answer>)>,
+    gathered: Vec<(Arc<Record>, Answer)>,
     /// `None` while someone commits.
-    idle: Option<SqliteConnection>,
+    idle: Option<Connection>,
 }
 
 impl Ledger {
-    pub(crate) fn new(connection: SqliteConnection, commit_seconds: prometheus::Histogram) -> Arc<Self> {
-        Arc::new(Self {
+    pub(crate) fn new(connection: Connection, commit_seconds: prometheus::Histogram) -> Self {
+        connection.set_prepared_statement_cache_capacity(4);
+        Self {
             state: Mutex::new(State {
                 gathered: Vec::new(),
                 idle: Some(connection),
             }),
             backlog: AtomicUsize::new(0),
             commit_seconds,
-        })
+        }
     }
 
     /// Records that wait for their commit.
@@ -96,150 +96,138 @@ impl Ledger {
     }
 
     /// Returns when the record is in the database.
-    pub(crate) async fn commit(self: &Arc<Self>, record: Arc<Record>) -> Result<(), Unavailable> {
+    pub(crate) async fn commit(&self, record: &Arc<Record>) -> Result<(), Unavailable> {
         self.backlog.fetch_add(1, Relaxed);
-        let turn = {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            match state.idle.take() {
-                Some(connection) => Ok(connection),
-                None => {
-                    let (tell, answer) = oneshot::channel();
-                    state.gathered.push((Arc::clone(&record), Some(tell)));
-                    Err(answer)
-                }
-            }
-        };
-        match turn {
-            Ok(connection) => {
-                let leader = Leader {
-                    ledger: Arc::clone(self),
-                    connection: Some(connection),
-                };
-                leader.write_then_rest(record).await
-            }
+        match self.turn(record) {
+            Ok(connection) => self.lead(connection, record),
             Err(answer) => answer
                 .await
                 .unwrap_or_else(|_| Err(Unavailable("the writer has stopped".to_owned()))),
         }
     }
-}
 
-/// Holds the connection; gives it back even if whoever commits is dropped on the way.
-struct Leader {
-    ledger: Arc<Ledger>,
-    connection: Option<SqliteConnection>,
-}
-
-impl Leader {
-    async fn write_then_rest(mut self, own: Arc<Record>) -> Result<(), Unavailable> {
-        let result = self.write(&[(own, None)]).await;
-        if !self.is_done() {
-            // Others have gathered: their commits are not this request's business.
-            tokio::spawn(async move { self.write_gathered().await });
-        }
-        result
+    /// The connection, if it is idle; else a promise that whoever has it commits this record too.
+    fn turn(&self, record: &Arc<Record>) -> Result<Connection, oneshot::Receiver<Result<(), Unavailable>>> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.idle.take().ok_or_else(|| {
+            let (tell, answer) = oneshot::channel();
+            state.gathered.push((Arc::clone(record), tell));
+            answer
+        })
     }
 
-    async fn write_gathered(mut self) {
+    /// Commits the own record, then whatever has gathered meanwhile, and gives the connection back.
+    fn lead(&self, mut connection: Connection, own: &Arc<Record>) -> Result<(), Unavailable> {
+        let own = self.write(&mut connection, std::slice::from_ref(own));
         loop {
-            let mut batch = {
-                let mut state = self.ledger.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let batch: Vec<_> = {
+                let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+                if state.gathered.is_empty() {
+                    state.idle = Some(connection);
+                    return own;
+                }
                 let count = state.gathered.len().min(BATCH);
-                if count == 0 {
-                    state.idle = self.connection.take();
-                    return;
-                }
-                state.gathered.drain(..count).collect::<Vec<_>>()
+                state.gathered.drain(..count).collect()
             };
-            let result = self.write(&batch).await;
-            for (_, answer) in &mut batch {
-                if let Some(answer) = answer.take() {
-                    let _ = answer.send(result.clone());
-                }
+            let (records, answers): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+            let written = self.write(&mut connection, &records);
+            for answer in answers {
+                let _ = answer.send(written.clone());
             }
         }
     }
 
-    /// Gives the connection back if nobody has gathered.
-    fn is_done(&mut self) -> bool {
-        let mut state = self.ledger.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.gathered.is_empty() {
-            state.idle = self.connection.take();
-        }
-        state.gathered.is_empty()
-    }
-
-    async fn write(&mut self, batch: &[(Arc<Record>, Option<Answer>)]) -> Result<(), Unavailable> {
+    fn write(&self, connection: &mut Connection, records: &[Arc<Record>]) -> Result<(), Unavailable> {
         let since = Instant::now();
-        let mut arguments = SqliteArguments::default();
-        arguments.reserve(batch.len() * COLUMNS.len(), 0);
-        for (record, _) in batch {
-            bind(record, &mut arguments).map_err(|error| Unavailable(error.to_string()))?;
-        }
-        let result = match &mut self.connection {
-            Some(connection) => sqlx::query_with::<Sqlite, _>(&INSERTS[batch.len() - 1], arguments)
-                .execute(connection)
-                .await
-                .map(|_| ())
-                .map_err(Unavailable::from),
-            None => Err(Unavailable("no connection".to_owned())),
+        let written = match records {
+            [one] => connection
+                .prepare_cached(&INSERT)
+                .and_then(|mut insert| bind(one, &mut insert)),
+            many => write_many(connection, many),
         };
-        self.ledger.backlog.fetch_sub(batch.len(), Relaxed);
-        self.ledger.commit_seconds.observe(since.elapsed().as_secs_f64());
-        result
+        self.backlog.fetch_sub(records.len(), Relaxed);
+        self.commit_seconds.observe(since.elapsed().as_secs_f64());
+        written.map_err(|error| Unavailable(error.to_string()))
     }
 }
 
-impl Drop for Leader {
-    fn drop(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            let mut state = self.ledger.state.lock().unwrap_or_else(PoisonError::into_inner);
-            state.idle = Some(connection);
+fn write_many(connection: &mut Connection, records: &[Arc<Record>]) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    {
+        let mut insert = transaction.prepare_cached(&INSERT)?;
+        for record in records {
+            bind(record, &mut insert)?;
         }
     }
+    transaction.commit()
 }
 
-/// One record's values, in the order of [`COLUMNS`].
-fn bind(record: &Record, to: &mut SqliteArguments<'_>) -> Result<(), sqlx::error::BoxDynError> {
-    let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-    let key_id = record
-        .caller
-        .as_ref()
-        .and_then(|caller| caller.key.as_ref())
-        .map(|key| key.id.clone());
-    to.add(record.request_id.clone())?;
-    to.add(record.user_id().to_owned())?;
-    to.add(record.project_id().to_owned())?;
-    to.add(key_id)?;
-    to.add(record.requested_model.clone())?;
-    to.add(record.model_name().to_owned())?;
-    to.add(record.backend())?;
-    to.add(record.upstream.as_deref().map(str::to_owned))?;
-    to.add(record.protocol().name())?;
-    to.add(class_name(record.class))?;
-    to.add(priority_name(record.priority))?;
-    to.add(record.streamed)?;
-    to.add(record.outcome.name())?;
-    to.add(record.decision())?;
-    to.add(record.stop.as_ref().map(|stop| stop.reason.name()))?;
-    to.add(i64::from(record.http_status))?;
-    to.add("normal")?;
-    to.add(whole(record.usage.input_tokens))?;
-    to.add(whole(record.usage.output_tokens))?;
-    to.add(whole(record.usage.cached_input_tokens))?;
-    to.add(whole(record.estimate.input_tokens))?;
-    to.add(whole(record.estimate.output_tokens))?;
-    to.add(record.usage_source.name())?;
-    to.add(whole(record.estimate.cost.0))?;
-    to.add(whole(record.cost.0))?;
-    to.add(record.latency.as_secs_f64())?;
-    to.add(record.queue_wait.unwrap_or_default().as_secs_f64())?;
-    to.add(record.first_token.map(|after| after.as_secs_f64()))?;
-    to.add(record.stop.as_ref().map(|stop| stop.message.clone()))?;
-    to.add(record.trace_id.clone())?;
-    to.add(whole(record.snapshot.version))?;
-    to.add(iso(record.started_at))?;
-    to.add(iso(record.started_at + record.latency))?;
+/// A value that is borrowed from the record.
+enum Field<'a> {
+    Text(&'a str),
+    Whole(u64),
+    Seconds(f64),
+    Null,
+}
+
+impl rusqlite::ToSql for Field<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(match self {
+            Field::Text(text) => ToSqlOutput::Borrowed(ValueRef::Text(text.as_bytes())),
+            Field::Whole(number) => ToSqlOutput::Owned(Value::Integer(i64::try_from(*number).unwrap_or(i64::MAX))),
+            Field::Seconds(seconds) => ToSqlOutput::Owned(Value::Real(*seconds)),
+            Field::Null => ToSqlOutput::Owned(Value::Null),
+        })
+    }
+}
+
+/// Text that may be missing.
+fn text(text: Option<&str>) -> Field<'_> {
+    text.map_or(Field::Null, Field::Text)
+}
+
+/// Writes one record: its values, in the order of [`COLUMNS`].
+fn bind(record: &Record, insert: &mut CachedStatement<'_>) -> rusqlite::Result<()> {
+    let key = record.caller.as_ref().and_then(|caller| caller.key.as_ref());
+    let (created, updated) = (iso(record.started_at), iso(record.started_at + record.latency));
+    let fields: [Field<'_>; 33] = [
+        Field::Text(&record.request_id),
+        Field::Text(record.user_id()),
+        Field::Text(record.project_id()),
+        text(key.map(|key| key.id.as_str())),
+        Field::Text(&record.requested_model),
+        Field::Text(record.model_name()),
+        Field::Text(record.backend()),
+        text(record.upstream.as_deref()),
+        Field::Text(record.protocol().name()),
+        Field::Text(class_name(record.class)),
+        Field::Text(priority_name(record.priority)),
+        Field::Whole(u64::from(record.streamed)),
+        Field::Text(record.outcome.name()),
+        Field::Text(record.decision()),
+        text(record.stop.as_ref().map(|stop| stop.reason.name())),
+        Field::Whole(u64::from(record.http_status)),
+        Field::Text("normal"),
+        Field::Whole(record.usage.input_tokens),
+        Field::Whole(record.usage.output_tokens),
+        Field::Whole(record.usage.cached_input_tokens),
+        Field::Whole(record.estimate.input_tokens),
+        Field::Whole(record.estimate.output_tokens),
+        Field::Text(record.usage_source.name()),
+        Field::Whole(record.estimate.cost.0),
+        Field::Whole(record.cost.0),
+        Field::Seconds(record.latency.as_secs_f64()),
+        Field::Seconds(record.queue_wait.unwrap_or_default().as_secs_f64()),
+        record
+            .first_token
+            .map_or(Field::Null, |after| Field::Seconds(after.as_secs_f64())),
+        text(record.stop.as_ref().map(|stop| stop.message.as_str())),
+        text(record.trace_id.as_deref()),
+        Field::Whole(record.snapshot.version),
+        Field::Text(&created),
+        Field::Text(&updated),
+    ];
+    insert.execute(rusqlite::params_from_iter(fields.iter()))?;
     Ok(())
 }
 

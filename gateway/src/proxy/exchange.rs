@@ -63,7 +63,7 @@ pub(super) async fn serve(gateway: &Gateway, session: &mut ServerSession, call: 
     let rest = conclude(walked, &mut record, &mut progress);
     settle(gateway, &mut record, &mut progress);
     let record = Arc::new(record);
-    let rest = match gateway.ledger.commit(Arc::clone(&record)).await {
+    let rest = match gateway.ledger.commit(&record).await {
         Ok(()) => rest,
         Err(error) => {
             tracing::error!(%error, request_id = record.request_id, "record not written");

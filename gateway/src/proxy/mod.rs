@@ -21,7 +21,7 @@ pub(crate) struct Gateway {
     pub(crate) gate: Arc<Gate>,
     pub(crate) upstreams: Upstreams,
     pub(crate) forward: Forward,
-    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) ledger: Ledger,
     pub(crate) metrics: Metrics,
     pub(crate) ids: RequestIds,
     pub(crate) completed: AtomicU64,
