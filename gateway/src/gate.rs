@@ -1,125 +1,233 @@
-//! Policy behind one short lock, and the waking of those who wait. What is handed out is a guard:
-//! dropping it gives it back, so a vanished client or a panic cannot leak.
+//! Policy behind one short lock, and the waking of those who wait. What is handed out is a guard: dropping
+//! it gives it back, so a vanished client or a panic cannot leak.
 
-use policy::{Ask, Decision, ModelId, PermitId, Policy, Priority, Refusal, Rules, Standing, TicketId, Time};
+use policy::{
+    Ask, Balance, Counted, Decision, Figure, ModelId, PlanId, Policy, Refusal, Rules, Scope, Settled, Settlement,
+    Standing, Terms, TicketId, Time, Waiting,
+};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::oneshot;
+
+/// How often policy is asked again who is next, for what only time changes: a level that is left, a new day.
+const TICK: Duration = Duration::from_millis(250);
 
 /// The one place where requests are decided on.
 #[derive(Debug)]
 pub(crate) struct Gate {
     state: Mutex<State>,
-    origin: Instant,
+    /// The time of day at the start, moved on by a clock that never goes back.
+    started_at: Time,
+    started: Instant,
 }
 
 #[derive(Debug)]
 struct State {
     policy: Policy,
-    waiters: HashMap<TicketId, oneshot::Sender<Permit>>,
+    waiters: HashMap<TicketId, oneshot::Sender<Word>>,
 }
 
-/// A place with the upstreams; goes to the next in the queue when dropped.
+/// What whoever waits is told.
 #[derive(Debug)]
-pub(crate) struct Permit {
-    gate: Arc<Gate>,
-    id: Option<PermitId>,
+enum Word {
+    Go,
+    /// The place in the queue went to somebody else.
+    Displaced(Refusal),
 }
 
-/// How many run and wait.
-#[derive(Debug, Clone)]
-pub(crate) struct Occupancy {
-    pub(crate) active: usize,
-    pub(crate) waiting: usize,
-    /// By the index of the model.
-    pub(crate) active_by_model: Vec<usize>,
-    pub(crate) waiting_by_band: [(Priority, usize); 3],
+/// What becomes of a request that was offered.
+#[derive(Debug)]
+pub(crate) enum Offer {
+    Entered(Entry),
+    Waits(Wait),
+    Refused(Refusal),
 }
-
-/// The bands, as they are listed.
-const BANDS: [Priority; 3] = [Priority::High, Priority::Normal, Priority::Low];
 
 /// An admitted request.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) permit: Permit,
+    pub(crate) terms: Terms,
     pub(crate) waited: Option<Duration>,
 }
 
-/// Takes a ticket out of the queue if whoever waits goes away.
-struct Waiting<'a> {
-    gate: &'a Gate,
-    ticket: TicketId,
+/// A place with the upstreams, and what is reserved with it. Dropped unsettled, nothing was used.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    gate: Arc<Gate>,
+    ticket: Option<TicketId>,
+}
+
+/// A place in the queue; dropping it gives it up.
+#[derive(Debug)]
+pub(crate) struct Wait {
+    gate: Arc<Gate>,
+    /// `None` once it has become a permit or a refusal.
+    ticket: Option<TicketId>,
+    terms: Terms,
+    since: Instant,
+    longest: Duration,
+    word: oneshot::Receiver<Word>,
+}
+
+/// How many run and wait, and how pressed the gateway is.
+#[derive(Debug, Clone)]
+pub(crate) struct Occupancy {
+    pub(crate) active: usize,
+    pub(crate) waiting: usize,
+    /// By lane: high, normal, low, batch class.
+    pub(crate) waiting_by_lane: [usize; 4],
+    /// By the index of the model: how many run, and how many may.
+    pub(crate) models: Vec<(usize, Option<usize>)>,
+    pub(crate) level: u32,
+    pub(crate) pressure: f64,
+    pub(crate) queue_usage: f64,
 }
 
 impl Gate {
-    pub(crate) fn new(rules: &Rules) -> Arc<Self> {
+    pub(crate) fn new(rules: Rules) -> Arc<Self> {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Arc::new(Self {
             state: Mutex::new(State {
                 policy: Policy::new(rules),
                 waiters: HashMap::new(),
             }),
-            origin: Instant::now(),
+            started_at: Time::after_epoch(since_epoch),
+            started: Instant::now(),
         })
     }
 
-    /// Decides, and waits where policy says so. The standing is known at once, also of the refused.
-    pub(crate) async fn enter(self: &Arc<Self>, ask: &Ask, standing: &mut Standing) -> Result<Entry, Refusal> {
-        let (granted, ticket, longest) = {
-            let mut state = self.lock();
-            let (decision, now_standing) = state.policy.offer(ask, self.now());
-            *standing = now_standing;
-            match decision {
-                Decision::Admit(id) => {
-                    let permit = self.permit(id);
-                    return Ok(Entry { permit, waited: None });
+    /// Decides. The standing with the rates is known at once, also of the refused.
+    pub(crate) fn offer(self: &Arc<Self>, ask: &Ask) -> (Offer, Standing) {
+        let now = self.now();
+        let mut state = self.lock();
+        let (decision, standing) = state.policy.offer(ask, now);
+        let offer = match decision {
+            Decision::Admit(grant) => Offer::Entered(Entry {
+                permit: self.permit(grant.ticket),
+                terms: grant.terms,
+                waited: None,
+            }),
+            Decision::Refuse(refusal) => Offer::Refused(refusal),
+            Decision::Wait(place) => {
+                if let Some(displaced) = place.displaced.and_then(|ticket| state.waiters.remove(&ticket)) {
+                    let _ = displaced.send(Word::Displaced(state.policy.displaced()));
                 }
-                Decision::Refuse(refusal) => return Err(refusal),
-                Decision::Wait(ticket) => {
-                    let (grant, granted) = oneshot::channel();
-                    state.waiters.insert(ticket, grant);
-                    (granted, ticket, state.policy.admission().limits().max_queue_wait)
-                }
+                let (tell, word) = oneshot::channel();
+                state.waiters.insert(place.ticket, tell);
+                Offer::Waits(Wait {
+                    gate: Arc::clone(self),
+                    ticket: Some(place.ticket),
+                    terms: place.terms,
+                    since: Instant::now(),
+                    longest: place.deadline - now,
+                    word,
+                })
             }
         };
-        let since = Instant::now();
-        let _waiting = Waiting { gate: self, ticket };
-        let refused = || Refusal::QueueTimeout {
-            waited: since.elapsed(),
-            retry_after: Duration::from_secs(1),
-        };
-        match tokio::time::timeout(longest, granted).await {
-            Ok(Ok(permit)) => Ok(Entry {
-                permit,
-                waited: Some(since.elapsed()),
-            }),
-            Ok(Err(_)) | Err(_) => Err(refused()),
+        state.wake(now);
+        (offer, standing)
+    }
+
+    /// Asks policy now and then who is next, for as long as the process runs.
+    pub(crate) async fn keep_time(self: Arc<Self>) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let now = self.now();
+            self.lock().wake(now);
         }
+    }
+
+    /// Takes over changed rules; they act on those who wait, too.
+    pub(crate) fn reconfigure(&self, rules: Rules) {
+        let now = self.now();
+        let mut state = self.lock();
+        state.policy.reconfigure(rules);
+        state.wake(now);
     }
 
     /// Who runs and waits now, of the first `models` models.
     pub(crate) fn occupancy(&self, models: usize) -> Occupancy {
-        let state = self.lock();
-        let admission = state.policy.admission();
+        let now = self.now();
+        let policy = &mut self.lock().policy;
         let ids = (0..u32::try_from(models).unwrap_or(u32::MAX)).map(ModelId);
         Occupancy {
-            active: admission.active(),
-            waiting: admission.waiting(),
-            active_by_model: ids.map(|model| admission.active_for(model)).collect(),
-            waiting_by_band: BANDS.map(|band| (band, admission.waiting_in(band))),
+            active: policy.running(),
+            waiting: policy.waiting(),
+            waiting_by_lane: policy.waiting_by_lane(),
+            models: ids
+                .map(|model| (policy.running_for(model), policy.places_of(model)))
+                .collect(),
+            level: policy.level(now).map_or(0, |level| level.number),
+            pressure: policy.pressure(now),
+            queue_usage: policy.queue_usage(),
         }
     }
 
-    fn permit(self: &Arc<Self>, id: PermitId) -> Permit {
+    /// Everyone who waits, lane by lane, the oldest first, with the wait that is still expected.
+    pub(crate) fn everyone(&self) -> Vec<(Waiting, Duration)> {
+        let now = self.now();
+        let policy = &self.lock().policy;
+        let all = policy.everyone(now);
+        all.map(|waiting| (waiting, policy.expected(waiting.ticket).unwrap_or_default()))
+            .collect()
+    }
+
+    /// Where a ticket that waits stands, and how long it will still take.
+    pub(crate) fn place_of(&self, ticket: TicketId) -> Option<(usize, Duration)> {
+        let now = self.now();
+        let policy = &self.lock().policy;
+        let expected = policy.expected(ticket)?;
+        let mut all = policy.everyone(now);
+        let position = all.find(|waiting| waiting.ticket == ticket)?.position;
+        Some((position, expected))
+    }
+
+    /// Where a subject stands with its allowance and its rates.
+    pub(crate) fn standing_of(
+        &self,
+        scope: Scope,
+        id: u32,
+        plan: Option<PlanId>,
+    ) -> (Vec<Balance>, Vec<(Scope, Counted, Figure)>) {
+        let now = self.now();
+        let policy = &self.lock().policy;
+        let of_plan = plan.map(|plan| policy.rates(Scope::Plan, id, Some(plan), now));
+        let of_plan = of_plan
+            .into_iter()
+            .flatten()
+            .map(|(counted, figure)| (Scope::Plan, counted, figure));
+        let own = policy.rates(scope, id, None, now).into_iter();
+        let own = own.map(|(counted, figure)| (scope, counted, figure));
+        (policy.balances(scope, id, now), of_plan.chain(own).collect())
+    }
+
+    /// Does something with the policy, such as telling it what had been used before the start.
+    pub(crate) fn with<T>(&self, what: impl FnOnce(&mut Policy, Time) -> T) -> T {
+        let now = self.now();
+        what(&mut self.lock().policy, now)
+    }
+
+    fn permit(self: &Arc<Self>, ticket: TicketId) -> Permit {
         Permit {
             gate: Arc::clone(self),
-            id: Some(id),
+            ticket: Some(ticket),
         }
     }
 
-    fn now(&self) -> Time {
-        Time::after_origin(self.origin.elapsed())
+    fn settle(&self, ticket: TicketId, settlement: &Settlement) -> Settled {
+        let now = self.now();
+        let mut state = self.lock();
+        let settled = state.policy.settle(ticket, settlement, now);
+        state.wake(now);
+        settled
+    }
+
+    pub(crate) fn now(&self) -> Time {
+        self.started_at + self.started.elapsed()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -128,106 +236,215 @@ impl Gate {
     }
 }
 
-impl Drop for Permit {
-    fn drop(&mut self) {
-        let Some(id) = self.id.take() else { return };
-        let next = {
-            let mut state = self.gate.lock();
-            state
-                .policy
-                .release(id)
-                .map(|(ticket, id)| (state.waiters.remove(&ticket), id))
-        };
-        // Outside the lock: if the waiter is gone, the new guard is dropped here and wakes the next.
-        if let Some((waiter, id)) = next {
-            let permit = self.gate.permit(id);
-            if let Some(waiter) = waiter {
-                let _ = waiter.send(permit);
+impl State {
+    /// Tells everyone who may run now.
+    fn wake(&mut self, now: Time) {
+        while let Some(ticket) = self.policy.next(now) {
+            let waiter = self.waiters.remove(&ticket);
+            if waiter.is_none_or(|waiter| waiter.send(Word::Go).is_err()) {
+                // Nobody is there to take it: it was used for nothing, and the next may have it.
+                self.policy.settle(ticket, &Settlement::default(), now);
             }
         }
     }
 }
 
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        let mut state = self.gate.lock();
-        if state.waiters.remove(&self.ticket).is_some() {
-            state.policy.cancel(self.ticket);
+impl Wait {
+    /// The ticket that waits.
+    pub(crate) fn ticket(&self) -> Option<TicketId> {
+        self.ticket
+    }
+
+    /// What it will be granted.
+    pub(crate) fn terms(&self) -> Terms {
+        self.terms
+    }
+
+    /// Returns when it may run, or when waiting has come to an end.
+    pub(crate) async fn granted(mut self) -> Result<Entry, Refusal> {
+        let left = self.longest.saturating_sub(self.since.elapsed());
+        let told = tokio::time::timeout(left, &mut self.word).await;
+        match told {
+            Ok(word) => self.told(word.ok()),
+            Err(_) => match self.expire() {
+                Some(refusal) => Err(refusal),
+                // The word crossed the deadline: it has been sent.
+                None => {
+                    let word = self.word.try_recv().ok();
+                    self.told(word)
+                }
+            },
         }
+    }
+
+    fn told(&mut self, word: Option<Word>) -> Result<Entry, Refusal> {
+        match word {
+            Some(Word::Go) => Ok(Entry {
+                permit: Permit {
+                    gate: Arc::clone(&self.gate),
+                    ticket: self.ticket.take(),
+                },
+                terms: self.terms,
+                waited: Some(self.since.elapsed()),
+            }),
+            Some(Word::Displaced(refusal)) => {
+                self.ticket = None;
+                Err(refusal)
+            }
+            None => Err(Refusal::Cancelled),
+        }
+    }
+
+    fn expire(&mut self) -> Option<Refusal> {
+        let ticket = self.ticket?;
+        let now = self.gate.now();
+        let mut state = self.gate.lock();
+        let refusal = state.policy.expire(ticket, now)?;
+        state.waiters.remove(&ticket);
+        state.wake(now);
+        drop(state);
+        self.ticket = None;
+        Some(refusal)
+    }
+}
+
+impl Permit {
+    /// The actual takes the place of what was reserved, and the next in the queue may run.
+    pub(crate) fn settle(mut self, settlement: &Settlement) -> Settled {
+        match self.ticket.take() {
+            Some(ticket) => self.gate.settle(ticket, settlement),
+            None => Settled::default(),
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            self.gate.settle(ticket, &Settlement::default());
+        }
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        let Some(ticket) = self.ticket.take() else { return };
+        let now = self.gate.now();
+        let mut state = self.gate.lock();
+        state.waiters.remove(&ticket);
+        if !state.policy.cancel(ticket, now) {
+            // It was granted, and nobody has come for it.
+            state.policy.settle(ticket, &Settlement::default(), now);
+        }
+        state.wake(now);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use policy::{Class, Estimate, GlobalLimits, PlanId, ProjectId, UserId};
+    use policy::{Class, GlobalLimits, Priority, ProjectId, UserId};
 
     fn gate(active: usize, queue: usize) -> Arc<Gate> {
-        Gate::new(&Rules {
+        Gate::new(Rules {
             global: GlobalLimits {
                 max_active_requests: active,
                 max_queue_size: queue,
                 max_queue_wait: Duration::from_secs(30),
             },
-            plans: Vec::new(),
+            ..Rules::default()
         })
     }
 
-    fn ask() -> Ask {
-        Ask {
+    async fn enter(gate: &Arc<Gate>, priority: Priority) -> Result<Entry, Refusal> {
+        let ask = Ask {
             project: ProjectId(0),
             user: UserId(0),
+            key: None,
             plan: PlanId(0),
             model: ModelId(0),
+            smaller: None,
             class: Class::Interactive,
-            priority: Priority::Normal,
-            estimate: Estimate::default(),
+            priority,
+            input_tokens: 1,
+            max_tokens: 1,
+            answers: 1,
+        };
+        match gate.offer(&ask).0 {
+            Offer::Entered(entry) => Ok(entry),
+            Offer::Waits(wait) => wait.granted().await,
+            Offer::Refused(refusal) => Err(refusal),
         }
     }
 
-    async fn enter(gate: &Arc<Gate>) -> Result<Entry, Refusal> {
-        gate.enter(&ask(), &mut Standing::default()).await
+    fn counts(gate: &Gate) -> (usize, usize) {
+        let occupancy = gate.occupancy(1);
+        (occupancy.active, occupancy.waiting)
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_waiter_is_woken_by_the_permit_that_comes_back() {
         let gate = gate(1, 1);
-        let first = enter(&gate).await.expect("free");
+        let first = enter(&gate, Priority::Normal).await.expect("free");
         let other = Arc::clone(&gate);
-        let second = tokio::spawn(async move { enter(&other).await });
+        let second = tokio::spawn(async move { enter(&other, Priority::Normal).await });
         tokio::task::yield_now().await;
-        assert_eq!(gate.occupancy(1).waiting, 1);
+        assert_eq!(counts(&gate), (1, 1));
         drop(first);
         let second = second.await.expect("no panic").expect("woken");
         assert!(second.waited.is_some());
         drop(second);
-        assert_eq!((gate.occupancy(1).active, gate.occupancy(1).waiting), (0, 0));
+        assert_eq!(counts(&gate), (0, 0));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_grant_that_crosses_a_cancellation_wakes_the_next() {
         let gate = gate(1, 2);
-        let first = enter(&gate).await.expect("free");
+        let first = enter(&gate, Priority::Normal).await.expect("free");
         let (one, two) = (Arc::clone(&gate), Arc::clone(&gate));
-        let mut leaving = Box::pin(async move { enter(&one).await });
+        let mut leaving = Box::pin(async move { enter(&one, Priority::Normal).await });
         assert!(futures_util::poll!(leaving.as_mut()).is_pending());
-        let staying = tokio::spawn(async move { enter(&two).await });
+        let staying = tokio::spawn(async move { enter(&two, Priority::Normal).await });
         tokio::task::yield_now().await;
         drop(first); // grants to `leaving`, which has not been polled since
         drop(leaving);
         let staying = staying.await.expect("no panic").expect("woken");
         drop(staying);
-        assert_eq!((gate.occupancy(1).active, gate.occupancy(1).waiting), (0, 0));
+        assert_eq!(counts(&gate), (0, 0));
     }
 
     #[tokio::test(start_paused = true)]
     async fn whoever_waits_too_long_is_refused_and_leaves_nothing_behind() {
         let gate = gate(1, 1);
-        let held = enter(&gate).await.expect("free");
-        let refused = enter(&gate).await.expect_err("nobody gives back");
+        let held = enter(&gate, Priority::Normal).await.expect("free");
+        let refused = enter(&gate, Priority::Normal).await.expect_err("nobody gives back");
         assert!(matches!(refused, Refusal::QueueTimeout { .. }));
-        assert_eq!(gate.occupancy(1).waiting, 0);
+        assert_eq!(counts(&gate), (1, 0));
         drop(held);
-        assert_eq!(gate.occupancy(1).active, 0);
+        assert_eq!(counts(&gate), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_is_displaced_is_told_so() {
+        let gate = gate(1, 1);
+        let held = enter(&gate, Priority::Normal).await.expect("free");
+        let (one, two) = (Arc::clone(&gate), Arc::clone(&gate));
+        let low = tokio::spawn(async move { enter(&one, Priority::Low).await });
+        tokio::task::yield_now().await;
+        let high = tokio::spawn(async move { enter(&two, Priority::High).await });
+        let displaced = low.await.expect("no panic").expect_err("its place is gone");
+        assert!(matches!(displaced, Refusal::QueueFull { .. }));
+        drop(held);
+        drop(high.await.expect("no panic").expect("woken"));
+        assert_eq!(counts(&gate), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_permit_that_is_dropped_unsettled_has_used_nothing() {
+        let gate = gate(2, 0);
+        drop(enter(&gate, Priority::Normal).await.expect("free"));
+        let (balances, _) = gate.standing_of(Scope::Project, 0, None);
+        assert!(balances.iter().all(|balance| balance.reserved == 0));
+        assert_eq!(balances[0].used, 0);
     }
 }

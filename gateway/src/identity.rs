@@ -5,7 +5,7 @@ use crate::protocol::refuse::{Reason, Stop};
 use crate::protocol::{Lowered, Understood};
 use crate::snapshot::Snapshot;
 use http::HeaderMap;
-use policy::{Class, Priority, ProjectId, UserId};
+use policy::{Class, KeyId, Priority, ProjectId, UserId};
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 use std::sync::Arc;
@@ -18,6 +18,8 @@ pub(crate) const KEY_PREFIX: &str = "sk-sluice-";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Key {
     pub(crate) id: String,
+    /// Policy's number for it; that of no key until a snapshot gives it one.
+    pub(crate) number: KeyId,
     pub(crate) hash: [u8; 32],
     pub(crate) user_id: String,
     pub(crate) project_id: String,
@@ -211,9 +213,14 @@ pub(crate) fn standing(config: &Config, caller: &Caller, headers: &HeaderMap, bo
 pub(crate) fn random_text() -> std::io::Result<String> {
     let mut bytes = [0u8; 32];
     getrandom::fill(&mut bytes).map_err(|error| std::io::Error::other(error.to_string()))?;
-    let mut text = String::with_capacity(64);
+    Ok(hex(&bytes))
+}
+
+/// Bytes as lower-case hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len() * 2);
     for byte in bytes {
         let _ = write!(text, "{byte:02x}");
     }
-    Ok(text)
+    text
 }

@@ -10,8 +10,10 @@ mod identity;
 mod ledger;
 mod protocol;
 mod proxy;
+mod requests;
 mod snapshot;
 mod telemetry;
+mod tokens;
 mod upstream;
 
 /// Many small, short-lived allocations on many threads: the case that mimalloc is made for.

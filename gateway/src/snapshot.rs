@@ -4,8 +4,9 @@
 use crate::config::Config;
 use crate::identity::Key;
 use arc_swap::ArcSwap;
+use policy::{KeyId, Rules};
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// One consistent view.
 #[derive(Debug)]
@@ -15,34 +16,68 @@ pub(crate) struct Snapshot {
     pub(crate) keys: HashMap<[u8; 32], Arc<Key>>,
     /// Counts changes since the start, from 1.
     pub(crate) version: u64,
+    /// The version of the price list, over restarts.
+    pub(crate) config_version: u64,
 }
 
 /// Where the current snapshot is.
 #[derive(Debug)]
-pub(crate) struct Current(ArcSwap<Snapshot>);
+pub(crate) struct Current {
+    snapshot: ArcSwap<Snapshot>,
+    /// The number of every key that was ever seen; a number is given once.
+    numbers: Mutex<HashMap<String, KeyId>>,
+}
 
 impl Current {
-    pub(crate) fn new(config: Config, keys: Vec<Key>) -> Self {
-        Self(ArcSwap::from_pointee(Snapshot {
-            config: Arc::new(config),
-            keys: by_hash(keys),
-            version: 1,
-        }))
+    pub(crate) fn new(config: Config, config_version: u64, keys: Vec<Key>) -> Self {
+        let numbers = Mutex::default();
+        let keys = by_hash(numbered(&numbers, keys));
+        Self {
+            snapshot: ArcSwap::from_pointee(Snapshot {
+                config: Arc::new(config),
+                keys,
+                version: 1,
+                config_version,
+            }),
+            numbers,
+        }
     }
 
     pub(crate) fn get(&self) -> Arc<Snapshot> {
-        self.0.load_full()
+        self.snapshot.load_full()
     }
 
     /// Takes over changed keys; requests that run keep the snapshot that they began with.
     pub(crate) fn replace_keys(&self, keys: Vec<Key>) {
         let before = self.get();
-        self.0.store(Arc::new(Snapshot {
+        self.snapshot.store(Arc::new(Snapshot {
             config: Arc::clone(&before.config),
-            keys: by_hash(keys),
+            keys: by_hash(numbered(&self.numbers, keys)),
             version: before.version + 1,
+            config_version: before.config_version,
         }));
     }
+
+    /// What policy needs to know of the configuration and the keys in force.
+    pub(crate) fn rules(&self) -> Rules {
+        let numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
+        self.get().config.rules(&numbers)
+    }
+
+    /// The number of a key.
+    pub(crate) fn number_of(&self, key: &str) -> Option<KeyId> {
+        let numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
+        numbers.get(key).copied()
+    }
+}
+
+fn numbered(numbers: &Mutex<HashMap<String, KeyId>>, mut keys: Vec<Key>) -> Vec<Key> {
+    let mut numbers = numbers.lock().unwrap_or_else(PoisonError::into_inner);
+    for key in &mut keys {
+        let next = KeyId(u32::try_from(numbers.len()).unwrap_or(u32::MAX));
+        key.number = *numbers.entry(key.id.clone()).or_insert(next);
+    }
+    keys
 }
 
 fn by_hash(keys: Vec<Key>) -> HashMap<[u8; 32], Arc<Key>> {

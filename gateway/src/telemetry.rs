@@ -3,8 +3,8 @@
 use crate::ledger::{Outcome, Record};
 use prometheus::core::Collector;
 use prometheus::{
-    CounterVec, Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    CounterVec, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
 };
 use std::time::Duration;
 
@@ -16,6 +16,13 @@ const REQUEST: &[f64] = &[
 const OVERHEAD: &[f64] = &[
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1,
 ];
+
+/// Seconds until a record is in the journal.
+const COMMIT: &[f64] = &[
+    0.000_005, 0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.005, 0.01, 0.1, 1.0,
+];
+/// Seconds between tokens.
+const GAP: &[f64] = &[0.001, 0.002_5, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0];
 
 /// The gateway's metrics. Labels are bounded: users and keys are never among them.
 #[derive(Debug)]
@@ -29,12 +36,19 @@ pub(crate) struct Metrics {
     queue_wait_seconds: HistogramVec,
     time_to_first_token_seconds: HistogramVec,
     overhead_seconds: HistogramVec,
+    inter_token_seconds: HistogramVec,
+    overrun_tokens: IntCounterVec,
+    alerts: IntCounterVec,
+    quota_used_ratio: GaugeVec,
+    budget_used_ratio: GaugeVec,
+    model_places: IntGaugeVec,
+    pressure: Gauge,
     upstream_requests: IntCounterVec,
     queue_size: IntGaugeVec,
     active_requests: IntGaugeVec,
     degradation_level: IntGauge,
     ledger_backlog: IntGauge,
-    build_info: GaugeVec,
+    build_info: IntGaugeVec,
     /// Handed to the ledger, which observes its commits.
     pub(crate) ledger_commit_seconds: Histogram,
 }
@@ -42,110 +56,146 @@ pub(crate) struct Metrics {
 /// What is read from its owners when somebody scrapes.
 #[derive(Debug)]
 pub(crate) struct Gauges<'a> {
-    /// By model.
-    pub(crate) active: Vec<(&'a str, usize)>,
-    /// By band.
-    pub(crate) waiting: [(&'static str, usize); 3],
+    /// By model: how many run, and how many may.
+    pub(crate) models: Vec<(&'a str, usize, Option<usize>)>,
+    /// By priority, and batch class.
+    pub(crate) waiting: [(&'static str, usize); 4],
     pub(crate) level: u32,
+    pub(crate) pressure: f64,
     pub(crate) backlog: usize,
+    /// By project and window: the used share of its quota and of its budget, where it has one.
+    pub(crate) allowances: Vec<(&'a str, &'static str, Option<f64>, Option<f64>)>,
+}
+
+/// Makes metrics and adds them to the registry; `sluice_` goes before every name.
+struct Make<'a>(&'a Registry);
+
+impl Make<'_> {
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+        self.add(IntCounterVec::new(Opts::new(format!("sluice_{name}"), help), labels)?)
+    }
+
+    fn gauges(&self, name: &str, help: &str, label: &str) -> Result<IntGaugeVec, prometheus::Error> {
+        self.add(IntGaugeVec::new(Opts::new(format!("sluice_{name}"), help), &[label])?)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+        self.add(IntGauge::new(format!("sluice_{name}"), help)?)
+    }
+
+    fn ratios(&self, name: &str, help: &str) -> Result<GaugeVec, prometheus::Error> {
+        let labels = &["project", "window"];
+        self.add(GaugeVec::new(Opts::new(format!("sluice_{name}"), help), labels)?)
+    }
+
+    fn seconds(&self, name: &str, help: &str, label: &str, buckets: &[f64]) -> Result<HistogramVec, prometheus::Error> {
+        let opts = HistogramOpts::new(format!("sluice_{name}"), help).buckets(buckets.to_vec());
+        self.add(HistogramVec::new(opts, &[label])?)
+    }
+
+    fn add<C: Collector + Clone + 'static>(&self, collector: C) -> Result<C, prometheus::Error> {
+        self.0.register(Box::new(collector.clone()))?;
+        Ok(collector)
+    }
 }
 
 impl Metrics {
     pub(crate) fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        let counters = |name: &str, help: &str, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels);
-        let seconds = |name: &str, help: &str, label: &str, buckets: &[f64]| {
-            HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), &[label])
-        };
+        let make = Make(&registry);
         let metrics = Self {
-            requests: counters(
-                "sluice_requests_total",
+            requests: make.counters(
+                "requests_total",
                 "Requests by how they ended.",
                 &["project", "model", "protocol", "status"],
             )?,
-            refusals: counters(
-                "sluice_refusals_total",
+            refusals: make.counters(
+                "refusals_total",
                 "Requests without their answer, by reason.",
                 &["reason", "project"],
             )?,
-            tokens: counters(
-                "sluice_tokens_total",
+            tokens: make.counters(
+                "tokens_total",
                 "Tokens read and written by models.",
                 &["direction", "project", "model"],
             )?,
-            cost: CounterVec::new(
+            cost: make.add(CounterVec::new(
                 Opts::new("sluice_cost_eur_total", "Cost of the tokens used, in euros."),
                 &["project", "model"],
-            )?,
-            request_seconds: seconds(
-                "sluice_request_seconds",
+            )?)?,
+            request_seconds: make.seconds(
+                "request_seconds",
                 "From the request's head to the end of its answer.",
                 "model",
                 REQUEST,
             )?,
-            queue_wait_seconds: seconds("sluice_queue_wait_seconds", "Wait for a permit.", "priority", REQUEST)?,
-            time_to_first_token_seconds: seconds(
-                "sluice_time_to_first_token_seconds",
+            queue_wait_seconds: make.seconds("queue_wait_seconds", "Wait for a permit.", "priority", REQUEST)?,
+            time_to_first_token_seconds: make.seconds(
+                "time_to_first_token_seconds",
                 "From the request's head to the first piece of its answer.",
                 "model",
                 REQUEST,
             )?,
-            overhead_seconds: seconds(
-                "sluice_gateway_overhead_seconds",
+            overhead_seconds: make.seconds(
+                "gateway_overhead_seconds",
                 "The gateway's own time before the upstream was asked, waiting left out.",
                 "model",
                 OVERHEAD,
             )?,
-            upstream_requests: counters(
-                "sluice_upstream_requests_total",
+            inter_token_seconds: make.seconds(
+                "inter_token_seconds",
+                "Between two tokens of a streamed answer, on average over the answer.",
+                "model",
+                GAP,
+            )?,
+            overrun_tokens: make.counters(
+                "overrun_tokens_total",
+                "Tokens used beyond what had been reserved for their requests.",
+                &["project", "model"],
+            )?,
+            alerts: make.counters(
+                "allowance_alerts_total",
+                "Quotas and budgets that have reached the share at which operators are told.",
+                &["project", "window"],
+            )?,
+            quota_used_ratio: make.ratios(
+                "quota_used_ratio",
+                "Used share of the fuller of a project's token and request quotas.",
+            )?,
+            budget_used_ratio: make.ratios("budget_used_ratio", "Used share of a project's budget.")?,
+            model_places: make.gauges(
+                "model_places",
+                "Requests that a model takes at once, where that is limited.",
+                "model",
+            )?,
+            pressure: make.add(Gauge::new(
+                "sluice_pressure_ratio",
+                "What degradation goes by, 0 to 1.",
+            )?)?,
+            upstream_requests: make.counters(
+                "upstream_requests_total",
                 "Requests sent to an upstream, by outcome.",
                 &["upstream", "outcome"],
             )?,
-            queue_size: IntGaugeVec::new(
-                Opts::new("sluice_queue_size", "Requests that wait for a permit."),
-                &["priority"],
-            )?,
-            active_requests: IntGaugeVec::new(
-                Opts::new("sluice_active_requests", "Requests with the upstreams."),
-                &["model"],
-            )?,
-            degradation_level: IntGauge::new("sluice_degradation_level", "Level of degradation, 0 is normal.")?,
-            ledger_backlog: IntGauge::new("sluice_ledger_backlog", "Records that wait for their commit.")?,
-            build_info: GaugeVec::new(Opts::new("sluice_build_info", "The version that runs."), &["version"])?,
-            ledger_commit_seconds: Histogram::with_opts(
-                HistogramOpts::new("sluice_ledger_commit_seconds", "Time of a group commit.")
-                    .buckets(OVERHEAD.to_vec()),
-            )?,
+            queue_size: make.gauges("queue_size", "Requests that wait for a permit.", "priority")?,
+            active_requests: make.gauges("active_requests", "Requests with the upstreams.", "model")?,
+            degradation_level: make.gauge("degradation_level", "Level of degradation, 0 is normal.")?,
+            ledger_backlog: make.gauge("ledger_backlog", "Records that wait for the database.")?,
+            build_info: make.gauges("build_info", "The version that runs.", "version")?,
+            ledger_commit_seconds: make.add(Histogram::with_opts(
+                HistogramOpts::new(
+                    "sluice_ledger_commit_seconds",
+                    "Until a record is safe, so that its answer may end.",
+                )
+                .buckets(COMMIT.to_vec()),
+            )?)?,
             registry,
         };
-        metrics.register()?;
         metrics
             .build_info
             .with_label_values(&[env!("CARGO_PKG_VERSION")])
-            .set(1.0);
+            .set(1);
         Ok(metrics)
-    }
-
-    fn register(&self) -> Result<(), prometheus::Error> {
-        let all: [Box<dyn Collector>; 15] = [
-            Box::new(self.requests.clone()),
-            Box::new(self.refusals.clone()),
-            Box::new(self.tokens.clone()),
-            Box::new(self.cost.clone()),
-            Box::new(self.request_seconds.clone()),
-            Box::new(self.queue_wait_seconds.clone()),
-            Box::new(self.time_to_first_token_seconds.clone()),
-            Box::new(self.overhead_seconds.clone()),
-            Box::new(self.upstream_requests.clone()),
-            Box::new(self.queue_size.clone()),
-            Box::new(self.active_requests.clone()),
-            Box::new(self.degradation_level.clone()),
-            Box::new(self.ledger_backlog.clone()),
-            Box::new(self.build_info.clone()),
-            Box::new(self.ledger_commit_seconds.clone()),
-        ];
-        all.into_iter()
-            .try_for_each(|collector| self.registry.register(collector))
     }
 
     /// Observes one finished request; `overhead` is the gateway's own time before the upstream.
@@ -182,6 +232,17 @@ impl Metrics {
                 .with_label_values(&[model])
                 .observe(after.as_secs_f64());
         }
+        if record.streamed
+            && let Some(after) = record.first_token
+            && record.usage.output_tokens > 1
+        {
+            #[allow(clippy::cast_precision_loss)]
+            let gaps = (record.usage.output_tokens - 1) as f64;
+            let writing = record.latency.saturating_sub(after).as_secs_f64();
+            self.inter_token_seconds
+                .with_label_values(&[model])
+                .observe(writing / gaps);
+        }
         if let Some(overhead) = overhead {
             self.overhead_seconds
                 .with_label_values(&[model])
@@ -197,15 +258,40 @@ impl Metrics {
         }
     }
 
+    /// Counts tokens that a request used beyond what had been reserved for it.
+    pub(crate) fn overrun(&self, record: &Record, tokens: u64) {
+        if tokens > 0 {
+            self.overrun_tokens
+                .with_label_values(&[record.project_id(), record.model_name()])
+                .inc_by(tokens);
+        }
+    }
+
+    /// Counts an allowance that is nearly used up.
+    pub(crate) fn alert(&self, project: &str, window: &str) {
+        self.alerts.with_label_values(&[project, window]).inc();
+    }
+
     /// The exposition text.
     pub(crate) fn render(&self, gauges: &Gauges<'_>) -> Result<String, prometheus::Error> {
         let whole = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         for (band, count) in gauges.waiting {
             self.queue_size.with_label_values(&[band]).set(whole(count));
         }
-        for (model, count) in &gauges.active {
+        for (model, count, places) in &gauges.models {
             self.active_requests.with_label_values(&[model]).set(whole(*count));
+            if let Some(places) = places {
+                self.model_places.with_label_values(&[model]).set(whole(*places));
+            }
         }
+        for (project, window, quota, budget) in &gauges.allowances {
+            for (gauge, ratio) in [(&self.quota_used_ratio, quota), (&self.budget_used_ratio, budget)] {
+                if let Some(ratio) = ratio {
+                    gauge.with_label_values(&[project, window]).set(*ratio);
+                }
+            }
+        }
+        self.pressure.set(gauges.pressure);
         self.degradation_level.set(i64::from(gauges.level));
         self.ledger_backlog.set(whole(gauges.backlog));
         let mut text = Vec::with_capacity(16 << 10);

@@ -1,19 +1,26 @@
 //! What is asked for, by whom: the vocabulary of policy. Ids are interned numbers; policy hashes no
-//! strings.
+//! strings. An id means the same for as long as the [`Policy`](crate::Policy) lives: a reload adds ids,
+//! and never gives one to somebody else.
 
-/// A project's index in the configuration in force.
+use crate::Rules;
+
+/// A project's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProjectId(pub u32);
 
-/// A user's index in the configuration in force.
+/// A user's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UserId(pub u32);
 
-/// A model's index in the configuration in force.
+/// An API key's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyId(pub u32);
+
+/// A model's number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct ModelId(pub u32);
 
-/// A plan's index in the configuration in force.
+/// A plan's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PlanId(pub u32);
 
@@ -27,15 +34,20 @@ pub enum Class {
     Batch,
 }
 
-/// A project's priority band.
+/// A project's priority.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Priority {
     /// Background work.
     Low,
-    /// The usual band.
+    /// The usual one.
     Normal,
-    /// The band that is kept to the last.
+    /// The one that is kept to the last.
     High,
+}
+
+impl Priority {
+    /// All of them, the highest first.
+    pub const ALL: [Priority; 3] = [Priority::High, Priority::Normal, Priority::Low];
 }
 
 /// Money in whole billionths of a euro: a token can cost a ten-millionth.
@@ -68,29 +80,75 @@ impl std::ops::Add for NanoEuro {
 pub struct Estimate {
     /// Tokens of the prompt.
     pub input_tokens: u64,
-    /// Tokens that the answer may have.
+    /// Tokens that all answers together may have.
     pub output_tokens: u64,
     /// Price of both.
     pub cost: NanoEuro,
 }
 
+impl Estimate {
+    /// Tokens of prompt and answers.
+    pub fn tokens(&self) -> u64 {
+        self.input_tokens.saturating_add(self.output_tokens)
+    }
+}
+
+/// What a request has used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Tokens of the prompt.
+    pub input_tokens: u64,
+    /// Tokens of all answers.
+    pub output_tokens: u64,
+    /// What it cost.
+    pub cost: NanoEuro,
+}
+
+impl Usage {
+    /// Tokens of prompt and answers.
+    pub fn tokens(&self) -> u64 {
+        self.input_tokens.saturating_add(self.output_tokens)
+    }
+}
+
 /// One request, as policy sees it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ask {
     /// Who pays.
     pub project: ProjectId,
     /// Who asks.
     pub user: UserId,
+    /// The key that was shown.
+    pub key: Option<KeyId>,
     /// The plan of the project.
     pub plan: PlanId,
     /// The model wanted.
     pub model: ModelId,
+    /// Where the request may be routed instead when something has to give way.
+    pub smaller: Option<ModelId>,
     /// Whether someone waits.
     pub class: Class,
-    /// The band, already lowered where the request asked for it.
+    /// The priority, already lowered where the request asked for it.
     pub priority: Priority,
-    /// The worst case.
-    pub estimate: Estimate,
+    /// Tokens of the prompt, estimated.
+    pub input_tokens: u64,
+    /// The most tokens that each answer may have.
+    pub max_tokens: u64,
+    /// How many answers; 0 where the answer is not made of tokens.
+    pub answers: u64,
+}
+
+impl Ask {
+    /// The worst case, at the prices in force.
+    pub fn estimate(&self, rules: &Rules) -> Estimate {
+        let prices = rules.model(self.model).prices;
+        let output_tokens = self.max_tokens.saturating_mul(self.answers);
+        Estimate {
+            input_tokens: self.input_tokens,
+            output_tokens,
+            cost: prices.input.per_1k(self.input_tokens) + prices.output.per_1k(output_tokens),
+        }
+    }
 }
 
 #[cfg(test)]

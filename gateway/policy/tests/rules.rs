@@ -1,187 +1,539 @@
-//! The laws of policy, over random workloads.
+//! What may be sent, what may be used, and what gives way.
+
+#![allow(clippy::unwrap_used)]
 
 use policy::{
-    Ask, Class, Decision, Estimate, GlobalLimits, ModelId, PermitId, PlanId, Policy, Priority, ProjectId, RateLimit,
-    Refusal, Rules, TicketId, Time, UserId,
+    Allowance, AllowanceActions, Ask, Caps, Class, Decision, Degradation, GlobalLimits, KeyId, Level, LevelActions,
+    Measure, ModelId, ModelRules, NanoEuro, Period, PlanId, Policy, Prices, Priority, ProjectId, ProjectRules, Rates,
+    Refusal, Remembered, Rules, Scope, Settlement, SubjectRules, TicketId, Time, Usage, UserId,
 };
 use proptest::prelude::*;
-use std::collections::VecDeque;
-use std::num::NonZeroU32;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
-fn rules(active: usize, queue: usize, rpm: Option<u32>) -> Rules {
-    Rules {
-        global: GlobalLimits {
-            max_active_requests: active,
-            max_queue_size: queue,
-            max_queue_wait: Duration::from_secs(30),
-        },
-        plans: vec![RateLimit {
-            requests_per_minute: rpm.and_then(NonZeroU32::new),
-        }],
-    }
+fn at(millis: u64) -> Time {
+    // A moment on 14 November 2023, a Tuesday.
+    Time::after_epoch(Duration::from_secs(1_700_000_000) + Duration::from_millis(millis))
 }
 
 fn ask(project: u32) -> Ask {
     Ask {
         project: ProjectId(project),
-        user: UserId(0),
+        user: UserId(project),
+        key: Some(KeyId(project)),
         plan: PlanId(0),
         model: ModelId(0),
+        smaller: Some(ModelId(1)),
         class: Class::Interactive,
         priority: Priority::Normal,
-        estimate: Estimate::default(),
+        input_tokens: 100,
+        max_tokens: 100,
+        answers: 1,
     }
 }
 
-fn at(millis: u64) -> Time {
-    Time::after_origin(Duration::from_millis(millis))
+fn roomy() -> Rules {
+    Rules {
+        global: GlobalLimits {
+            max_active_requests: 100_000,
+            max_queue_size: 0,
+            max_queue_wait: Duration::from_secs(30),
+        },
+        models: vec![
+            ModelRules {
+                prices: Prices {
+                    input: NanoEuro(1_000_000),
+                    cached_input: NanoEuro(1_000_000),
+                    output: NanoEuro(2_000_000),
+                },
+                max_output_tokens: 1000,
+                ..ModelRules::default()
+            },
+            ModelRules {
+                prices: Prices {
+                    input: NanoEuro(100_000),
+                    cached_input: NanoEuro(100_000),
+                    output: NanoEuro(200_000),
+                },
+                max_output_tokens: 50,
+                is_fallback: true,
+                ..ModelRules::default()
+            },
+        ],
+        ..Rules::default()
+    }
 }
 
-#[derive(Debug, Clone)]
-enum Step {
-    Offer(u32),
-    Release(usize),
-    Cancel(usize),
+fn with_plan(rates: Rates) -> Rules {
+    Rules {
+        plans: vec![rates],
+        ..roomy()
+    }
 }
 
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        3 => (0..4u32).prop_map(Step::Offer),
-        2 => any::<usize>().prop_map(Step::Release),
-        1 => any::<usize>().prop_map(Step::Cancel),
-    ]
+fn with_project(allowance: Allowance) -> Rules {
+    let limits = SubjectRules {
+        allowance,
+        ..SubjectRules::default()
+    };
+    Rules {
+        projects: vec![ProjectRules {
+            limits,
+            ..ProjectRules::default()
+        }],
+        ..roomy()
+    }
+}
+
+fn per_minute(requests: u64, tokens: u64) -> Rates {
+    Rates {
+        requests_per_minute: NonZeroU64::new(requests),
+        tokens_per_minute: NonZeroU64::new(tokens),
+        ..Rates::default()
+    }
+}
+
+fn admit(policy: &mut Policy, ask: &Ask, now: Time) -> Option<TicketId> {
+    match policy.offer(ask, now).0 {
+        Decision::Admit(grant) => Some(grant.ticket),
+        Decision::Wait(_) => panic!("there is no queue"),
+        Decision::Refuse(_) => None,
+    }
+}
+
+fn refusal(policy: &mut Policy, ask: &Ask, now: Time) -> Refusal {
+    match policy.offer(ask, now).0 {
+        Decision::Refuse(refusal) => refusal,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+fn used(input_tokens: u64, output_tokens: u64, cost: u64) -> Settlement {
+    Settlement {
+        usage: Usage {
+            input_tokens,
+            output_tokens,
+            cost: NanoEuro(cost),
+        },
+        has_completed: true,
+        was_answered: true,
+        ..Settlement::default()
+    }
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+
     #[test]
-    fn permits_are_bounded_nobody_waits_beside_a_free_one_and_all_come_back(
-        active in 1..6usize,
-        queue in 0..6usize,
-        steps in prop::collection::vec(step(), 0..300),
+    fn ten_times_the_rate_in_bursts_passes_the_limit_and_the_burst_and_nothing_more(
+        limit in 20..500u64,
+        burst in 1..200u64,
+        minutes in 2..5u64,
     ) {
-        let mut policy = Policy::new(&rules(active, queue, None));
-        let mut permits: Vec<PermitId> = Vec::new();
-        let mut tickets: VecDeque<TicketId> = VecDeque::new();
-        for (i, step) in steps.into_iter().enumerate() {
-            let now = at(i as u64);
-            match step {
-                Step::Offer(project) => match policy.offer(&ask(project), now).0 {
-                    Decision::Admit(permit) => permits.push(permit),
-                    Decision::Wait(ticket) => tickets.push_back(ticket),
-                    Decision::Refuse(refusal) => {
-                        let full = matches!(refusal, Refusal::QueueFull { size, .. } if size == queue);
-                        prop_assert!(full);
-                    }
-                },
-                Step::Release(which) if !permits.is_empty() => {
-                    let permit = permits.swap_remove(which % permits.len());
-                    if let Some((woken, permit)) = policy.release(permit) {
-                        prop_assert_eq!(Some(woken), tickets.pop_front(), "first in, first out");
-                        permits.push(permit);
-                    }
-                }
-                Step::Cancel(which) if !tickets.is_empty() => {
-                    let ticket = tickets.remove(which % tickets.len()).expect("in range");
-                    prop_assert!(policy.cancel(ticket));
-                    prop_assert!(!policy.cancel(ticket), "a ticket ends once");
-                }
-                Step::Release(_) | Step::Cancel(_) => {}
-            }
-            prop_assert_eq!(policy.admission().active(), permits.len());
-            prop_assert_eq!(policy.admission().waiting(), tickets.len());
-            prop_assert!(permits.len() <= active);
-            prop_assert!(tickets.len() <= queue);
-            prop_assert!(tickets.is_empty() || permits.len() == active, "work-conserving");
+        let mut policy = Policy::new(with_plan(per_minute(limit, 0)));
+        let offered = 10 * limit * minutes;
+        let mut passed = 0;
+        for number in 0..offered {
+            // So many at the same moment, then a pause.
+            let moment = number / burst * burst * minutes * 60_000 / offered;
+            passed += u64::from(admit(&mut policy, &ask(0), at(moment)).is_some());
         }
-        while let Some(permit) = permits.pop() {
-            permits.extend(policy.release(permit).map(|(_, permit)| permit));
-        }
-        prop_assert_eq!((policy.admission().active(), policy.admission().waiting()), (0, 0));
+        let last = (offered - 1) / burst * burst * minutes * 60_000 / offered;
+        let most = limit + last * limit / 60_000 + 1;
+        prop_assert!(passed <= most, "{} passed, {} may", passed, most);
+        prop_assert!(passed * 100 >= most * 97 - 200, "{} passed, {} may", passed, most);
     }
 
     #[test]
-    fn a_rate_limit_lets_through_its_burst_and_its_rate_and_no_more(
-        rpm in 1..500u32,
-        gaps in prop::collection::vec(0..2_000u64, 1..800),
+    fn tokens_that_were_not_used_go_back_and_those_beyond_are_a_debt(
+        limit in 1_000..100_000u64,
+        actuals in prop::collection::vec(0..400u64, 1..100),
     ) {
-        let mut policy = Policy::new(&rules(10_000, 0, Some(rpm)));
-        let (mut now, mut passed) = (0u64, 0u64);
-        for gap in gaps {
-            now += gap;
-            let (decision, standing) = policy.offer(&ask(1), at(now));
-            prop_assert_eq!(standing.limit, rpm);
-            match decision {
-                Decision::Admit(_) => passed += 1,
-                Decision::Refuse(Refusal::RateLimited { retry_after, .. }) => {
-                    prop_assert_eq!(standing.remaining, 0);
-                    let again = at(now) + retry_after;
-                    prop_assert!(again > at(now));
-                }
-                other => prop_assert!(false, "unexpected {:?}", other),
-            }
-            let bound = u64::from(rpm) + now * u64::from(rpm) / 60_000 + 1;
-            prop_assert!(passed <= bound, "{} passed, {} allowed", passed, bound);
+        let mut policy = Policy::new(with_plan(per_minute(0, limit)));
+        let mut total = 0;
+        for actual in actuals {
+            let Some(ticket) = admit(&mut policy, &ask(0), at(0)) else { continue };
+            policy.settle(ticket, &used(actual / 2, actual - actual / 2, 0), at(0));
+            total += actual;
+            let figures = policy.rates(Scope::Plan, 0, Some(PlanId(0)), at(0));
+            prop_assert_eq!(figures[0].1.remaining, limit.saturating_sub(total));
+        }
+        let next = policy.offer(&ask(0), at(0));
+        if let Decision::Refuse(Refusal::RateLimited { retry_after, .. }) = next.0 {
+            prop_assert!(admit(&mut policy, &ask(0), at(0) + retry_after).is_some(), "retry-after is true");
         }
     }
 
     #[test]
-    fn what_a_later_rule_refuses_costs_no_rate(rpm in 1..50u32, refused in 1..200u32) {
-        let mut policy = Policy::new(&rules(1, 0, Some(rpm)));
-        let (first, _) = policy.offer(&ask(1), at(0));
-        let Decision::Admit(permit) = first else { panic!("the first passes") };
-        let mut full = 0;
-        for _ in 0..refused {
-            match policy.offer(&ask(1), at(0)).0 {
-                Decision::Refuse(Refusal::QueueFull { .. }) => full += 1,
-                Decision::Refuse(Refusal::RateLimited { .. }) if rpm == 1 => {}
-                other => prop_assert!(false, "unexpected {:?}", other),
+    fn nobody_passes_a_budget_together_however_they_come_and_go(
+        budget in 1..60u64,
+        steps in prop::collection::vec((any::<bool>(), any::<usize>(), 0..200u64), 1..300),
+    ) {
+        // The worst case of one request: 100 tokens at 0.001 and 100 at 0.002 euros a thousand.
+        const WORST: u64 = 300_000;
+        let limit = budget * WORST;
+        let month = Caps { cost: Some(NanoEuro(limit)), ..Caps::default() };
+        let mut policy = Policy::new(with_project(Allowance { month, ..Allowance::default() }));
+        let (mut running, mut spent) = (Vec::new(), 0);
+        for (offers, which, cost) in steps {
+            if offers || running.is_empty() {
+                let fits = spent + (running.len() as u64 + 1) * WORST <= limit;
+                let admitted = admit(&mut policy, &ask(0), at(0));
+                prop_assert_eq!(admitted.is_some(), fits, "exactly those that fit");
+                running.extend(admitted);
+            } else {
+                let ticket = running.swap_remove(which % running.len());
+                let cost = cost * WORST / 200;
+                policy.settle(ticket, &used(1, 1, cost), at(0));
+                spent += cost;
             }
+            prop_assert!(spent + running.len() as u64 * WORST <= limit);
         }
-        policy.release(permit);
-        if rpm > 1 {
-            prop_assert_eq!(full, refused);
-            let (_, standing) = policy.offer(&ask(1), at(0));
-            prop_assert_eq!(standing.remaining, rpm - 2);
+    }
+
+    #[test]
+    fn a_refusal_at_any_level_costs_nothing_at_any_other(which in 0..5usize, others in 2..50u64) {
+        let tight = per_minute(1, 0);
+        let wide = per_minute(others + 1, 0);
+        let rates = |level: usize| if level == which { tight } else { wide };
+        let subject = |level| SubjectRules { rates: rates(level), ..SubjectRules::default() };
+        let mut rules = with_plan(rates(0));
+        rules.projects = vec![ProjectRules { limits: subject(1), ..ProjectRules::default() }];
+        rules.users = vec![subject(2)];
+        rules.keys = [(KeyId(0), subject(3))].into();
+        rules.models[0].rates = rates(4);
+        let mut policy = Policy::new(rules);
+        prop_assert!(admit(&mut policy, &ask(0), at(0)).is_some());
+        for _ in 0..others {
+            let is_limited = matches!(refusal(&mut policy, &ask(0), at(0)), Refusal::RateLimited { .. });
+            prop_assert!(is_limited);
+        }
+        let subjects = [(Scope::Plan, Some(PlanId(0))), (Scope::Project, None), (Scope::User, None), (Scope::Key, None), (Scope::Model, None)];
+        for (level, (scope, plan)) in subjects.into_iter().enumerate() {
+            let figure = policy.rates(scope, 0, plan, at(0))[0].1;
+            let remaining = if level == which { 0 } else { others };
+            prop_assert_eq!(figure.remaining, remaining, "{:?}", scope);
         }
     }
 }
 
 #[test]
 fn one_project_cannot_use_up_anothers_rate() {
-    let mut policy = Policy::new(&rules(1000, 0, Some(3)));
+    let mut policy = Policy::new(with_plan(per_minute(3, 0)));
     for _ in 0..10 {
-        policy.offer(&ask(1), at(0));
+        admit(&mut policy, &ask(1), at(0));
     }
-    assert!(matches!(policy.offer(&ask(2), at(0)).0, Decision::Admit(_)));
+    assert!(admit(&mut policy, &ask(2), at(0)).is_some());
 }
 
 #[test]
-fn the_rate_limits_retry_after_is_true() {
-    let mut policy = Policy::new(&rules(1000, 0, Some(60)));
-    for _ in 0..60 {
-        assert!(matches!(policy.offer(&ask(1), at(0)).0, Decision::Admit(_)));
+fn the_rate_limits_figures_and_retry_after_are_true() {
+    let mut policy = Policy::new(with_plan(per_minute(60, 0)));
+    for left in (0..60).rev() {
+        let (_, standing) = policy.offer(&ask(1), at(0));
+        assert_eq!(standing.requests.unwrap().remaining, left);
     }
-    let Decision::Refuse(Refusal::RateLimited { retry_after, .. }) = policy.offer(&ask(1), at(0)).0 else {
+    let Refusal::RateLimited { retry_after, limit, .. } = refusal(&mut policy, &ask(1), at(0)) else {
         panic!("the 61st is refused")
     };
-    assert_eq!(retry_after, Duration::from_secs(1));
-    assert!(matches!(policy.offer(&ask(1), at(999)).0, Decision::Refuse(_)));
-    assert!(matches!(policy.offer(&ask(1), at(1000)).0, Decision::Admit(_)));
+    assert_eq!((limit, retry_after), (60, Duration::from_secs(1)));
+    assert!(admit(&mut policy, &ask(1), at(999)).is_none());
+    assert!(admit(&mut policy, &ask(1), at(1000)).is_some());
 }
 
 #[test]
-fn a_smaller_limit_lets_permits_run_out() {
-    let mut policy = Policy::new(&rules(2, 5, None));
-    let Decision::Admit(first) = policy.offer(&ask(1), at(0)).0 else {
-        panic!()
+fn what_can_never_pass_is_told_apart_from_what_must_wait() {
+    let mut policy = Policy::new(with_plan(per_minute(0, 199)));
+    assert!(matches!(
+        refusal(&mut policy, &ask(0), at(0)),
+        Refusal::ExceedsLimit {
+            limit: 199,
+            wanted: 200,
+            ..
+        }
+    ));
+    let day = Caps {
+        tokens: Some(150),
+        ..Caps::default()
     };
-    let Decision::Admit(second) = policy.offer(&ask(1), at(0)).0 else {
-        panic!()
+    let mut policy = Policy::new(with_project(Allowance {
+        day,
+        ..Allowance::default()
+    }));
+    assert!(matches!(
+        refusal(&mut policy, &ask(0), at(0)),
+        Refusal::ExceedsLimit { limit: 150, .. }
+    ));
+}
+
+#[test]
+fn a_huge_token_limit_is_kept_to_a_thousandth() {
+    let mut policy = Policy::new(with_plan(per_minute(0, 100_000_000_000)));
+    let mut large = ask(0);
+    large.input_tokens = 1_000_000_000;
+    let passed = (0..200).filter(|_| admit(&mut policy, &large, at(0)).is_some()).count();
+    assert!((99..=100).contains(&passed), "{passed}");
+}
+
+#[test]
+fn a_changed_limit_keeps_what_was_counted() {
+    let mut policy = Policy::new(with_plan(per_minute(10, 0)));
+    for _ in 0..10 {
+        admit(&mut policy, &ask(0), at(0)).unwrap();
+    }
+    policy.reconfigure(with_plan(per_minute(10, 1_000_000)));
+    assert!(admit(&mut policy, &ask(0), at(0)).is_none());
+}
+
+#[test]
+fn a_quota_begins_anew_with_its_window_and_remembers_a_restart() {
+    let day = Caps {
+        requests: Some(2),
+        ..Caps::default()
     };
-    assert!(matches!(policy.offer(&ask(1), at(0)).0, Decision::Wait(_)));
-    policy.reconfigure(&rules(1, 5, None));
-    assert!(policy.release(first).is_none(), "two ran, one may");
-    assert!(policy.release(second).is_some(), "now the waiter's turn");
-    assert_eq!(policy.admission().active(), 1);
+    let mut policy = Policy::new(with_project(Allowance {
+        day,
+        ..Allowance::default()
+    }));
+    let before = Remembered {
+        requests: 1,
+        ..Remembered::default()
+    };
+    policy.remember(Scope::Project, 0, Period::Day, before, at(0));
+    let running = admit(&mut policy, &ask(0), at(0)).unwrap();
+    let Refusal::AllowanceUsedUp { retry_after, .. } = refusal(&mut policy, &ask(0), at(0)) else {
+        panic!("two are used or reserved")
+    };
+    assert_eq!(retry_after, Duration::from_secs(1), "only a reservation is in the way");
+    policy.settle(running, &used(10, 10, 0), at(1));
+    let Refusal::AllowanceUsedUp { retry_after, .. } = refusal(&mut policy, &ask(0), at(1)) else {
+        panic!("two are used")
+    };
+    assert!(
+        admit(&mut policy, &ask(0), at(1) + retry_after).is_some(),
+        "the next day"
+    );
+}
+
+#[test]
+fn what_is_settled_after_midnight_counts_for_the_day_on_which_it_began() {
+    let day = Caps {
+        tokens: Some(1000),
+        ..Caps::default()
+    };
+    let mut policy = Policy::new(with_project(Allowance {
+        day,
+        ..Allowance::default()
+    }));
+    let running = admit(&mut policy, &ask(0), at(0)).unwrap();
+    let tomorrow = at(24 * 3_600_000);
+    let other = admit(&mut policy, &ask(0), tomorrow).unwrap();
+    policy.settle(running, &used(100, 100, 0), tomorrow);
+    let balance = policy.balances(Scope::Project, 0, tomorrow)[0];
+    assert_eq!((balance.used, balance.reserved), (0, 200));
+    policy.settle(other, &used(50, 50, 0), tomorrow);
+    let balance = policy.balances(Scope::Project, 0, tomorrow)[0];
+    assert_eq!(
+        (balance.measure, balance.used, balance.reserved),
+        (Measure::Tokens, 100, 0)
+    );
+}
+
+#[test]
+fn a_budget_alerts_once_throttles_and_at_its_end_routes_to_the_smaller_model() {
+    let month = Caps {
+        cost: Some(NanoEuro(3_000_000)),
+        ..Caps::default()
+    };
+    let actions = AllowanceActions {
+        downgrade: Some(1000),
+        block: Some(1100),
+        ..AllowanceActions::default()
+    };
+    let mut rules = with_project(Allowance {
+        month,
+        actions,
+        ..Allowance::default()
+    });
+    rules.projects[0].max_concurrent_requests = Some(4);
+    let mut policy = Policy::new(rules);
+    let mut alerts = Vec::new();
+    for _ in 0..10 {
+        let ticket = admit(&mut policy, &ask(0), at(0)).unwrap();
+        alerts.extend(policy.settle(ticket, &used(100, 100, 290_000), at(0)).alerts);
+    }
+    assert_eq!(alerts.len(), 1);
+    assert_eq!((alerts[0].scope, alerts[0].used), (Scope::Project, 2_610_000));
+    // 2.9 of 3 are used: throttled to half its concurrency, and the large model no longer fits.
+    let (decision, _) = policy.offer(&ask(0), at(0));
+    let Decision::Admit(grant) = decision else {
+        panic!("{decision:?}")
+    };
+    assert_eq!((grant.terms.model, grant.terms.max_tokens), (ModelId(1), 50));
+    assert!(grant.terms.given_way.routed_by_budget);
+    assert!(admit(&mut policy, &ask(0), at(0)).is_some());
+    assert!(matches!(
+        refusal(&mut policy, &ask(0), at(0)),
+        Refusal::TooManyConcurrent { limit: 2, .. }
+    ));
+    let mut without = ask(0);
+    without.smaller = None;
+    assert!(matches!(
+        refusal(&mut policy, &without, at(0)),
+        Refusal::AllowanceUsedUp { .. }
+    ));
+}
+
+/// The original's levels, with one more.
+fn original() -> Degradation {
+    let level = |number, name: &str, threshold, actions| Level {
+        name: name.to_owned(),
+        number,
+        threshold,
+        actions,
+    };
+    let factor = |factor| LevelActions {
+        max_tokens_factor: Some(factor),
+        ..LevelActions::default()
+    };
+    let high = LevelActions {
+        reject_batch: true,
+        ..factor(0.5)
+    };
+    let critical = LevelActions {
+        reject_batch: true,
+        reject_standard: true,
+        allow_only_priority: Some(Priority::High),
+        ..factor(0.25)
+    };
+    Degradation {
+        levels: vec![
+            level(0, "normal", 0.0, LevelActions::default()),
+            level(1, "soft_pressure", 0.6, factor(0.75)),
+            level(2, "high_pressure", 0.8, high),
+            level(3, "critical_pressure", 0.95, critical),
+            level(
+                4,
+                "emergency",
+                1.0,
+                LevelActions {
+                    emergency: true,
+                    ..critical
+                },
+            ),
+        ],
+        margin: 0.05,
+        hold: Duration::from_secs(1),
+    }
+}
+
+/// A policy whose queue of a hundred has so many in it, all of high priority.
+fn pressed(waiting: usize, degradation: Degradation) -> Policy {
+    let mut rules = roomy();
+    rules.global.max_active_requests = 1;
+    rules.global.max_queue_size = 100;
+    rules.degradation = degradation;
+    let mut policy = Policy::new(rules);
+    let mut vip = ask(9);
+    vip.priority = Priority::High;
+    for _ in 0..=waiting {
+        assert!(!matches!(policy.offer(&vip, at(0)).0, Decision::Refuse(_)));
+    }
+    assert_eq!(policy.waiting(), waiting);
+    policy
+}
+
+#[test]
+fn the_originals_levels_shrink_refuse_batch_then_standard_and_keep_vips() {
+    let class = |class, priority| Ask {
+        class,
+        priority,
+        ..ask(0)
+    };
+    let batch = class(Class::Batch, Priority::Low);
+    let standard = class(Class::Interactive, Priority::Normal);
+    let vip = class(Class::Interactive, Priority::High);
+    for (waiting, level, max_tokens, takes_batch, takes_standard) in [
+        (59, 0, 100, true, true),
+        (60, 1, 75, true, true),
+        (80, 2, 50, false, true),
+        (95, 3, 25, false, false),
+    ] {
+        let mut policy = pressed(waiting, original());
+        assert_eq!(policy.level(at(0)).unwrap().number, level);
+        let mut taken = |ask: &Ask| match policy.offer(ask, at(0)).0 {
+            Decision::Wait(place) => {
+                policy.cancel(place.ticket, at(0));
+                assert_eq!(place.terms.max_tokens, max_tokens, "at {waiting}");
+                assert_eq!(place.terms.estimate.output_tokens, max_tokens);
+                assert_eq!(place.terms.level, level);
+                Ok(())
+            }
+            Decision::Refuse(refusal) => Err(refusal),
+            Decision::Admit(_) => panic!("there is no place"),
+        };
+        assert_eq!(taken(&batch).is_ok(), takes_batch, "batch at {waiting}");
+        assert_eq!(taken(&standard).is_ok(), takes_standard, "standard at {waiting}");
+        assert!(taken(&vip).is_ok(), "vip at {waiting}");
+    }
+    let mut policy = pressed(96, original());
+    assert!(matches!(
+        refusal(&mut policy, &batch, at(0)),
+        Refusal::BatchRejected { .. }
+    ));
+    assert!(matches!(
+        refusal(&mut policy, &standard, at(0)),
+        Refusal::StandardRejected { .. }
+    ));
+    let mut policy = pressed(100, original());
+    assert!(matches!(refusal(&mut policy, &vip, at(0)), Refusal::Emergency { .. }));
+}
+
+#[test]
+fn under_pressure_requests_go_to_the_smaller_model_and_batch_pauses() {
+    let mut degradation = original();
+    degradation.levels[1].actions = LevelActions {
+        route_to_smaller_model: true,
+        pause_batch: true,
+        ..LevelActions::default()
+    };
+    let mut policy = pressed(60, degradation);
+    let Decision::Wait(place) = policy.offer(&ask(0), at(0)).0 else {
+        panic!("it waits")
+    };
+    assert_eq!((place.terms.model, place.terms.max_tokens), (ModelId(1), 50));
+    assert!(place.terms.given_way.routed_by_pressure && !place.terms.given_way.max_tokens_reduced);
+    let mut batch = ask(1);
+    (batch.class, batch.priority) = (Class::Batch, Priority::High);
+    let Decision::Wait(paused) = policy.offer(&batch, at(0)).0 else {
+        panic!("it waits")
+    };
+    let mut rules = policy.rules().clone();
+    rules.global.max_active_requests = 200;
+    policy.reconfigure(rules);
+    let mut started = Vec::new();
+    while let Some(ticket) = policy.next(at(0)) {
+        started.push(ticket);
+    }
+    assert!(started.contains(&place.ticket));
+    // The queue has emptied but for batch; once the level is left, it runs.
+    assert!(!started.contains(&paused.ticket));
+    assert_eq!(policy.next(at(500)), None);
+    assert_eq!(policy.next(at(1_001)), Some(paused.ticket));
+}
+
+#[test]
+fn a_request_that_shrank_is_charged_for_what_it_may_still_use() {
+    let mut rules = roomy();
+    rules.plans = vec![per_minute(0, 10_000)];
+    rules.degradation = original();
+    rules.degradation.levels[0].actions.max_tokens_factor = Some(0.5);
+    let mut policy = Policy::new(rules);
+    admit(&mut policy, &ask(0), at(0)).unwrap();
+    assert_eq!(
+        policy.rates(Scope::Plan, 0, Some(PlanId(0)), at(0))[0].1.remaining,
+        10_000 - 150
+    );
+    let balances = policy.balances(Scope::Project, 0, at(0));
+    assert_eq!(balances[0].reserved, 150);
 }

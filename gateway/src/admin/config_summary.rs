@@ -4,6 +4,7 @@ use super::Admin;
 use crate::ledger::record::{class_name, priority_name};
 use axum::extract::State;
 use axum::response::Json;
+use policy::{Order, Priority};
 use serde_json::{Map, Value, json};
 
 pub(super) async fn summary(State(admin): State<Admin>) -> Json<Value> {
@@ -20,8 +21,10 @@ pub(super) async fn summary(State(admin): State<Admin>) -> Json<Value> {
                 "name": project.name,
                 "plan": config.plans[project.plan.0 as usize].id,
                 "priority": priority_name(project.priority),
-                "monthly_token_quota": project.monthly_token_quota,
-                "monthly_budget_eur": project.monthly_budget.map(policy::NanoEuro::euros),
+                "daily_token_quota": project.limits.allowance.day.tokens,
+                "monthly_token_quota": project.limits.allowance.month.tokens,
+                "daily_budget_eur": project.limits.allowance.day.cost.map(policy::NanoEuro::euros),
+                "monthly_budget_eur": project.limits.allowance.month.cost.map(policy::NanoEuro::euros),
                 "max_concurrent_requests": project.max_concurrent_requests,
                 "enabled": project.enabled,
             }),
@@ -42,8 +45,8 @@ pub(super) async fn summary(State(admin): State<Admin>) -> Json<Value> {
                 "upstream_model": model.upstream_name,
                 "max_input_tokens": model.max_input_tokens,
                 "max_output_tokens": model.max_output_tokens,
-                "input_cost_per_1k_tokens_eur": model.input_price.euros(),
-                "output_cost_per_1k_tokens_eur": model.output_price.euros(),
+                "input_cost_per_1k_tokens_eur": model.prices.input.euros(),
+                "output_cost_per_1k_tokens_eur": model.prices.output.euros(),
                 "average_latency_seconds": model.average_latency.as_secs_f64(),
                 "endpoints": endpoints,
             }),
@@ -52,30 +55,26 @@ pub(super) async fn summary(State(admin): State<Admin>) -> Json<Value> {
     let plans = config.plans.iter().map(|plan| {
         (
             plan.id.clone(),
-            json!({"requests_per_minute": plan.requests_per_minute, "tokens_per_minute": plan.tokens_per_minute}),
-        )
-    });
-    let weights = config
-        .weights
-        .iter()
-        .map(|(priority, weight)| (priority_name(*priority).to_owned(), json!(weight)));
-    let levels = config.levels.iter().map(|level| {
-        (
-            level.name.clone(),
             json!({
-                "number": level.number,
-                "threshold": level.threshold,
-                "actions": {
-                    "reduce_max_tokens": level.actions.max_tokens_factor.map(|factor| json!({"factor": factor})),
-                    "reject_batch": level.actions.reject_batch,
-                    "reject_standard": level.actions.reject_standard,
-                    "allow_only_priority": level.actions.allow_only_priority.map(priority_name),
-                },
+                "requests_per_minute": plan.rates.requests_per_minute,
+                "tokens_per_minute": plan.rates.tokens_per_minute,
+                "requests_per_day": plan.rates.requests_per_day,
+                "tokens_per_day": plan.rates.tokens_per_day,
             }),
         )
     });
+    let weights = Priority::ALL.into_iter().zip(config.scheduling.weights);
+    let weights = weights.map(|(priority, weight)| (priority_name(priority).to_owned(), json!(weight)));
+    let [high, normal] = config.scheduling.reserved;
+    let scheduling = match config.scheduling.order {
+        Order::Weighted => "weighted",
+        Order::Strict => "strict",
+        Order::Fifo => "fifo",
+    };
+    let levels = config.degradation.levels.iter().map(level);
     Json(json!({
         "version": snapshot.version,
+        "config_version": snapshot.config_version,
         "users": users.collect::<Map<_, _>>(),
         "projects": projects.collect::<Map<_, _>>(),
         "models": models.collect::<Map<_, _>>(),
@@ -88,7 +87,28 @@ pub(super) async fn summary(State(admin): State<Admin>) -> Json<Value> {
             },
             "rate_limits": plans.collect::<Map<_, _>>(),
             "priority_weights": weights.collect::<Map<_, _>>(),
+            "reserved_active_requests": {"high": high, "normal": normal},
+            "scheduling": scheduling,
         },
         "degradation": levels.collect::<Map<_, _>>(),
     }))
+}
+
+fn level(level: &policy::Level) -> (String, Value) {
+    (
+        level.name.clone(),
+        json!({
+            "number": level.number,
+            "threshold": level.threshold,
+            "actions": {
+                "reduce_max_tokens": level.actions.max_tokens_factor.map(|factor| json!({"factor": factor})),
+                "reject_batch": level.actions.reject_batch,
+                "reject_standard": level.actions.reject_standard,
+                "allow_only_priority": level.actions.allow_only_priority.map(priority_name),
+                "route_to_smaller_model": level.actions.route_to_smaller_model,
+                "pause_batch": level.actions.pause_batch,
+                "emergency": level.actions.emergency,
+            },
+        }),
+    )
 }

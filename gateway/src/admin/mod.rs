@@ -2,11 +2,11 @@
 //! public faces as the proxy, and holds no state of its own.
 
 mod config_summary;
+mod limits;
 mod queue;
 pub(crate) mod token;
 
 use crate::ledger;
-use crate::ledger::record::priority_name;
 use crate::proxy::Gateway;
 use crate::telemetry::Gauges;
 use axum::Router;
@@ -35,6 +35,9 @@ pub(crate) fn router(admin: Admin) -> Router {
     let metrics = Router::new().route("/metrics", get(metrics));
     let guarded = Router::new()
         .route("/queue/status", get(queue::status))
+        .route("/queue", get(queue::list))
+        .route("/requests/{id}", get(queue::request).delete(queue::cancel))
+        .route("/limits/{scope}/{id}", get(limits::show))
         .route("/usage/recent", get(usage_recent))
         .route("/config/summary", get(config_summary::summary));
     let needs_token = admin.gateway.current.get().config.gateway.metrics_need_token;
@@ -76,11 +79,18 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 async fn ready(State(admin): State<Admin>) -> Response {
-    match sqlx::query("SELECT 1").execute(&admin.pool).await {
-        Ok(_) => Json(json!({"status": "ready"})).into_response(),
-        Err(error) => {
-            tracing::error!(%error, "database not ready");
-            let body = json!({"status": "not ready", "detail": "the database does not answer"});
+    let ledger = &admin.gateway.ledger;
+    let database = sqlx::query("SELECT 1").execute(&admin.pool).await;
+    let trouble = match database {
+        _ if ledger.is_full() => Some("the ledger is behind and takes no new requests".to_owned()),
+        Ok(_) => ledger.trouble(),
+        Err(error) => Some(format!("the database does not answer: {error}")),
+    };
+    match trouble {
+        None => Json(json!({"status": "ready"})).into_response(),
+        Some(detail) => {
+            tracing::error!(detail, "not ready");
+            let body = json!({"status": "not ready", "detail": detail, "ledger_backlog": ledger.backlog()});
             (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
         }
     }
@@ -90,14 +100,16 @@ async fn metrics(State(admin): State<Admin>) -> Response {
     let gateway = &admin.gateway;
     let snapshot = gateway.current.get();
     let occupancy = gateway.gate.occupancy(snapshot.config.models.len());
-    let models = snapshot.config.models.iter().map(|model| model.name.as_str());
+    let models = snapshot.config.models.iter().zip(&occupancy.models);
     let gauges = Gauges {
-        active: models.zip(occupancy.active_by_model).collect(),
-        waiting: occupancy
-            .waiting_by_band
-            .map(|(band, count)| (priority_name(band), count)),
-        level: queue::level(&snapshot.config, occupancy.waiting).map_or(0, |level| level.0),
+        models: models
+            .map(|(model, (active, places))| (model.name.as_str(), *active, *places))
+            .collect(),
+        waiting: std::array::from_fn(|lane| (queue::LANES[lane], occupancy.waiting_by_lane[lane])),
+        level: occupancy.level,
+        pressure: occupancy.pressure,
         backlog: gateway.ledger.backlog(),
+        allowances: limits::used_shares(gateway, &snapshot.config),
     };
     match gateway.metrics.render(&gauges) {
         Ok(text) => (
@@ -116,6 +128,7 @@ struct Recent {
 
 async fn usage_recent(State(admin): State<Admin>, Query(query): Query<Recent>) -> Response {
     let limit = query.limit.unwrap_or(50).clamp(1, 1000);
+    admin.gateway.ledger.flush().await;
     match ledger::recent(&admin.pool, limit).await {
         Ok(records) => Json(records).into_response(),
         Err(error) => internal(&error),

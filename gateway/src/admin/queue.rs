@@ -1,43 +1,121 @@
-//! `/queue/status`, with the original's fields.
+//! The queue: `/queue/status` with the original's fields, `/queue` with everyone who waits, and single
+//! requests by their id.
 
 use super::{Admin, counts};
 use crate::config::Config;
-use axum::extract::State;
-use axum::response::Json;
-use serde_json::{Value, json};
+use crate::proxy::background;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Json, Response};
+use serde_json::{Map, Value, json};
+
+/// The lanes of the queue: the priorities, and batch class behind them.
+pub(super) const LANES: [&str; 4] = ["high", "normal", "low", "batch"];
 
 /// Who runs and who waits, in figures.
 pub(super) async fn status(State(admin): State<Admin>) -> Json<Value> {
     let gateway = &admin.gateway;
     let snapshot = gateway.current.get();
-    let global = snapshot.config.global;
+    let config = &snapshot.config;
     let occupancy = gateway.gate.occupancy(0);
-    let (number, name) = level(&snapshot.config, occupancy.waiting).unwrap_or((0, "normal"));
     let (completed, failed) = counts(gateway);
     Json(json!({
         "queue_size": occupancy.waiting,
         "active_requests": occupancy.active,
-        "max_active_requests": global.max_active_requests,
-        "max_queue_size": global.max_queue_size,
+        "max_active_requests": config.global.max_active_requests,
+        "max_queue_size": config.global.max_queue_size,
         "worker_running": true,
-        "worker_count": global.max_active_requests,
+        "worker_count": config.global.max_active_requests,
         "completed_requests": completed,
         "failed_requests": failed,
-        "current_degradation_level": name,
-        "current_degradation_level_number": number,
-        "queue_usage_ratio": ratio(&snapshot.config, occupancy.waiting),
-        "degradation_actions": [],
+        "current_degradation_level": config.level_name(occupancy.level),
+        "current_degradation_level_number": occupancy.level,
+        "queue_usage_ratio": occupancy.queue_usage,
+        "pressure_ratio": occupancy.pressure,
+        "degradation_actions": actions(config, occupancy.level),
     }))
 }
 
-/// The level that so many waiting stand for: its number and name.
-pub(super) fn level(config: &Config, waiting: usize) -> Option<(u32, &str)> {
-    config
-        .level_at(ratio(config, waiting))
-        .map(|level| (level.number, level.name.as_str()))
+/// What gives way at a level, in the words of `degradation.yaml`.
+fn actions(config: &Config, number: u32) -> Vec<String> {
+    let Some(level) = config.degradation.levels.iter().find(|level| level.number == number) else {
+        return Vec::new();
+    };
+    let actions = &level.actions;
+    let only = actions.allow_only_priority.map(crate::ledger::record::priority_name);
+    let named = [
+        actions
+            .max_tokens_factor
+            .map(|factor| format!("reduce_max_tokens: {factor}")),
+        actions
+            .route_to_smaller_model
+            .then(|| "route_to_smaller_model".to_owned()),
+        actions.pause_batch.then(|| "pause_batch".to_owned()),
+        actions.reject_batch.then(|| "reject_batch".to_owned()),
+        actions.reject_standard.then(|| "reject_standard".to_owned()),
+        only.map(|priority| format!("allow_only_priority: {priority}")),
+        actions.emergency.then(|| "emergency".to_owned()),
+    ];
+    named.into_iter().flatten().collect()
 }
 
-#[allow(clippy::cast_precision_loss)]
-fn ratio(config: &Config, waiting: usize) -> f64 {
-    waiting as f64 / config.global.max_queue_size.max(1) as f64
+/// Who waits, by lane, project and model, each with position, age and the wait that is still expected; and
+/// how many run for each model.
+pub(super) async fn list(State(admin): State<Admin>) -> Json<Value> {
+    let gateway = &admin.gateway;
+    let snapshot = gateway.current.get();
+    let config = &snapshot.config;
+    let occupancy = gateway.gate.occupancy(config.models.len());
+    let waiting: Vec<Value> = gateway
+        .gate
+        .everyone()
+        .into_iter()
+        .map(|(waiting, expected)| {
+            json!({
+                "priority": LANES[waiting.lane],
+                "project_id": config.project(waiting.project).id,
+                "user_id": config.user(waiting.user).id,
+                "model": config.model(waiting.model).name,
+                "position": waiting.position,
+                "age_seconds": waiting.age.as_secs_f64(),
+                "expected_wait_seconds": expected.as_secs_f64(),
+            })
+        })
+        .collect();
+    let models = config.models.iter().zip(&occupancy.models);
+    let models: Map<String, Value> = models
+        .map(|(model, (active, places))| (model.name.clone(), json!({"active_requests": active, "places": places})))
+        .collect();
+    let by_lane: Map<String, Value> = LANES
+        .into_iter()
+        .zip(occupancy.waiting_by_lane)
+        .map(|(lane, count)| (lane.to_owned(), count.into()))
+        .collect();
+    Json(json!({"queue_size": occupancy.waiting, "by_priority": by_lane, "models": models, "waiting": waiting}))
+}
+
+/// What has become of a request.
+pub(super) async fn request(State(admin): State<Admin>, Path(id): Path<String>) -> Response {
+    match background::status(&admin.gateway, &id, None) {
+        Some(status) => Json(status).into_response(),
+        None => unknown(&id),
+    }
+}
+
+/// Cancels a request that waits or runs.
+pub(super) async fn cancel(State(admin): State<Admin>, Path(id): Path<String>) -> Response {
+    if admin.gateway.requests.cancel(&id, None) {
+        return Json(json!({"request_id": id, "status": "cancelled", "message": "Request is being cancelled"}))
+            .into_response();
+    }
+    match background::status(&admin.gateway, &id, None) {
+        Some(status) => (StatusCode::CONFLICT, Json(status)).into_response(),
+        None => unknown(&id),
+    }
+}
+
+fn unknown(id: &str) -> Response {
+    let message = "no request with this id runs, waits or has ended lately";
+    let body = json!({"request_id": id, "status": "not_found", "message": message});
+    (StatusCode::NOT_FOUND, Json(body)).into_response()
 }

@@ -13,7 +13,7 @@ pub(super) fn run(args: &ConfigArgs) -> Result<ExitCode, Failure> {
         config.projects.len(),
         config.models.len(),
         config.plans.len(),
-        config.levels.len(),
+        config.degradation.levels.len(),
     );
     Ok(ExitCode::SUCCESS)
 }

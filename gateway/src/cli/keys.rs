@@ -7,6 +7,7 @@ use crate::config::{self, Config};
 use crate::identity::{self, KEY_PREFIX, Key};
 use crate::ledger;
 use clap::{Args, Subcommand};
+use policy::KeyId;
 use sqlx::sqlite::SqlitePool;
 use std::process::ExitCode;
 
@@ -106,6 +107,7 @@ async fn create(
             "key-{}",
             &identity::random_text().map_err(|error| Failure::other(error.to_string()))?[..12]
         ),
+        number: KeyId(u32::MAX),
         hash: identity::hash(&secret),
         user_id: user.to_owned(),
         project_id: own.clone(),

@@ -6,18 +6,21 @@ use crate::admin::token::Token;
 use crate::admin::{self, Admin};
 use crate::config::{self, Backend, Config, Identity};
 use crate::gate::Gate;
+use crate::ledger::sums::By;
 use crate::ledger::{self, Ledger};
 use crate::proxy::listener::Proxy;
 use crate::proxy::{Gateway, RequestIds};
 use crate::snapshot::Current;
 use crate::telemetry::Metrics;
+use crate::tokens::BytesPerToken;
 use crate::upstream::{Forward, Upstreams};
+use policy::{Period, Scope};
 use sqlx::sqlite::SqlitePool;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -81,7 +84,6 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
     let settings = config.gateway.clone();
     std::fs::create_dir_all(&settings.data_dir).map_err(|error| cannot("make", &settings.data_dir, &error))?;
     let database = ledger::open(&settings.database_url).await?;
-    ledger::keep_log_short(&settings.database_url)?;
     let keys = ledger::keys::all(&database.pool).await?;
     let token_file = settings.data_dir.join("admin.token");
     let token = Token::find_or_make(&token_file).map_err(|error| cannot("write", &token_file, &error))?;
@@ -90,18 +92,31 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
     let (proxy_address, admin_address) = (local(&proxy_listener)?, local(&admin_listener)?);
     let simulated = start_simulated(&config).await?;
 
+    let config_version = ledger::versions::version_of(&database.pool, &config.price_list()).await?;
+    let models = config.models.len();
+    let current = Current::new(config, config_version, keys);
+    let gate = Gate::new(current.rules());
     let metrics = Metrics::new().map_err(|error| Failure::other(error.to_string()))?;
     let gateway = Arc::new(Gateway {
-        gate: Gate::new(&config.rules()),
-        upstreams: Upstreams::new(&config, simulated),
+        upstreams: Upstreams::new(&current.get().config, simulated),
+        gate,
         forward: Forward::new(),
-        ledger: Ledger::new(database.writer, metrics.ledger_commit_seconds.clone()),
+        ledger: Ledger::open(
+            database.writer,
+            &database.file,
+            settings.ledger_backlog,
+            metrics.ledger_commit_seconds.clone(),
+        )?,
+        requests: Arc::default(),
+        tokens: BytesPerToken::new(models),
+        buffered: AtomicUsize::new(0),
         metrics,
         ids: RequestIds::new().map_err(|error| Failure::other(error.to_string()))?,
         completed: AtomicU64::new(0),
         failed: AtomicU64::new(0),
-        current: Current::new(config, keys),
+        current,
     });
+    remember_what_was_used(&gateway, &database.pool).await?;
     let (stop, stopping) = watch::channel(false);
     let admin = Admin {
         gateway: Arc::clone(&gateway),
@@ -114,6 +129,7 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
     });
     tokio::spawn(async move { admin_server.await });
     tokio::spawn(follow_keys(Arc::clone(&gateway), database.pool));
+    tokio::spawn(Arc::clone(&gateway.gate).keep_time());
     let proxy = tokio::spawn(Proxy::new(Arc::clone(&gateway)).run(proxy_listener, stopping, settings.drain));
 
     let addr_file = args
@@ -128,6 +144,7 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
     tracing::info!("stopping: no new connections, finishing what runs");
     let _ = stop.send(true);
     let _ = proxy.await;
+    gateway.ledger.flush().await;
     let _ = std::fs::remove_file(&addr_file);
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
@@ -160,6 +177,34 @@ async fn start_simulated(config: &Config) -> Result<Option<SocketAddr>, Failure>
     Ok(Some(address))
 }
 
+/// Quotas and budgets go on where they were: the day's and the month's sums come from the ledger.
+async fn remember_what_was_used(gateway: &Gateway, pool: &SqlitePool) -> Result<(), Failure> {
+    let now = gateway.gate.now();
+    let snapshot = gateway.current.get();
+    let config = &snapshot.config;
+    for (period, start) in [(Period::Day, now.day_start()), (Period::Month, now.month_start())] {
+        for (scope, by) in [
+            (Scope::Project, By::Project),
+            (Scope::User, By::User),
+            (Scope::Key, By::Key),
+        ] {
+            for sum in ledger::sums::since(pool, by, Duration::from_nanos(start.nanos())).await? {
+                let number = match scope {
+                    Scope::Project => config.project_by_id(&sum.id).map(|id| id.0),
+                    Scope::User => config.user_by_id(&sum.id).map(|id| id.0),
+                    _ => gateway.current.number_of(&sum.id).map(|id| id.0),
+                };
+                if let Some(number) = number {
+                    gateway
+                        .gate
+                        .with(|policy, now| policy.remember(scope, number, period, sum.usage, now));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Takes over keys that another process has made or revoked.
 async fn follow_keys(gateway: Arc<Gateway>, pool: SqlitePool) {
     let mut tick = tokio::time::interval(KEYS_EVERY);
@@ -173,6 +218,9 @@ async fn follow_keys(gateway: Arc<Gateway>, pool: SqlitePool) {
                     tracing::info!(keys = keys.len(), "keys have changed");
                 }
                 gateway.current.replace_keys(keys.clone());
+                if !gateway.current.get().config.keys.is_empty() {
+                    gateway.gate.reconfigure(gateway.current.rules());
+                }
                 known = Some(keys);
             }
             Ok(_) => {}

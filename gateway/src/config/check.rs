@@ -1,16 +1,14 @@
 //! From what was written to what was meant: references across files, ranges, contradictions. Goes on
 //! after a mistake, so that all are found.
 
-use super::checked::{
-    Actions, Backend, Config, Deadlines, Endpoint, Gateway, Identity, Level, Model, Plan, Project, User, position,
-};
-use super::raw::{self, IdentityMode};
+use super::checked::{Backend, Config, Deadlines, Endpoint, Gateway, Identity, Model, Project, User, position};
+use super::limits::{allowance, concurrency};
+use super::raw::{self, IdentityMode, Places};
 use super::read::{At, Named, nearest};
 use super::report::Problem;
-use policy::{Class, GlobalLimits, ModelId, PlanId, Priority, ProjectId, UserId};
+use policy::{Class, ModelId, PlanId, Prices, Priority, ProjectId, Rates, SubjectRules, UserId};
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -28,21 +26,31 @@ pub(super) type Files = (
 pub(super) fn check(dir: &Path, files: Files, problems: &mut Vec<Problem>) -> Option<Config> {
     let (users, projects, models, limits, degradation, gateway) = files;
     let mut check = Check { dir, problems };
-    let limits = limits.map(|file| check.limits(&file));
-    let plan_names = limits.as_ref().map(|limits| names(&limits.plans, |plan| &plan.id));
-    let projects = projects.map(|file| check.projects(&file.projects, plan_names.as_deref()));
+    let mut limits = limits.map(|file| (check.limits(&file), file));
+    let plan_names = limits.as_ref().map(|(limits, _)| names(&limits.plans, |plan| &plan.id));
+    let mut projects = projects.map(|file| check.projects(&file.projects, plan_names.as_deref()));
     let project_names = projects.as_ref().map(|all| names(all, |project| &project.id));
-    let users = users.map(|file| check.users(&file.users, project_names.as_deref()));
+    let mut users = users.map(|file| check.users(&file.users, project_names.as_deref()));
     let user_names = users.as_ref().map(|all| names(all, |user| &user.id));
     let defaults = gateway
         .as_ref()
         .map_or_else(raw::Timeouts::default, |file| file.timeouts.clone());
-    let total = limits.as_ref().map_or(Duration::ZERO, |limits| limits.request_timeout);
-    let models = models.map(|file| check.models(&file.models, &defaults, total));
-    let levels = degradation.map(|file| check.levels(&file.degradation_levels));
+    let total = limits
+        .as_ref()
+        .map_or(Duration::ZERO, |(limits, _)| limits.request_timeout);
+    let mut models = models.map(|file| check.models(&file.models, &defaults, total));
+    let degradation = degradation.map(|file| check.degradation(&file));
+    if let Some((_, file)) = &mut limits {
+        check.single_limits(
+            file,
+            projects.as_deref_mut(),
+            users.as_deref_mut(),
+            models.as_mut().map(|(all, _)| &mut all[..]),
+        );
+    }
     let gateway = gateway.and_then(|file| check.gateway(&file, user_names.as_deref()));
     let (models, models_by_name) = models?;
-    let (users, limits) = (users?, limits?);
+    let (users, (limits, _)) = (users?, limits?);
     let users_by_id = users
         .iter()
         .zip(0u32..)
@@ -54,29 +62,23 @@ pub(super) fn check(dir: &Path, files: Files, problems: &mut Vec<Problem>) -> Op
         plans: limits.plans,
         models,
         models_by_name,
-        levels: levels?,
-        weights: limits.weights,
+        degradation: degradation?,
+        scheduling: limits.scheduling,
         global: limits.global,
+        keys: limits.keys,
         request_timeout: limits.request_timeout,
         gateway: gateway?,
     })
 }
 
-struct Limits {
-    global: GlobalLimits,
-    request_timeout: Duration,
-    plans: Vec<Plan>,
-    weights: [(Priority, u32); 3],
-}
-
 /// Where a problem is: file, line and key.
-struct Check<'a> {
+pub(super) struct Check<'a> {
     dir: &'a Path,
     problems: &'a mut Vec<Problem>,
 }
 
 impl Check<'_> {
-    fn problem(&mut self, file: &str, line: usize, key: String, message: impl Into<String>) {
+    pub(super) fn problem(&mut self, file: &str, line: usize, key: String, message: impl Into<String>) {
         self.problems.push(Problem {
             file: self.dir.join(file).to_string_lossy().into_owned(),
             line,
@@ -86,7 +88,7 @@ impl Check<'_> {
     }
 
     /// The index of a name that must exist; 0 where it does not, or is a placeholder.
-    fn reference(
+    pub(super) fn reference(
         &mut self,
         (file, key): (&str, String),
         name: &At<String>,
@@ -112,9 +114,15 @@ impl Check<'_> {
         0
     }
 
-    fn at_least_one<T: PartialEq + From<u8>>(&mut self, file: &str, key: &str, number: &At<T>) {
+    pub(super) fn at_least_one<T: PartialEq + From<u8>>(&mut self, file: &str, key: &str, number: &At<T>) {
         if number.line > 0 && number.value == T::from(0) {
             self.problem(file, number.line, key.to_owned(), "must be at least 1");
+        }
+    }
+
+    pub(super) fn at_least_one_of(&mut self, file: &str, key: &str, line: usize, count: usize) {
+        if line > 0 && count == 0 {
+            self.problem(file, line, key.to_owned(), "must be at least 1");
         }
     }
 
@@ -133,6 +141,10 @@ impl Check<'_> {
                 },
                 role: user.role.word(),
                 enabled: user.enabled,
+                limits: SubjectRules {
+                    rates: Rates::default(),
+                    allowance: allowance!(self, "users.yaml", format!("users.{}", id.value), user),
+                },
             });
         }
         users
@@ -149,63 +161,18 @@ impl Check<'_> {
                 plan: PlanId(plan),
                 priority: band(project.priority),
                 enabled: project.enabled,
-                monthly_token_quota: project.monthly_token_quota,
-                monthly_budget: project.monthly_budget_eur,
-                max_concurrent_requests: project.max_concurrent_requests,
+                limits: SubjectRules {
+                    rates: Rates::default(),
+                    allowance: allowance!(self, "projects.yaml", format!("projects.{}", id.value), project),
+                },
+                max_concurrent_requests: project.max_concurrent_requests.as_ref().map(|at| at.value),
             });
+            if let Some(at) = &project.max_concurrent_requests {
+                let key = format!("projects.{}.max_concurrent_requests", id.value);
+                self.at_least_one_of("projects.yaml", &key, at.line, at.value);
+            }
         }
         projects
-    }
-
-    fn limits(&mut self, raw: &raw::LimitsFile) -> Limits {
-        let file = "limits.yaml";
-        let global = &raw.global_limits;
-        self.at_least_one(
-            file,
-            "global_limits.max_active_requests",
-            &At {
-                value: u64::from(global.max_active_requests.value > 0),
-                line: global.max_active_requests.line,
-            },
-        );
-        let timeout = &global.request_timeout_seconds;
-        if timeout.line > 0 && timeout.value.is_zero() {
-            let key = "global_limits.request_timeout_seconds".to_owned();
-            self.problem(file, timeout.line, key, "must be more than 0");
-        }
-        let mut plans = Vec::new();
-        for (id, plan) in &raw.rate_limits.0 {
-            let key = |name: &str| format!("rate_limits.{}.{name}", id.value);
-            self.at_least_one(file, &key("requests_per_minute"), &plan.requests_per_minute);
-            self.at_least_one(file, &key("tokens_per_minute"), &plan.tokens_per_minute);
-            plans.push(Plan {
-                id: id.value.clone(),
-                requests_per_minute: NonZeroU32::new(plan.requests_per_minute.value).unwrap_or(NonZeroU32::MIN),
-                tokens_per_minute: plan.tokens_per_minute.value,
-            });
-        }
-        let weights = &raw.priority_weights;
-        for (name, weight) in [
-            ("high", &weights.high),
-            ("normal", &weights.normal),
-            ("low", &weights.low),
-        ] {
-            self.at_least_one(file, &format!("priority_weights.{name}"), weight);
-        }
-        Limits {
-            global: GlobalLimits {
-                max_active_requests: global.max_active_requests.value,
-                max_queue_size: global.max_queue_size.value,
-                max_queue_wait: global.max_queue_wait_seconds,
-            },
-            request_timeout: timeout.value,
-            plans,
-            weights: [
-                (Priority::High, weights.high.value),
-                (Priority::Normal, weights.normal.value),
-                (Priority::Low, weights.low.value),
-            ],
-        }
     }
 
     fn models(
@@ -244,8 +211,16 @@ impl Check<'_> {
                     .or_else(|| model.ollama_model.as_ref().map(|at| at.value.clone())),
                 max_input_tokens: model.max_input_tokens,
                 max_output_tokens: model.max_output_tokens.value.max(1),
-                input_price: model.input_cost_per_1k_tokens_eur,
-                output_price: model.output_cost_per_1k_tokens_eur,
+                prices: Prices {
+                    input: model.input_cost_per_1k_tokens_eur,
+                    cached_input: model
+                        .cached_input_cost_per_1k_tokens_eur
+                        .unwrap_or(model.input_cost_per_1k_tokens_eur),
+                    output: model.output_cost_per_1k_tokens_eur,
+                },
+                rates: Rates::default(),
+                concurrency: concurrency(model),
+                smaller: None,
                 average_latency: model
                     .average_latency_seconds
                     .as_ref()
@@ -263,7 +238,28 @@ impl Check<'_> {
                 },
             });
         }
+        self.smaller_models(raw, &mut models, &by_name);
         (models, by_name)
+    }
+
+    /// Resolves `smaller_model`: another model, and not in a circle.
+    fn smaller_models(&mut self, raw: &Named<raw::Model>, models: &mut [Model], by_name: &HashMap<String, ModelId>) {
+        for (at, (name, model)) in raw.0.iter().enumerate() {
+            let Some(smaller) = model.smaller_model.as_ref().filter(|smaller| smaller.line > 0) else {
+                continue;
+            };
+            let key = format!("models.{}.smaller_model", name.value);
+            match by_name.get(&smaller.value) {
+                Some(id) if id.0 as usize == at => {
+                    self.problem("models.yaml", smaller.line, key, "is this model itself");
+                }
+                Some(id) => models[at].smaller = Some(*id),
+                None => {
+                    let known: Vec<String> = raw.0.iter().map(|(name, _)| name.value.clone()).collect();
+                    self.reference(("models.yaml", key), smaller, Some(&known), "model");
+                }
+            }
+        }
     }
 
     fn endpoints(&mut self, name: &str, model: &raw::Model) -> Vec<Endpoint> {
@@ -312,13 +308,6 @@ impl Check<'_> {
         for (raw, index) in model.endpoints.iter().zip(0..) {
             let key = |field: &str| format!("models.{name}.endpoints.{index}.{field}");
             self.at_least_one(file, &key("weight"), &raw.weight);
-            if let Some(at) = raw
-                .max_concurrent_requests
-                .as_ref()
-                .filter(|at| at.line > 0 && at.value == 0)
-            {
-                self.problem(file, at.line, key("max_concurrent_requests"), "must be at least 1");
-            }
             endpoints.extend(
                 self.endpoint(key("base_url"), &raw.base_url)
                     .map(|(authority, path_prefix)| Endpoint {
@@ -326,7 +315,10 @@ impl Check<'_> {
                         path_prefix,
                         api_key_env: raw.api_key_env.as_ref().map(|at| at.value.clone()),
                         weight: raw.weight.value,
-                        max_concurrent_requests: raw.max_concurrent_requests.as_ref().map(|at| at.value),
+                        max_concurrent_requests: raw.max_concurrent_requests.as_ref().and_then(|at| match at.value {
+                            Places::Fixed(count) => Some(count),
+                            Places::Auto => None,
+                        }),
                     }),
             );
         }
@@ -370,53 +362,6 @@ impl Check<'_> {
         None
     }
 
-    fn levels(&mut self, raw: &Named<raw::Level>) -> Vec<Level> {
-        let file = "degradation.yaml";
-        let mut levels: Vec<Level> = Vec::new();
-        for (name, level) in &raw.0 {
-            let key = |field: &str| format!("degradation_levels.{}.{field}", name.value);
-            if level.threshold.line > 0 && level.threshold.value > 1.0 {
-                self.problem(file, level.threshold.line, key("threshold"), "must be between 0 and 1");
-            }
-            if level.number.line > 0 && levels.iter().any(|other| other.number == level.number.value) {
-                self.problem(
-                    file,
-                    level.number.line,
-                    key("number"),
-                    format!("the number {} is taken by another level", level.number.value),
-                );
-            }
-            let factor = level
-                .actions
-                .as_ref()
-                .and_then(|actions| actions.reduce_max_tokens.as_ref())
-                .map(|reduce| &reduce.factor);
-            if let Some(factor) = factor.filter(|at| at.line > 0 && !(at.value > 0.0 && at.value <= 1.0)) {
-                self.problem(
-                    file,
-                    factor.line,
-                    key("actions.reduce_max_tokens.factor"),
-                    "must be above 0 and at most 1",
-                );
-            }
-            if level.threshold.line > 0 && levels.last().is_some_and(|last| last.threshold > level.threshold.value) {
-                self.problem(
-                    file,
-                    level.threshold.line,
-                    key("threshold"),
-                    "must not be below that of the level before",
-                );
-            }
-            levels.push(Level {
-                name: name.value.clone(),
-                number: level.number.value,
-                threshold: level.threshold.value,
-                actions: level.actions.as_ref().map_or_else(Actions::default, actions),
-            });
-        }
-        levels
-    }
-
     fn gateway(&mut self, raw: &raw::GatewayFile, users: Option<&[String]>) -> Option<Gateway> {
         let file = "gateway.yaml";
         let listen = self.address("listen", &raw.listen);
@@ -458,6 +403,8 @@ impl Check<'_> {
             metrics_need_token: raw.metrics_need_token,
             max_body_bytes: raw.bounds.max_body_bytes,
             max_response_bytes: raw.bounds.max_response_bytes,
+            max_buffered_bytes: raw.bounds.max_buffered_bytes,
+            ledger_backlog: raw.bounds.ledger_backlog,
             head_timeout: timeouts.head_seconds,
             body_timeout: timeouts.body_seconds,
             keepalive: timeouts.keepalive_seconds,
@@ -479,16 +426,7 @@ fn names<T>(all: &[T], name: impl Fn(&T) -> &String) -> Vec<String> {
     all.iter().map(|one| name(one).clone()).collect()
 }
 
-fn actions(raw: &raw::Actions) -> Actions {
-    Actions {
-        max_tokens_factor: raw.reduce_max_tokens.as_ref().map(|reduce| reduce.factor.value),
-        reject_batch: raw.reject_batch,
-        reject_standard: raw.reject_standard,
-        allow_only_priority: raw.allow_only_priority.map(band),
-    }
-}
-
-fn band(band: raw::Band) -> Priority {
+pub(super) fn band(band: raw::Band) -> Priority {
     match band {
         raw::Band::High => Priority::High,
         raw::Band::Normal => Priority::Normal,

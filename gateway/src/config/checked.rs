@@ -2,10 +2,12 @@
 //! once, and never checked again.
 
 use super::raw;
-use policy::{Class, GlobalLimits, ModelId, NanoEuro, PlanId, Priority, ProjectId, RateLimit, Rules, UserId};
+use policy::{
+    Allowance, Class, Concurrency, Degradation, GlobalLimits, KeyId, ModelId, ModelRules, PlanId, Prices, Priority,
+    ProjectId, ProjectRules, Rates, Rules, Scheduling, SubjectRules, UserId,
+};
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,9 +18,11 @@ pub(crate) struct Config {
     pub(crate) projects: Vec<Project>,
     pub(crate) plans: Vec<Plan>,
     pub(crate) models: Vec<Model>,
-    pub(crate) levels: Vec<Level>,
-    pub(crate) weights: [(Priority, u32); 3],
+    pub(crate) degradation: Degradation,
+    pub(crate) scheduling: Scheduling,
     pub(crate) global: GlobalLimits,
+    /// By the key's id.
+    pub(crate) keys: HashMap<String, SubjectRules>,
     pub(crate) request_timeout: Duration,
     pub(crate) gateway: Gateway,
     pub(super) users_by_id: HashMap<String, UserId>,
@@ -37,6 +41,8 @@ pub(crate) struct Gateway {
     pub(crate) metrics_need_token: bool,
     pub(crate) max_body_bytes: usize,
     pub(crate) max_response_bytes: usize,
+    pub(crate) max_buffered_bytes: usize,
+    pub(crate) ledger_backlog: usize,
     pub(crate) head_timeout: Duration,
     pub(crate) body_timeout: Duration,
     pub(crate) keepalive: Duration,
@@ -61,6 +67,7 @@ pub(crate) struct User {
     pub(crate) class: Class,
     pub(crate) role: &'static str,
     pub(crate) enabled: bool,
+    pub(crate) limits: SubjectRules,
 }
 
 /// Someone who pays.
@@ -71,17 +78,15 @@ pub(crate) struct Project {
     pub(crate) plan: PlanId,
     pub(crate) priority: Priority,
     pub(crate) enabled: bool,
-    pub(crate) monthly_token_quota: Option<u64>,
-    pub(crate) monthly_budget: Option<NanoEuro>,
-    pub(crate) max_concurrent_requests: Option<u32>,
+    pub(crate) limits: SubjectRules,
+    pub(crate) max_concurrent_requests: Option<usize>,
 }
 
 /// What a project may send.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) id: String,
-    pub(crate) requests_per_minute: NonZeroU32,
-    pub(crate) tokens_per_minute: u64,
+    pub(crate) rates: Rates,
 }
 
 /// What answers.
@@ -96,8 +101,11 @@ pub(crate) struct Model {
     pub(crate) upstream_name: Option<String>,
     pub(crate) max_input_tokens: u64,
     pub(crate) max_output_tokens: u64,
-    pub(crate) input_price: NanoEuro,
-    pub(crate) output_price: NanoEuro,
+    pub(crate) prices: Prices,
+    pub(crate) rates: Rates,
+    pub(crate) concurrency: Concurrency,
+    /// Where requests go when something has to give way.
+    pub(crate) smaller: Option<ModelId>,
     pub(crate) average_latency: Duration,
     pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) deadlines: Deadlines,
@@ -127,25 +135,6 @@ pub(crate) struct Deadlines {
     pub(crate) total: Duration,
 }
 
-/// One level of degradation.
-#[derive(Debug)]
-pub(crate) struct Level {
-    pub(crate) name: String,
-    pub(crate) number: u32,
-    pub(crate) threshold: f64,
-    pub(crate) actions: Actions,
-}
-
-/// What gives way at a level.
-#[derive(Debug, Default)]
-pub(crate) struct Actions {
-    /// What `max_tokens` is multiplied by.
-    pub(crate) max_tokens_factor: Option<f64>,
-    pub(crate) reject_batch: bool,
-    pub(crate) reject_standard: bool,
-    pub(crate) allow_only_priority: Option<Priority>,
-}
-
 impl Config {
     pub(crate) fn user_by_id(&self, id: &str) -> Option<UserId> {
         self.users_by_id.get(id).copied()
@@ -172,24 +161,61 @@ impl Config {
         &self.models[id.0 as usize]
     }
 
-    /// What policy needs to know.
-    pub(crate) fn rules(&self) -> Rules {
-        let plans = self.plans.iter().map(|plan| RateLimit {
-            requests_per_minute: Some(plan.requests_per_minute),
+    /// What policy needs to know. `numbers` are those of the keys that have limits of their own.
+    pub(crate) fn rules(&self, numbers: &HashMap<String, KeyId>) -> Rules {
+        let fallbacks: Vec<ModelId> = self.models.iter().filter_map(|model| model.smaller).collect();
+        let models = self.models.iter().zip(0..).map(|(model, at)| ModelRules {
+            rates: model.rates,
+            concurrency: model.concurrency,
+            prices: model.prices,
+            max_input_tokens: model.max_input_tokens,
+            max_output_tokens: model.max_output_tokens,
+            is_fallback: fallbacks.contains(&ModelId(at)),
         });
+        let projects = self.projects.iter().map(|project| ProjectRules {
+            limits: project.limits,
+            max_concurrent_requests: project.max_concurrent_requests,
+        });
+        let keys = self
+            .keys
+            .iter()
+            .filter_map(|(id, limits)| Some((*numbers.get(id)?, *limits)));
         Rules {
             global: self.global,
-            plans: plans.collect(),
+            scheduling: self.scheduling,
+            degradation: self.degradation.clone(),
+            plans: self.plans.iter().map(|plan| plan.rates).collect(),
+            projects: projects.collect(),
+            users: self.users.iter().map(|user| user.limits).collect(),
+            keys: keys.collect(),
+            models: models.collect(),
         }
     }
 
-    /// The level that a queue so full (0 to 1) stands at.
-    pub(crate) fn level_at(&self, queue_usage_ratio: f64) -> Option<&Level> {
-        self.levels
-            .iter()
-            .rev()
-            .find(|level| queue_usage_ratio >= level.threshold)
+    /// Every model's prices, as they are kept with the ledger.
+    pub(crate) fn price_list(&self) -> String {
+        let models = self.models.iter().map(|model| {
+            let prices = &model.prices;
+            let list = serde_json::json!({
+                "input_nano_eur_per_1k": prices.input.0,
+                "cached_input_nano_eur_per_1k": prices.cached_input.0,
+                "output_nano_eur_per_1k": prices.output.0,
+            });
+            (model.name.clone(), list)
+        });
+        serde_json::Value::Object(models.collect()).to_string()
     }
+
+    /// The name of a degradation level.
+    pub(crate) fn level_name(&self, number: u32) -> &str {
+        let level = self.degradation.levels.iter().find(|level| level.number == number);
+        level.map_or("normal", |level| &level.name)
+    }
+}
+
+/// Whether an allowance limits anything.
+pub(crate) fn limits_anything(allowance: &Allowance) -> bool {
+    [allowance.day, allowance.month] != [policy::Caps::default(); 2]
 }
 
 /// An index as it is kept in ids.

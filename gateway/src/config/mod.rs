@@ -3,11 +3,12 @@
 
 mod check;
 pub(crate) mod checked;
+mod limits;
 mod raw;
 mod read;
 pub(crate) mod report;
 
-pub(crate) use checked::{Backend, Config, Deadlines, Endpoint, Identity, Model};
+pub(crate) use checked::{Backend, Config, Deadlines, Endpoint, Identity, Model, limits_anything};
 
 use read::{FromNode, Reader};
 use report::{Problem, Report};

@@ -2,7 +2,8 @@
 //!
 //! What belongs together across files is checked in [`super::checked`].
 
-use super::read::{At, Named, choice, section};
+use super::read::{At, FromNode, Named, Reader, choice, scalar, section};
+use marked_yaml::Node;
 use policy::NanoEuro;
 use std::time::Duration;
 
@@ -21,6 +22,20 @@ section! {
         project_id: At<String>,
         /// What kind of user.
         role: Role = Role::User,
+        /// Tokens a day (UTC).
+        daily_token_quota: Option<u64>,
+        /// Tokens a calendar month (UTC).
+        monthly_token_quota: Option<u64>,
+        /// Requests a day.
+        daily_request_quota: Option<u64>,
+        /// Requests a month.
+        monthly_request_quota: Option<u64>,
+        /// Euros a day.
+        daily_budget_eur: Option<NanoEuro>,
+        /// Euros a month.
+        monthly_budget_eur: Option<NanoEuro>,
+        /// What happens as a quota or budget nears its end.
+        budget_actions: Option<BudgetActions>,
         /// Whether requests are accepted at all.
         enabled: bool = true,
     }
@@ -39,14 +54,37 @@ section! {
         plan: At<String>,
         /// The band of its requests.
         priority: Band = Band::Normal,
-        /// Tokens a calendar month.
+        /// Tokens a day (UTC).
+        daily_token_quota: Option<u64>,
+        /// Tokens a calendar month (UTC).
         monthly_token_quota: Option<u64>,
-        /// Euros a calendar month.
+        /// Requests a day.
+        daily_request_quota: Option<u64>,
+        /// Requests a month.
+        monthly_request_quota: Option<u64>,
+        /// Euros a day.
+        daily_budget_eur: Option<NanoEuro>,
+        /// Euros a month.
         monthly_budget_eur: Option<NanoEuro>,
-        /// Requests that may run at once.
-        max_concurrent_requests: Option<u32>,
+        /// What happens as a quota or budget nears its end.
+        budget_actions: Option<BudgetActions>,
+        /// Requests that may run at once; more wait.
+        max_concurrent_requests: Option<At<usize>>,
         /// Whether requests are accepted at all.
         enabled: bool = true,
+    }
+
+    /// Shares of a quota or budget, 0 to 1, from which something happens; what is left out keeps its
+    /// default (alert 0.8, throttle 0.9, block 1.0), `downgrade` instead of `block` where only that is given.
+    struct BudgetActions {
+        /// Operators are told, once a window.
+        alert: Option<At<f64>>,
+        /// The project's share of the queue and its concurrency halve.
+        throttle: Option<At<f64>>,
+        /// Requests go to the model's `smaller_model`; where there is none, they are refused.
+        downgrade: Option<At<f64>>,
+        /// Requests are refused.
+        block: Option<At<f64>>,
     }
 
     /// `models.yaml`.
@@ -69,8 +107,15 @@ section! {
         max_output_tokens: At<u64>,
         /// Price of a thousand tokens of prompt, in euros.
         input_cost_per_1k_tokens_eur: NanoEuro,
+        /// Price of a thousand tokens of prompt that the upstream had in its cache; that of any prompt if left
+        /// out.
+        cached_input_cost_per_1k_tokens_eur: Option<NanoEuro>,
         /// Price of a thousand tokens of answer, in euros.
         output_cost_per_1k_tokens_eur: NanoEuro,
+        /// How many requests it takes at once, or `auto`: found out from how fast it answers.
+        max_concurrent_requests: Option<At<Places>>,
+        /// The model that requests are routed to when something has to give way.
+        smaller_model: Option<At<String>>,
         /// How long the simulated upstream takes, on average.
         average_latency_seconds: Option<At<Duration>>,
         /// The model's name at Ollama.
@@ -95,8 +140,8 @@ section! {
         api_key_env: Option<At<String>>,
         /// Its share of the load, against the others.
         weight: At<u32> = At { value: 1, line: 0 },
-        /// Requests it takes at once; more wait.
-        max_concurrent_requests: Option<At<usize>>,
+        /// Requests it takes at once, or `auto`; more wait.
+        max_concurrent_requests: Option<At<Places>>,
     }
 
     /// Deadlines of one model, in seconds.
@@ -117,8 +162,66 @@ section! {
         global_limits: GlobalLimits,
         /// For each project, by plan.
         rate_limits: Named<PlanLimits>,
+        /// Beyond the plan's, of single projects.
+        project_limits: Option<Named<Rates>>,
+        /// Of single users.
+        user_limits: Option<Named<Rates>>,
+        /// Of single keys, by the id that `sluice keys list` shows; their quotas and budgets too.
+        key_limits: Option<Named<KeyLimits>>,
+        /// Of all requests for a model together.
+        model_limits: Option<Named<Rates>>,
         /// Shares of the bands.
         priority_weights: PriorityWeights,
+        /// Places that only a band and those above it may take; left out, a tenth is kept for `high`.
+        reserved_active_requests: Option<Reserved>,
+        /// Who is next.
+        scheduling: Scheduling = Scheduling::Weighted,
+    }
+
+    /// Places that only a band and those above it may take.
+    struct Reserved {
+        /// For `high`.
+        high: At<usize> = At { value: 0, line: 0 },
+        /// For `normal` and `high`.
+        normal: At<usize> = At { value: 0, line: 0 },
+    }
+
+    /// What may be sent.
+    struct Rates {
+        /// Requests a minute.
+        requests_per_minute: Option<At<u64>>,
+        /// Tokens a minute.
+        tokens_per_minute: Option<At<u64>>,
+        /// Requests a day.
+        requests_per_day: Option<At<u64>>,
+        /// Tokens a day.
+        tokens_per_day: Option<At<u64>>,
+    }
+
+    /// What may be sent and used with a key.
+    struct KeyLimits {
+        /// Requests a minute.
+        requests_per_minute: Option<At<u64>>,
+        /// Tokens a minute.
+        tokens_per_minute: Option<At<u64>>,
+        /// Requests a day.
+        requests_per_day: Option<At<u64>>,
+        /// Tokens a day.
+        tokens_per_day: Option<At<u64>>,
+        /// Tokens a day (UTC).
+        daily_token_quota: Option<u64>,
+        /// Tokens a calendar month (UTC).
+        monthly_token_quota: Option<u64>,
+        /// Requests a day.
+        daily_request_quota: Option<u64>,
+        /// Requests a month.
+        monthly_request_quota: Option<u64>,
+        /// Euros a day.
+        daily_budget_eur: Option<NanoEuro>,
+        /// Euros a month.
+        monthly_budget_eur: Option<NanoEuro>,
+        /// What happens as a quota or budget nears its end.
+        budget_actions: Option<BudgetActions>,
     }
 
     /// Limits over all requests.
@@ -136,9 +239,13 @@ section! {
     /// What each project on a plan may send.
     struct PlanLimits {
         /// Requests a minute.
-        requests_per_minute: At<u32>,
+        requests_per_minute: At<u64>,
         /// Tokens a minute.
         tokens_per_minute: At<u64>,
+        /// Requests a day.
+        requests_per_day: Option<At<u64>>,
+        /// Tokens a day.
+        tokens_per_day: Option<At<u64>>,
     }
 
     /// Shares of the bands.
@@ -153,15 +260,26 @@ section! {
 
     /// `degradation.yaml`.
     struct DegradationFile {
-        /// The levels, by name.
+        /// The levels, by name, from calm to the worst.
         degradation_levels: Named<Level>,
+        /// How levels are left again.
+        hysteresis: Hysteresis = Hysteresis::default(),
+    }
+
+    /// How a level is left, so that it does not flutter.
+    struct Hysteresis {
+        /// How far below the threshold pressure must fall.
+        margin: At<f64> = Hysteresis::default().margin,
+        /// How long it must stay there.
+        hold_seconds: Duration = Hysteresis::default().hold_seconds,
     }
 
     /// One level.
     struct Level {
         /// Its rank, from 0.
         number: At<u32>,
-        /// The queue usage from which it holds, 0 to 1.
+        /// The pressure from which it holds, 0 to 1: the worst of the queue's fill, the oldest wait against its
+        /// deadline, and the share of upstreams' answers that said "overloaded".
         threshold: At<f64>,
         /// What gives way.
         actions: Option<Actions>,
@@ -177,6 +295,12 @@ section! {
         reject_standard: bool = false,
         /// Only this band and higher ones.
         allow_only_priority: Option<Band>,
+        /// Requests go to the model's `smaller_model`, where it has one.
+        route_to_smaller_model: bool = false,
+        /// Batch requests wait and are not served.
+        pause_batch: bool = false,
+        /// Nothing but what has high priority and can run at once.
+        emergency: bool = false,
     }
 
     /// Shorter answers.
@@ -215,6 +339,10 @@ section! {
         max_body_bytes: usize = Bounds::default().max_body_bytes,
         /// Of an answer that is not streamed, in bytes.
         max_response_bytes: usize = Bounds::default().max_response_bytes,
+        /// Of all bodies that wait together, in bytes.
+        max_buffered_bytes: usize = Bounds::default().max_buffered_bytes,
+        /// Records that may wait for the database before new requests are refused.
+        ledger_backlog: usize = Bounds::default().ledger_backlog,
     }
 
     /// Deadlines, in seconds.
@@ -237,6 +365,16 @@ section! {
 }
 
 choice! {
+    /// Who is next when a place becomes free.
+    enum Scheduling {
+        /// The bands share by weight, projects and users by what they were served.
+        Weighted = "weighted",
+        /// A higher band always first.
+        Strict = "strict",
+        /// First in, first out.
+        Fifo = "fifo",
+    }
+
     /// What kind of user.
     enum Role {
         /// Someone who waits for answers.
@@ -283,11 +421,45 @@ fn default(text: &str) -> At<String> {
     }
 }
 
+/// How many requests run at once: a number, or `auto`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Places {
+    /// So many.
+    Fixed(usize),
+    /// Found out.
+    Auto,
+}
+
+impl FromNode for Places {
+    fn placeholder() -> Self {
+        Places::Auto
+    }
+    fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
+        scalar(node, reader, "a whole number of at least 1, or auto", |text| {
+            if text.as_str() == "auto" {
+                return Some(Places::Auto);
+            }
+            text.as_usize().filter(|count| *count > 0).map(Places::Fixed)
+        })
+    }
+}
+
+impl Default for Hysteresis {
+    fn default() -> Self {
+        Self {
+            margin: At { value: 0.05, line: 0 },
+            hold_seconds: Duration::from_secs(2),
+        }
+    }
+}
+
 impl Default for Bounds {
     fn default() -> Self {
         Self {
             max_body_bytes: 32 << 20,
             max_response_bytes: 64 << 20,
+            max_buffered_bytes: 1 << 30,
+            ledger_backlog: 100_000,
         }
     }
 }

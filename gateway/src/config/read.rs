@@ -122,7 +122,7 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-fn scalar<T>(
+pub(super) fn scalar<T>(
     node: &Node,
     reader: &mut Reader,
     wanted: &str,

@@ -2,6 +2,7 @@
 
 use super::Unavailable;
 use crate::identity::Key;
+use policy::KeyId;
 use sqlx::Row;
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 
@@ -43,6 +44,7 @@ fn key(row: &SqliteRow) -> Result<Key, sqlx::Error> {
     let hash: Vec<u8> = row.try_get("hash")?;
     Ok(Key {
         id: row.try_get("id")?,
+        number: KeyId(u32::MAX),
         hash: hash
             .try_into()
             .map_err(|_| sqlx::Error::Decode("a key's hash is not 32 bytes".into()))?,

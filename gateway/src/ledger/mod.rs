@@ -1,15 +1,19 @@
-//! What happened: exactly one record a request, in the database before the client has the end of its
+//! What happened: exactly one record a request, safe from `kill -9` before the client has the end of its
 //! answer.
 
+mod journal;
 pub(crate) mod keys;
 mod recent;
 pub(crate) mod record;
+mod row;
 mod store;
+pub(crate) mod sums;
+pub(crate) mod versions;
 mod writer;
 
 pub(crate) use recent::recent;
 pub(crate) use record::{Outcome, Record};
-pub(crate) use store::{keep_log_short, open};
+pub(crate) use store::open;
 pub(crate) use writer::Ledger;
 
 /// What can go wrong with the database.
@@ -20,5 +24,17 @@ pub(crate) struct Unavailable(pub(crate) String);
 impl From<sqlx::Error> for Unavailable {
     fn from(error: sqlx::Error) -> Self {
         Self(error.to_string())
+    }
+}
+
+impl From<rusqlite::Error> for Unavailable {
+    fn from(error: rusqlite::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl From<std::io::Error> for Unavailable {
+    fn from(error: std::io::Error) -> Self {
+        Self(format!("its journal: {error}"))
     }
 }

@@ -6,7 +6,7 @@ use crate::protocol::meter::{Source, Usage};
 use crate::protocol::refuse::Stop;
 use crate::protocol::{Call, Protocol};
 use crate::snapshot::Snapshot;
-use policy::{Class, Estimate, ModelId, NanoEuro, Priority};
+use policy::{Class, ModelId, NanoEuro, Priority, Terms};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -18,7 +18,7 @@ pub(crate) enum Outcome {
     Rejected,
     Failed,
     TimedOut,
-    /// The client went away.
+    /// The client went away, or it was cancelled with `DELETE`.
     Cancelled,
 }
 
@@ -50,7 +50,8 @@ pub(crate) struct Record {
     pub(crate) class: Class,
     pub(crate) priority: Priority,
     pub(crate) streamed: bool,
-    pub(crate) estimate: Estimate,
+    /// What it may use, after whatever gave way.
+    pub(crate) terms: Terms,
     pub(crate) queue_wait: Option<Duration>,
     /// Whether an upstream was asked.
     pub(crate) was_forwarded: bool,
@@ -80,7 +81,7 @@ impl Record {
             class: Class::Interactive,
             priority: Priority::Normal,
             streamed: false,
-            estimate: Estimate::default(),
+            terms: Terms::default(),
             queue_wait: None,
             was_forwarded: false,
             first_token: None,
@@ -132,9 +133,41 @@ impl Record {
     /// The price of what was used, at the model's prices.
     pub(crate) fn price(&self, usage: Usage) -> NanoEuro {
         self.model.map_or(NanoEuro(0), |model| {
-            let model = self.snapshot.config.model(model);
-            model.input_price.per_1k(usage.input_tokens) + model.output_price.per_1k(usage.output_tokens)
+            let prices = self.snapshot.config.model(model).prices;
+            prices.of(usage.input_tokens, usage.cached_input_tokens, usage.output_tokens)
         })
+    }
+
+    /// The degradation level that held when it was decided on.
+    pub(crate) fn level_name(&self) -> &str {
+        self.snapshot.config.level_name(self.terms.level)
+    }
+
+    /// What gave way for it, in words; `None` where nothing did.
+    pub(crate) fn degraded(&self) -> Option<String> {
+        let gave_way = self.terms.given_way;
+        let actions = [
+            (
+                gave_way.max_tokens_reduced,
+                format!("reduce_max_tokens={}", self.terms.max_tokens),
+            ),
+            (
+                gave_way.routed_by_pressure,
+                format!("route_to_smaller_model={}", self.model_name()),
+            ),
+            (
+                gave_way.routed_by_budget,
+                format!("downgrade_by_budget={}", self.model_name()),
+            ),
+        ];
+        let actions: Vec<String> = actions
+            .into_iter()
+            .filter(|(did, _)| *did)
+            .map(|(_, action)| action)
+            .collect();
+        gave_way
+            .any()
+            .then(|| format!("{}; {}", self.level_name(), actions.join(", ")))
     }
 }
 

@@ -7,7 +7,7 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions, Connection};
 use std::borrow::Cow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -16,25 +16,29 @@ use std::time::Duration;
 pub(crate) struct Database {
     pub(crate) writer: rusqlite::Connection,
     pub(crate) pool: SqlitePool,
+    pub(crate) file: PathBuf,
 }
 
-/// How often the write-ahead log is moved into the database, by a thread of its own: moving waits for
-/// the disk, and no request should.
-const CHECKPOINT_EVERY: Duration = Duration::from_secs(2);
-
 /// The schema's history: a line a version.
-const MIGRATIONS: &[(i64, &str, &str)] = &[(
-    1,
-    "requests and keys",
-    include_str!("../../migrations/0001_requests_and_keys.sql"),
-)];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (
+        1,
+        "requests and keys",
+        include_str!("../../migrations/0001_requests_and_keys.sql"),
+    ),
+    (
+        2,
+        "degradation, sums and price lists",
+        include_str!("../../migrations/0002_degradation_sums_and_price_lists.sql"),
+    ),
+];
 
 /// Opens the database, makes it if it is not there, and migrates it.
 pub(crate) async fn open(url: &str) -> Result<Database, Unavailable> {
     let options = SqliteConnectOptions::from_str(url)?
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
-        // Survives kill -9; the last records of a power cut may be lost, the file stays sound.
+        // Survives kill -9; the last moments before a power cut may be lost, the file stays sound.
         .synchronous(SqliteSynchronous::Normal)
         .busy_timeout(Duration::from_secs(10))
         .disable_statement_logging();
@@ -53,30 +57,16 @@ pub(crate) async fn open(url: &str) -> Result<Database, Unavailable> {
         .map_err(|error| Unavailable(error.to_string()))?;
     migrating.close().await?;
     let writer = writer(options.get_filename()).map_err(|error| Unavailable(error.to_string()))?;
+    let file = options.get_filename().to_owned();
     let pool = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options);
-    Ok(Database { writer, pool })
+    Ok(Database { writer, pool, file })
 }
 
 fn writer(file: &Path) -> rusqlite::Result<rusqlite::Connection> {
     let writer = rusqlite::Connection::open(file)?;
     writer.busy_timeout(Duration::from_secs(10))?;
-    writer.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0;")?;
+    writer.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")?;
     Ok(writer)
-}
-
-/// Starts the thread that keeps the write-ahead log short, for as long as the process runs.
-pub(crate) fn keep_log_short(url: &str) -> Result<(), Unavailable> {
-    let file = SqliteConnectOptions::from_str(url)?.get_filename().to_owned();
-    let connection = rusqlite::Connection::open(file).map_err(|error| Unavailable(error.to_string()))?;
-    std::thread::spawn(move || {
-        loop {
-            std::thread::sleep(CHECKPOINT_EVERY);
-            if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
-                tracing::warn!(%error, "write-ahead log not moved");
-            }
-        }
-    });
-    Ok(())
 }
 
 fn migrator() -> Migrator {

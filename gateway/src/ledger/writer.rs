@@ -1,240 +1,201 @@
-//! Group commit without a timer: whoever finds the connection idle commits for itself; while it is busy,
-//! records gather, and one commit serves all of them.
+//! Group commit without a timer on anybody's path: a record is acknowledged when it is in the journal, and a
+//! thread of its own moves what has gathered into the database, a segment a transaction. A start moves what
+//! was left behind in the same way.
 //!
-//! The commit is made on the exchange's own thread, by rusqlite: handing it to another thread and back
-//! costs several times what SQLite itself takes (`docs/decisions/002-the-commit-is-made-in-place.md`).
+//! While the database is away, segments gather on disk. When there are too many records in them,
+//! [`Ledger::is_full`] says so and the gateway refuses new requests; nothing is ever forgotten.
 
-use super::Unavailable;
-use super::record::{Record, class_name, priority_name};
-use jiff::Timestamp;
-use rusqlite::types::{ToSqlOutput, Value, ValueRef};
-use rusqlite::{CachedStatement, Connection};
-use std::fmt::Write;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
-use std::time::Instant;
+use super::journal::{self, Journal};
+use super::row::{COLUMNS, Row};
+use super::{Record, Unavailable};
+use rusqlite::Connection;
+use std::path::Path;
+use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// Records in one commit, at most.
-const BATCH: usize = 256;
+/// Records are moved when so many have gathered,
+const GATHER: usize = 4096;
 
-/// Columns of `requests`, in the order in which [`bind`] gives their values.
-const COLUMNS: &[&str] = &[
-    "request_id",
-    "user_id",
-    "project_id",
-    "key_id",
-    "requested_model",
-    "model",
-    "backend",
-    "upstream",
-    "client_protocol",
-    "request_type",
-    "priority",
-    "streamed",
-    "status",
-    "decision",
-    "reason",
-    "http_status",
-    "degradation_level",
-    "input_tokens",
-    "output_tokens",
-    "cached_input_tokens",
-    "input_tokens_estimated",
-    "output_tokens_reserved",
-    "usage_source",
-    "estimated_cost_nano_eur",
-    "cost_nano_eur",
-    "latency_seconds",
-    "queue_wait_seconds",
-    "first_token_seconds",
-    "error_message",
-    "trace_id",
-    "config_version",
-    "created_at",
-    "updated_at",
-];
+/// or after so long,
+const MOVE_EVERY: Duration = Duration::from_secs(1);
+
+/// or when somebody wants to read them. If the database fails, it is tried again after so long.
+const TRY_AGAIN: Duration = Duration::from_millis(250);
 
 static INSERT: LazyLock<String> = LazyLock::new(|| {
     let marks = vec!["?"; COLUMNS.len()].join(",");
-    format!("INSERT INTO requests ({}) VALUES ({marks})", COLUMNS.join(","))
+    let columns = COLUMNS.join(",");
+    // A row that is there already was moved before a crash could remove its segment.
+    format!("INSERT OR IGNORE INTO requests ({columns}) VALUES ({marks})")
 });
-
-type Answer = oneshot::Sender<Result<(), Unavailable>>;
 
 /// The only writer of records.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     state: Mutex<State>,
-    backlog: AtomicUsize,
+    due: Condvar,
+    most: usize,
     commit_seconds: prometheus::Histogram,
 }
 
 #[derive(Debug)]
 struct State {
-    gathered: Vec<(Arc<Record>, Answer)>,
-    /// `None` while someone commits.
-    idle: Option<Connection>,
+    journal: Journal,
+    next_id: i64,
+    /// Records in the segment that is written to.
+    gathered: usize,
+    /// Records in closed segments, which are being moved.
+    moving: usize,
+    readers: Vec<oneshot::Sender<()>>,
+    /// Why the database does not take them, if it does not.
+    trouble: Option<String>,
 }
 
 impl Ledger {
-    pub(crate) fn new(connection: Connection, commit_seconds: prometheus::Histogram) -> Self {
-        connection.set_prepared_statement_cache_capacity(4);
-        Self {
+    /// Moves what a crash has left in the journal, then takes records; at most `most` may wait.
+    pub(crate) fn open(
+        mut connection: Connection,
+        database: &Path,
+        most: usize,
+        commit_seconds: prometheus::Histogram,
+    ) -> Result<Arc<Self>, Unavailable> {
+        move_segments(&mut connection, database, u64::MAX)?;
+        let last: i64 = connection.query_row("SELECT coalesce(max(id), 0) FROM requests", [], |row| row.get(0))?;
+        let ledger = Arc::new(Self {
             state: Mutex::new(State {
-                gathered: Vec::new(),
-                idle: Some(connection),
+                journal: Journal::begin(database).map_err(Unavailable::from)?,
+                next_id: last + 1,
+                gathered: 0,
+                moving: 0,
+                readers: Vec::new(),
+                trouble: None,
             }),
-            backlog: AtomicUsize::new(0),
+            due: Condvar::new(),
+            most,
             commit_seconds,
-        }
-    }
-
-    /// Records that wait for their commit.
-    pub(crate) fn backlog(&self) -> usize {
-        self.backlog.load(Relaxed)
-    }
-
-    /// Returns when the record is in the database.
-    pub(crate) async fn commit(&self, record: &Arc<Record>) -> Result<(), Unavailable> {
-        self.backlog.fetch_add(1, Relaxed);
-        match self.turn(record) {
-            Ok(connection) => self.lead(connection, record),
-            Err(answer) => answer
-                .await
-                .unwrap_or_else(|_| Err(Unavailable("the writer has stopped".to_owned()))),
-        }
-    }
-
-    /// The connection, if it is idle; else a promise that whoever has it commits this record too.
-    fn turn(&self, record: &Arc<Record>) -> Result<Connection, oneshot::Receiver<Result<(), Unavailable>>> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.idle.take().ok_or_else(|| {
-            let (tell, answer) = oneshot::channel();
-            state.gathered.push((Arc::clone(record), tell));
-            answer
-        })
-    }
-
-    /// Commits the own record, then whatever has gathered meanwhile, and gives the connection back.
-    fn lead(&self, mut connection: Connection, own: &Arc<Record>) -> Result<(), Unavailable> {
-        let own = self.write(&mut connection, std::slice::from_ref(own));
-        loop {
-            let batch: Vec<_> = {
-                let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-                if state.gathered.is_empty() {
-                    state.idle = Some(connection);
-                    return own;
+        });
+        let mover = Arc::downgrade(&ledger);
+        let database = database.to_owned();
+        std::thread::Builder::new()
+            .name("ledger".to_owned())
+            .spawn(move || {
+                while let Some(ledger) = mover.upgrade() {
+                    ledger.move_what_has_gathered(&mut connection, &database);
                 }
-                let count = state.gathered.len().min(BATCH);
-                state.gathered.drain(..count).collect()
-            };
-            let (records, answers): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
-            let written = self.write(&mut connection, &records);
-            for answer in answers {
-                let _ = answer.send(written.clone());
+            })
+            .map_err(Unavailable::from)?;
+        Ok(ledger)
+    }
+
+    /// Returns when the record is in the journal.
+    pub(crate) fn commit(&self, record: &Record) -> Result<(), Unavailable> {
+        let since = Instant::now();
+        let mut state = self.lock();
+        let row = Row::of(record, state.next_id);
+        state.journal.append(&row)?;
+        state.next_id += 1;
+        state.gathered += 1;
+        if state.gathered == GATHER {
+            self.due.notify_one();
+        }
+        drop(state);
+        self.commit_seconds.observe(since.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    /// Records that wait for the database.
+    pub(crate) fn backlog(&self) -> usize {
+        let state = self.lock();
+        state.gathered + state.moving
+    }
+
+    /// Whether so many records wait that no request should be taken on.
+    pub(crate) fn is_full(&self) -> bool {
+        self.backlog() >= self.most
+    }
+
+    /// Why the database does not take records, if it does not.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.lock().trouble.clone()
+    }
+
+    /// Returns when all that has been committed so far is in the database, for whoever wants to read it; or
+    /// after a second, if the database does not take it.
+    pub(crate) async fn flush(&self) {
+        let (tell, told) = oneshot::channel();
+        {
+            let mut state = self.lock();
+            if state.gathered + state.moving == 0 {
+                return;
+            }
+            state.readers.push(tell);
+        }
+        self.due.notify_one();
+        let _ = tokio::time::timeout(Duration::from_secs(1), told).await;
+    }
+
+    fn move_what_has_gathered(&self, connection: &mut Connection, database: &Path) {
+        let readers = self.close_a_segment();
+        let moved = move_segments(connection, database, self.lock().journal.number());
+        let mut state = self.lock();
+        match moved {
+            Ok(()) => (state.moving, state.trouble) = (0, None),
+            Err(error) => {
+                tracing::error!(%error, records = state.moving, "records not moved into the database");
+                state.trouble = Some(error.to_string());
+                drop(state);
+                std::thread::sleep(TRY_AGAIN);
+                return;
             }
         }
-    }
-
-    fn write(&self, connection: &mut Connection, records: &[Arc<Record>]) -> Result<(), Unavailable> {
-        let since = Instant::now();
-        let written = match records {
-            [one] => connection
-                .prepare_cached(&INSERT)
-                .and_then(|mut insert| bind(one, &mut insert)),
-            many => write_many(connection, many),
-        };
-        self.backlog.fetch_sub(records.len(), Relaxed);
-        self.commit_seconds.observe(since.elapsed().as_secs_f64());
-        written.map_err(|error| Unavailable(error.to_string()))
-    }
-}
-
-fn write_many(connection: &mut Connection, records: &[Arc<Record>]) -> rusqlite::Result<()> {
-    let transaction = connection.transaction()?;
-    {
-        let mut insert = transaction.prepare_cached(&INSERT)?;
-        for record in records {
-            bind(record, &mut insert)?;
+        drop(state);
+        for reader in readers {
+            let _ = reader.send(());
         }
     }
-    transaction.commit()
-}
 
-/// A value that is borrowed from the record.
-enum Field<'a> {
-    Text(&'a str),
-    Whole(u64),
-    Seconds(f64),
-    Null,
-}
+    /// Waits until there is something to move, and closes the segment that it is in. Returns who wants to
+    /// read it.
+    fn close_a_segment(&self) -> Vec<oneshot::Sender<()>> {
+        let state = self.lock();
+        let waited = self.due.wait_timeout_while(state, MOVE_EVERY, |state| {
+            state.gathered < GATHER && state.readers.is_empty()
+        });
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if state.gathered > 0 {
+            match state.journal.rotate() {
+                Ok(()) => (state.moving, state.gathered) = (state.moving + state.gathered, 0),
+                Err(error) => tracing::error!(%error, "journal not rotated"),
+            }
+        }
+        std::mem::take(&mut state.readers)
+    }
 
-impl rusqlite::ToSql for Field<'_> {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(match self {
-            Field::Text(text) => ToSqlOutput::Borrowed(ValueRef::Text(text.as_bytes())),
-            Field::Whole(number) => ToSqlOutput::Owned(Value::Integer(i64::try_from(*number).unwrap_or(i64::MAX))),
-            Field::Seconds(seconds) => ToSqlOutput::Owned(Value::Real(*seconds)),
-            Field::Null => ToSqlOutput::Owned(Value::Null),
-        })
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Text that may be missing.
-fn text(text: Option<&str>) -> Field<'_> {
-    text.map_or(Field::Null, Field::Text)
-}
-
-/// Writes one record: its values, in the order of [`COLUMNS`].
-fn bind(record: &Record, insert: &mut CachedStatement<'_>) -> rusqlite::Result<()> {
-    let key = record.caller.as_ref().and_then(|caller| caller.key.as_ref());
-    let (created, updated) = (iso(record.started_at), iso(record.started_at + record.latency));
-    let fields: [Field<'_>; 33] = [
-        Field::Text(&record.request_id),
-        Field::Text(record.user_id()),
-        Field::Text(record.project_id()),
-        text(key.map(|key| key.id.as_str())),
-        Field::Text(&record.requested_model),
-        Field::Text(record.model_name()),
-        Field::Text(record.backend()),
-        text(record.upstream.as_deref()),
-        Field::Text(record.protocol().name()),
-        Field::Text(class_name(record.class)),
-        Field::Text(priority_name(record.priority)),
-        Field::Whole(u64::from(record.streamed)),
-        Field::Text(record.outcome.name()),
-        Field::Text(record.decision()),
-        text(record.stop.as_ref().map(|stop| stop.reason.name())),
-        Field::Whole(u64::from(record.http_status)),
-        Field::Text("normal"),
-        Field::Whole(record.usage.input_tokens),
-        Field::Whole(record.usage.output_tokens),
-        Field::Whole(record.usage.cached_input_tokens),
-        Field::Whole(record.estimate.input_tokens),
-        Field::Whole(record.estimate.output_tokens),
-        Field::Text(record.usage_source.name()),
-        Field::Whole(record.estimate.cost.0),
-        Field::Whole(record.cost.0),
-        Field::Seconds(record.latency.as_secs_f64()),
-        Field::Seconds(record.queue_wait.unwrap_or_default().as_secs_f64()),
-        record
-            .first_token
-            .map_or(Field::Null, |after| Field::Seconds(after.as_secs_f64())),
-        text(record.stop.as_ref().map(|stop| stop.message.as_str())),
-        text(record.trace_id.as_deref()),
-        Field::Whole(record.snapshot.version),
-        Field::Text(&created),
-        Field::Text(&updated),
-    ];
-    insert.execute(rusqlite::params_from_iter(fields.iter()))?;
+/// Moves the segments before number `until` into the database, in their order.
+fn move_segments(connection: &mut Connection, database: &Path, until: u64) -> Result<(), Unavailable> {
+    for (_, segment) in journal::segments(database)?
+        .into_iter()
+        .take_while(|(number, _)| *number < until)
+    {
+        write(connection, &journal::read(&segment)?)?;
+        std::fs::remove_file(&segment)?;
+    }
     Ok(())
 }
 
-/// UTC with microseconds, so that text order is time order.
-fn iso(time: std::time::SystemTime) -> String {
-    let mut text = String::with_capacity(27);
-    let timestamp = Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH);
-    let _ = write!(text, "{timestamp:.6}");
-    text
+fn write(connection: &mut Connection, rows: &[Row<'_>]) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    {
+        let mut insert = transaction.prepare_cached(&INSERT)?;
+        for row in rows {
+            insert.execute(&row.values()[..])?;
+        }
+    }
+    transaction.commit()
 }

@@ -91,6 +91,10 @@ pub(crate) enum Route<'a> {
     Ps,
     Version,
     Health,
+    /// `/requests/{id}`: how far it has come.
+    Status(&'a str),
+    /// The same, with `DELETE`: cancel it.
+    Cancel(&'a str),
     /// Ollama's model management, which no client may do through a gateway.
     Management,
     /// The path exists, with this method.
@@ -119,6 +123,10 @@ pub(crate) fn route<'a>(method: &str, path: &'a str) -> Route<'a> {
         "/generate" => ("POST", Route::Call(Call::Generate)),
         "/health" | "/" => ("GET", Route::Health),
         _ if path.starts_with("/api/blobs/") => return Route::Management,
+        _ if path.starts_with("/requests/") => match (method, &path["/requests/".len()..]) {
+            ("DELETE", id) => return Route::Cancel(id),
+            (_, id) => ("GET", Route::Status(id)),
+        },
         _ => match path.strip_prefix("/v1/models/") {
             Some(id) if !id.is_empty() => ("GET", Route::Model(id)),
             _ => return Route::NotFound,

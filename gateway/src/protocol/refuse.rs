@@ -1,7 +1,7 @@
 //! Every "no", and its one table: reason → HTTP status → each protocol's shape.
 
 use super::Protocol;
-use policy::Refusal;
+use policy::{Measure, Refusal};
 use serde_json::json;
 use std::time::Duration;
 
@@ -46,19 +46,31 @@ reasons! {
     ManagementRefused = "not_allowed", 403, "permission_error", "not_allowed";
     UnknownModel = "unknown_model", 404, "invalid_request_error", "model_not_found";
     ModelDisabled = "model_disabled", 400, "invalid_request_error", "model_disabled";
+    UnknownRequest = "not_found", 404, "invalid_request_error", "not_found";
     UnknownPath = "not_found", 404, "invalid_request_error", "not_found";
     WrongMethod = "method_not_allowed", 405, "invalid_request_error", "method_not_allowed";
     BadRequest = "bad_request", 400, "invalid_request_error", "bad_request";
     ContextLengthExceeded = "context_length_exceeded", 400, "invalid_request_error", "context_length_exceeded";
     BodyTooLarge = "body_too_large", 413, "invalid_request_error", "body_too_large";
     RequestTimeout = "request_timeout", 408, "invalid_request_error", "request_timeout";
+    /// Larger than a rate or an allowance can ever let pass.
+    RequestExceedsLimit = "request_exceeds_limit", 400, "invalid_request_error", "request_exceeds_limit";
     RateLimited = "rate_limited", 429, "requests", "rate_limit_exceeded";
+    TokensRateLimited = "rate_limited", 429, "tokens", "rate_limit_exceeded";
+    QuotaExceeded = "quota_exceeded", 429, "insufficient_quota", "quota_exceeded";
+    BudgetExceeded = "budget_exceeded", 429, "insufficient_quota", "budget_exceeded";
+    TooManyConcurrent = "too_many_concurrent", 429, "requests", "concurrency_limit_exceeded";
+    BatchRejected = "batch_rejected", 503, "server_error", "batch_rejected";
+    StandardRejected = "standard_rejected", 503, "server_error", "standard_rejected";
+    Emergency = "emergency", 503, "server_error", "emergency";
     QueueFull = "queue_full", 503, "server_error", "queue_full";
     QueueTimeout = "queue_timeout", 503, "server_error", "queue_timeout";
     LedgerUnavailable = "ledger_unavailable", 503, "server_error", "ledger_unavailable";
     NoHealthyUpstream = "no_healthy_upstream", 503, "server_error", "no_healthy_upstream";
     UpstreamError = "upstream_error", 502, "server_error", "upstream_error";
     UpstreamTimeout = "upstream_timeout", 504, "server_error", "upstream_timeout";
+    /// Through `DELETE /requests/{id}`.
+    Cancelled = "cancelled", 409, "invalid_request_error", "cancelled";
     /// The client went away; nobody reads this.
     ClientGone = "client_gone", 499, "server_error", "client_gone";
 }
@@ -107,7 +119,9 @@ impl Stop {
                 "message": self.message, "type": kind, "param": self.param, "code": code,
             }}),
             Protocol::Ollama => json!({"error": self.message}),
-            Protocol::Generate if self.reason == Reason::BadRequest => json!({"detail": self.message}),
+            Protocol::Generate if matches!(self.reason, Reason::BadRequest | Reason::RequestExceedsLimit) => {
+                json!({"detail": self.message})
+            }
             Protocol::Generate => json!({"detail": self.reason.name()}),
         };
         body.to_string().into_bytes()
@@ -125,15 +139,23 @@ impl Stop {
 
 impl From<Refusal> for Stop {
     fn from(refusal: Refusal) -> Self {
-        let message = refusal.to_string();
-        let (reason, retry_after) = match refusal {
-            Refusal::RateLimited { retry_after, .. } => (Reason::RateLimited, retry_after),
-            Refusal::QueueFull { retry_after, .. } => (Reason::QueueFull, retry_after),
-            Refusal::QueueTimeout { retry_after, .. } => (Reason::QueueTimeout, retry_after),
+        let reason = match &refusal {
+            Refusal::RateLimited { counted, .. } if counted.is_tokens() => Reason::TokensRateLimited,
+            Refusal::RateLimited { .. } => Reason::RateLimited,
+            Refusal::ExceedsLimit { .. } => Reason::RequestExceedsLimit,
+            Refusal::AllowanceUsedUp { measure, .. } if *measure == Measure::Cost => Reason::BudgetExceeded,
+            Refusal::AllowanceUsedUp { .. } => Reason::QuotaExceeded,
+            Refusal::BatchRejected { .. } => Reason::BatchRejected,
+            Refusal::StandardRejected { .. } => Reason::StandardRejected,
+            Refusal::Emergency { .. } => Reason::Emergency,
+            Refusal::QueueFull { .. } => Reason::QueueFull,
+            Refusal::QueueTimeout { .. } => Reason::QueueTimeout,
+            Refusal::TooManyConcurrent { .. } => Reason::TooManyConcurrent,
+            Refusal::Cancelled => Reason::Cancelled,
         };
         Self {
-            retry_after: Some(retry_after),
-            ..Self::new(reason, message)
+            retry_after: refusal.retry_after(),
+            ..Self::new(reason, refusal.to_string())
         }
     }
 }

@@ -1,147 +1,147 @@
-//! One request, from the top. [`serve`] reads like the description in `docs/architecture.md`: read,
-//! understand, identify, resolve, decide, forward, stream, settle, record.
+//! One request, from the top. [`walk`] reads like the description in `docs/architecture.md`: read, identify,
+//! understand, resolve, decide, forward, stream; then settle and record.
 //!
-//! Every way out passes settlement and the ledger: [`serve`] is `walk`, then settle, then record, and
-//! only then do the last bytes go to the client. What is held on the way is a guard.
+//! Every way out passes settlement and the ledger: [`serve`] is `walk`, then [`conclude`], and only then do
+//! the last bytes go to the client. What is held on the way is a guard.
 
-use super::outbound::{self, Extras};
-use super::{Gateway, inbound};
+use super::answer::{self, Rest};
+use super::client::Client;
+use super::{Gateway, background, inbound, outbound};
 use crate::config::{Config, Model};
-use crate::gate::Permit;
+use crate::gate::{Entry, Offer, Permit, Wait};
 use crate::identity;
 use crate::ledger::{Outcome, Record};
-use crate::protocol::meter::Meter;
+use crate::protocol::meter::{Meter, Source};
 use crate::protocol::refuse::{Reason, Stop};
-use crate::protocol::stream::{Cut, Cutter};
-use crate::protocol::{self, Call, Changes, Protocol, Understood, generate};
-use crate::upstream::{self, Answer, Outbound, failure};
-use bytes::{Bytes, BytesMut};
-use futures_util::FutureExt;
-use pingora_core::protocols::http::{HttpTask, ServerSession};
-use policy::{Ask, Estimate, ModelId};
+use crate::protocol::{self, Call, Changes, Understood};
+use crate::requests::Listed;
+use crate::upstream;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
+use pingora_core::protocols::http::ServerSession;
+use policy::{Alert, Ask, ModelId, Pace, Settlement, Standing, Usage};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-/// Bytes of English and code that make a token, until a model's own figure is learned.
-const BYTES_A_TOKEN: u64 = 4;
-
-/// Pieces gathered into one write, at most.
-const GATHER: usize = 64;
-
-/// How far an exchange has come; what is still to do follows from it.
-#[derive(Default)]
-struct Progress {
+/// A request on its way, and all that it holds.
+pub(super) struct Exchange {
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) record: Record,
+    pub(super) listed: Listed,
+    pub(super) standing: Standing,
+    pub(super) traceparent: Option<HeaderValue>,
+    pub(super) head_is_sent: bool,
+    pub(super) meter: Option<Meter>,
     permit: Option<Permit>,
-    extras: Extras,
-    head_is_sent: bool,
-    meter: Option<Meter>,
+    prompt_bytes: usize,
+    /// The gateway's own time before the upstream was asked, waiting left out.
     overhead: Option<Duration>,
+    /// How long after the start the upstream was asked.
+    asked: Duration,
+    /// The status with which the upstream answered, if it did.
+    pub(super) upstream_status: Option<u16>,
 }
 
-/// What goes to the client once the ledger has the record.
-enum Rest {
-    /// A whole answer.
-    Whole {
-        status: u16,
-        content_type: Bytes,
-        body: Bytes,
-    },
-    /// The end of a stream.
-    Tail(Option<Bytes>),
+/// How far the walk has come.
+enum Walked {
+    /// To the answer's end, but for what is held until the record is safe.
+    Through(Rest),
+    /// Into the queue, where nobody waits for it at a connection.
+    Queued(Wait, Bytes),
 }
 
 /// Serves one request for a model's work. Returns whether the connection may serve another.
-pub(super) async fn serve(gateway: &Gateway, session: &mut ServerSession, call: Call) -> bool {
-    let headers = &session.req_header().headers;
-    let request_id = inbound::sane_request_id(headers).map_or_else(|| gateway.ids.make(), str::to_owned);
-    let mut record = Record::begin(gateway.current.get(), call, request_id);
-    record.trace_id = inbound::trace_id(headers).map(str::to_owned);
-    let mut progress = Progress::default();
-
-    let walked = walk(gateway, session, &mut record, &mut progress).await;
-    let rest = conclude(walked, &mut record, &mut progress);
-    settle(gateway, &mut record, &mut progress);
-    let record = Arc::new(record);
-    let rest = match gateway.ledger.commit(&record).await {
-        Ok(()) => rest,
-        Err(error) => {
-            tracing::error!(%error, request_id = record.request_id, "record not written");
-            Err(Stop::new(
-                Reason::LedgerUnavailable,
-                "the gateway cannot write its ledger; try again",
-            ))
+pub(super) async fn serve(gateway: &Arc<Gateway>, session: &mut ServerSession, call: Call) -> bool {
+    let mut exchange = Exchange::begin(gateway, &session.req_header().headers, call);
+    let walked = match walk(&mut exchange, session).await {
+        Ok(Walked::Queued(wait, body)) => {
+            let queued = background::queued(&exchange);
+            tokio::spawn(background::run(exchange, wait, body));
+            return outbound::write(session, queued).await.is_ok();
         }
+        Ok(Walked::Through(rest)) => Ok(rest),
+        Err(stop) => Err(stop),
     };
-    deliver(session, &record, &progress, rest).await
+    let rest = conclude(&mut exchange, walked);
+    outbound::deliver(session, &exchange, rest).await
 }
 
 /// Steps 1 to 10: everything until the answer's last bytes.
-async fn walk(
-    gateway: &Gateway,
-    session: &mut ServerSession,
-    record: &mut Record,
-    progress: &mut Progress,
-) -> Result<Rest, Stop> {
+async fn walk(exchange: &mut Exchange, session: &mut ServerSession) -> Result<Walked, Stop> {
+    let body = inbound::body(session, &exchange.record.snapshot.config).await?;
+    let ask = understand(exchange, &session.req_header().headers, &body)?;
+    exchange.overhead = Some(exchange.record.started.elapsed());
+    let (offer, standing) = exchange.gateway.gate.offer(&ask);
+    exchange.standing = standing;
+    let mut client = Client::here(session, Arc::clone(&exchange.listed.cancel));
+    let entry = match offer {
+        Offer::Entered(entry) => entry,
+        Offer::Refused(refusal) => return Err(refusal.into()),
+        Offer::Waits(wait) => {
+            exchange.listed.note(ask.project, wait.ticket());
+            if exchange.record.call == Call::Generate {
+                exchange.record.terms = wait.terms();
+                return Ok(Walked::Queued(wait, body));
+            }
+            let _buffered = exchange.gateway.buffer(&exchange.record.snapshot.config, body.len())?;
+            tokio::select! {
+                biased;
+                entry = wait.granted() => entry?,
+                gone = client.gone() => return Err(gone),
+            }
+        }
+    };
+    exchange.enter(entry);
+    Ok(Walked::Through(forward(exchange, &mut client, body).await?))
+}
+
+/// Steps 2 to 4: who asks, for what, whether they may, and how much it is at worst.
+fn understand(exchange: &mut Exchange, headers: &HeaderMap, body: &[u8]) -> Result<Ask, Stop> {
+    let gateway = Arc::clone(&exchange.gateway);
+    if gateway.ledger.is_full() {
+        return Err(Stop::new(
+            Reason::LedgerUnavailable,
+            "the gateway's ledger is behind and takes no new requests; try again",
+        ));
+    }
+    let record = &mut exchange.record;
     let snapshot = Arc::clone(&record.snapshot);
     let config = &snapshot.config;
     let call = record.call;
-    let body = inbound::body(session, config).await?;
-    let understood = protocol::understand(call, &body)?;
+    let understood = protocol::understand(call, body)?;
     record.requested_model = understood.model.chars().take(256).collect();
     record.streamed = understood.is_streaming;
-    let headers = &session.req_header().headers;
     let caller = identity::caller(&snapshot, headers, Some(&understood), crate::clock::now_ms())?;
-    let project = config.project(caller.project);
     (record.class, record.priority) = identity::standing(config, &caller, headers, understood.lowered);
     record.caller = Some(caller.clone());
+    exchange.listed.note(caller.project, None);
     let (model_id, model) = resolve(config, call, &understood)?;
     record.model = Some(model_id);
-    record.estimate = estimate(model, call, &understood)?;
-    let ask = Ask {
+    exchange.prompt_bytes = understood.prompt_bytes;
+    let input_tokens = gateway.tokens.tokens(model_id, understood.prompt_bytes);
+    if input_tokens > model.max_input_tokens {
+        let (name, most) = (&model.name, model.max_input_tokens);
+        let message = format!("the prompt has about {input_tokens} tokens, and model `{name}` takes at most {most}");
+        return Err(Stop::new(Reason::ContextLengthExceeded, message));
+    }
+    let smaller = model.smaller.filter(|smaller| {
+        let smaller = config.model(*smaller);
+        smaller.enabled && upstream::speaks(smaller.backend, call).is_ok()
+    });
+    Ok(Ask {
         project: caller.project,
         user: caller.user,
-        plan: project.plan,
+        key: caller.key.as_ref().map(|key| key.number),
+        plan: config.project(caller.project).plan,
         model: model_id,
+        smaller,
         class: record.class,
         priority: record.priority,
-        estimate: record.estimate,
-    };
-    let deciding = record.started.elapsed();
-    let entry = tokio::select! {
-        biased;
-        entry = gateway.gate.enter(&ask, &mut progress.extras.standing) => entry?,
-        gone = inbound::client_gone(session) => return Err(gone),
-    };
-    record.queue_wait = entry.waited;
-    progress.extras.queue_wait = entry.waited;
-    progress.permit = Some(entry.permit);
-
-    let total = model.deadlines.total.saturating_sub(record.started.elapsed());
-    let changes = Changes {
-        model: model.upstream_name.as_deref().unwrap_or(&model.name),
-        max_tokens: per_answer_limit(model, &understood),
-    };
-    let rewritten = protocol::rewrite(call, &body, &understood, &changes).map(Bytes::from);
-    progress.meter = Some(Meter::new(call, understood.is_streaming && !understood.wants_usage));
-    drop(understood);
-    progress.overhead = Some(deciding);
-    let outbound = rewritten.unwrap_or(body);
-    match tokio::time::timeout(
-        total,
-        exchange(gateway, session, record, progress, (model_id, model), outbound),
-    )
-    .await
-    {
-        Ok(result) => result,
-        Err(_) => Err(Stop::new(
-            Reason::UpstreamTimeout,
-            format!(
-                "the request took longer than {} s in all",
-                model.deadlines.total.as_secs()
-            ),
-        )),
-    }
+        input_tokens,
+        max_tokens: understood.max_tokens.unwrap_or(u64::MAX).min(model.max_output_tokens),
+        answers: if call.generates() { understood.answers } else { 0 },
+    })
 }
 
 /// Step 4: the model that is asked, if it may be.
@@ -149,392 +149,216 @@ fn resolve<'a>(config: &'a Config, call: Call, understood: &Understood<'_>) -> R
     let name = &understood.model;
     let tagged = || config.model_by_name(name.strip_suffix(":latest")?);
     let id = config.model_by_name(name).or_else(tagged).ok_or_else(|| {
-        Stop::param(
-            Reason::UnknownModel,
-            "model",
-            format!("there is no model `{name}`; GET /v1/models lists them"),
-        )
+        let message = format!("there is no model `{name}`; GET /v1/models lists them");
+        Stop::param(Reason::UnknownModel, "model", message)
     })?;
     let model = config.model(id);
     if !model.enabled {
-        return Err(Stop::param(
-            Reason::ModelDisabled,
-            "model",
-            format!("model `{name}` is disabled"),
-        ));
+        let message = format!("model `{name}` is disabled");
+        return Err(Stop::param(Reason::ModelDisabled, "model", message));
     }
     upstream::speaks(model.backend, call)?;
     Ok((id, model))
 }
 
-/// The most tokens that each answer may have.
-fn per_answer_limit(model: &Model, understood: &Understood<'_>) -> u64 {
-    understood.max_tokens.unwrap_or(u64::MAX).min(model.max_output_tokens)
-}
-
-/// The worst case of a request, in tokens and money.
-fn estimate(model: &Model, call: Call, understood: &Understood<'_>) -> Result<Estimate, Stop> {
-    let input_tokens = (understood.prompt_bytes as u64).div_ceil(BYTES_A_TOKEN);
-    if input_tokens > model.max_input_tokens {
-        return Err(Stop::new(
-            Reason::ContextLengthExceeded,
-            format!(
-                "the prompt has about {input_tokens} tokens, and model `{}` takes at most {}",
-                model.name, model.max_input_tokens
-            ),
-        ));
-    }
-    let answers = if call.generates() { understood.answers } else { 0 };
-    let output_tokens = per_answer_limit(model, understood).saturating_mul(answers);
-    let cost = model.input_price.per_1k(input_tokens) + model.output_price.per_1k(output_tokens);
-    Ok(Estimate {
-        input_tokens,
-        output_tokens,
-        cost,
+/// Steps 9 and 10: the body as the upstream is to have it, and the answer, within the deadline for all.
+pub(super) async fn forward(exchange: &mut Exchange, client: &mut Client<'_>, body: Bytes) -> Result<Rest, Stop> {
+    let record = &mut exchange.record;
+    let snapshot = Arc::clone(&record.snapshot);
+    let (call, terms) = (record.call, record.terms);
+    let model = snapshot.config.model(terms.model);
+    let understood = protocol::understand(call, &body)?;
+    let changes = Changes {
+        model: model.upstream_name.as_deref().unwrap_or(&model.name),
+        max_tokens: terms.max_tokens,
+    };
+    let rewritten = protocol::rewrite(call, &body, &understood, &changes).map(Bytes::from);
+    exchange.meter = Some(Meter::new(call, understood.is_streaming && !understood.wants_usage));
+    drop(understood);
+    let outbound = rewritten.unwrap_or(body);
+    let total = model.deadlines.total.saturating_sub(record.started.elapsed());
+    exchange.asked = record.started.elapsed();
+    let answered = tokio::time::timeout(
+        total,
+        answer::exchange(exchange, client, (terms.model, model), outbound),
+    );
+    answered.await.unwrap_or_else(|_| {
+        let seconds = model.deadlines.total.as_secs();
+        let message = format!("the request took longer than {seconds} s in all");
+        Err(Stop::new(Reason::UpstreamTimeout, message))
     })
 }
 
-/// Steps 9 and 10: to an endpoint and back.
-async fn exchange(
-    gateway: &Gateway,
-    session: &mut ServerSession,
-    record: &mut Record,
-    progress: &mut Progress,
-    (model_id, model): (ModelId, &Model),
-    body: Bytes,
-) -> Result<Rest, Stop> {
-    let endpoint = gateway.upstreams.pick(model_id)?;
-    record.upstream = Some(Arc::clone(&endpoint.authority));
-    record.was_forwarded = true;
-    let traceparent = session.req_header().headers.get("traceparent").cloned();
-    let outbound = Outbound {
-        path: record.call.upstream_path(),
-        body,
-        request_id: &record.request_id,
-        traceparent: traceparent.as_ref(),
-        deadlines: model.deadlines,
+/// Steps 11 and 12: writes into the record how the walk ended, puts the actual in the place of what was
+/// reserved, gives the permit back, and commits the record.
+pub(super) fn conclude(exchange: &mut Exchange, walked: Result<Rest, Stop>) -> Result<Rest, Stop> {
+    let rest = exchange.end(walked);
+    exchange.settle();
+    let gateway = &exchange.gateway;
+    let overhead = exchange.overhead.filter(|_| exchange.record.was_forwarded);
+    gateway.metrics.observe(&exchange.record, overhead);
+    let counter = match exchange.record.outcome {
+        Outcome::Completed => Some(&gateway.completed),
+        Outcome::Failed | Outcome::TimedOut => Some(&gateway.failed),
+        Outcome::Rejected | Outcome::Cancelled => None,
     };
-    let answer = tokio::select! {
-        biased;
-        answer = gateway.forward.open(endpoint, &outbound) => answer?,
-        gone = inbound::client_gone(session) => return Err(gone),
-    };
-    let status = answer.session.response_header().map_or(0, |head| head.status.as_u16());
-    if record.streamed && status == 200 {
-        stream(gateway, session, record, progress, answer).await
-    } else {
-        whole(gateway, session, record, progress, answer, status).await
+    counter.map(|counter| counter.fetch_add(1, Relaxed));
+    let is_unrecorded = matches!(&rest, Err(stop) if stop.reason == Reason::LedgerUnavailable);
+    if is_unrecorded {
+        // The ledger takes nothing on: the refusal is in the metrics alone.
+        return rest;
     }
-}
-
-/// A stream: pieces go out as they come, what has arrived together in one write.
-async fn stream(
-    gateway: &Gateway,
-    session: &mut ServerSession,
-    record: &mut Record,
-    progress: &mut Progress,
-    mut answer: Answer,
-) -> Result<Rest, Stop> {
-    let protocol = record.protocol();
-    let content_type = content_type(&answer);
-    let mut head = Some(outbound::head(record, &progress.extras, 200, &content_type, None).map_err(|_| broken())?);
-    let mut cutter = Cutter::new(protocol);
-    let meter = progress.meter.get_or_insert_with(|| Meter::new(record.call, false));
-    let mut cut = Cut::default();
-    loop {
-        let arrived = tokio::select! {
-            biased;
-            arrived = answer.session.read_response_body() => arrived,
-            gone = inbound::client_gone(session) => return Err(gone),
-        };
-        let mut arrived = Some(arrived);
-        let mut is_done = false;
-        while let Some(piece) = arrived.take() {
-            match piece {
-                Ok(Some(piece)) if cut.held.is_none() => cutter.push(piece, meter, &mut cut),
-                Ok(Some(_)) => {}
-                Ok(None) => is_done = true,
-                Err(error) => return Err(failure(answer.endpoint(), &error, "in the middle of its answer")),
-            }
-            is_done |= answer.session.response_done();
-            if !is_done && cut.pass.len() < GATHER {
-                arrived = answer.session.read_response_body().now_or_never();
-            }
-        }
-        if !cut.pass.is_empty() && record.first_token.is_none() {
-            record.first_token = Some(record.started.elapsed());
-        }
-        if is_done && !meter.has_finished() {
-            return Err(Stop::new(
-                Reason::UpstreamError,
-                "the model's server ended its answer in the middle",
-            ));
-        }
-        if !cut.pass.is_empty() {
-            let mut tasks = Vec::with_capacity(cut.pass.len() + 1);
-            tasks.extend(head.take().map(|head| HttpTask::Header(head, false)));
-            tasks.extend(cut.pass.drain(..).map(outbound::piece));
-            progress.head_is_sent = true;
-            outbound::write(session, tasks).await?;
-        }
-        if is_done {
-            gateway.forward.keep(answer).await;
-            let tail = cut.held.take().or_else(|| cutter.rest());
-            if let Some(head) = head {
-                progress.head_is_sent = true;
-                outbound::write(session, vec![HttpTask::Header(head, false)]).await?;
-            }
-            return Ok(Rest::Tail(tail));
+    match gateway.ledger.commit(&exchange.record) {
+        Ok(()) => rest,
+        Err(error) => {
+            tracing::error!(%error, request_id = exchange.record.request_id, "record not written");
+            let message = "the gateway cannot write its ledger; try again";
+            Err(Stop::new(Reason::LedgerUnavailable, message))
         }
     }
 }
 
-/// An answer that is not streamed: gathered, metered, and sent as a whole.
-async fn whole(
-    gateway: &Gateway,
-    session: &mut ServerSession,
-    record: &mut Record,
-    progress: &mut Progress,
-    mut answer: Answer,
-    status: u16,
-) -> Result<Rest, Stop> {
-    let most = record.snapshot.config.gateway.max_response_bytes;
-    let mut first: Option<Bytes> = None;
-    let mut more: Option<BytesMut> = None;
-    loop {
-        let arrived = tokio::select! {
-            biased;
-            arrived = answer.session.read_response_body() => arrived,
-            gone = inbound::client_gone(session) => return Err(gone),
-        };
-        match arrived {
-            Ok(Some(piece)) => match (&mut first, &mut more) {
-                (None, None) => first = Some(piece),
-                (_, Some(all)) => all.extend_from_slice(&piece),
-                (Some(start), None) => {
-                    let mut all = BytesMut::with_capacity((start.len() + piece.len()) * 2);
-                    all.extend_from_slice(start);
-                    all.extend_from_slice(&piece);
-                    more = Some(all);
-                }
+impl Exchange {
+    fn begin(gateway: &Arc<Gateway>, headers: &HeaderMap, call: Call) -> Self {
+        let request_id = inbound::sane_request_id(headers).map_or_else(|| gateway.ids.make(), str::to_owned);
+        let listed = gateway.requests.list(&request_id);
+        let mut record = Record::begin(gateway.current.get(), call, request_id);
+        record.trace_id = inbound::trace_id(headers).map(str::to_owned);
+        Self {
+            gateway: Arc::clone(gateway),
+            record,
+            listed,
+            standing: Standing::default(),
+            traceparent: headers.get("traceparent").cloned(),
+            head_is_sent: false,
+            meter: None,
+            permit: None,
+            prompt_bytes: 0,
+            overhead: None,
+            asked: Duration::ZERO,
+            upstream_status: None,
+        }
+    }
+
+    /// Takes what was granted.
+    pub(super) fn enter(&mut self, entry: Entry) {
+        self.record.queue_wait = entry.waited;
+        self.record.terms = entry.terms;
+        self.record.model = Some(entry.terms.model);
+        self.permit = Some(entry.permit);
+        if let Some(caller) = &self.record.caller {
+            self.listed.note(caller.project, None);
+        }
+    }
+
+    /// How the walk ended.
+    fn end(&mut self, walked: Result<Rest, Stop>) -> Result<Rest, Stop> {
+        let record = &mut self.record;
+        record.latency = record.started.elapsed();
+        match walked {
+            Ok(rest) => {
+                record.http_status = rest.status();
+                record.outcome = if record.http_status == 200 {
+                    Outcome::Completed
+                } else {
+                    Outcome::Failed
+                };
+                Ok(rest)
+            }
+            Err(stop) => {
+                record.outcome = match stop.reason {
+                    Reason::ClientGone | Reason::Cancelled => Outcome::Cancelled,
+                    Reason::UpstreamTimeout | Reason::QueueTimeout => Outcome::TimedOut,
+                    _ if record.was_forwarded => Outcome::Failed,
+                    _ => Outcome::Rejected,
+                };
+                let is_in_the_stream = self.head_is_sent && stop.reason != Reason::ClientGone;
+                record.http_status = if is_in_the_stream { 200 } else { stop.reason.status() };
+                record.stop = Some(stop.clone());
+                Err(stop)
+            }
+        }
+    }
+
+    /// What was used takes the place of what was reserved.
+    fn settle(&mut self) {
+        let outcome = self.record.outcome;
+        let has_worked = outcome == Outcome::Completed || self.head_is_sent || outcome == Outcome::Cancelled;
+        if self.record.was_forwarded && has_worked {
+            (self.record.usage, self.record.usage_source) = self.usage();
+            self.record.cost = self.record.price(self.record.usage);
+        }
+        let Some(permit) = self.permit.take() else { return };
+        let record = &self.record;
+        let settled = permit.settle(&Settlement {
+            usage: Usage {
+                input_tokens: record.usage.input_tokens,
+                output_tokens: record.usage.output_tokens,
+                cost: record.cost,
             },
-            Ok(None) => break,
-            Err(error) => return Err(failure(answer.endpoint(), &error, "in the middle of its answer")),
-        }
-        if more.as_ref().is_some_and(|all| all.len() > most) {
-            return Err(Stop::new(
-                Reason::UpstreamError,
-                format!("the model's answer is larger than {most} bytes"),
-            ));
-        }
-        if answer.session.response_done() {
-            break;
-        }
-    }
-    let body = more.map(BytesMut::freeze).or(first).unwrap_or_default();
-    let content_type = content_type(&answer);
-    let retry_after = upstream_retry_after(&answer);
-    if answer.session.response_done() {
-        gateway.forward.keep(answer).await;
-    }
-    record.first_token = Some(record.started.elapsed());
-    if status == 200 {
-        if let Some(meter) = &mut progress.meter {
-            meter.see_whole(&body);
-        }
-        return answered(record, progress, content_type, body);
-    }
-    refused_by_upstream(record.protocol(), status, &body, retry_after).map(|()| Rest::Whole {
-        status,
-        content_type,
-        body,
-    })
-}
-
-/// The upstream's answer as the client's protocol has it.
-fn answered(record: &mut Record, progress: &Progress, content_type: Bytes, body: Bytes) -> Result<Rest, Stop> {
-    if record.protocol() != Protocol::Generate {
-        return Ok(Rest::Whole {
-            status: 200,
-            content_type,
-            body,
+            pace: self.pace(),
+            has_completed: outcome == Outcome::Completed,
+            was_answered: self.upstream_status.is_some(),
         });
-    }
-    let (usage, _) = usage(record, progress);
-    let cost = record.price(usage).euros();
-    let made = generate::answer(&record.request_id, &body, &record.estimate, usage, cost);
-    let body = made.ok_or_else(|| {
-        Stop::new(
-            Reason::UpstreamError,
-            "the model's server did not answer with a chat completion",
-        )
-    })?;
-    Ok(Rest::Whole {
-        status: 200,
-        content_type: Bytes::from_static(b"application/json"),
-        body: body.into(),
-    })
-}
-
-/// An upstream's refusal: the client's mistakes pass through, the upstream's own troubles become the
-/// gateway's refusals.
-fn refused_by_upstream(
-    protocol: Protocol,
-    status: u16,
-    body: &[u8],
-    retry_after: Option<Duration>,
-) -> Result<(), Stop> {
-    let passes = matches!(status, 400 | 404 | 405 | 409 | 413 | 415 | 422);
-    if passes && protocol != Protocol::Generate {
-        return Ok(());
-    }
-    let said = error_message(body);
-    let stop = match status {
-        429 | 503 => {
-            let mut stop = Stop::new(Reason::NoHealthyUpstream, "the model's server is overloaded");
-            stop.retry_after = retry_after.or(stop.retry_after);
-            stop
+        for alert in &settled.alerts {
+            self.alert(alert);
         }
-        401 | 403 => Stop::new(
-            Reason::UpstreamError,
-            "the model's server does not accept the gateway's key",
-        ),
-        504 => Stop::new(Reason::UpstreamTimeout, "the model's server took too long"),
-        _ if passes => Stop::new(
-            Reason::BadRequest,
-            said.unwrap_or_else(|| format!("the model's server answered {status}")),
-        ),
-        _ => Stop::new(Reason::UpstreamError, format!("the model's server answered {status}")),
-    };
-    Err(stop)
-}
-
-/// The sentence in an upstream's error, if there is one.
-fn error_message(body: &[u8]) -> Option<String> {
-    let body: serde_json::Value = serde_json::from_slice(body).ok()?;
-    let said = body.pointer("/error/message").or_else(|| body.get("error"))?;
-    said.as_str().map(|said| said.chars().take(500).collect())
-}
-
-fn content_type(answer: &Answer) -> Bytes {
-    let given = answer
-        .session
-        .response_header()
-        .and_then(|head| head.headers.get("content-type"));
-    given.map_or(Bytes::from_static(b"application/json"), |value| {
-        Bytes::copy_from_slice(value.as_bytes())
-    })
-}
-
-fn upstream_retry_after(answer: &Answer) -> Option<Duration> {
-    let head = answer.session.response_header()?;
-    let seconds = head.headers.get("retry-after")?.to_str().ok()?.parse().ok()?;
-    Some(Duration::from_secs(seconds))
-}
-
-fn broken() -> Stop {
-    Stop::new(
-        Reason::UpstreamError,
-        "the model's server sent a head that cannot be passed on",
-    )
-}
-
-/// Writes into the record how the walk ended.
-fn conclude(walked: Result<Rest, Stop>, record: &mut Record, progress: &mut Progress) -> Result<Rest, Stop> {
-    record.latency = record.started.elapsed();
-    match walked {
-        Ok(rest) => {
-            record.http_status = match &rest {
-                Rest::Whole { status, .. } => *status,
-                Rest::Tail(_) => 200,
-            };
-            record.outcome = if record.http_status == 200 {
-                Outcome::Completed
-            } else {
-                Outcome::Failed
-            };
-            Ok(rest)
-        }
-        Err(stop) => {
-            record.outcome = match stop.reason {
-                Reason::ClientGone => Outcome::Cancelled,
-                Reason::UpstreamTimeout | Reason::QueueTimeout => Outcome::TimedOut,
-                _ if record.was_forwarded => Outcome::Failed,
-                _ => Outcome::Rejected,
-            };
-            record.http_status = if progress.head_is_sent && stop.reason != Reason::ClientGone {
-                200
-            } else {
-                stop.reason.status()
-            };
-            record.stop = Some(stop.clone());
-            Err(stop)
+        self.gateway.metrics.overrun(record, settled.overrun_tokens);
+        if let Some(model) = record.model
+            && record.usage_source == Source::Upstream
+            && outcome == Outcome::Completed
+        {
+            let tokens = record.usage.input_tokens;
+            self.gateway.tokens.learn(model, self.prompt_bytes, tokens);
         }
     }
-}
 
-fn usage(record: &Record, progress: &Progress) -> (protocol::meter::Usage, protocol::meter::Source) {
-    progress
-        .meter
-        .as_ref()
-        .map_or((record.usage, record.usage_source), |meter| {
-            let input = if record.call.generates() || record.outcome == Outcome::Completed {
-                record.estimate.input_tokens
-            } else {
-                0
-            };
-            meter.usage(input)
-        })
-}
-
-/// Step 11: what was used, the permit back, and the metrics, from the record that the ledger gets.
-fn settle(gateway: &Gateway, record: &mut Record, progress: &mut Progress) {
-    let has_worked =
-        record.outcome == Outcome::Completed || progress.head_is_sent || record.outcome == Outcome::Cancelled;
-    if record.was_forwarded && has_worked {
-        (record.usage, record.usage_source) = usage(record, progress);
-        record.cost = record.price(record.usage);
+    /// What was used, as far as it is known.
+    pub(super) fn usage(&self) -> (protocol::meter::Usage, Source) {
+        let record = &self.record;
+        self.meter
+            .as_ref()
+            .map_or((record.usage, record.usage_source), |meter| {
+                let reads_prompt = record.call.generates() || record.outcome == Outcome::Completed;
+                let input = if reads_prompt {
+                    record.terms.estimate.input_tokens
+                } else {
+                    0
+                };
+                meter.usage(input)
+            })
     }
-    drop(progress.permit.take());
-    gateway.metrics.observe(record, progress.overhead);
-    match record.outcome {
-        Outcome::Completed => gateway.completed.fetch_add(1, Relaxed),
-        Outcome::Failed | Outcome::TimedOut => gateway.failed.fetch_add(1, Relaxed),
-        Outcome::Rejected | Outcome::Cancelled => 0,
-    };
-}
 
-/// The last bytes. Returns whether the connection may serve another request.
-async fn deliver(session: &mut ServerSession, record: &Record, progress: &Progress, rest: Result<Rest, Stop>) -> bool {
-    let tasks = match rest {
-        Ok(Rest::Tail(tail)) => vec![outbound::last(tail)],
-        Ok(Rest::Whole {
-            status,
-            content_type,
-            body,
-        }) => {
-            let Ok(head) = outbound::head(record, &progress.extras, status, &content_type, Some(body.len())) else {
-                return false;
-            };
-            vec![HttpTask::Header(head, false), outbound::last(Some(body))]
+    /// How the upstream's answer came, for whoever finds out how many it can take at once.
+    fn pace(&self) -> Pace {
+        let record = &self.record;
+        let first_token = record.first_token.map(|after| after.saturating_sub(self.asked));
+        let gaps = u32::try_from(record.usage.output_tokens.saturating_sub(1)).unwrap_or(u32::MAX);
+        let writing = record
+            .latency
+            .saturating_sub(record.first_token.unwrap_or(record.latency));
+        let has_gaps = record.streamed && record.outcome == Outcome::Completed && gaps > 0;
+        Pace {
+            first_token: first_token.filter(|_| record.streamed),
+            gap: has_gaps.then(|| writing / gaps),
+            is_overloaded: matches!(self.upstream_status, Some(429 | 503)),
         }
-        Err(stop) if stop.reason == Reason::ClientGone => return false,
-        Err(stop) if progress.head_is_sent => {
-            // An error event, and then no clean end: the connection closes without the last chunk.
-            let event = Bytes::from(stop.event(record.protocol()));
-            let _ = outbound::write(session, vec![outbound::piece(event)]).await;
-            return false;
-        }
-        Err(stop) => {
-            let Ok(tasks) = outbound::refusal(record, &progress.extras, &stop) else {
-                return false;
-            };
-            tasks
-        }
-    };
-    let reads_on = record
-        .stop
-        .as_ref()
-        .is_none_or(|stop| !matches!(stop.reason, Reason::BodyTooLarge | Reason::RequestTimeout));
-    outbound::write(session, tasks).await.is_ok() && reads_on
+    }
+
+    fn alert(&self, alert: &Alert) {
+        let key = self.record.caller.as_ref().and_then(|caller| caller.key.as_ref());
+        let who = match alert.scope {
+            policy::Scope::User => self.record.user_id(),
+            policy::Scope::Key => key.map_or("", |key| &key.id),
+            _ => self.record.project_id(),
+        };
+        tracing::warn!(
+            scope = alert.scope.word(), id = who, window = alert.period.word(), measure = ?alert.measure,
+            used = alert.used, limit = alert.limit,
+            "an allowance is nearly used up"
+        );
+        self.gateway
+            .metrics
+            .alert(self.record.project_id(), alert.period.word());
+    }
 }

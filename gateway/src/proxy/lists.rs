@@ -1,6 +1,6 @@
-//! What needs no model: lists of models, versions, health.
+//! What needs no model: lists of models, versions, health, and what has become of a request.
 
-use super::{Gateway, inbound};
+use super::{Gateway, background, inbound};
 use crate::config::Config;
 use crate::identity;
 use crate::protocol::catalogue::{self, Entry};
@@ -29,10 +29,12 @@ pub(super) async fn answer(
             Reason::ManagementRefused,
             "models are managed by whoever runs the server, not through the gateway",
         )),
+        Route::Status(id) | Route::Cancel(id) => request(gateway, session, route, id),
         _ => list(gateway, session, route),
     };
     let (status, body) = match &answer {
         Ok(value) => (200, value.to_string().into_bytes()),
+        Err(stop) if stop.reason == Reason::UnknownRequest => (404, not_found(route, stop).to_string().into_bytes()),
         Err(stop) => (stop.reason.status(), stop.body(protocol)),
     };
     let mut head = ResponseHeader::build(StatusCode::from_u16(status).unwrap_or(StatusCode::OK), Some(4))?;
@@ -53,6 +55,31 @@ pub(super) async fn answer(
         ])
         .await?;
     Ok(())
+}
+
+/// The original's answer to an id that it does not know.
+fn not_found(route: &Route<'_>, stop: &Stop) -> Value {
+    let id = match route {
+        Route::Status(id) | Route::Cancel(id) => *id,
+        _ => "",
+    };
+    json!({"request_id": id, "status": "not_found", "message": stop.message})
+}
+
+/// A request of the caller's own. Whoever may speak in anyone's name may ask for anyone's.
+fn request(gateway: &Gateway, session: &ServerSession, route: &Route<'_>, id: &str) -> Result<Value, Stop> {
+    let snapshot = gateway.current.get();
+    let caller = identity::caller(&snapshot, &session.req_header().headers, None, crate::clock::now_ms())?;
+    let of = caller.key.is_some().then_some(caller.project);
+    if matches!(route, Route::Cancel(_)) && gateway.requests.cancel(id, of) {
+        return Ok(json!({"request_id": id, "status": "cancelled", "message": "Request is being cancelled"}));
+    }
+    background::status(gateway, id, of).ok_or_else(|| {
+        Stop::new(
+            Reason::UnknownRequest,
+            "no request with this id runs, waits or has ended lately",
+        )
+    })
 }
 
 fn list(gateway: &Gateway, session: &ServerSession, route: &Route<'_>) -> Result<Value, Stop> {

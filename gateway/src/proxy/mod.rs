@@ -1,18 +1,25 @@
 //! The proxy listener: pingora's HTTP on one side, a request's way through the gateway on the other.
 
+mod answer;
+pub(crate) mod background;
+mod client;
 mod exchange;
 mod inbound;
 pub(crate) mod listener;
 mod lists;
 mod outbound;
 
+use crate::config::Config;
 use crate::gate::Gate;
 use crate::ledger::Ledger;
+use crate::protocol::refuse::{Reason, Stop};
+use crate::requests::Requests;
 use crate::snapshot::Current;
 use crate::telemetry::Metrics;
+use crate::tokens::BytesPerToken;
 use crate::upstream::{Forward, Upstreams};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// Everything that an exchange calls on.
 #[derive(Debug)]
@@ -21,11 +28,46 @@ pub(crate) struct Gateway {
     pub(crate) gate: Arc<Gate>,
     pub(crate) upstreams: Upstreams,
     pub(crate) forward: Forward,
-    pub(crate) ledger: Ledger,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) requests: Arc<Requests>,
+    pub(crate) tokens: BytesPerToken,
+    /// Bytes of all bodies that wait.
+    pub(crate) buffered: AtomicUsize,
     pub(crate) metrics: Metrics,
     pub(crate) ids: RequestIds,
     pub(crate) completed: AtomicU64,
     pub(crate) failed: AtomicU64,
+}
+
+/// Part of the bytes that bodies may hold while they wait; dropping it gives it back.
+#[derive(Debug)]
+struct Buffered<'a> {
+    all: &'a AtomicUsize,
+    bytes: usize,
+}
+
+impl Gateway {
+    /// Room for a body that waits.
+    fn buffer(&self, config: &Config, bytes: usize) -> Result<Buffered<'_>, Stop> {
+        let before = self.buffered.fetch_add(bytes, Relaxed);
+        let buffered = Buffered {
+            all: &self.buffered,
+            bytes,
+        };
+        if before.saturating_add(bytes) > config.gateway.max_buffered_bytes {
+            return Err(Stop::new(
+                Reason::QueueFull,
+                "the requests that wait hold too many bytes",
+            ));
+        }
+        Ok(buffered)
+    }
+}
+
+impl Drop for Buffered<'_> {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.bytes, Relaxed);
+    }
 }
 
 /// Makes request ids: unique over restarts, and cheap.

@@ -1,33 +1,27 @@
-//! The answer's side: response heads, and writes that gather what is ready into one flush.
+//! The answer's side: response heads, and the last bytes, once the ledger has the record.
 
+use super::answer::Rest;
+use super::exchange::Exchange;
 use super::inbound;
-use crate::ledger::Record;
-use crate::protocol::refuse::Stop;
+use crate::protocol::refuse::{Reason, Stop};
 use bytes::Bytes;
 use http::StatusCode;
 use pingora_core::BError;
 use pingora_core::protocols::http::{HttpTask, ServerSession};
 use pingora_http::ResponseHeader;
-use policy::Standing;
+use policy::Figure;
 use std::time::Duration;
-
-/// What is common to the heads of all answers of one request.
-#[derive(Debug, Default)]
-pub(super) struct Extras {
-    pub(super) standing: Standing,
-    pub(super) queue_wait: Option<Duration>,
-}
 
 /// The head of an answer. Without a length it is sent in chunks.
 pub(super) fn head(
-    record: &Record,
-    extras: &Extras,
+    exchange: &Exchange,
     status: u16,
     content_type: &[u8],
     length: Option<usize>,
 ) -> Result<Box<ResponseHeader>, BError> {
+    let record = &exchange.record;
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
-    let mut head = ResponseHeader::build(status, Some(10))?;
+    let mut head = ResponseHeader::build(status, Some(14))?;
     head.insert_header("content-type", content_type)?;
     match length {
         Some(length) => head.insert_header("content-length", length)?,
@@ -37,33 +31,74 @@ pub(super) fn head(
     if record.model.is_some() {
         head.insert_header("x-sluice-model", record.model_name())?;
     }
-    if let Some(waited) = extras.queue_wait {
+    if let Some(waited) = record.queue_wait {
         let millis = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
         head.insert_header("x-sluice-queue-ms", millis)?;
     }
-    let standing = &extras.standing;
-    if standing.limit > 0 {
-        head.insert_header("x-ratelimit-limit-requests", standing.limit)?;
-        head.insert_header("x-ratelimit-remaining-requests", standing.remaining)?;
-        head.insert_header("x-ratelimit-reset-requests", seconds(standing.reset))?;
+    if let Some(degraded) = record.degraded() {
+        head.insert_header("x-sluice-degraded", degraded)?;
+    }
+    if length.is_some() && record.cost.0 > 0 {
+        head.insert_header("x-sluice-cost-eur", format!("{:.9}", record.cost.euros()))?;
+    }
+    if let Some(figure) = &exchange.standing.requests {
+        head.insert_header("x-ratelimit-limit-requests", figure.limit)?;
+        head.insert_header("x-ratelimit-remaining-requests", figure.remaining)?;
+        head.insert_header("x-ratelimit-reset-requests", reset(figure))?;
+    }
+    if let Some(figure) = &exchange.standing.tokens {
+        head.insert_header("x-ratelimit-limit-tokens", figure.limit)?;
+        head.insert_header("x-ratelimit-remaining-tokens", figure.remaining)?;
+        head.insert_header("x-ratelimit-reset-tokens", reset(figure))?;
     }
     Ok(Box::new(head))
 }
 
 /// The head and body of a refusal.
-pub(super) fn refusal(record: &Record, extras: &Extras, stop: &Stop) -> Result<Vec<HttpTask>, BError> {
-    let body = Bytes::from(stop.body(record.protocol()));
-    let mut head = head(
-        record,
-        extras,
-        stop.reason.status(),
-        b"application/json",
-        Some(body.len()),
-    )?;
+fn refusal(exchange: &Exchange, stop: &Stop) -> Result<Vec<HttpTask>, BError> {
+    let body = Bytes::from(stop.body(exchange.record.protocol()));
+    let mut head = head(exchange, stop.reason.status(), b"application/json", Some(body.len()))?;
     if let Some(after) = stop.retry_after_seconds() {
         head.insert_header("retry-after", after)?;
     }
     Ok(vec![HttpTask::Header(head, false), last(Some(body))])
+}
+
+/// The last bytes. Returns whether the connection may serve another request.
+pub(super) async fn deliver(session: &mut ServerSession, exchange: &Exchange, rest: Result<Rest, Stop>) -> bool {
+    let tasks = match rest {
+        Ok(Rest::Tail(tail)) => vec![last(tail)],
+        Ok(Rest::Whole {
+            status,
+            content_type,
+            body,
+        }) => {
+            let Ok(head) = head(exchange, status, &content_type, Some(body.len())) else {
+                return false;
+            };
+            vec![HttpTask::Header(head, false), last(Some(body))]
+        }
+        Err(stop) if stop.reason == Reason::ClientGone => return false,
+        Err(stop) if exchange.head_is_sent => {
+            // An error event, and then no clean end: the connection closes without the last chunk.
+            let event = Bytes::from(stop.event(exchange.record.protocol()));
+            let _ = write(session, vec![piece(event)]).await;
+            return false;
+        }
+        Err(stop) => {
+            let Ok(tasks) = refusal(exchange, &stop) else {
+                return false;
+            };
+            tasks
+        }
+    };
+    let stop = exchange.record.stop.as_ref();
+    let reads_on = stop.is_none_or(|stop| !matches!(stop.reason, Reason::BodyTooLarge | Reason::RequestTimeout));
+    write(session, tasks).await.is_ok() && reads_on
+}
+
+fn reset(figure: &Figure) -> String {
+    seconds(figure.reset)
 }
 
 /// As OpenAI writes it: `1.234s`.

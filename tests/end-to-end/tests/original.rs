@@ -160,6 +160,7 @@ async fn the_queue_is_bounded_waits_in_order_and_says_how_long_was_waited() {
         "limits.yaml" => text
             .replace("max_active_requests: 50", "max_active_requests: 1")
             .replace("max_queue_size: 1000", "max_queue_size: 1"),
+        "degradation.yaml" => "degradation_levels:\n  normal:\n    number: 0\n    threshold: 0.0\n".to_owned(),
         _ => text,
     });
     let gateway = Gateway::start_in(dir, &[]).await;

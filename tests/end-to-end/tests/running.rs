@@ -40,7 +40,7 @@ fn check_reports_ten_different_mistakes_at_once_with_file_line_and_key() {
         "config/models.yaml:13: models.simulated-small.average_latency: unknown key; did you mean `average_latency_seconds`?",
         "config/models.yaml:24: models.ollama-llama.backend: must be one of simulated, ollama, openai, not `olama`",
         "config/limits.yaml:3: global_limits.max_active_requests: must be at least 1",
-        "config/degradation.yaml:19: degradation_levels.critical_pressure.threshold: must be between 0 and 1",
+        "config/degradation.yaml:22: degradation_levels.critical_pressure.threshold: must be between 0 and 1",
         "10 mistakes in the configuration",
     ] {
         assert!(text.contains(mistake), "{mistake}\n--- in\n{text}");

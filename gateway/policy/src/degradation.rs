@@ -1,0 +1,207 @@
+//! Degradation: what gives way as pressure rises, so that the most important work goes on.
+//!
+//! Pressure is the worst of three ratios: of the queue, of the oldest wait against its deadline, and of
+//! upstreams' answers that said "overloaded". A level is entered the moment its threshold is reached, and
+//! left only when pressure has stayed a margin below it for a while, so that it does not flutter.
+
+use crate::{Ask, Class, Degradation, GivenWay, Level, Priority, Refusal, Rules, Time};
+use std::time::Duration;
+
+/// When trying again makes sense for whoever was refused by a level.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// How fast the memory of an upstream's "overloaded" fades.
+const SATURATION_FADES: f64 = 5.0;
+
+/// How much one answer counts for it.
+const SATURATION_STEP: f64 = 0.05;
+
+/// Which level holds.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    current: usize,
+    /// Since when pressure is low enough to leave the level.
+    calm_since: Option<Time>,
+    saturation: f64,
+    saturation_at: Time,
+}
+
+impl Watch {
+    /// An upstream has answered; `is_overloaded` if with 429 or 503.
+    pub(crate) fn heard(&mut self, is_overloaded: bool, now: Time) {
+        let before = self.saturation(now);
+        let target = if is_overloaded { 1.0 } else { 0.0 };
+        self.saturation = before + SATURATION_STEP * (target - before);
+        self.saturation_at = now;
+    }
+
+    /// The share of upstreams' answers that said "overloaded", fading.
+    pub(crate) fn saturation(&self, now: Time) -> f64 {
+        if self.saturation == 0.0 {
+            return 0.0;
+        }
+        let age = (now - self.saturation_at).as_secs_f64();
+        self.saturation * (-age / SATURATION_FADES).exp()
+    }
+
+    /// The index of the level that holds under so much pressure.
+    pub(crate) fn level(&mut self, rules: &Degradation, pressure: f64, now: Time) -> usize {
+        let reached = |margin: f64| {
+            let above = rules
+                .levels
+                .iter()
+                .rposition(|level| pressure >= level.threshold - margin);
+            above.unwrap_or(0)
+        };
+        let entered = reached(0.0);
+        let kept = reached(rules.margin).min(self.current.max(entered));
+        if entered >= self.current || kept >= self.current {
+            self.current = self.current.max(entered).min(rules.levels.len().saturating_sub(1));
+            self.calm_since = None;
+            return self.current;
+        }
+        let since = *self.calm_since.get_or_insert(now);
+        if now - since >= rules.hold {
+            self.current = kept;
+            self.calm_since = None;
+        }
+        self.current
+    }
+}
+
+/// Whether a level refuses this ask.
+pub(crate) fn refuse(level: &Level, ask: &Ask) -> Option<Refusal> {
+    let actions = &level.actions;
+    let name = || level.name.clone();
+    if actions.reject_batch && ask.class == Class::Batch {
+        return Some(Refusal::BatchRejected {
+            level: name(),
+            retry_after: RETRY_AFTER,
+        });
+    }
+    let is_refused = (actions.reject_standard && ask.priority == Priority::Normal)
+        || actions.allow_only_priority.is_some_and(|least| ask.priority < least);
+    is_refused.then(|| Refusal::StandardRejected {
+        level: name(),
+        retry_after: RETRY_AFTER,
+    })
+}
+
+/// The refusal of a level that takes on nothing new.
+pub(crate) fn emergency(level: &Level) -> Refusal {
+    Refusal::Emergency {
+        level: level.name.clone(),
+        retry_after: RETRY_AFTER,
+    }
+}
+
+/// Makes the ask smaller as the level demands. Returns what gave way.
+pub(crate) fn shrink(level: &Level, rules: &Rules, ask: &mut Ask) -> GivenWay {
+    let mut given_way = GivenWay::default();
+    if level.actions.route_to_smaller_model && route_to_smaller(rules, ask) {
+        given_way.routed_by_pressure = true;
+    }
+    if let Some(factor) = level.actions.max_tokens_factor.filter(|_| ask.answers > 0) {
+        let reduced = scaled(ask.max_tokens, factor);
+        given_way.max_tokens_reduced = reduced < ask.max_tokens;
+        ask.max_tokens = reduced;
+    }
+    given_way
+}
+
+/// Routes to the smaller model, if there is one and the prompt fits.
+pub(crate) fn route_to_smaller(rules: &Rules, ask: &mut Ask) -> bool {
+    let Some(smaller) = ask.smaller.filter(|smaller| *smaller != ask.model) else {
+        return false;
+    };
+    let model = rules.model(smaller);
+    if model.max_input_tokens > 0 && ask.input_tokens > model.max_input_tokens {
+        return false;
+    }
+    ask.model = smaller;
+    if model.max_output_tokens > 0 {
+        ask.max_tokens = ask.max_tokens.min(model.max_output_tokens);
+    }
+    true
+}
+
+/// A part of a token limit, rounded down, at least 1.
+#[allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss
+)]
+fn scaled(max_tokens: u64, factor: f64) -> u64 {
+    ((max_tokens as f64 * factor) as u64).clamp(1, max_tokens.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(margin: f64, hold: Duration) -> Degradation {
+        let level = |number, threshold| Level {
+            name: format!("level {number}"),
+            number,
+            threshold,
+            ..Level::default()
+        };
+        Degradation {
+            levels: vec![level(0, 0.0), level(1, 0.6), level(2, 0.8), level(3, 0.95)],
+            margin,
+            hold,
+        }
+    }
+
+    fn at(millis: u64) -> Time {
+        Time::after_epoch(Duration::from_millis(millis))
+    }
+
+    #[test]
+    fn a_level_is_entered_at_once_and_left_only_after_a_calm_while() {
+        let rules = rules(0.1, Duration::from_secs(2));
+        let mut watch = Watch::default();
+        for (millis, pressure, level) in [
+            (0, 0.59, 0),
+            (1, 0.60, 1),
+            (2, 0.96, 3),
+            (3, 0.86, 3),
+            (4, 0.71, 3),
+            (2_003, 0.71, 3),
+            (2_004, 0.71, 2),
+            (2_005, 0.55, 2),
+            (3_000, 0.85, 2),
+            (3_001, 0.40, 2),
+            (5_000, 0.40, 2),
+            (5_001, 0.40, 0),
+        ] {
+            assert_eq!(
+                watch.level(&rules, pressure, at(millis)),
+                level,
+                "at {millis} ms, {pressure}"
+            );
+        }
+    }
+
+    #[test]
+    fn without_levels_nothing_gives_way() {
+        assert_eq!(Watch::default().level(&Degradation::default(), 1.0, at(0)), 0);
+    }
+
+    #[test]
+    fn upstreams_that_say_overloaded_are_pressure_that_fades() {
+        let mut watch = Watch::default();
+        for _ in 0..100 {
+            watch.heard(true, at(0));
+        }
+        assert!(watch.saturation(at(0)) > 0.95);
+        assert!(watch.saturation(at(30_000)) < 0.01);
+    }
+
+    #[test]
+    fn reduced_max_tokens_are_rounded_down_and_at_least_one() {
+        assert_eq!(scaled(512, 0.75), 384);
+        assert_eq!(scaled(1, 0.25), 1);
+        assert_eq!(scaled(3, 0.5), 1);
+    }
+}

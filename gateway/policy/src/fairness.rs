@@ -1,0 +1,119 @@
+//! Who is next: between bands by weight, between the projects of a band, between a project's users, and
+//! then first in, first out.
+//!
+//! What is shared is work, not requests: one request can be a thousand times another. Each band, project
+//! and user carries a counter of what it has been served, and whoever has the smallest goes first. This is
+//! the virtual token counter of Sheng et al., "Fairness in Serving Large Language Models" (OSDI 2024): an
+//! input token counts 1, an output token 2. A request is charged when it starts with what such requests
+//! usually use, and corrected when its actual usage is known.
+//!
+//! Nobody can save up: whoever begins to wait is lifted to the counter of whoever was served last, so that
+//! an hour of silence, or of work at a quiet time, buys no right to the next hour.
+//!
+//! Counters are kept a band; what waits is listed a model, so that a full model holds back nobody else.
+
+use crate::tickets::List;
+use crate::{Class, ModelId, Order, Priority, ProjectId, UserId};
+use std::collections::BTreeSet;
+
+/// What an output token weighs against an input token.
+const OUTPUT_WEIGHS: u64 = 2;
+
+/// Counters of bands are scaled, so that dividing by a weight loses nothing that matters.
+const SCALE: u64 = 1 << 16;
+
+/// The lanes of the queue: the three priorities, and batch class behind them.
+pub(crate) const LANES: usize = 4;
+
+/// The lane of batch class.
+pub(crate) const BATCH: usize = 3;
+
+/// The lane that a request waits in, from 0, the most important.
+pub(crate) fn lane(class: Class, priority: Priority) -> usize {
+    match (class, priority) {
+        (Class::Batch, _) => BATCH,
+        (Class::Interactive, Priority::High) => 0,
+        (Class::Interactive, Priority::Normal) => 1,
+        (Class::Interactive, Priority::Low) => 2,
+    }
+}
+
+/// The work of a request, for those who share.
+pub(crate) fn work(input_tokens: u64, output_tokens: u64) -> u64 {
+    input_tokens
+        .saturating_add(output_tokens.saturating_mul(OUTPUT_WEIGHS))
+        .max(1)
+}
+
+/// Which share of a band's counter some work is.
+pub(crate) fn weighed(work: u64, lane: usize, weights: [u32; 3]) -> u64 {
+    let weight = u64::from(weights[lane.min(2)].max(1));
+    work.saturating_mul(SCALE) / weight
+}
+
+/// What a band, a project or a user has been served.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Served(pub(crate) u64);
+
+impl Served {
+    /// Whoever begins to wait gets no credit for the time before.
+    pub(crate) fn lift(&mut self, to: u64) {
+        self.0 = self.0.max(to);
+    }
+
+    pub(crate) fn charge(&mut self, work: u64) {
+        self.0 = self.0.saturating_add(work);
+    }
+
+    /// Replaces what was charged by the actual.
+    pub(crate) fn correct(&mut self, charged: u64, actual: u64) {
+        self.0 = self.0.saturating_sub(charged).saturating_add(actual);
+    }
+}
+
+/// Who waits for a model in one lane.
+#[derive(Debug, Default)]
+pub(crate) struct Lane {
+    /// Projects that could run, by what orders them.
+    pub(crate) projects: BTreeSet<(u64, ProjectId)>,
+    /// The counter of whoever was served last.
+    pub(crate) reached: u64,
+}
+
+/// A project's requests for one model in one lane.
+#[derive(Debug)]
+pub(crate) struct Flow {
+    pub(crate) model: ModelId,
+    pub(crate) lane: usize,
+    pub(crate) users: BTreeSet<(u64, UserId)>,
+    pub(crate) reached: u64,
+    /// Under what the project is listed in the model's lane, if it is.
+    pub(crate) listed: Option<u64>,
+    pub(crate) waiting: usize,
+}
+
+/// A user's requests for one model in one lane, first in, first out.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    pub(crate) model: ModelId,
+    pub(crate) lane: usize,
+    pub(crate) list: List,
+    /// Under what the user is listed in the project's flow, if it is.
+    pub(crate) listed: Option<u64>,
+}
+
+/// What orders users in a flow: what each was served, or, first in first out, its oldest request.
+pub(crate) fn user_key(order: Order, served: Served, oldest: u64) -> u64 {
+    match order {
+        Order::Fifo => oldest,
+        Order::Weighted | Order::Strict => served.0,
+    }
+}
+
+/// What orders projects in a lane; `first_user` is the key of its first user.
+pub(crate) fn project_key(order: Order, served: Served, first_user: u64) -> u64 {
+    match order {
+        Order::Fifo => first_user,
+        Order::Weighted | Order::Strict => served.0,
+    }
+}

@@ -1,0 +1,160 @@
+//! Everyone who runs or waits: a slab of tickets, and the lists that those who wait stand in.
+//!
+//! The lists are links inside the tickets, so joining, leaving from the middle and being served cost no
+//! allocation and no search. A ticket stands in two: its own queue (user, model, lane), in which it is
+//! served, and its lane's list by age, which knows the oldest and the newest.
+
+use crate::{ModelId, ProjectId, Time, UserId};
+
+/// A request that was let in: it waits or runs, until it is settled or cancelled. A number that is used
+/// again carries another generation, so an old ticket is nobody's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TicketId {
+    pub(crate) index: u32,
+    generation: u32,
+}
+
+/// What is known of a ticket.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ticket {
+    pub(crate) project: ProjectId,
+    pub(crate) user: UserId,
+    pub(crate) model: ModelId,
+    /// The index of its [`Lane`](crate::fairness::Lane).
+    pub(crate) lane: usize,
+    /// Its place in the order of arrival.
+    pub(crate) sequence: u64,
+    /// What it is charged to those who share, until it is settled.
+    pub(crate) cost: u64,
+    /// Since when it waits, or runs.
+    pub(crate) since: Time,
+    pub(crate) deadline: Time,
+    pub(crate) is_running: bool,
+    pub(crate) in_queue: Links,
+    pub(crate) in_lane: Links,
+}
+
+/// A ticket's neighbours in a list.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Links {
+    before: Option<u32>,
+    after: Option<u32>,
+}
+
+/// A list's ends.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct List {
+    pub(crate) first: Option<u32>,
+    pub(crate) last: Option<u32>,
+    pub(crate) len: usize,
+}
+
+/// Which of a ticket's two lists.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Which {
+    Queue,
+    Lane,
+}
+
+/// All tickets.
+#[derive(Debug, Default)]
+pub(crate) struct Tickets {
+    slots: Vec<(u32, Option<Ticket>)>,
+    free: Vec<u32>,
+}
+
+impl Tickets {
+    pub(crate) fn add(&mut self, ticket: Ticket) -> TicketId {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push((0, None));
+            u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
+        });
+        let slot = &mut self.slots[index as usize];
+        slot.1 = Some(ticket);
+        TicketId {
+            index,
+            generation: slot.0,
+        }
+    }
+
+    pub(crate) fn get(&self, id: TicketId) -> Option<&Ticket> {
+        let (generation, ticket) = self.slots.get(id.index as usize)?;
+        ticket.as_ref().filter(|_| *generation == id.generation)
+    }
+
+    pub(crate) fn at(&self, index: u32) -> Option<&Ticket> {
+        self.slots.get(index as usize)?.1.as_ref()
+    }
+
+    pub(crate) fn at_mut(&mut self, index: u32) -> Option<&mut Ticket> {
+        self.slots.get_mut(index as usize)?.1.as_mut()
+    }
+
+    pub(crate) fn id(&self, index: u32) -> TicketId {
+        TicketId {
+            index,
+            generation: self.slots.get(index as usize).map_or(0, |slot| slot.0),
+        }
+    }
+
+    pub(crate) fn remove(&mut self, id: TicketId) -> Option<Ticket> {
+        let slot = self.slots.get_mut(id.index as usize)?;
+        if slot.0 != id.generation {
+            return None;
+        }
+        let ticket = slot.1.take()?;
+        slot.0 = slot.0.wrapping_add(1);
+        self.free.push(id.index);
+        Some(ticket)
+    }
+
+    /// Appends a ticket to a list.
+    pub(crate) fn push(&mut self, list: &mut List, which: Which, index: u32) {
+        if let Some(links) = self.links(which, index) {
+            *links = Links {
+                before: list.last,
+                after: None,
+            };
+        }
+        match list.last {
+            Some(last) => {
+                if let Some(links) = self.links(which, last) {
+                    links.after = Some(index);
+                }
+            }
+            None => list.first = Some(index),
+        }
+        list.last = Some(index);
+        list.len += 1;
+    }
+
+    /// Takes a ticket out of a list that it stands in.
+    pub(crate) fn unlink(&mut self, list: &mut List, which: Which, index: u32) {
+        let Some(links) = self.links(which, index).map(std::mem::take) else {
+            return;
+        };
+        match links.before.and_then(|before| self.links(which, before)) {
+            Some(before) => before.after = links.after,
+            None => list.first = links.after,
+        }
+        match links.after.and_then(|after| self.links(which, after)) {
+            Some(after) => after.before = links.before,
+            None => list.last = links.before,
+        }
+        list.len -= 1;
+    }
+
+    /// The tickets of a lane's list, the oldest first.
+    pub(crate) fn by_age(&self, list: List) -> impl Iterator<Item = (TicketId, &Ticket)> {
+        std::iter::successors(list.first, |index| self.at(*index)?.in_lane.after)
+            .filter_map(|index| Some((self.id(index), self.at(index)?)))
+    }
+
+    fn links(&mut self, which: Which, index: u32) -> Option<&mut Links> {
+        let ticket = self.at_mut(index)?;
+        Some(match which {
+            Which::Queue => &mut ticket.in_queue,
+            Which::Lane => &mut ticket.in_lane,
+        })
+    }
+}

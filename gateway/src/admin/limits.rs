@@ -1,0 +1,105 @@
+//! `/limits/{project|user|key}/{id}`: what is left of every rate, quota and budget, and when it resets.
+
+use super::Admin;
+use crate::config::Config;
+use crate::proxy::Gateway;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Json, Response};
+use jiff::Timestamp;
+use policy::{Balance, Measure, NanoEuro, PlanId, Scope, Time};
+use serde_json::{Value, json};
+
+pub(super) async fn show(State(admin): State<Admin>, Path((scope, id)): Path<(String, String)>) -> Response {
+    let gateway = &admin.gateway;
+    let snapshot = gateway.current.get();
+    let Some((scope, number, plan)) = find(gateway, &snapshot.config, &scope, &id) else {
+        let detail = format!("there is no {scope} `{id}`; ask for /limits/project/…, /limits/user/… or /limits/key/…");
+        return (StatusCode::NOT_FOUND, Json(json!({"detail": detail}))).into_response();
+    };
+    let (balances, rates) = gateway.gate.standing_of(scope, number, plan);
+    let rates: Vec<Value> = rates
+        .into_iter()
+        .map(|(whose, counted, figure)| {
+            json!({
+                "limit_of": if whose == Scope::Plan { "plan" } else { "itself" },
+                "counts": counted.word(),
+                "limit": figure.limit,
+                "remaining": figure.remaining,
+                "resets_in_seconds": figure.reset.as_secs_f64(),
+            })
+        })
+        .collect();
+    let allowances: Vec<Value> = balances.iter().map(balance).collect();
+    Json(json!({"id": id, "rates": rates, "allowances": allowances})).into_response()
+}
+
+fn find(gateway: &Gateway, config: &Config, scope: &str, id: &str) -> Option<(Scope, u32, Option<PlanId>)> {
+    match scope {
+        "project" => {
+            let project = config.project_by_id(id)?;
+            Some((Scope::Project, project.0, Some(config.project(project).plan)))
+        }
+        "user" => Some((Scope::User, config.user_by_id(id)?.0, None)),
+        "key" => Some((Scope::Key, gateway.current.number_of(id)?.0, None)),
+        _ => None,
+    }
+}
+
+fn balance(balance: &Balance) -> Value {
+    let amount = |amount: u64| match balance.measure {
+        Measure::Cost => json!(NanoEuro(amount).euros()),
+        Measure::Tokens | Measure::Requests => json!(amount),
+    };
+    let left = balance
+        .limit
+        .map(|limit| limit.saturating_sub(balance.used.saturating_add(balance.reserved)));
+    json!({
+        "window": balance.period.word(),
+        "measure": match balance.measure {
+            Measure::Tokens => "tokens",
+            Measure::Requests => "requests",
+            Measure::Cost => "eur",
+        },
+        "limit": balance.limit.map(amount),
+        "used": amount(balance.used),
+        "reserved": amount(balance.reserved),
+        "remaining": left.map(amount),
+        "resets_at": iso(balance.resets),
+    })
+}
+
+fn iso(time: Time) -> String {
+    let seconds = i64::try_from(time.nanos() / 1_000_000_000).unwrap_or(i64::MAX);
+    Timestamp::from_second(seconds).map_or_else(|_| String::new(), |timestamp| timestamp.to_string())
+}
+
+/// A project's id, a window, and the used shares of its quota and of its budget in it.
+pub(super) type UsedShare<'a> = (&'a str, &'static str, Option<f64>, Option<f64>);
+
+/// The used shares of every project's quotas and budgets.
+pub(super) fn used_shares<'a>(gateway: &Gateway, config: &'a Config) -> Vec<UsedShare<'a>> {
+    let mut shares = Vec::new();
+    for (project, number) in config.projects.iter().zip(0..) {
+        if !crate::config::limits_anything(&project.limits.allowance) {
+            continue;
+        }
+        let (balances, _) = gateway.gate.standing_of(Scope::Project, number, None);
+        for window in balances.chunks(3) {
+            let share = |is: &dyn Fn(Measure) -> bool| {
+                let counted = window.iter().filter(|balance| is(balance.measure));
+                counted.filter_map(used_share).reduce(f64::max)
+            };
+            let quota = share(&|measure| measure != Measure::Cost);
+            let budget = share(&|measure| measure == Measure::Cost);
+            shares.push((project.id.as_str(), window[0].period.word(), quota, budget));
+        }
+    }
+    shares
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn used_share(balance: &Balance) -> Option<f64> {
+    let limit = balance.limit.filter(|limit| *limit > 0)?;
+    Some(balance.used as f64 / limit as f64)
+}

@@ -1,0 +1,123 @@
+//! A record as it is kept: one line of the journal, one row of the table `requests`. Both come from one list
+//! of fields, so they cannot differ.
+
+use super::record::{Record, class_name, priority_name};
+use jiff::Timestamp;
+use rusqlite::ToSql;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::fmt::Write;
+use std::time::SystemTime;
+
+macro_rules! row {
+    ($($field:ident: $type:ty,)*) => {
+        /// One request's row.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        pub(super) struct Row<'a> { $(pub(super) $field: $type,)* }
+
+        /// The columns of `requests`.
+        pub(super) const COLUMNS: &[&str] = &[$(stringify!($field)),*];
+
+        impl Row<'_> {
+            /// The values, in the order of [`COLUMNS`].
+            pub(super) fn values(&self) -> [&dyn ToSql; COLUMNS.len()] {
+                [$(&self.$field),*]
+            }
+        }
+    };
+}
+
+row! {
+    id: i64,
+    request_id: Cow<'a, str>,
+    user_id: Cow<'a, str>,
+    project_id: Cow<'a, str>,
+    key_id: Option<Cow<'a, str>>,
+    requested_model: Cow<'a, str>,
+    model: Cow<'a, str>,
+    backend: Cow<'a, str>,
+    upstream: Option<Cow<'a, str>>,
+    client_protocol: Cow<'a, str>,
+    request_type: Cow<'a, str>,
+    priority: Cow<'a, str>,
+    streamed: bool,
+    status: Cow<'a, str>,
+    decision: Cow<'a, str>,
+    reason: Option<Cow<'a, str>>,
+    http_status: u16,
+    degradation_level: Cow<'a, str>,
+    degraded: Option<Cow<'a, str>>,
+    input_tokens: i64,
+    output_tokens: i64,
+    cached_input_tokens: i64,
+    input_tokens_estimated: i64,
+    output_tokens_reserved: i64,
+    usage_source: Cow<'a, str>,
+    estimated_cost_nano_eur: i64,
+    cost_nano_eur: i64,
+    latency_seconds: f64,
+    queue_wait_seconds: f64,
+    first_token_seconds: Option<f64>,
+    error_message: Option<Cow<'a, str>>,
+    trace_id: Option<Cow<'a, str>>,
+    config_version: i64,
+    created_at: Cow<'a, str>,
+    updated_at: Cow<'a, str>,
+}
+
+impl<'a> Row<'a> {
+    /// The row of a finished request.
+    pub(super) fn of(record: &'a Record, id: i64) -> Self {
+        let key = record.caller.as_ref().and_then(|caller| caller.key.as_ref());
+        let stop = record.stop.as_ref();
+        Self {
+            id,
+            request_id: Cow::from(&record.request_id),
+            user_id: record.user_id().into(),
+            project_id: record.project_id().into(),
+            key_id: key.map(|key| Cow::from(&key.id)),
+            requested_model: Cow::from(&record.requested_model),
+            model: record.model_name().into(),
+            backend: record.backend().into(),
+            upstream: record.upstream.as_deref().map(Cow::from),
+            client_protocol: record.protocol().name().into(),
+            request_type: class_name(record.class).into(),
+            priority: priority_name(record.priority).into(),
+            streamed: record.streamed,
+            status: record.outcome.name().into(),
+            decision: record.decision().into(),
+            reason: stop.map(|stop| stop.reason.name().into()),
+            http_status: record.http_status,
+            degradation_level: record.level_name().into(),
+            degraded: record.degraded().map(Cow::from),
+            input_tokens: whole(record.usage.input_tokens),
+            output_tokens: whole(record.usage.output_tokens),
+            cached_input_tokens: whole(record.usage.cached_input_tokens),
+            input_tokens_estimated: whole(record.terms.estimate.input_tokens),
+            output_tokens_reserved: whole(record.terms.estimate.output_tokens),
+            usage_source: record.usage_source.name().into(),
+            estimated_cost_nano_eur: whole(record.terms.estimate.cost.0),
+            cost_nano_eur: whole(record.cost.0),
+            latency_seconds: record.latency.as_secs_f64(),
+            queue_wait_seconds: record.queue_wait.unwrap_or_default().as_secs_f64(),
+            first_token_seconds: record.first_token.map(|after| after.as_secs_f64()),
+            error_message: stop.map(|stop| Cow::from(&stop.message)),
+            trace_id: record.trace_id.as_deref().map(Cow::from),
+            config_version: whole(record.snapshot.config_version),
+            created_at: iso(record.started_at).into(),
+            updated_at: iso(record.started_at + record.latency).into(),
+        }
+    }
+}
+
+fn whole(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// UTC with microseconds, so that text order is time order.
+pub(super) fn iso(time: SystemTime) -> String {
+    let mut text = String::with_capacity(27);
+    let timestamp = Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH);
+    let _ = write!(text, "{timestamp:.6}");
+    text
+}

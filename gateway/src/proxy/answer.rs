@@ -1,0 +1,274 @@
+//! To an endpoint and back: the upstream is asked, and its answer goes to the client, whole or as it comes.
+
+use super::client::Client;
+use super::exchange::Exchange;
+use super::outbound;
+use crate::config::Model;
+use crate::protocol::meter::Meter;
+use crate::protocol::refuse::{Reason, Stop};
+use crate::protocol::stream::{Cut, Cutter};
+use crate::protocol::{Protocol, generate};
+use crate::upstream::{Answer, Outbound, failure};
+use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
+use pingora_core::protocols::http::HttpTask;
+use policy::ModelId;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Pieces gathered into one write, at most.
+const GATHER: usize = 64;
+
+/// What goes to the client once the ledger has the record.
+pub(super) enum Rest {
+    /// A whole answer.
+    Whole {
+        status: u16,
+        content_type: Bytes,
+        body: Bytes,
+    },
+    /// The end of a stream.
+    Tail(Option<Bytes>),
+}
+
+impl Rest {
+    pub(super) fn status(&self) -> u16 {
+        match self {
+            Rest::Whole { status, .. } => *status,
+            Rest::Tail(_) => 200,
+        }
+    }
+}
+
+/// Steps 9 and 10.
+pub(super) async fn exchange(
+    exchange: &mut Exchange,
+    client: &mut Client<'_>,
+    (model_id, model): (ModelId, &Model),
+    body: Bytes,
+) -> Result<Rest, Stop> {
+    let gateway = Arc::clone(&exchange.gateway);
+    let record = &mut exchange.record;
+    let endpoint = gateway.upstreams.pick(model_id)?;
+    record.upstream = Some(Arc::clone(&endpoint.authority));
+    record.was_forwarded = true;
+    let outbound = Outbound {
+        path: record.call.upstream_path(),
+        body,
+        request_id: &record.request_id,
+        traceparent: exchange.traceparent.as_ref(),
+        deadlines: model.deadlines,
+    };
+    let answer = tokio::select! {
+        biased;
+        answer = gateway.forward.open(endpoint, &outbound) => answer?,
+        gone = client.gone() => return Err(gone),
+    };
+    let status = answer.session.response_header().map_or(0, |head| head.status.as_u16());
+    exchange.upstream_status = Some(status);
+    if record.streamed && status == 200 {
+        stream(exchange, client, answer).await
+    } else {
+        whole(exchange, client, answer, status).await
+    }
+}
+
+/// A stream: pieces go out as they come, what has arrived together in one write.
+async fn stream(exchange: &mut Exchange, client: &mut Client<'_>, mut answer: Answer) -> Result<Rest, Stop> {
+    let protocol = exchange.record.protocol();
+    let content_type = content_type(&answer);
+    let mut head = Some(outbound::head(exchange, 200, &content_type, None).map_err(|_| broken())?);
+    let mut cutter = Cutter::new(protocol);
+    let record = &mut exchange.record;
+    let meter = exchange.meter.get_or_insert_with(|| Meter::new(record.call, false));
+    let mut cut = Cut::default();
+    loop {
+        let arrived = tokio::select! {
+            biased;
+            arrived = answer.session.read_response_body() => arrived,
+            gone = client.gone() => return Err(gone),
+        };
+        let mut arrived = Some(arrived);
+        let mut is_done = false;
+        while let Some(piece) = arrived.take() {
+            match piece {
+                Ok(Some(piece)) if cut.held.is_none() => cutter.push(piece, meter, &mut cut),
+                Ok(Some(_)) => {}
+                Ok(None) => is_done = true,
+                Err(error) => return Err(failure(answer.endpoint(), &error, "in the middle of its answer")),
+            }
+            is_done |= answer.session.response_done();
+            if !is_done && cut.pass.len() < GATHER {
+                arrived = answer.session.read_response_body().now_or_never();
+            }
+        }
+        if !cut.pass.is_empty() && record.first_token.is_none() {
+            record.first_token = Some(record.started.elapsed());
+        }
+        if is_done && !meter.has_finished() {
+            let message = "the model's server ended its answer in the middle";
+            return Err(Stop::new(Reason::UpstreamError, message));
+        }
+        if !cut.pass.is_empty() {
+            let mut tasks = Vec::with_capacity(cut.pass.len() + 1);
+            tasks.extend(head.take().map(|head| HttpTask::Header(head, false)));
+            tasks.extend(cut.pass.drain(..).map(outbound::piece));
+            exchange.head_is_sent = true;
+            client.write(tasks).await?;
+        }
+        if is_done {
+            exchange.gateway.forward.keep(answer).await;
+            let tail = cut.held.take().or_else(|| cutter.rest());
+            if let Some(head) = head {
+                exchange.head_is_sent = true;
+                client.write(vec![HttpTask::Header(head, false)]).await?;
+            }
+            return Ok(Rest::Tail(tail));
+        }
+    }
+}
+
+/// An answer that is not streamed: gathered, metered, and sent as a whole.
+async fn whole(
+    exchange: &mut Exchange,
+    client: &mut Client<'_>,
+    mut answer: Answer,
+    status: u16,
+) -> Result<Rest, Stop> {
+    let most = exchange.record.snapshot.config.gateway.max_response_bytes;
+    let mut first: Option<Bytes> = None;
+    let mut more: Option<BytesMut> = None;
+    loop {
+        let arrived = tokio::select! {
+            biased;
+            arrived = answer.session.read_response_body() => arrived,
+            gone = client.gone() => return Err(gone),
+        };
+        match arrived {
+            Ok(Some(piece)) => match (&mut first, &mut more) {
+                (None, None) => first = Some(piece),
+                (_, Some(all)) => all.extend_from_slice(&piece),
+                (Some(start), None) => {
+                    let mut all = BytesMut::with_capacity((start.len() + piece.len()) * 2);
+                    all.extend_from_slice(start);
+                    all.extend_from_slice(&piece);
+                    more = Some(all);
+                }
+            },
+            Ok(None) => break,
+            Err(error) => return Err(failure(answer.endpoint(), &error, "in the middle of its answer")),
+        }
+        if more.as_ref().is_some_and(|all| all.len() > most) {
+            let message = format!("the model's answer is larger than {most} bytes");
+            return Err(Stop::new(Reason::UpstreamError, message));
+        }
+        if answer.session.response_done() {
+            break;
+        }
+    }
+    let body = more.map(BytesMut::freeze).or(first).unwrap_or_default();
+    let content_type = content_type(&answer);
+    let retry_after = upstream_retry_after(&answer);
+    if answer.session.response_done() {
+        exchange.gateway.forward.keep(answer).await;
+    }
+    exchange.record.first_token = Some(exchange.record.started.elapsed());
+    if status == 200 {
+        if let Some(meter) = &mut exchange.meter {
+            meter.see_whole(&body);
+        }
+        return answered(exchange, content_type, body);
+    }
+    refused_by_upstream(exchange.record.protocol(), status, &body, retry_after).map(|()| Rest::Whole {
+        status,
+        content_type,
+        body,
+    })
+}
+
+/// The upstream's answer as the client's protocol has it.
+fn answered(exchange: &Exchange, content_type: Bytes, body: Bytes) -> Result<Rest, Stop> {
+    let record = &exchange.record;
+    if record.protocol() != Protocol::Generate {
+        return Ok(Rest::Whole {
+            status: 200,
+            content_type,
+            body,
+        });
+    }
+    let (usage, _) = exchange.usage();
+    let cost = record.price(usage).euros();
+    let made = generate::answer(&record.request_id, &body, &record.terms.estimate, usage, cost);
+    let body = made.ok_or_else(|| {
+        let message = "the model's server did not answer with a chat completion";
+        Stop::new(Reason::UpstreamError, message)
+    })?;
+    Ok(Rest::Whole {
+        status: 200,
+        content_type: Bytes::from_static(b"application/json"),
+        body: body.into(),
+    })
+}
+
+/// An upstream's refusal: the client's mistakes pass through, the upstream's own troubles become the
+/// gateway's refusals.
+fn refused_by_upstream(
+    protocol: Protocol,
+    status: u16,
+    body: &[u8],
+    retry_after: Option<Duration>,
+) -> Result<(), Stop> {
+    let passes = matches!(status, 400 | 404 | 405 | 409 | 413 | 415 | 422);
+    if passes && protocol != Protocol::Generate {
+        return Ok(());
+    }
+    let said = error_message(body);
+    let stop = match status {
+        429 | 503 => {
+            let mut stop = Stop::new(Reason::NoHealthyUpstream, "the model's server is overloaded");
+            stop.retry_after = retry_after.or(stop.retry_after);
+            stop
+        }
+        401 | 403 => Stop::new(
+            Reason::UpstreamError,
+            "the model's server does not accept the gateway's key",
+        ),
+        504 => Stop::new(Reason::UpstreamTimeout, "the model's server took too long"),
+        _ if passes => Stop::new(
+            Reason::BadRequest,
+            said.unwrap_or_else(|| format!("the model's server answered {status}")),
+        ),
+        _ => Stop::new(Reason::UpstreamError, format!("the model's server answered {status}")),
+    };
+    Err(stop)
+}
+
+/// The sentence in an upstream's error, if there is one.
+fn error_message(body: &[u8]) -> Option<String> {
+    let body: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let said = body.pointer("/error/message").or_else(|| body.get("error"))?;
+    said.as_str().map(|said| said.chars().take(500).collect())
+}
+
+fn content_type(answer: &Answer) -> Bytes {
+    let given = answer
+        .session
+        .response_header()
+        .and_then(|head| head.headers.get("content-type"));
+    given.map_or(Bytes::from_static(b"application/json"), |value| {
+        Bytes::copy_from_slice(value.as_bytes())
+    })
+}
+
+fn upstream_retry_after(answer: &Answer) -> Option<Duration> {
+    let head = answer.session.response_header()?;
+    let seconds = head.headers.get("retry-after")?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+fn broken() -> Stop {
+    Stop::new(
+        Reason::UpstreamError,
+        "the model's server sent a head that cannot be passed on",
+    )
+}
