@@ -1,5 +1,5 @@
 # Every command of the project. `make run` and `make test` set up what they need themselves.
-.PHONY: run build test check fmt bench deps test-deps
+.PHONY: run build test check fmt bench simulate deps test-deps
 
 run: build            ## build, then serve config/ with SQLite in data/ and the bundled simulated upstream
 	./target/release/sluice serve --config config
@@ -20,6 +20,9 @@ fmt:
 
 bench: build          ## side by side with other proxies; needs PEERS (see docs/performance.md)
 	tests/bench/run
+
+simulate: deps        ## an hour of overload in virtual time: shares, waits, fairness
+	cargo run --release -p policy --example simulate
 
 deps:                 ## what the build needs beside the Rust toolchain
 	@tests/setup build

@@ -1,10 +1,11 @@
 //! Requests by their id: those that run or wait, so that they can be cancelled, and the answers of those that
 //! went on in the background, until they are fetched or too old.
 
+use parking_lot::{Mutex, MutexGuard};
 use policy::{ProjectId, TicketId};
 use serde_json::Value;
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
@@ -125,7 +126,7 @@ impl Requests {
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

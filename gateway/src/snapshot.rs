@@ -4,9 +4,10 @@
 use crate::config::Config;
 use crate::identity::Key;
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use policy::{KeyId, Rules};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// One consistent view.
 #[derive(Debug)]
@@ -60,19 +61,19 @@ impl Current {
 
     /// What policy needs to know of the configuration and the keys in force.
     pub(crate) fn rules(&self) -> Rules {
-        let numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
+        let numbers = self.numbers.lock();
         self.get().config.rules(&numbers)
     }
 
     /// The number of a key.
     pub(crate) fn number_of(&self, key: &str) -> Option<KeyId> {
-        let numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
+        let numbers = self.numbers.lock();
         numbers.get(key).copied()
     }
 }
 
 fn numbered(numbers: &Mutex<HashMap<String, KeyId>>, mut keys: Vec<Key>) -> Vec<Key> {
-    let mut numbers = numbers.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut numbers = numbers.lock();
     for key in &mut keys {
         let next = KeyId(u32::try_from(numbers.len()).unwrap_or(u32::MAX));
         key.number = *numbers.entry(key.id.clone()).or_insert(next);

@@ -8,8 +8,7 @@ use crate::config::{self, Backend, Config, Identity};
 use crate::gate::Gate;
 use crate::ledger::sums::By;
 use crate::ledger::{self, Ledger};
-use crate::proxy::listener::Proxy;
-use crate::proxy::{Gateway, RequestIds};
+use crate::proxy::{Gateway, RequestIds, listener};
 use crate::snapshot::Current;
 use crate::telemetry::Metrics;
 use crate::tokens::BytesPerToken;
@@ -89,7 +88,11 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
     let token = Token::find_or_make(&token_file).map_err(|error| cannot("write", &token_file, &error))?;
     let proxy_listener = bind("listen", settings.listen).await?;
     let admin_listener = bind("admin_listen", settings.admin_listen).await?;
-    let (proxy_address, admin_address) = (local(&proxy_listener)?, local(&admin_listener)?);
+    let proxy_address = local(&proxy_listener)?;
+    let proxy_listener = proxy_listener
+        .into_std()
+        .map_err(|error| Failure::other(error.to_string()))?;
+    let admin_address = local(&admin_listener)?;
     let simulated = start_simulated(&config).await?;
 
     let config_version = ledger::versions::version_of(&database.pool, &config.price_list()).await?;
@@ -130,7 +133,12 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
     tokio::spawn(async move { admin_server.await });
     tokio::spawn(follow_keys(Arc::clone(&gateway), database.pool));
     tokio::spawn(Arc::clone(&gateway.gate).keep_time());
-    let proxy = tokio::spawn(Proxy::new(Arc::clone(&gateway)).run(proxy_listener, stopping, settings.drain));
+    let proxy = tokio::spawn(listener::serve(
+        Arc::clone(&gateway),
+        proxy_listener,
+        stopping,
+        settings.drain,
+    ));
 
     let addr_file = args
         .addr_file

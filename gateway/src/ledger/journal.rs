@@ -2,83 +2,80 @@
 //! What has been written survives `kill -9`; from here records are moved into the database in groups
 //! (`docs/decisions/003-a-journal-before-the-database.md`).
 //!
-//! A journal is a row of segments, files of one JSON object a line. A segment is closed when its records are
-//! about to be moved and removed when they have been, so what is found at a start is what had not been moved.
+//! A journal is a row of segments, files of one JSON list a line. A segment is closed when its records are about
+//! to be moved and removed when they have been, so what is found at a start is what had not been moved.
+//!
+//! Appending takes no lock: the kernel keeps whole writes to a file that is open for appending apart. A line
+//! begins with a newline as well as ending with one, so that what a full disk has torn off ends at the next.
 
 use super::row::Row;
+use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// Where records wait for the database.
+/// A file of the journal.
 #[derive(Debug)]
-pub(super) struct Journal {
-    /// The database's file, whose name the segments carry.
-    database: PathBuf,
-    number: u64,
+pub(super) struct Segment {
+    pub(super) number: u64,
     file: File,
-    length: u64,
-    line: Vec<u8>,
+    records: AtomicUsize,
 }
 
-impl Journal {
-    /// Begins a segment after those that are there.
-    pub(super) fn begin(database: &Path) -> io::Result<Self> {
-        let number = segments(database)?.last().map_or(0, |(number, _)| *number) + 1;
+thread_local! {
+    /// The line that this thread writes.
+    static LINE: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(1024));
+}
+
+impl Segment {
+    /// Makes segment `number` of the journal that is kept beside this database.
+    pub(super) fn create(database: &Path, number: u64) -> io::Result<Self> {
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path(database, number))?;
         Ok(Self {
-            database: database.to_owned(),
             number,
-            file: create(&segment(database, number))?,
-            length: 0,
-            line: Vec::with_capacity(1024),
+            file,
+            records: AtomicUsize::new(0),
         })
     }
 
-    /// Appends a row. On an error the segment is as it was.
-    pub(super) fn append(&mut self, row: &Row<'_>) -> io::Result<()> {
-        self.line.clear();
-        serde_json::to_writer(&mut self.line, row)?;
-        self.line.push(b'\n');
-        if let Err(error) = self.file.write_all(&self.line) {
-            self.file.set_len(self.length)?;
-            return Err(error);
-        }
-        self.length += self.line.len() as u64;
-        Ok(())
+    /// Appends a row; how many are in the segment then.
+    pub(super) fn append(&self, row: &Row<'_>) -> io::Result<usize> {
+        LINE.with_borrow_mut(|line| {
+            line.clear();
+            line.push(b'\n');
+            serde_json::to_writer(&mut *line, row)?;
+            line.push(b'\n');
+            // Not `write_all`: what does not fit at once must not be mixed with another thread's line.
+            let written = (&self.file).write(line)?;
+            if written < line.len() {
+                return Err(io::Error::from(io::ErrorKind::StorageFull));
+            }
+            Ok(self.records.fetch_add(1, Relaxed) + 1)
+        })
     }
 
-    /// Closes the segment and begins another.
-    pub(super) fn rotate(&mut self) -> io::Result<()> {
-        self.file = create(&segment(&self.database, self.number + 1))?;
-        self.length = 0;
-        self.number += 1;
-        Ok(())
-    }
-
-    /// The number of the segment that is written to; those before it are closed.
-    pub(super) fn number(&self) -> u64 {
-        self.number
+    /// Records in it.
+    pub(super) fn records(&self) -> usize {
+        self.records.load(Relaxed)
     }
 }
 
-/// The rows of a segment. A last line without its end was never acknowledged, and is left out.
+/// The rows of a segment. A line that was torn off was never acknowledged, and is left out.
 pub(super) fn read(segment: &Path) -> io::Result<Vec<Row<'static>>> {
     let text = std::fs::read(segment)?;
-    let whole = memchr::memrchr(b'\n', &text).map_or(&[][..], |end| &text[..end]);
-    let lines = whole.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    lines
-        .map(|line| serde_json::from_slice(line).map_err(io::Error::other))
-        .collect()
-}
-
-fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
-}
-
-fn segment(database: &Path, number: u64) -> PathBuf {
-    let mut name = database.as_os_str().to_owned();
-    name.push(format!(".ledger-{number:06}"));
-    PathBuf::from(name)
+    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let mut rows = Vec::new();
+    for line in lines {
+        match serde_json::from_slice(line) {
+            Ok(row) => rows.push(row),
+            Err(error) => tracing::warn!(%error, segment = %segment.display(), "a torn line in the journal"),
+        }
+    }
+    Ok(rows)
 }
 
 /// The segments that are there, in their order.
@@ -97,41 +94,90 @@ pub(super) fn segments(database: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
+fn path(database: &Path, number: u64) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push(format!(".ledger-{number:06}"));
+    PathBuf::from(name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn row(id: i64) -> Row<'static> {
-        let mut row: Row<'static> = serde_json::from_value(serde_json::json!({
-            "id": id, "request_id": "r", "user_id": "u", "project_id": "p", "key_id": null, "requested_model": "m\n\"",
-            "model": "m", "backend": "openai", "upstream": null, "client_protocol": "openai", "request_type": "interactive",
-            "priority": "high", "streamed": true, "status": "completed", "decision": "accepted", "reason": null,
-            "http_status": 200, "degradation_level": "normal", "degraded": null, "input_tokens": 1, "output_tokens": 2,
-            "cached_input_tokens": 0, "input_tokens_estimated": 1, "output_tokens_reserved": 2, "usage_source": "upstream",
-            "estimated_cost_nano_eur": 3, "cost_nano_eur": 3, "latency_seconds": 0.25, "queue_wait_seconds": 0.0,
-            "first_token_seconds": null, "error_message": null, "trace_id": null, "config_version": 1,
-            "created_at": "2026-11-24T00:00:00.000000Z", "updated_at": "2026-11-24T00:00:00.000000Z",
-        }))
-        .expect("a row");
-        row.id = id;
-        row
+        Row {
+            id,
+            request_id: "r\n\"".into(),
+            user_id: "u".into(),
+            project_id: "p".into(),
+            key_id: None,
+            requested_model: "m".into(),
+            model: "m".into(),
+            backend: "openai".into(),
+            upstream: Some("127.0.0.1:1".into()),
+            client_protocol: "openai".into(),
+            request_type: "interactive".into(),
+            priority: "high".into(),
+            streamed: true,
+            status: "completed".into(),
+            decision: "accepted".into(),
+            reason: None,
+            http_status: 200,
+            degradation_level: "normal".into(),
+            degraded: None,
+            input_tokens: 1,
+            output_tokens: 2,
+            cached_input_tokens: 0,
+            input_tokens_estimated: 1,
+            output_tokens_reserved: 2,
+            usage_source: "upstream".into(),
+            estimated_cost_nano_eur: 3,
+            cost_nano_eur: 3,
+            latency_seconds: 0.25,
+            queue_wait_seconds: 0.0,
+            first_token_seconds: None,
+            error_message: None,
+            trace_id: None,
+            config_version: 1,
+            created_at: "2026-11-24T00:00:00.000000Z".into(),
+            updated_at: "2026-11-24T00:00:00.000000Z".into(),
+        }
     }
 
     #[test]
-    fn what_was_appended_is_found_again_and_a_torn_last_line_is_not() {
+    fn what_was_appended_is_found_again_and_what_was_torn_off_is_not() {
         let dir = tempfile::TempDir::new().expect("a directory");
         let database = dir.path().join("usage.db");
-        let mut journal = Journal::begin(&database).expect("begun");
-        journal.append(&row(1)).expect("appended");
-        journal.rotate().expect("rotated");
-        journal.append(&row(2)).expect("appended");
-        journal.file.write_all(b"{\"id\":3,\"request_id\":\"to").expect("torn");
+        let first = Segment::create(&database, 1).expect("made");
+        assert_eq!(first.append(&row(1)).expect("appended"), 1);
+        let second = Segment::create(&database, 2).expect("made");
+        (&second.file).write_all(b"\n[3,\"to").expect("torn");
+        second.append(&row(2)).expect("appended");
+        (&second.file).write_all(b"\n[4,\"tor").expect("torn");
         let left = segments(&database).expect("listed");
         assert_eq!(left.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [1, 2]);
         assert_eq!(read(&left[0].1).expect("read"), [row(1)]);
         assert_eq!(read(&left[1].1).expect("read"), [row(2)]);
-        let mut again = Journal::begin(&database).expect("begun");
-        again.append(&row(4)).expect("appended");
-        assert_eq!(segments(&database).expect("listed").len(), 3, "nothing is written over");
+    }
+
+    #[test]
+    fn threads_that_append_together_lose_nothing() {
+        let dir = tempfile::TempDir::new().expect("a directory");
+        let database = dir.path().join("usage.db");
+        let segment = Segment::create(&database, 1).expect("made");
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let segment = &segment;
+                scope.spawn(move || (0..500).for_each(|at| drop(segment.append(&row(thread * 500 + at)))));
+            }
+        });
+        let mut ids: Vec<i64> = read(&segments(&database).expect("listed")[0].1)
+            .expect("read")
+            .iter()
+            .map(|row| row.id)
+            .collect();
+        ids.sort_unstable();
+        assert_eq!(ids, (0..2000).collect::<Vec<_>>());
+        assert_eq!(segment.records(), 2000);
     }
 }

@@ -4,15 +4,17 @@
 use super::record::{Record, class_name, priority_name};
 use jiff::Timestamp;
 use rusqlite::ToSql;
-use serde::{Deserialize, Serialize};
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::ser::SerializeTuple;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::borrow::Cow;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::time::SystemTime;
 
 macro_rules! row {
     ($($field:ident: $type:ty,)*) => {
         /// One request's row.
-        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[derive(Debug, Clone, PartialEq)]
         pub(super) struct Row<'a> { $(pub(super) $field: $type,)* }
 
         /// The columns of `requests`.
@@ -22,6 +24,34 @@ macro_rules! row {
             /// The values, in the order of [`COLUMNS`].
             pub(super) fn values(&self) -> [&dyn ToSql; COLUMNS.len()] {
                 [$(&self.$field),*]
+            }
+        }
+
+        /// A list of values: names would be most of a line.
+        impl Serialize for Row<'_> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let mut list = serializer.serialize_tuple(COLUMNS.len())?;
+                $(list.serialize_element(&self.$field)?;)*
+                list.end()
+            }
+        }
+
+        impl<'de> Deserialize<'de> for Row<'static> {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct List;
+                impl<'de> Visitor<'de> for List {
+                    type Value = Row<'static>;
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        write!(f, "a list of {} values", COLUMNS.len())
+                    }
+                    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                        Ok(Row { $($field: match list.next_element()? {
+                            Some(value) => value,
+                            None => return Err(Error::missing_field(stringify!($field))),
+                        },)* })
+                    }
+                }
+                deserializer.deserialize_tuple(COLUMNS.len(), List)
             }
         }
     };

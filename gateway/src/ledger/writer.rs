@@ -5,12 +5,15 @@
 //! While the database is away, segments gather on disk. When there are too many records in them,
 //! [`Ledger::is_full`] says so and the gateway refuses new requests; nothing is ever forgotten.
 
-use super::journal::{self, Journal};
+use super::journal::{self, Segment};
 use super::row::{COLUMNS, Row};
 use super::{Record, Unavailable};
+use arc_swap::ArcSwap;
+use parking_lot::{Condvar, Mutex};
 use rusqlite::Connection;
 use std::path::Path;
-use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -33,18 +36,19 @@ static INSERT: LazyLock<String> = LazyLock::new(|| {
 /// The only writer of records.
 #[derive(Debug)]
 pub(crate) struct Ledger {
-    state: Mutex<State>,
+    /// The segment that is written to.
+    segment: ArcSwap<Segment>,
+    next_id: AtomicI64,
+    mover: Mutex<Mover>,
     due: Condvar,
     most: usize,
     commit_seconds: prometheus::Histogram,
 }
 
-#[derive(Debug)]
-struct State {
-    journal: Journal,
-    next_id: i64,
-    /// Records in the segment that is written to.
-    gathered: usize,
+/// What the thread that moves records is told, and tells.
+#[derive(Debug, Default)]
+struct Mover {
+    is_due: bool,
     /// Records in closed segments, which are being moved.
     moving: usize,
     readers: Vec<oneshot::Sender<()>>,
@@ -63,14 +67,9 @@ impl Ledger {
         move_segments(&mut connection, database, u64::MAX)?;
         let last: i64 = connection.query_row("SELECT coalesce(max(id), 0) FROM requests", [], |row| row.get(0))?;
         let ledger = Arc::new(Self {
-            state: Mutex::new(State {
-                journal: Journal::begin(database).map_err(Unavailable::from)?,
-                next_id: last + 1,
-                gathered: 0,
-                moving: 0,
-                readers: Vec::new(),
-                trouble: None,
-            }),
+            segment: ArcSwap::from_pointee(Segment::create(database, 1)?),
+            next_id: AtomicI64::new(last + 1),
+            mover: Mutex::default(),
             due: Condvar::new(),
             most,
             commit_seconds,
@@ -91,23 +90,19 @@ impl Ledger {
     /// Returns when the record is in the journal.
     pub(crate) fn commit(&self, record: &Record) -> Result<(), Unavailable> {
         let since = Instant::now();
-        let mut state = self.lock();
-        let row = Row::of(record, state.next_id);
-        state.journal.append(&row)?;
-        state.next_id += 1;
-        state.gathered += 1;
-        if state.gathered == GATHER {
+        let row = Row::of(record, self.next_id.fetch_add(1, Relaxed));
+        let gathered = self.segment.load().append(&row)?;
+        if gathered == GATHER {
+            self.mover.lock().is_due = true;
             self.due.notify_one();
         }
-        drop(state);
         self.commit_seconds.observe(since.elapsed().as_secs_f64());
         Ok(())
     }
 
     /// Records that wait for the database.
     pub(crate) fn backlog(&self) -> usize {
-        let state = self.lock();
-        state.gathered + state.moving
+        self.segment.load().records() + self.mover.lock().moving
     }
 
     /// Whether so many records wait that no request should be taken on.
@@ -117,63 +112,69 @@ impl Ledger {
 
     /// Why the database does not take records, if it does not.
     pub(crate) fn trouble(&self) -> Option<String> {
-        self.lock().trouble.clone()
+        self.mover.lock().trouble.clone()
     }
 
     /// Returns when all that has been committed so far is in the database, for whoever wants to read it; or
     /// after a second, if the database does not take it.
     pub(crate) async fn flush(&self) {
+        if self.backlog() == 0 {
+            return;
+        }
         let (tell, told) = oneshot::channel();
         {
-            let mut state = self.lock();
-            if state.gathered + state.moving == 0 {
-                return;
-            }
-            state.readers.push(tell);
+            let mut mover = self.mover.lock();
+            mover.readers.push(tell);
+            mover.is_due = true;
         }
         self.due.notify_one();
         let _ = tokio::time::timeout(Duration::from_secs(1), told).await;
     }
 
     fn move_what_has_gathered(&self, connection: &mut Connection, database: &Path) {
-        let readers = self.close_a_segment();
-        let moved = move_segments(connection, database, self.lock().journal.number());
-        let mut state = self.lock();
+        let readers = self.wait_until_due();
+        if let Err(error) = self.close_the_segment(database) {
+            tracing::error!(%error, "journal not rotated");
+        }
+        let moved = move_segments(connection, database, self.segment.load().number);
+        let mut mover = self.mover.lock();
         match moved {
-            Ok(()) => (state.moving, state.trouble) = (0, None),
+            Ok(()) => (mover.moving, mover.trouble) = (0, None),
             Err(error) => {
-                tracing::error!(%error, records = state.moving, "records not moved into the database");
-                state.trouble = Some(error.to_string());
-                drop(state);
+                tracing::error!(%error, records = mover.moving, "records not moved into the database");
+                mover.trouble = Some(error.to_string());
+                drop(mover);
                 std::thread::sleep(TRY_AGAIN);
                 return;
             }
         }
-        drop(state);
+        drop(mover);
         for reader in readers {
             let _ = reader.send(());
         }
     }
 
-    /// Waits until there is something to move, and closes the segment that it is in. Returns who wants to
-    /// read it.
-    fn close_a_segment(&self) -> Vec<oneshot::Sender<()>> {
-        let state = self.lock();
-        let waited = self.due.wait_timeout_while(state, MOVE_EVERY, |state| {
-            state.gathered < GATHER && state.readers.is_empty()
-        });
-        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        if state.gathered > 0 {
-            match state.journal.rotate() {
-                Ok(()) => (state.moving, state.gathered) = (state.moving + state.gathered, 0),
-                Err(error) => tracing::error!(%error, "journal not rotated"),
-            }
-        }
-        std::mem::take(&mut state.readers)
+    fn wait_until_due(&self) -> Vec<oneshot::Sender<()>> {
+        let mut mover = self.mover.lock();
+        self.due.wait_while_for(&mut mover, |mover| !mover.is_due, MOVE_EVERY);
+        mover.is_due = false;
+        std::mem::take(&mut mover.readers)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Sends new records to a new segment, and waits for those who still write to the old one.
+    fn close_the_segment(&self, database: &Path) -> std::io::Result<()> {
+        let current = self.segment.load();
+        if current.records() == 0 {
+            return Ok(());
+        }
+        let next = Segment::create(database, current.number + 1)?;
+        drop(current);
+        let closed = self.segment.swap(Arc::new(next));
+        while Arc::strong_count(&closed) > 1 {
+            std::thread::yield_now();
+        }
+        self.mover.lock().moving += closed.records();
+        Ok(())
     }
 }
 

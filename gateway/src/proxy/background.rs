@@ -7,6 +7,7 @@ use super::client::Client;
 use super::exchange::{Exchange, conclude, forward};
 use super::outbound;
 use crate::gate::Wait;
+use crate::protocol;
 use crate::protocol::refuse::{Reason, Stop};
 use crate::requests::Status;
 use bytes::Bytes;
@@ -55,7 +56,8 @@ async fn walk(exchange: &mut Exchange, wait: Wait, body: Bytes) -> Result<Rest, 
         gone = client.gone() => return Err(gone),
     };
     exchange.enter(entry);
-    forward(exchange, &mut client, body).await
+    let understood = protocol::understand(exchange.record.call, &body)?;
+    forward(exchange, &mut client, &body, understood).await
 }
 
 /// What `/requests/{id}` says: the answer, or how far the request has come.

@@ -19,6 +19,7 @@ use crate::upstream;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use pingora_core::protocols::http::ServerSession;
+use pingora_timeout::fast_timeout::fast_timeout;
 use policy::{Alert, Ask, ModelId, Pace, Settlement, Standing, Usage};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -70,7 +71,8 @@ pub(super) async fn serve(gateway: &Arc<Gateway>, session: &mut ServerSession, c
 /// Steps 1 to 10: everything until the answer's last bytes.
 async fn walk(exchange: &mut Exchange, session: &mut ServerSession) -> Result<Walked, Stop> {
     let body = inbound::body(session, &exchange.record.snapshot.config).await?;
-    let ask = understand(exchange, &session.req_header().headers, &body)?;
+    let understood = protocol::understand(exchange.record.call, &body)?;
+    let ask = ask(exchange, &session.req_header().headers, &understood)?;
     exchange.overhead = Some(exchange.record.started.elapsed());
     let (offer, standing) = exchange.gateway.gate.offer(&ask);
     exchange.standing = standing;
@@ -93,11 +95,13 @@ async fn walk(exchange: &mut Exchange, session: &mut ServerSession) -> Result<Wa
         }
     };
     exchange.enter(entry);
-    Ok(Walked::Through(forward(exchange, &mut client, body).await?))
+    Ok(Walked::Through(
+        forward(exchange, &mut client, &body, understood).await?,
+    ))
 }
 
-/// Steps 2 to 4: who asks, for what, whether they may, and how much it is at worst.
-fn understand(exchange: &mut Exchange, headers: &HeaderMap, body: &[u8]) -> Result<Ask, Stop> {
+/// Steps 3 and 4: who asks, for what, whether they may, and how much it is at worst.
+fn ask(exchange: &mut Exchange, headers: &HeaderMap, understood: &Understood<'_>) -> Result<Ask, Stop> {
     let gateway = Arc::clone(&exchange.gateway);
     if gateway.ledger.is_full() {
         return Err(Stop::new(
@@ -109,14 +113,13 @@ fn understand(exchange: &mut Exchange, headers: &HeaderMap, body: &[u8]) -> Resu
     let snapshot = Arc::clone(&record.snapshot);
     let config = &snapshot.config;
     let call = record.call;
-    let understood = protocol::understand(call, body)?;
     record.requested_model = understood.model.chars().take(256).collect();
     record.streamed = understood.is_streaming;
-    let caller = identity::caller(&snapshot, headers, Some(&understood), crate::clock::now_ms())?;
+    let caller = identity::caller(&snapshot, headers, Some(understood), crate::clock::now_ms())?;
     (record.class, record.priority) = identity::standing(config, &caller, headers, understood.lowered);
     record.caller = Some(caller.clone());
     exchange.listed.note(caller.project, None);
-    let (model_id, model) = resolve(config, call, &understood)?;
+    let (model_id, model) = resolve(config, call, understood)?;
     record.model = Some(model_id);
     exchange.prompt_bytes = understood.prompt_bytes;
     let input_tokens = gateway.tokens.tokens(model_id, understood.prompt_bytes);
@@ -162,23 +165,27 @@ fn resolve<'a>(config: &'a Config, call: Call, understood: &Understood<'_>) -> R
 }
 
 /// Steps 9 and 10: the body as the upstream is to have it, and the answer, within the deadline for all.
-pub(super) async fn forward(exchange: &mut Exchange, client: &mut Client<'_>, body: Bytes) -> Result<Rest, Stop> {
+pub(super) async fn forward(
+    exchange: &mut Exchange,
+    client: &mut Client<'_>,
+    body: &Bytes,
+    understood: Understood<'_>,
+) -> Result<Rest, Stop> {
     let record = &mut exchange.record;
     let snapshot = Arc::clone(&record.snapshot);
     let (call, terms) = (record.call, record.terms);
     let model = snapshot.config.model(terms.model);
-    let understood = protocol::understand(call, &body)?;
     let changes = Changes {
         model: model.upstream_name.as_deref().unwrap_or(&model.name),
         max_tokens: terms.max_tokens,
     };
-    let rewritten = protocol::rewrite(call, &body, &understood, &changes).map(Bytes::from);
+    let rewritten = protocol::rewrite(call, body, &understood, &changes).map(Bytes::from);
     exchange.meter = Some(Meter::new(call, understood.is_streaming && !understood.wants_usage));
     drop(understood);
-    let outbound = rewritten.unwrap_or(body);
+    let outbound = rewritten.unwrap_or_else(|| body.clone());
     let total = model.deadlines.total.saturating_sub(record.started.elapsed());
     exchange.asked = record.started.elapsed();
-    let answered = tokio::time::timeout(
+    let answered = fast_timeout(
         total,
         answer::exchange(exchange, client, (terms.model, model), outbound),
     );

@@ -5,6 +5,7 @@ use crate::protocol::refuse::{Reason, Stop};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use pingora_core::protocols::http::ServerSession;
+use pingora_timeout::fast_timeout::fast_timeout;
 
 /// Reserved for a body before any of it has arrived, at most.
 const FIRST_RESERVE: usize = 1 << 20;
@@ -20,7 +21,7 @@ pub(super) async fn body(session: &mut ServerSession, config: &Config) -> Result
         session.write_continue_response().await.map_err(|_| gone())?;
     }
     let read = read_all(session, declared.unwrap_or(0), most);
-    match tokio::time::timeout(config.gateway.body_timeout, read).await {
+    match fast_timeout(config.gateway.body_timeout, read).await {
         Ok(body) => body,
         Err(_) => Err(Stop::new(
             Reason::RequestTimeout,

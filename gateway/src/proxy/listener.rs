@@ -3,80 +3,74 @@
 use super::{Gateway, exchange, lists};
 use crate::protocol::{self, Route};
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora_core::protocols::http::ServerSession;
-use pingora_core::protocols::l4::stream::Stream;
-use pingora_core::server::ShutdownWatch;
+use pingora_core::server::{Fds, ShutdownWatch};
+use pingora_core::services::Service as _;
 use pingora_core::services::listening::Service;
+use pingora_timeout::fast_timeout::fast_timeout;
+use std::net::TcpListener;
+use std::os::fd::IntoRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 
 /// The HTTP application behind the proxy listener.
-pub(crate) struct Proxy {
+struct Proxy {
     gateway: Arc<Gateway>,
     options: HttpServerOptions,
-    connections: AtomicUsize,
+    connections: Arc<AtomicUsize>,
 }
 
 /// Marks a connection that has served a request before.
 struct Served;
 
-/// Counts a connection for as long as it is served.
-struct Counted(Arc<Proxy>);
+/// Counts a connection while it is served.
+struct Counted(Arc<AtomicUsize>);
+
+/// Accepts until told to stop; then waits, `drain` at most, for what runs.
+///
+/// The socket is ours, so that its port is known before anyone is let in; pingora is handed it as it would
+/// be by the process before, and does the rest.
+pub(crate) async fn serve(gateway: Arc<Gateway>, listener: TcpListener, stop: ShutdownWatch, drain: Duration) {
+    let Ok(address) = listener.local_addr().map(|address| address.to_string()) else {
+        return;
+    };
+    let mut options = HttpServerOptions::default();
+    options.h2c = true;
+    let connections = Arc::new(AtomicUsize::new(0));
+    let proxy = Proxy {
+        gateway,
+        options,
+        connections: Arc::clone(&connections),
+    };
+    let mut sockets = Fds::new();
+    sockets.add(address.clone(), listener.into_raw_fd());
+    let mut service = Service::new("proxy".to_owned(), proxy);
+    service.add_tcp(&address);
+    service
+        .start_service(Some(Arc::new(Mutex::new(sockets))), stop, 1)
+        .await;
+    let drained = async {
+        while connections.load(Relaxed) > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    if tokio::time::timeout(drain, drained).await.is_err() {
+        let connections = connections.load(Relaxed);
+        tracing::warn!(connections, "stopped with requests still running");
+    }
+}
+
+impl Counted {
+    fn one_more(connections: &Arc<AtomicUsize>) -> Self {
+        connections.fetch_add(1, Relaxed);
+        Self(Arc::clone(connections))
+    }
+}
 
 impl Proxy {
-    pub(crate) fn new(gateway: Arc<Gateway>) -> Arc<Self> {
-        let mut options = HttpServerOptions::default();
-        options.h2c = true;
-        Arc::new(Self {
-            gateway,
-            options,
-            connections: AtomicUsize::new(0),
-        })
-    }
-
-    /// Accepts until told to stop; then waits, `drain` at most, for what runs.
-    pub(crate) async fn run(self: Arc<Self>, listener: TcpListener, stop: watch::Receiver<bool>, drain: Duration) {
-        loop {
-            tokio::select! {
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => self.take(stream, stop.clone()),
-                    Err(error) => {
-                        // Too many open files, most likely: the next accept fails at once, too.
-                        tracing::warn!(%error, "connection not accepted");
-                        tokio::time::sleep(Duration::from_millis(100)).await;
-                    }
-                },
-                () = told(stop.clone()) => break,
-            }
-        }
-        drop(listener);
-        let drained = async {
-            while self.connections.load(Relaxed) > 0 {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        if tokio::time::timeout(drain, drained).await.is_err() {
-            tracing::warn!(
-                connections = self.connections.load(Relaxed),
-                "stopped with requests still running"
-            );
-        }
-    }
-
-    fn take(self: &Arc<Self>, stream: TcpStream, stop: ShutdownWatch) {
-        let _ = stream.set_nodelay(true);
-        self.connections.fetch_add(1, Relaxed);
-        let counted = Counted(Arc::clone(self));
-        tokio::spawn(async move {
-            let stream: Stream = stream.into();
-            Service::handle_event(Box::new(stream), Arc::clone(&counted.0), stop).await;
-        });
-    }
-
     /// Reads a request's head: within the head's deadline, or, on a connection that has served
     /// before, after at most the keep-alive time.
     async fn read_head(&self, session: &mut ServerSession, stop: &ShutdownWatch) -> bool {
@@ -87,7 +81,7 @@ impl Proxy {
         }
         tokio::select! {
             biased;
-            read = tokio::time::timeout(within, session.read_request()) => match read {
+            read = fast_timeout(within, session.read_request()) => match read {
                 Ok(Ok(is_there)) => is_there,
                 Ok(Err(_)) => {
                     let _ = session.respond_error(400).await;
@@ -111,7 +105,7 @@ async fn told(mut stop: ShutdownWatch) {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Relaxed);
+        self.0.fetch_sub(1, Relaxed);
     }
 }
 
@@ -122,6 +116,7 @@ impl HttpServerApp for Proxy {
         mut session: ServerSession,
         stop: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
+        let _counted = Counted::one_more(&self.connections);
         if !self.read_head(&mut session, stop).await {
             return None;
         }
