@@ -146,6 +146,9 @@ impl Record {
     /// What gave way for it, in words; `None` where nothing did.
     pub(crate) fn degraded(&self) -> Option<String> {
         let gave_way = self.terms.given_way;
+        if !gave_way.any() {
+            return None;
+        }
         let actions = [
             (
                 gave_way.max_tokens_reduced,

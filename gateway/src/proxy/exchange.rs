@@ -253,7 +253,7 @@ impl Exchange {
         self.record.terms = entry.terms;
         self.record.model = Some(entry.terms.model);
         self.permit = Some(entry.permit);
-        if let Some(caller) = &self.record.caller {
+        if let Some(caller) = self.record.caller.as_ref().filter(|_| entry.waited.is_some()) {
             self.listed.note(caller.project, None);
         }
     }

@@ -9,7 +9,7 @@ use http::StatusCode;
 use pingora_core::BError;
 use pingora_core::protocols::http::{HttpTask, ServerSession};
 use pingora_http::ResponseHeader;
-use policy::Figure;
+use policy::{Figure, NanoEuro};
 use std::time::Duration;
 
 /// The head of an answer. Without a length it is sent in chunks.
@@ -21,7 +21,7 @@ pub(super) fn head(
 ) -> Result<Box<ResponseHeader>, BError> {
     let record = &exchange.record;
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
-    let mut head = ResponseHeader::build(status, Some(14))?;
+    let mut head = ResponseHeader::build_no_case(status, Some(14))?;
     head.insert_header("content-type", content_type)?;
     match length {
         Some(length) => head.insert_header("content-length", length)?,
@@ -39,7 +39,7 @@ pub(super) fn head(
         head.insert_header("x-sluice-degraded", degraded)?;
     }
     if length.is_some() && record.cost.0 > 0 {
-        head.insert_header("x-sluice-cost-eur", format!("{:.9}", record.cost.euros()))?;
+        head.insert_header("x-sluice-cost-eur", euros(record.cost))?;
     }
     if let Some(figure) = &exchange.standing.requests {
         head.insert_header("x-ratelimit-limit-requests", figure.limit)?;
@@ -103,9 +103,20 @@ fn reset(figure: &Figure) -> String {
 
 /// As OpenAI writes it: `1.234s`.
 fn seconds(duration: Duration) -> String {
-    let mut millis = itoa::Buffer::new();
-    let fraction = format!("{:03}", duration.subsec_millis());
-    [millis.format(duration.as_secs()), ".", &fraction, "s"].concat()
+    decimal(duration.as_secs(), u64::from(duration.subsec_millis()), 3, "s")
+}
+
+/// Euros with all nine decimals, exactly.
+fn euros(cost: NanoEuro) -> String {
+    decimal(cost.0 / 1_000_000_000, cost.0 % 1_000_000_000, 9, "")
+}
+
+/// A number of so many decimals; every answer has some, and formatting floats is slow.
+fn decimal(whole: u64, fraction: u64, decimals: usize, unit: &str) -> String {
+    let (mut before, mut after) = (itoa::Buffer::new(), itoa::Buffer::new());
+    let after = after.format(fraction);
+    let zeros = &"000000000"[..decimals.saturating_sub(after.len())];
+    [before.format(whole), ".", zeros, after, unit].concat()
 }
 
 /// Writes tasks with one flush.
@@ -124,4 +135,17 @@ pub(super) fn piece(bytes: Bytes) -> HttpTask {
 /// The last piece of a body.
 pub(super) fn last(bytes: Option<Bytes>) -> HttpTask {
     HttpTask::Body(bytes, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_and_prices_are_written_with_all_their_decimals() {
+        assert_eq!(seconds(Duration::from_millis(1_034)), "1.034s");
+        assert_eq!(seconds(Duration::ZERO), "0.000s");
+        assert_eq!(euros(NanoEuro(33_900)), "0.000033900");
+        assert_eq!(euros(NanoEuro(12_000_000_001)), "12.000000001");
+    }
 }

@@ -119,10 +119,10 @@ async fn send(session: &mut HttpSession, endpoint: &Endpoint, outbound: &Outboun
 
 fn head(endpoint: &Endpoint, outbound: &Outbound<'_>) -> Result<Box<RequestHeader>, BError> {
     let mut head = if endpoint.path_prefix.is_empty() {
-        RequestHeader::build(Method::POST, outbound.path.as_bytes(), Some(6))?
+        RequestHeader::build_no_case(Method::POST, outbound.path.as_bytes(), Some(6))?
     } else {
         let path = format!("{}{}", endpoint.path_prefix, outbound.path);
-        RequestHeader::build(Method::POST, path.as_bytes(), Some(6))?
+        RequestHeader::build_no_case(Method::POST, path.as_bytes(), Some(6))?
     };
     head.insert_header("host", &*endpoint.authority)?;
     head.insert_header("content-type", "application/json")?;

@@ -130,14 +130,28 @@ async fn vips_hardly_notice_three_times_the_load_and_nothing_is_lost() {
     let offered = offered_alone + a + b + c;
     let served = alone.len() + vip.len() + standard.len() + batch.len();
     let records = gateway.metric("sluice_requests_total{").await;
-    assert!((records - offered as f64).abs() < 0.5, "{records} records of {offered} requests");
+    assert!(
+        (records - offered as f64).abs() < 0.5,
+        "{records} records of {offered} requests"
+    );
     let completed = gateway.metric("sluice_requests_total").await - gateway.metric("sluice_refusals_total{").await;
-    assert!((completed - served as f64).abs() < 0.5, "{completed} completed, {served} served");
+    assert!(
+        (completed - served as f64).abs() < 0.5,
+        "{completed} completed, {served} served"
+    );
     let status = gateway.admin_json("/queue/status").await;
-    assert_eq!((&status["active_requests"], &status["queue_size"]), (&json!(0), &json!(0)));
+    assert_eq!(
+        (&status["active_requests"], &status["queue_size"]),
+        (&json!(0), &json!(0))
+    );
     let limits = gateway.admin_json("/limits/project/vip_project").await;
     let reserved = limits["allowances"].as_array().expect("a list").iter();
-    assert!(reserved.map(|one| &one["reserved"]).all(|reserved| reserved.as_f64() == Some(0.0)), "{limits}");
+    assert!(
+        reserved
+            .map(|one| &one["reserved"])
+            .all(|reserved| reserved.as_f64() == Some(0.0)),
+        "{limits}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -223,11 +237,22 @@ async fn a_queued_generate_is_polled_with_its_position_and_can_be_cancelled() {
     assert_eq!(running.json::<Value>().await.expect("JSON")["status"], "completed");
     let poll = |id: String| {
         let request = gateway.http.get(format!("{}/requests/{id}", gateway.proxy));
-        async move { request.send().await.expect("an answer").json::<Value>().await.expect("JSON") }
+        async move {
+            request
+                .send()
+                .await
+                .expect("an answer")
+                .json::<Value>()
+                .await
+                .expect("JSON")
+        }
     };
     let second = poll(queued[1].clone()).await;
     assert_eq!(second["status"], "queued", "{second}");
-    assert!(second["position"].as_u64().is_some_and(|position| position >= 1), "{second}");
+    assert!(
+        second["position"].as_u64().is_some_and(|position| position >= 1),
+        "{second}"
+    );
     assert!(second["expected_wait_seconds"].as_f64().is_some(), "{second}");
     let waiting = gateway.admin_json("/queue").await;
     assert_eq!(waiting["by_priority"]["normal"], 1, "{waiting}");
@@ -242,7 +267,10 @@ async fn a_queued_generate_is_polled_with_its_position_and_can_be_cancelled() {
     assert!(done["message"].as_str().is_some_and(|text| !text.is_empty()), "{done}");
     let records = gateway.wait_for_records(3).await;
     assert_eq!(records.len(), 3, "one record each");
-    assert_eq!(records.iter().filter(|record| record["status"] == "cancelled").count(), 1);
+    assert_eq!(
+        records.iter().filter(|record| record["status"] == "cancelled").count(),
+        1
+    );
     assert_eq!(poll("never-seen".to_owned()).await["status"], "not_found");
 }
 
@@ -259,7 +287,9 @@ async fn a_stream_can_be_cancelled_by_its_id_and_stops_the_upstream() {
         .json(&body);
     let cancel = async {
         tokio::time::sleep(Duration::from_millis(500)).await;
-        let cancel = gateway.http.delete(format!("{}/requests/to-be-cancelled", gateway.admin));
+        let cancel = gateway
+            .http
+            .delete(format!("{}/requests/to-be-cancelled", gateway.admin));
         let answer = cancel.bearer_auth("admin-of-the-test").send().await.expect("an answer");
         assert_eq!(answer.status(), 200);
     };
@@ -271,7 +301,10 @@ async fn a_stream_can_be_cancelled_by_its_id_and_stops_the_upstream() {
     })
     .await;
     let record = gateway.records().await.remove(0);
-    assert_eq!((&record["status"], &record["reason"]), (&json!("cancelled"), &json!("cancelled")));
+    assert_eq!(
+        (&record["status"], &record["reason"]),
+        (&json!("cancelled"), &json!("cancelled"))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -295,11 +328,16 @@ async fn under_pressure_answers_shrink_and_say_so() {
     };
     let (crowd, late) = tokio::join!(crowd.collect::<Vec<_>>(), probe);
     assert!(crowd.iter().all(|answer| answer.status() == 200));
-    assert_eq!(late.headers()["x-sluice-degraded"], "soft_pressure; reduce_max_tokens=6");
+    assert_eq!(
+        late.headers()["x-sluice-degraded"],
+        "soft_pressure; reduce_max_tokens=6"
+    );
     let answer: Value = late.json().await.expect("JSON");
     assert_eq!(answer["usage"]["completion_tokens"], 6);
     let record = gateway.records().await;
-    let degraded = record.iter().filter(|record| record["degraded"] == "soft_pressure; reduce_max_tokens=6");
+    let degraded = record
+        .iter()
+        .filter(|record| record["degraded"] == "soft_pressure; reduce_max_tokens=6");
     assert_eq!(degraded.count(), 1);
 }
 
@@ -324,5 +362,8 @@ async fn a_budget_goes_on_after_a_restart_where_it_was() {
         std::fs::rename(gateway.dir.path().join(part), again.path().join(part)).expect("moved");
     }
     let gateway = Gateway::start_in(again, &[]).await;
-    assert_eq!(used(&gateway.admin_json("/limits/project/standard_project").await), before);
+    assert_eq!(
+        used(&gateway.admin_json("/limits/project/standard_project").await),
+        before
+    );
 }
