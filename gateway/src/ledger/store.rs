@@ -28,8 +28,8 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     ),
     (
         2,
-        "degradation, sums and price lists",
-        include_str!("../../migrations/0002_degradation_sums_and_price_lists.sql"),
+        "degradation and price lists",
+        include_str!("../../migrations/0002_degradation_and_price_lists.sql"),
     ),
 ];
 
