@@ -9,6 +9,7 @@ use policy::{Class, KeyId, Priority, ProjectId, UserId};
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use subtle::ConstantTimeEq;
 
 /// What every key begins with.
@@ -26,6 +27,64 @@ pub(crate) struct Key {
     /// Milliseconds since 1970.
     pub(crate) expires_at: Option<i64>,
     pub(crate) revoked_at: Option<i64>,
+    /// The models that it may ask for; `None`: all.
+    pub(crate) models: Option<Vec<String>>,
+    pub(crate) last_used: LastUsed,
+}
+
+/// When a key was last used, in milliseconds since 1970. It does not make a key another one.
+#[derive(Debug, Default)]
+pub(crate) struct LastUsed {
+    /// As the database has it.
+    pub(crate) stored: Option<i64>,
+    /// Since it was last written down; 0: not since.
+    touched: AtomicI64,
+}
+
+impl LastUsed {
+    pub(crate) fn stored(at: Option<i64>) -> Self {
+        Self {
+            stored: at,
+            touched: AtomicI64::new(0),
+        }
+    }
+
+    fn touch(&self, now_ms: i64) {
+        self.touched.store(now_ms, Relaxed);
+    }
+
+    /// Takes over what has not been written down yet.
+    pub(crate) fn carry(&self, before: &Self) {
+        self.touched.store(before.touched.load(Relaxed), Relaxed);
+    }
+
+    /// What is to be written down.
+    pub(crate) fn take(&self) -> Option<i64> {
+        Some(self.touched.swap(0, Relaxed)).filter(|at| *at > 0)
+    }
+}
+
+impl Clone for LastUsed {
+    fn clone(&self) -> Self {
+        Self::stored(self.stored)
+    }
+}
+
+impl PartialEq for LastUsed {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for LastUsed {}
+
+impl Key {
+    /// Whether a model may be asked for with it.
+    pub(crate) fn allows(&self, model: &str) -> bool {
+        self.models
+            .as_ref()
+            .is_none_or(|models| models.iter().any(|allowed| allowed == model))
+    }
 }
 
 /// Someone who may ask.
@@ -53,6 +112,7 @@ pub(crate) fn caller(
     if let Some(key) = credential(headers).and_then(|secret| find(snapshot, secret)) {
         let (user, project) = key_owner(config, &key, now_ms)?;
         agree(config, &claims, user, project)?;
+        key.last_used.touch(now_ms);
         return Ok(Caller {
             user,
             project,

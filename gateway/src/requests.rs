@@ -1,13 +1,17 @@
 //! Requests by their id: those that run or wait, so that they can be cancelled, and the answers of those that
 //! went on in the background, until they are fetched or too old.
 
+use futures_util::task::AtomicWaker;
 use parking_lot::{Mutex, MutexGuard};
 use policy::{ProjectId, TicketId};
 use serde_json::Value;
 use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, Release};
+use std::task::Poll;
 use std::time::{Duration, Instant};
-use tokio::sync::Notify;
 
 /// Answers are kept for so long,
 const KEEP: Duration = Duration::from_secs(3600);
@@ -40,13 +44,31 @@ struct Answer {
     body: Value,
 }
 
-/// Told when a request is to end before its time.
+/// Told when a request is to end before its time. One task listens, and asks anew for every piece of an answer,
+/// so listening takes no lock.
 #[derive(Debug, Default)]
-pub(crate) struct Cancel(Notify);
+pub(crate) struct Cancel {
+    is_told: AtomicBool,
+    listener: AtomicWaker,
+}
 
 impl Cancel {
+    fn tell(&self) {
+        self.is_told.store(true, Release);
+        self.listener.wake();
+    }
+
+    /// Pending until told.
     pub(crate) async fn told(&self) {
-        self.0.notified().await;
+        poll_fn(|context| {
+            self.listener.register(context.waker());
+            if self.is_told.load(Acquire) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
     }
 }
 
@@ -105,7 +127,7 @@ impl Requests {
         let known = self.lock();
         let live = known.live.get(id).filter(|live| of.is_none() || live.project == of);
         if let Some(live) = live {
-            live.cancel.0.notify_one();
+            live.cancel.tell();
         }
         live.is_some()
     }

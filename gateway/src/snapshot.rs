@@ -51,6 +51,11 @@ impl Current {
     /// Takes over changed keys; requests that run keep the snapshot that they began with.
     pub(crate) fn replace_keys(&self, keys: Vec<Key>) {
         let before = self.get();
+        for key in &keys {
+            if let Some(known) = before.keys.get(&key.hash) {
+                key.last_used.carry(&known.last_used);
+            }
+        }
         self.snapshot.store(Arc::new(Snapshot {
             config: Arc::clone(&before.config),
             keys: by_hash(numbered(&self.numbers, keys)),
@@ -63,6 +68,14 @@ impl Current {
     pub(crate) fn rules(&self) -> Rules {
         let numbers = self.numbers.lock();
         self.get().config.rules(&numbers)
+    }
+
+    /// When keys were used since this was last asked, by their id.
+    pub(crate) fn keys_used(&self) -> Vec<(String, i64)> {
+        let snapshot = self.get();
+        let keys = snapshot.keys.values();
+        keys.filter_map(|key| Some((key.id.clone(), key.last_used.take()?)))
+            .collect()
     }
 
     /// The number of a key.

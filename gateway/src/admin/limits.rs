@@ -1,37 +1,24 @@
 //! `/limits/{project|user|key}/{id}`: what is left of every rate, quota and budget, and when it resets.
 
-use super::Admin;
+use super::{Admin, refused};
 use crate::config::Config;
 use crate::proxy::Gateway;
+use crate::standing;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
-use jiff::Timestamp;
-use policy::{Balance, Measure, NanoEuro, PlanId, Scope, Time};
-use serde_json::{Value, json};
+use policy::{Balance, Measure, PlanId, Scope};
 
 pub(super) async fn show(State(admin): State<Admin>, Path((scope, id)): Path<(String, String)>) -> Response {
     let gateway = &admin.gateway;
     let snapshot = gateway.current.get();
     let Some((scope, number, plan)) = find(gateway, &snapshot.config, &scope, &id) else {
         let detail = format!("there is no {scope} `{id}`; ask for /limits/project/…, /limits/user/… or /limits/key/…");
-        return (StatusCode::NOT_FOUND, Json(json!({"detail": detail}))).into_response();
+        return refused(StatusCode::NOT_FOUND, detail);
     };
-    let (balances, rates) = gateway.gate.standing_of(scope, number, plan);
-    let rates: Vec<Value> = rates
-        .into_iter()
-        .map(|(whose, counted, figure)| {
-            json!({
-                "limit_of": if whose == Scope::Plan { "plan" } else { "itself" },
-                "counts": counted.word(),
-                "limit": figure.limit,
-                "remaining": figure.remaining,
-                "resets_in_seconds": figure.reset.as_secs_f64(),
-            })
-        })
-        .collect();
-    let allowances: Vec<Value> = balances.iter().map(balance).collect();
-    Json(json!({"id": id, "rates": rates, "allowances": allowances})).into_response()
+    let mut standing = standing::of(&gateway.gate, scope, number, plan);
+    standing["id"] = id.into();
+    Json(standing).into_response()
 }
 
 fn find(gateway: &Gateway, config: &Config, scope: &str, id: &str) -> Option<(Scope, u32, Option<PlanId>)> {
@@ -44,34 +31,6 @@ fn find(gateway: &Gateway, config: &Config, scope: &str, id: &str) -> Option<(Sc
         "key" => Some((Scope::Key, gateway.current.number_of(id)?.0, None)),
         _ => None,
     }
-}
-
-fn balance(balance: &Balance) -> Value {
-    let amount = |amount: u64| match balance.measure {
-        Measure::Cost => json!(NanoEuro(amount).euros()),
-        Measure::Tokens | Measure::Requests => json!(amount),
-    };
-    let left = balance
-        .limit
-        .map(|limit| limit.saturating_sub(balance.used.saturating_add(balance.reserved)));
-    json!({
-        "window": balance.period.word(),
-        "measure": match balance.measure {
-            Measure::Tokens => "tokens",
-            Measure::Requests => "requests",
-            Measure::Cost => "eur",
-        },
-        "limit": balance.limit.map(amount),
-        "used": amount(balance.used),
-        "reserved": amount(balance.reserved),
-        "remaining": left.map(amount),
-        "resets_at": iso(balance.resets),
-    })
-}
-
-fn iso(time: Time) -> String {
-    let seconds = i64::try_from(time.nanos() / 1_000_000_000).unwrap_or(i64::MAX);
-    Timestamp::from_second(seconds).map_or_else(|_| String::new(), |timestamp| timestamp.to_string())
 }
 
 /// A project's id, a window, and the used shares of its quota and of its budget in it.

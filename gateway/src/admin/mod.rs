@@ -2,22 +2,22 @@
 //! public faces as the proxy, and holds no state of its own.
 
 mod config_summary;
+mod keys;
 mod limits;
 mod queue;
 pub(crate) mod token;
+mod usage;
 
-use crate::ledger;
+use crate::ledger::{self, Store};
 use crate::proxy::Gateway;
 use crate::telemetry::Gauges;
 use axum::Router;
-use axum::extract::{Query, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::get;
-use serde::Deserialize;
+use axum::routing::{delete, get, post};
 use serde_json::json;
-use sqlx::sqlite::SqlitePool;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use token::Token;
@@ -26,8 +26,18 @@ use token::Token;
 #[derive(Clone)]
 pub(crate) struct Admin {
     pub(crate) gateway: Arc<Gateway>,
-    pub(crate) pool: SqlitePool,
+    pub(crate) pool: Store,
     pub(crate) token: Arc<Token>,
+}
+
+impl Admin {
+    /// Takes over changed keys at once.
+    async fn reload_keys(&self) {
+        match ledger::keys::all(&self.pool).await {
+            Ok(keys) => self.gateway.take_keys(keys),
+            Err(error) => tracing::warn!(%error, "keys not read"),
+        }
+    }
 }
 
 /// All routes. `/health`, `/ready` and, unless configured, `/metrics` are open.
@@ -38,7 +48,15 @@ pub(crate) fn router(admin: Admin) -> Router {
         .route("/queue", get(queue::list))
         .route("/requests/{id}", get(queue::request).delete(queue::cancel))
         .route("/limits/{scope}/{id}", get(limits::show))
-        .route("/usage/recent", get(usage_recent))
+        .route("/keys", get(keys::list).post(keys::make))
+        .route("/keys/{id}", delete(keys::revoke))
+        .route("/keys/{id}/rotate", post(keys::rotate))
+        .route("/usage", get(usage::sums))
+        .route("/usage/recent", get(usage::recent))
+        .route("/usage/summary", get(usage::summary))
+        .route("/usage/{scope}/{id}", get(usage::of_one))
+        .route("/metrics/summary", get(usage::metrics_summary))
+        .route("/metrics/reset", post(usage::reset))
         .route("/config/summary", get(config_summary::summary));
     let needs_token = admin.gateway.current.get().config.gateway.metrics_need_token;
     let (open, guarded) = if needs_token {
@@ -52,12 +70,7 @@ pub(crate) fn router(admin: Admin) -> Router {
         .route("/ready", get(ready))
         .merge(open)
         .merge(guarded)
-        .fallback(|| async {
-            (
-                StatusCode::NOT_FOUND,
-                Json(json!({"detail": "there is nothing at this path"})),
-            )
-        })
+        .fallback(|| async { refused(StatusCode::NOT_FOUND, "there is nothing at this path") })
         .with_state(admin)
 }
 
@@ -65,6 +78,10 @@ async fn authorised(State(admin): State<Admin>, request: Request, next: Next) ->
     if bearer(request.headers()).is_some_and(|given| admin.token.is(given)) {
         return next.run(request).await;
     }
+    challenge()
+}
+
+fn challenge() -> Response {
     let detail = "send the admin token as `Authorization: Bearer …`; it is in SLUICE_ADMIN_TOKEN or data/admin.token";
     let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
     (StatusCode::UNAUTHORIZED, challenge, Json(json!({"detail": detail}))).into_response()
@@ -96,7 +113,19 @@ async fn ready(State(admin): State<Admin>) -> Response {
     }
 }
 
-async fn metrics(State(admin): State<Admin>) -> Response {
+async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
+    let wants_json = headers
+        .get(header::ACCEPT)
+        .is_some_and(|accept| accept.as_bytes().starts_with(b"application/json"));
+    if wants_json {
+        // The original's summary is for whoever has the token; it names users.
+        let is_known = bearer(&headers).is_some_and(|given| admin.token.is(given));
+        return if is_known {
+            usage::metrics_summary(State(admin)).await
+        } else {
+            challenge()
+        };
+    }
     let gateway = &admin.gateway;
     let snapshot = gateway.current.get();
     let occupancy = gateway.gate.occupancy(snapshot.config.models.len());
@@ -121,27 +150,14 @@ async fn metrics(State(admin): State<Admin>) -> Response {
     }
 }
 
-#[derive(Deserialize)]
-struct Recent {
-    limit: Option<u32>,
-}
-
-async fn usage_recent(State(admin): State<Admin>, Query(query): Query<Recent>) -> Response {
-    let limit = query.limit.unwrap_or(50).clamp(1, 1000);
-    admin.gateway.ledger.flush().await;
-    match ledger::recent(&admin.pool, limit).await {
-        Ok(records) => Json(records).into_response(),
-        Err(error) => internal(&error),
-    }
+/// A refusal in words, in the original's shape.
+fn refused(status: StatusCode, detail: impl Into<String>) -> Response {
+    (status, Json(json!({"detail": detail.into()}))).into_response()
 }
 
 fn internal(error: &dyn std::fmt::Display) -> Response {
     tracing::error!(%error, "admin request failed");
-    (
-        StatusCode::INTERNAL_SERVER_ERROR,
-        Json(json!({"detail": "see the gateway's log"})),
-    )
-        .into_response()
+    refused(StatusCode::INTERNAL_SERVER_ERROR, "see the gateway's log")
 }
 
 /// Completed and failed since the start.

@@ -1,14 +1,12 @@
-//! `sluice keys`: make, list and revoke API keys in the gateway's database. A running gateway takes a
+//! `sluice keys`: make, list, rotate and revoke API keys in the gateway's database. A running gateway takes a
 //! change over within a second.
 
-use super::{ConfigArgs, Failure};
-use crate::clock::now_ms;
+use super::{Failure, StoreArgs};
 use crate::config::{self, Config};
-use crate::identity::{self, KEY_PREFIX, Key};
-use crate::ledger;
-use clap::{Args, Subcommand};
-use policy::KeyId;
-use sqlx::sqlite::SqlitePool;
+use crate::keys::{self, Wanted};
+use crate::ledger::{self, Store};
+use clap::Subcommand;
+use serde_json::Value;
 use std::process::ExitCode;
 
 #[derive(Debug, Subcommand)]
@@ -24,11 +22,27 @@ pub(super) enum KeysCommand {
         /// When it ends: 30d, 12h, 45m; never if left out.
         #[arg(long)]
         expires: Option<String>,
+        /// The models it may ask for, with commas between; all if left out.
+        #[arg(long, value_delimiter = ',')]
+        models: Option<Vec<String>>,
         #[command(flatten)]
         store: StoreArgs,
     },
     /// List all keys; the secrets are not kept.
     List {
+        /// As JSON instead of a table.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+    /// Make a new secret for the owner of a key, and let the old one end.
+    Rotate {
+        /// The key's id, as `list` shows it.
+        id: String,
+        /// How long the old secret still works: 1h if left out.
+        #[arg(long)]
+        grace: Option<String>,
         #[command(flatten)]
         store: StoreArgs,
     },
@@ -41,125 +55,88 @@ pub(super) enum KeysCommand {
     },
 }
 
-#[derive(Debug, Args)]
-pub(super) struct StoreArgs {
-    #[command(flatten)]
-    config: ConfigArgs,
-    /// `sqlite://path`; that of gateway.yaml if left out.
-    #[arg(long, env = "SLUICE_DATABASE_URL")]
-    database_url: Option<String>,
-}
-
 pub(super) fn run(command: KeysCommand) -> Result<ExitCode, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::other(format!("cannot start: {error}")))?;
-    runtime.block_on(async {
+    super::block_on(async {
         match command {
             KeysCommand::Create {
                 user,
                 project,
                 expires,
+                models,
                 store,
             } => {
-                let (config, pool) = open(&store).await?;
-                create(&config, &pool, &user, project.as_deref(), expires.as_deref()).await
+                let (config, store) = open(&store).await?;
+                let wanted = Wanted {
+                    user: &user,
+                    project: project.as_deref(),
+                    expires: expires.as_deref(),
+                    models,
+                };
+                print_secret(keys::make(&config, &store, wanted).await?);
             }
-            KeysCommand::List { store } => list(&open(&store).await?.1).await,
-            KeysCommand::Revoke { id, store } => revoke(&open(&store).await?.1, &id).await,
+            KeysCommand::List { json, store } => print_list(&keys::list(&open(&store).await?.1).await?, json),
+            KeysCommand::Rotate { id, grace, store } => {
+                print_secret(keys::rotate(&open(&store).await?.1, &id, grace.as_deref()).await?);
+            }
+            KeysCommand::Revoke { id, store } => {
+                keys::revoke(&open(&store).await?.1, &id).await?;
+                println!("key {id} is revoked");
+            }
         }
+        Ok(ExitCode::SUCCESS)
     })
 }
 
-async fn open(store: &StoreArgs) -> Result<(Config, SqlitePool), Failure> {
-    let config = config::load(&store.config.config)?;
-    let url = store.database_url.as_deref().unwrap_or(&config.gateway.database_url);
-    let pool = ledger::open(url).await?.pool;
-    Ok((config, pool))
+async fn open(args: &StoreArgs) -> Result<(Config, Store), Failure> {
+    let config = config::load(&args.config.config)?;
+    let store = ledger::open(&args.url(&config)).await?.pool;
+    Ok((config, store))
 }
 
-async fn create(
-    config: &Config,
-    pool: &SqlitePool,
-    user: &str,
-    project: Option<&str>,
-    expires: Option<&str>,
-) -> Result<ExitCode, Failure> {
-    let user_id = config
-        .user_by_id(user)
-        .ok_or_else(|| Failure::usage(format!("there is no user `{user}` in users.yaml")))?;
-    let own = &config.project(config.user(user_id).project).id;
-    if let Some(project) = project.filter(|project| project != own) {
-        return Err(Failure::usage(match config.project_by_id(project) {
-            Some(_) => format!("user `{user}` belongs to project `{own}`, not to `{project}`"),
-            None => format!("there is no project `{project}` in projects.yaml"),
-        }));
-    }
-    let expires_at = expires
-        .map(lifetime_ms)
-        .transpose()?
-        .map(|lifetime| now_ms().saturating_add(lifetime));
-    let random = identity::random_text().map_err(|error| Failure::other(error.to_string()))?;
-    let secret = format!("{KEY_PREFIX}{random}");
-    let key = Key {
-        id: format!(
-            "key-{}",
-            &identity::random_text().map_err(|error| Failure::other(error.to_string()))?[..12]
-        ),
-        number: KeyId(u32::MAX),
-        hash: identity::hash(&secret),
-        user_id: user.to_owned(),
-        project_id: own.clone(),
-        expires_at,
-        revoked_at: None,
-    };
-    ledger::keys::insert(pool, &key, now_ms()).await?;
-    eprintln!("key {} for user {user}, project {own}; it is shown only now:", key.id);
+/// The secret alone goes to standard output, so that a script can take it.
+fn print_secret((secret, key): (String, Value)) {
+    let text = |name: &str| key[name].as_str().unwrap_or_default().to_owned();
+    eprintln!(
+        "key {} for user {}, project {}; it is shown only now:",
+        text("id"),
+        text("user_id"),
+        text("project_id")
+    );
     println!("{secret}");
-    Ok(ExitCode::SUCCESS)
 }
 
-async fn list(pool: &SqlitePool) -> Result<ExitCode, Failure> {
-    let keys = ledger::keys::all(pool).await?;
-    println!("{:<18} {:<24} {:<24} state", "id", "user", "project");
+fn print_list(keys: &[Value], as_json: bool) {
+    if as_json {
+        println!("{}", Value::from(keys.to_vec()));
+        return;
+    }
+    println!(
+        "{:<18} {:<24} {:<24} {:<8} {:<21} {:<21} models",
+        "id", "user", "project", "state", "until", "last used"
+    );
     for key in keys {
-        let state = match (key.revoked_at, key.expires_at) {
-            (Some(_), _) => "revoked".to_owned(),
-            (None, Some(at)) if at <= now_ms() => "expired".to_owned(),
-            (None, Some(at)) => format!(
-                "until {}",
-                jiff::Timestamp::from_millisecond(at).map_or_else(|_| at.to_string(), |at| at.to_string())
-            ),
-            (None, None) => "active".to_owned(),
-        };
-        println!("{:<18} {:<24} {:<24} {state}", key.id, key.user_id, key.project_id);
+        let text = |name: &str| key[name].as_str().unwrap_or("–").chars().take(20).collect::<String>();
+        let models = key["models"].as_array().map_or_else(
+            || "all".to_owned(),
+            |models| models.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "),
+        );
+        println!(
+            "{:<18} {:<24} {:<24} {:<8} {:<21} {:<21} {models}",
+            text("id"),
+            text("user_id"),
+            text("project_id"),
+            text("state"),
+            text("expires_at"),
+            text("last_used_at")
+        );
     }
-    Ok(ExitCode::SUCCESS)
 }
 
-async fn revoke(pool: &SqlitePool, id: &str) -> Result<ExitCode, Failure> {
-    if ledger::keys::revoke(pool, id, now_ms()).await? {
-        println!("key {id} is revoked");
-        return Ok(ExitCode::SUCCESS);
+impl From<keys::Error> for Failure {
+    fn from(error: keys::Error) -> Self {
+        match error {
+            keys::Error::Wrong(message) => Failure::usage(message),
+            keys::Error::Unknown(message) | keys::Error::Failed(message) => Failure::other(message),
+        }
     }
-    Err(Failure::other(format!(
-        "there is no active key `{id}`; `sluice keys list` shows them"
-    )))
-}
-
-/// `30d`, `12h`, `45m` in milliseconds.
-fn lifetime_ms(text: &str) -> Result<i64, Failure> {
-    let wrong = || Failure::usage(format!("--expires takes 30d, 12h or 45m, not `{text}`"));
-    let unit = match text.as_bytes().last() {
-        Some(b'd') => 86_400_000,
-        Some(b'h') => 3_600_000,
-        Some(b'm') => 60_000,
-        _ => return Err(wrong()),
-    };
-    let count: i64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
-    count
-        .checked_mul(unit)
-        .filter(|lifetime| *lifetime > 0)
-        .ok_or_else(wrong)
 }

@@ -4,6 +4,7 @@ mod check;
 mod keys;
 mod serve;
 mod tools;
+mod usage;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
@@ -32,6 +33,13 @@ enum Command {
         #[command(subcommand)]
         command: keys::KeysCommand,
     },
+    /// Print who used how much.
+    Usage(usage::UsageArgs),
+    /// Look after the ledger.
+    Ledger {
+        #[command(subcommand)]
+        command: usage::LedgerCommand,
+    },
     /// Run `sluice-stress`.
     #[command(disable_help_flag = true)]
     Stress(tools::ToolArgs),
@@ -49,6 +57,25 @@ struct ConfigArgs {
     /// Directory of the YAML files.
     #[arg(long, env = "SLUICE_CONFIG", default_value = "config")]
     config: PathBuf,
+}
+
+/// Where the database is, for commands that read it.
+#[derive(Debug, Args)]
+struct StoreArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// `sqlite://path`; that of gateway.yaml if left out.
+    #[arg(long, env = "SLUICE_DATABASE_URL")]
+    database_url: Option<String>,
+}
+
+/// Runs a command's asynchronous part.
+fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::other(format!("cannot start: {error}")))?;
+    runtime.block_on(work)
 }
 
 /// Flags of `serve`; each overrides its key in `gateway.yaml`.
@@ -91,6 +118,8 @@ pub(crate) fn run() -> ExitCode {
         Some(Command::Serve(args)) => serve::run(&args),
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Keys { command }) => keys::run(command),
+        Some(Command::Usage(args)) => usage::run(&args),
+        Some(Command::Ledger { command }) => usage::ledger(command),
         Some(Command::Stress(args)) => tools::run("sluice-stress", &args),
         Some(Command::Eval(args)) => tools::run("sluice-eval", &args),
         Some(Command::Simulate(args)) => tools::run("simulated-upstream", &args),

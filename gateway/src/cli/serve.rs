@@ -6,8 +6,7 @@ use crate::admin::token::Token;
 use crate::admin::{self, Admin};
 use crate::config::{self, Backend, Config, Identity};
 use crate::gate::Gate;
-use crate::ledger::sums::By;
-use crate::ledger::{self, Ledger};
+use crate::ledger::{self, Ledger, report};
 use crate::proxy::{Gateway, RequestIds, listener};
 use crate::snapshot::Current;
 use crate::telemetry::Metrics;
@@ -83,7 +82,8 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
     let settings = config.gateway.clone();
     std::fs::create_dir_all(&settings.data_dir).map_err(|error| cannot("make", &settings.data_dir, &error))?;
     let database = ledger::open(&settings.database_url).await?;
-    let keys = ledger::keys::all(&database.pool).await?;
+    let store = database.pool.clone();
+    let keys = ledger::keys::all(&store).await?;
     let token_file = settings.data_dir.join("admin.token");
     let token = Token::find_or_make(&token_file).map_err(|error| cannot("write", &token_file, &error))?;
     let proxy_listener = bind("listen", settings.listen).await?;
@@ -95,7 +95,7 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
     let admin_address = local(&admin_listener)?;
     let simulated = start_simulated(&config).await?;
 
-    let config_version = ledger::versions::version_of(&database.pool, &config.price_list()).await?;
+    let config_version = ledger::versions::version_of(&store, &config.price_list()).await?;
     let models = config.models.len();
     let current = Current::new(config, config_version, keys);
     let gate = Gate::new(current.rules());
@@ -105,9 +105,11 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
         gate,
         forward: Forward::new(),
         ledger: Ledger::open(
-            database.writer,
-            &database.file,
-            settings.ledger_backlog,
+            database,
+            ledger::Bounds {
+                backlog: settings.ledger_backlog,
+                keep: settings.retention,
+            },
             metrics.ledger_commit_seconds.clone(),
         )?,
         requests: Arc::default(),
@@ -119,11 +121,11 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
         failed: AtomicU64::new(0),
         current,
     });
-    remember_what_was_used(&gateway, &database.pool).await?;
+    remember_what_was_used(&gateway, &store).await?;
     let (stop, stopping) = watch::channel(false);
     let admin = Admin {
         gateway: Arc::clone(&gateway),
-        pool: database.pool.clone(),
+        pool: store.clone(),
         token: Arc::new(token),
     };
     let mut admin_stopping = stopping.clone();
@@ -131,7 +133,7 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
         let _ = admin_stopping.wait_for(|stop| *stop).await;
     });
     tokio::spawn(async move { admin_server.await });
-    tokio::spawn(follow_keys(Arc::clone(&gateway), database.pool));
+    tokio::spawn(follow_keys(Arc::clone(&gateway), store));
     tokio::spawn(Arc::clone(&gateway.gate).keep_time());
     let proxy = tokio::spawn(listener::serve(
         Arc::clone(&gateway),
@@ -191,21 +193,22 @@ async fn remember_what_was_used(gateway: &Gateway, pool: &SqlitePool) -> Result<
     let snapshot = gateway.current.get();
     let config = &snapshot.config;
     for (period, start) in [(Period::Day, now.day_start()), (Period::Month, now.month_start())] {
-        for (scope, by) in [
-            (Scope::Project, By::Project),
-            (Scope::User, By::User),
-            (Scope::Key, By::Key),
+        let day = ledger::day_of(Duration::from_nanos(start.nanos()));
+        for (scope, column) in [
+            (Scope::Project, "project_id"),
+            (Scope::User, "user_id"),
+            (Scope::Key, "key_id"),
         ] {
-            for sum in ledger::sums::since(pool, by, Duration::from_nanos(start.nanos())).await? {
+            for (id, usage) in report::used_since(pool, column, &day).await? {
                 let number = match scope {
-                    Scope::Project => config.project_by_id(&sum.id).map(|id| id.0),
-                    Scope::User => config.user_by_id(&sum.id).map(|id| id.0),
-                    _ => gateway.current.number_of(&sum.id).map(|id| id.0),
+                    Scope::Project => config.project_by_id(&id).map(|id| id.0),
+                    Scope::User => config.user_by_id(&id).map(|id| id.0),
+                    _ => gateway.current.number_of(&id).map(|id| id.0),
                 };
                 if let Some(number) = number {
                     gateway
                         .gate
-                        .with(|policy, now| policy.remember(scope, number, period, sum.usage, now));
+                        .with(|policy, now| policy.remember(scope, number, period, usage, now));
                 }
             }
         }
@@ -220,15 +223,15 @@ async fn follow_keys(gateway: Arc<Gateway>, pool: SqlitePool) {
     let mut known = None;
     loop {
         tick.tick().await;
+        if let Err(error) = ledger::keys::used(&pool, &gateway.current.keys_used()).await {
+            tracing::warn!(%error, "use of keys not written down");
+        }
         match ledger::keys::all(&pool).await {
             Ok(keys) if known.as_ref() != Some(&keys) => {
                 if known.is_some() {
                     tracing::info!(keys = keys.len(), "keys have changed");
                 }
-                gateway.current.replace_keys(keys.clone());
-                if !gateway.current.get().config.keys.is_empty() {
-                    gateway.gate.reconfigure(gateway.current.rules());
-                }
+                gateway.take_keys(keys.clone());
                 known = Some(keys);
             }
             Ok(_) => {}

@@ -389,6 +389,9 @@ impl Check<'_> {
                 "must begin with sqlite://, such as sqlite://data/usage.db",
             );
         }
+        if let Some(days) = &raw.retention_days {
+            self.at_least_one(file, "retention_days", days);
+        }
         let timeouts = &raw.timeouts;
         Some(Gateway {
             listen: listen?,
@@ -399,6 +402,10 @@ impl Check<'_> {
                 IdentityMode::Keys => Identity::Keys,
             },
             database_url: raw.database_url.value.clone(),
+            retention: raw
+                .retention_days
+                .as_ref()
+                .map(|days| Duration::from_secs(days.value.saturating_mul(86_400))),
             simulated: raw.simulated,
             metrics_need_token: raw.metrics_need_token,
             max_body_bytes: raw.bounds.max_body_bytes,

@@ -37,6 +37,7 @@ pub(crate) struct Gateway {
     pub(crate) data_dir: PathBuf,
     pub(crate) identity: Identity,
     pub(crate) database_url: String,
+    pub(crate) retention: Option<Duration>,
     pub(crate) simulated: bool,
     pub(crate) metrics_need_token: bool,
     pub(crate) max_body_bytes: usize,

@@ -323,6 +323,8 @@ section! {
         default_user: Option<At<String>>,
         /// `sqlite://path`.
         database_url: At<String> = default("sqlite://data/usage.db"),
+        /// How many days records are kept; for ever if left out. Their sums stay.
+        retention_days: Option<At<u64>>,
         /// Whether every model is served by the bundled simulated upstream.
         simulated: bool = false,
         /// Whether `/metrics` asks for the admin token too.

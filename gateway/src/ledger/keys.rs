@@ -1,12 +1,12 @@
 //! The `keys` table: hashes of secrets, never the secrets.
 
 use super::Unavailable;
-use crate::identity::Key;
+use crate::identity::{Key, LastUsed};
 use policy::KeyId;
 use sqlx::Row;
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 
-const SELECT: &str = "SELECT id, hash, user_id, project_id, expires_at, revoked_at FROM keys";
+const SELECT: &str = "SELECT id, hash, user_id, project_id, expires_at, revoked_at, models, last_used_at FROM keys";
 
 /// All keys, revoked and expired ones too, oldest first.
 pub(crate) async fn all(pool: &SqlitePool) -> Result<Vec<Key>, Unavailable> {
@@ -18,15 +18,40 @@ pub(crate) async fn all(pool: &SqlitePool) -> Result<Vec<Key>, Unavailable> {
 
 /// Adds a key; `now_ms` is milliseconds since 1970.
 pub(crate) async fn insert(pool: &SqlitePool, key: &Key, now_ms: i64) -> Result<(), Unavailable> {
-    sqlx::query("INSERT INTO keys (id, hash, user_id, project_id, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?)")
-        .bind(&key.id)
-        .bind(&key.hash[..])
-        .bind(&key.user_id)
-        .bind(&key.project_id)
-        .bind(now_ms)
-        .bind(key.expires_at)
+    sqlx::query(
+        "INSERT INTO keys (id, hash, user_id, project_id, created_at, expires_at, models) VALUES (?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(&key.id)
+    .bind(&key.hash[..])
+    .bind(&key.user_id)
+    .bind(&key.project_id)
+    .bind(now_ms)
+    .bind(key.expires_at)
+    .bind(key.models.as_ref().map(|models| models.join(",")))
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Lets a key end at `at`, milliseconds since 1970, if it would not end before.
+pub(crate) async fn expire(pool: &SqlitePool, id: &str, at: i64) -> Result<(), Unavailable> {
+    sqlx::query("UPDATE keys SET expires_at = min(coalesce(expires_at, ?1), ?1) WHERE id = ?2")
+        .bind(at)
+        .bind(id)
         .execute(pool)
         .await?;
+    Ok(())
+}
+
+/// Notes when keys were last used.
+pub(crate) async fn used(pool: &SqlitePool, used: &[(String, i64)]) -> Result<(), Unavailable> {
+    for (id, at) in used {
+        sqlx::query("UPDATE keys SET last_used_at = max(coalesce(last_used_at, 0), ?) WHERE id = ?")
+            .bind(at)
+            .bind(id)
+            .execute(pool)
+            .await?;
+    }
     Ok(())
 }
 
@@ -52,5 +77,9 @@ fn key(row: &SqliteRow) -> Result<Key, sqlx::Error> {
         project_id: row.try_get("project_id")?,
         expires_at: row.try_get("expires_at")?,
         revoked_at: row.try_get("revoked_at")?,
+        models: row
+            .try_get::<Option<String>, _>("models")?
+            .map(|models| models.split(',').map(str::to_owned).collect()),
+        last_used: LastUsed::stored(row.try_get("last_used_at")?),
     })
 }

@@ -5,16 +5,22 @@ mod journal;
 pub(crate) mod keys;
 mod recent;
 pub(crate) mod record;
+pub(crate) mod report;
+mod rollup;
 mod row;
 mod store;
-pub(crate) mod sums;
+mod verify;
 pub(crate) mod versions;
 mod writer;
 
 pub(crate) use recent::recent;
 pub(crate) use record::{Outcome, Record};
 pub(crate) use store::open;
-pub(crate) use writer::Ledger;
+pub(crate) use verify::verify;
+pub(crate) use writer::{Bounds, Ledger};
+
+/// Where keys, records and their sums are read and changed.
+pub(crate) type Store = sqlx::sqlite::SqlitePool;
 
 /// What can go wrong with the database.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -37,4 +43,11 @@ impl From<std::io::Error> for Unavailable {
     fn from(error: std::io::Error) -> Self {
         Self(format!("its journal: {error}"))
     }
+}
+
+/// The UTC day of a moment after 1970, as rollups have it.
+pub(crate) fn day_of(after_epoch: std::time::Duration) -> String {
+    let mut day = row::iso(std::time::UNIX_EPOCH + after_epoch);
+    day.truncate(10);
+    day
 }

@@ -31,6 +31,12 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "degradation and price lists",
         include_str!("../../migrations/0002_degradation_and_price_lists.sql"),
     ),
+    (3, "rollups", include_str!("../../migrations/0003_rollups.sql")),
+    (
+        4,
+        "models and use of keys",
+        include_str!("../../migrations/0004_keys_models_and_use.sql"),
+    ),
 ];
 
 /// Opens the database, makes it if it is not there, and migrates it.

@@ -6,15 +6,18 @@
 //! [`Ledger::is_full`] says so and the gateway refuses new requests; nothing is ever forgotten.
 
 use super::journal::{self, Segment};
-use super::row::{COLUMNS, Row};
-use super::{Record, Unavailable};
+use super::report::Filter;
+use super::rollup::Rollup;
+use super::row::{COLUMNS, Row, iso};
+use super::store::Database;
+use super::{Record, Store, Unavailable};
 use arc_swap::ArcSwap;
 use parking_lot::{Condvar, Mutex};
-use rusqlite::Connection;
+use rusqlite::{Connection, params};
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::oneshot;
 
 /// Records are moved when so many have gathered,
@@ -25,6 +28,9 @@ const MOVE_EVERY: Duration = Duration::from_secs(1);
 
 /// or when somebody wants to read them. If the database fails, it is tried again after so long.
 const TRY_AGAIN: Duration = Duration::from_millis(250);
+
+/// Old records are deleted so many at a time, at most once a second.
+const DELETE_AT_ONCE: usize = 1000;
 
 static INSERT: LazyLock<String> = LazyLock::new(|| {
     let marks = vec!["?"; COLUMNS.len()].join(",");
@@ -41,8 +47,18 @@ pub(crate) struct Ledger {
     next_id: AtomicI64,
     mover: Mutex<Mover>,
     due: Condvar,
-    most: usize,
+    bounds: Bounds,
+    store: Store,
     commit_seconds: prometheus::Histogram,
+}
+
+/// How much is kept.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// Records that may wait for the database.
+    pub(crate) backlog: usize,
+    /// How long records are kept in it; `None`: for ever.
+    pub(crate) keep: Option<Duration>,
 }
 
 /// What the thread that moves records is told, and tells.
@@ -57,30 +73,34 @@ struct Mover {
 }
 
 impl Ledger {
-    /// Moves what a crash has left in the journal, then takes records; at most `most` may wait.
+    /// Moves what a crash has left in the journal, then takes records.
     pub(crate) fn open(
-        mut connection: Connection,
-        database: &Path,
-        most: usize,
+        database: Database,
+        bounds: Bounds,
         commit_seconds: prometheus::Histogram,
     ) -> Result<Arc<Self>, Unavailable> {
-        move_segments(&mut connection, database, u64::MAX)?;
+        let Database {
+            writer: mut connection,
+            pool: store,
+            file,
+        } = database;
+        move_segments(&mut connection, &file, u64::MAX)?;
         let last: i64 = connection.query_row("SELECT coalesce(max(id), 0) FROM requests", [], |row| row.get(0))?;
         let ledger = Arc::new(Self {
-            segment: ArcSwap::from_pointee(Segment::create(database, 1)?),
+            segment: ArcSwap::from_pointee(Segment::create(&file, 1)?),
             next_id: AtomicI64::new(last + 1),
             mover: Mutex::default(),
             due: Condvar::new(),
-            most,
+            bounds,
+            store,
             commit_seconds,
         });
         let mover = Arc::downgrade(&ledger);
-        let database = database.to_owned();
         std::thread::Builder::new()
             .name("ledger".to_owned())
             .spawn(move || {
                 while let Some(ledger) = mover.upgrade() {
-                    ledger.move_what_has_gathered(&mut connection, &database);
+                    ledger.move_what_has_gathered(&mut connection, &file);
                 }
             })
             .map_err(Unavailable::from)?;
@@ -100,6 +120,16 @@ impl Ledger {
         Ok(())
     }
 
+    /// A summary of what one project, user or key has used, everything that was committed so far included.
+    pub(crate) async fn usage_of(&self, only: (&'static str, String)) -> Result<serde_json::Value, Unavailable> {
+        self.flush().await;
+        let filter = Filter {
+            only: Some(only),
+            ..Filter::default()
+        };
+        super::report::summary(&self.store, &filter).await
+    }
+
     /// Records that wait for the database.
     pub(crate) fn backlog(&self) -> usize {
         self.segment.load().records() + self.mover.lock().moving
@@ -107,7 +137,7 @@ impl Ledger {
 
     /// Whether so many records wait that no request should be taken on.
     pub(crate) fn is_full(&self) -> bool {
-        self.backlog() >= self.most
+        self.backlog() >= self.bounds.backlog
     }
 
     /// Why the database does not take records, if it does not.
@@ -152,6 +182,11 @@ impl Ledger {
         for reader in readers {
             let _ = reader.send(());
         }
+        if let Some(keep) = self.bounds.keep
+            && let Err(error) = forget_old(connection, keep)
+        {
+            tracing::warn!(%error, "old records not deleted");
+        }
     }
 
     fn wait_until_due(&self) -> Vec<oneshot::Sender<()>> {
@@ -192,11 +227,34 @@ fn move_segments(connection: &mut Connection, database: &Path, until: u64) -> Re
 
 fn write(connection: &mut Connection, rows: &[Row<'_>]) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
+    let mut rollup = Rollup::default();
     {
         let mut insert = transaction.prepare_cached(&INSERT)?;
         for row in rows {
-            insert.execute(&row.values()[..])?;
+            if insert.execute(&row.values()[..])? == 1 {
+                rollup.add(row);
+            }
         }
     }
+    rollup.write(&transaction)?;
     transaction.commit()
+}
+
+/// Deletes a small batch of the records that are older than `keep`, oldest first; their sums stay.
+fn forget_old(connection: &Connection, keep: Duration) -> rusqlite::Result<()> {
+    let before = iso(SystemTime::now() - keep);
+    let oldest = "SELECT id, created_at FROM requests ORDER BY id LIMIT ?1";
+    let deleted = connection.execute(
+        &format!("DELETE FROM requests WHERE id IN (SELECT id FROM ({oldest}) WHERE created_at < ?2)"),
+        params![DELETE_AT_ONCE, before],
+    )?;
+    if deleted > 0 {
+        let day = before.get(..10).unwrap_or_default();
+        connection.execute(
+            "INSERT INTO settings VALUES ('deleted_until', ?1) ON CONFLICT DO UPDATE SET value = ?1",
+            [day],
+        )?;
+        tracing::info!(records = deleted, before, "old records deleted");
+    }
+    Ok(())
 }

@@ -91,6 +91,8 @@ pub(crate) enum Route<'a> {
     Ps,
     Version,
     Health,
+    /// `/usage/me`: the caller's own.
+    Usage,
     /// `/requests/{id}`: how far it has come.
     Status(&'a str),
     /// The same, with `DELETE`: cancel it.
@@ -120,6 +122,7 @@ pub(crate) fn route<'a>(method: &str, path: &'a str) -> Route<'a> {
         "/api/pull" | "/api/push" | "/api/create" | "/api/copy" | "/api/delete" => {
             return Route::Management;
         }
+        "/usage/me" => ("GET", Route::Usage),
         "/generate" => ("POST", Route::Call(Call::Generate)),
         "/health" | "/" => ("GET", Route::Health),
         _ if path.starts_with("/api/blobs/") => return Route::Management,

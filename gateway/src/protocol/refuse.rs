@@ -43,6 +43,7 @@ reasons! {
     UserDisabled = "user_disabled", 403, "permission_error", "user_disabled";
     ProjectMismatch = "project_mismatch", 403, "permission_error", "project_mismatch";
     ProjectDisabled = "project_disabled", 403, "permission_error", "project_disabled";
+    ModelNotAllowed = "model_not_allowed", 403, "permission_error", "model_not_allowed";
     ManagementRefused = "not_allowed", 403, "permission_error", "not_allowed";
     UnknownModel = "unknown_model", 404, "invalid_request_error", "model_not_found";
     ModelDisabled = "model_disabled", 400, "invalid_request_error", "model_disabled";

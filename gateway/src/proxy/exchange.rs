@@ -120,6 +120,10 @@ fn ask(exchange: &mut Exchange, headers: &HeaderMap, understood: &Understood<'_>
     record.caller = Some(caller.clone());
     exchange.listed.note(caller.project, None);
     let (model_id, model) = resolve(config, call, understood)?;
+    if let Some(key) = caller.key.as_ref().filter(|key| !key.allows(&model.name)) {
+        let message = format!("key {} may not ask for model `{}`", key.id, model.name);
+        return Err(Stop::param(Reason::ModelNotAllowed, "model", message));
+    }
     record.model = Some(model_id);
     exchange.prompt_bytes = understood.prompt_bytes;
     let input_tokens = gateway.tokens.tokens(model_id, understood.prompt_bytes);
@@ -130,7 +134,8 @@ fn ask(exchange: &mut Exchange, headers: &HeaderMap, understood: &Understood<'_>
     }
     let smaller = model.smaller.filter(|smaller| {
         let smaller = config.model(*smaller);
-        smaller.enabled && upstream::speaks(smaller.backend, call).is_ok()
+        let is_allowed = caller.key.as_ref().is_none_or(|key| key.allows(&smaller.name));
+        smaller.enabled && is_allowed && upstream::speaks(smaller.backend, call).is_ok()
     });
     Ok(Ask {
         project: caller.project,

@@ -6,11 +6,13 @@ use crate::identity;
 use crate::protocol::catalogue::{self, Entry};
 use crate::protocol::refuse::{Reason, Stop};
 use crate::protocol::{Protocol, Route};
+use crate::standing;
 use bytes::Bytes;
 use http::StatusCode;
 use pingora_core::BError;
 use pingora_core::protocols::http::{HttpTask, ServerSession};
 use pingora_http::ResponseHeader;
+use policy::Scope;
 use serde_json::{Value, json};
 
 /// Answers what is not a model's work. Lists are for callers who may ask.
@@ -29,6 +31,7 @@ pub(super) async fn answer(
             Reason::ManagementRefused,
             "models are managed by whoever runs the server, not through the gateway",
         )),
+        Route::Usage => own_usage(gateway, session).await,
         Route::Status(id) | Route::Cancel(id) => request(gateway, session, route, id),
         _ => list(gateway, session, route),
     };
@@ -55,6 +58,34 @@ pub(super) async fn answer(
         ])
         .await?;
     Ok(())
+}
+
+/// What the caller has used and has left: with a key, the key's; else the user's.
+async fn own_usage(gateway: &Gateway, session: &ServerSession) -> Result<Value, Stop> {
+    let snapshot = gateway.current.get();
+    let caller = identity::caller(&snapshot, &session.req_header().headers, None, crate::clock::now_ms())?;
+    let (config, gate) = (&snapshot.config, &gateway.gate);
+    let (project, user) = (config.project(caller.project), config.user(caller.user));
+    let only = match &caller.key {
+        Some(key) => ("key_id", key.id.clone()),
+        None => ("user_id", user.id.clone()),
+    };
+    let usage = gateway.ledger.usage_of(only).await.map_err(|error| {
+        tracing::error!(%error, "usage not read");
+        Stop::new(Reason::LedgerUnavailable, "usage cannot be read now; try again")
+    })?;
+    let key = caller.key.as_ref();
+    Ok(json!({
+        "user_id": user.id,
+        "project_id": project.id,
+        "key_id": key.map(|key| &key.id),
+        "usage": usage,
+        "limits": {
+            "key": key.map(|key| standing::of(gate, Scope::Key, key.number.0, None)),
+            "user": standing::of(gate, Scope::User, caller.user.0, None),
+            "project": standing::of(gate, Scope::Project, caller.project.0, Some(project.plan)),
+        },
+    }))
 }
 
 /// The original's answer to an id that it does not know.
@@ -84,8 +115,11 @@ fn request(gateway: &Gateway, session: &ServerSession, route: &Route<'_>, id: &s
 
 fn list(gateway: &Gateway, session: &ServerSession, route: &Route<'_>) -> Result<Value, Stop> {
     let snapshot = gateway.current.get();
-    identity::caller(&snapshot, &session.req_header().headers, None, crate::clock::now_ms())?;
-    let entries = entries(&snapshot.config);
+    let caller = identity::caller(&snapshot, &session.req_header().headers, None, crate::clock::now_ms())?;
+    let mut entries = entries(&snapshot.config);
+    if let Some(key) = &caller.key {
+        entries.retain(|entry| key.allows(entry.name));
+    }
     match route {
         Route::Models => Ok(catalogue::openai_list(&entries)),
         Route::Model(name) => entries

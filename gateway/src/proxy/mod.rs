@@ -11,6 +11,7 @@ mod outbound;
 
 use crate::config::Config;
 use crate::gate::Gate;
+use crate::identity::Key;
 use crate::ledger::Ledger;
 use crate::protocol::refuse::{Reason, Stop};
 use crate::requests::Requests;
@@ -47,6 +48,14 @@ struct Buffered<'a> {
 }
 
 impl Gateway {
+    /// Takes over changed keys; limits that are a key's own come with them.
+    pub(crate) fn take_keys(&self, keys: Vec<Key>) {
+        self.current.replace_keys(keys);
+        if !self.current.get().config.keys.is_empty() {
+            self.gate.reconfigure(self.current.rules());
+        }
+    }
+
     /// Room for a body that waits.
     fn buffer(&self, config: &Config, bytes: usize) -> Result<Buffered<'_>, Stop> {
         let before = self.buffered.fetch_add(bytes, Relaxed);

@@ -1,5 +1,7 @@
 //! More than the upstream can take: who waits, who is refused, what gives way, and that nothing is lost.
 
+#![allow(clippy::cast_precision_loss)]
+
 use end_to_end::{Gateway, Simulated, config_dir, with_model};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;

@@ -1,0 +1,187 @@
+//! Usage: the original's summaries, the newest records, and sums by any groups, as JSON or CSV.
+
+use super::{Admin, internal, refused};
+use crate::ledger::report::{self, FIGURES, Filter, GROUPS, Line, Totals};
+use crate::ledger::{self, Unavailable};
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Json, Response};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+/// `/usage/recent?limit=50`.
+#[derive(Deserialize)]
+pub(super) struct Recent {
+    limit: Option<u32>,
+}
+
+pub(super) async fn recent(State(admin): State<Admin>, Query(query): Query<Recent>) -> Response {
+    let limit = query.limit.unwrap_or(50).clamp(1, 1000);
+    admin.gateway.ledger.flush().await;
+    answer(ledger::recent(&admin.pool, limit).await)
+}
+
+pub(super) async fn summary(State(admin): State<Admin>) -> Response {
+    admin.gateway.ledger.flush().await;
+    answer(report::summary(&admin.pool, &Filter::default()).await)
+}
+
+/// `/usage/project/{id}`, `/usage/user/{id}`, `/usage/key/{id}`.
+pub(super) async fn of_one(State(admin): State<Admin>, Path((scope, id)): Path<(String, String)>) -> Response {
+    let snapshot = admin.gateway.current.get();
+    let config = &snapshot.config;
+    let (column, is_configured) = match scope.as_str() {
+        "project" => ("project_id", config.project_by_id(&id).is_some()),
+        "user" => ("user_id", config.user_by_id(&id).is_some()),
+        "key" => ("key_id", admin.gateway.current.number_of(&id).is_some()),
+        _ => {
+            return refused(
+                StatusCode::NOT_FOUND,
+                format!("ask for /usage/project/…, /usage/user/… or /usage/key/…, not {scope}"),
+            );
+        }
+    };
+    admin.gateway.ledger.flush().await;
+    let filter = Filter {
+        only: Some((column, id.clone())),
+        ..Filter::default()
+    };
+    match report::summary(&admin.pool, &filter).await {
+        Ok(summary) if summary["total_records"] == 0 && !is_configured => refused(
+            StatusCode::NOT_FOUND,
+            format!("there is no {scope} `{id}`, and no record of one"),
+        ),
+        summary => answer(summary),
+    }
+}
+
+/// `/usage?from=2026-11-01&to=2026-11-30&by=project,day`.
+#[derive(Deserialize)]
+pub(super) struct Sums {
+    from: Option<String>,
+    to: Option<String>,
+    by: Option<String>,
+}
+
+pub(super) async fn sums(State(admin): State<Admin>, headers: HeaderMap, Query(query): Query<Sums>) -> Response {
+    let names: Vec<String> = match &query.by {
+        None => vec!["project".to_owned()],
+        Some(by) => by
+            .split(',')
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned)
+            .collect(),
+    };
+    let mut columns = Vec::new();
+    for name in &names {
+        match GROUPS.iter().find(|(known, _)| known == name) {
+            Some((_, column)) if columns.contains(column) => {
+                return refused(StatusCode::BAD_REQUEST, format!("`by` names {name} twice"));
+            }
+            Some((_, column)) => columns.push(*column),
+            None => {
+                let known: Vec<&str> = GROUPS.iter().map(|(name, _)| *name).collect();
+                return refused(
+                    StatusCode::BAD_REQUEST,
+                    format!("`by` takes {}, not `{name}`", known.join(", ")),
+                );
+            }
+        }
+    }
+    for (name, day) in [("from", &query.from), ("to", &query.to)] {
+        if let Some(day) = day.as_ref().filter(|day| day.parse::<jiff::civil::Date>().is_err()) {
+            return refused(
+                StatusCode::BAD_REQUEST,
+                format!("`{name}` takes a day (UTC) such as 2026-11-01, not `{day}`"),
+            );
+        }
+    }
+    let filter = Filter {
+        from: query.from.clone(),
+        to: query.to.clone(),
+        only: None,
+    };
+    admin.gateway.ledger.flush().await;
+    let lines = match report::lines(&admin.pool, &columns, &filter).await {
+        Ok(lines) => lines,
+        Err(error) => return internal(&error),
+    };
+    let wants_csv = headers
+        .get(header::ACCEPT)
+        .is_some_and(|accept| accept.as_bytes().starts_with(b"text/csv"));
+    if wants_csv {
+        return ([(header::CONTENT_TYPE, "text/csv; charset=utf-8")], csv(&names, &lines)).into_response();
+    }
+    let rows: Vec<Value> = lines.iter().map(|line| object(&names, line)).collect();
+    Json(json!({"from": query.from, "to": query.to, "by": names, "rows": rows})).into_response()
+}
+
+fn object(names: &[String], line: &Line) -> Value {
+    let groups = names.iter().cloned().zip(line.groups.iter().cloned().map(Value::from));
+    let figures = FIGURES.iter().map(|name| (*name).to_owned()).zip(line.figures());
+    Value::Object(groups.chain(figures).collect::<Map<_, _>>())
+}
+
+fn csv(names: &[String], lines: &[Line]) -> String {
+    let mut text = names
+        .iter()
+        .map(String::as_str)
+        .chain(FIGURES)
+        .collect::<Vec<_>>()
+        .join(",");
+    text.push('\n');
+    for line in lines {
+        let groups = line.groups.iter().map(|value| quoted(value));
+        let figures = line.figures().into_iter().map(|figure| figure.to_string());
+        text.push_str(&groups.chain(figures).collect::<Vec<_>>().join(","));
+        text.push('\n');
+    }
+    text
+}
+
+/// A value of a CSV file (RFC 4180), which no spreadsheet takes for a formula.
+fn quoted(value: &str) -> String {
+    if value.starts_with(['=', '+', '-', '@']) {
+        return format!("\"'{}\"", value.replace('"', "\"\""));
+    }
+    if value.contains([',', '"', '\n', '\r']) {
+        return format!("\"{}\"", value.replace('"', "\"\""));
+    }
+    value.to_owned()
+}
+
+/// `/metrics/summary`: the original's figures since the last reset, from the ledger.
+pub(super) async fn metrics_summary(State(admin): State<Admin>) -> Response {
+    admin.gateway.ledger.flush().await;
+    let totals = async {
+        let base = report::base(&admin.pool).await?;
+        Ok::<_, Unavailable>(Totals::read(&admin.pool).await?.since(&base).summary())
+    };
+    answer(totals.await)
+}
+
+/// `/metrics/reset`: the summary counts from now; Prometheus' counters never go back.
+pub(super) async fn reset(State(admin): State<Admin>) -> Response {
+    admin.gateway.ledger.flush().await;
+    let done = report::reset(&admin.pool).await;
+    answer(done.map(|()| json!({"status": "ok", "message": "Metrics reset"})))
+}
+
+fn answer<T: serde::Serialize>(answer: Result<T, Unavailable>) -> Response {
+    match answer {
+        Ok(answer) => Json(answer).into_response(),
+        Err(error) => internal(&error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_csv_value_is_quoted_and_never_a_formula() {
+        assert_eq!(quoted("vip_project"), "vip_project");
+        assert_eq!(quoted("a,\"b\""), "\"a,\"\"b\"\"\"");
+        assert_eq!(quoted("=1+1"), "\"'=1+1\"");
+    }
+}

@@ -1,0 +1,172 @@
+//! `sluice usage`: who used how much, as a table, from the ledger.
+
+use super::{Failure, StoreArgs};
+use crate::config;
+use crate::ledger;
+use crate::ledger::report::{self, FIGURES, Filter, GROUPS, Line};
+use clap::Args;
+use serde_json::{Value, json};
+use std::process::ExitCode;
+
+/// Which sums to print.
+#[derive(Debug, Args)]
+pub(super) struct UsageArgs {
+    /// Groups: any of project, user, key, model, backend, status, day.
+    #[arg(long, default_value = "project", value_delimiter = ',')]
+    by: Vec<String>,
+    /// The first day (UTC), such as 2026-11-01.
+    #[arg(long)]
+    from: Option<jiff::civil::Date>,
+    /// The last day, itself included.
+    #[arg(long)]
+    to: Option<jiff::civil::Date>,
+    /// As JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+pub(super) fn run(args: &UsageArgs) -> Result<ExitCode, Failure> {
+    let columns = args.by.iter().map(|name| {
+        let found = GROUPS.iter().find(|(known, _)| known == name);
+        found.map(|(_, column)| *column).ok_or_else(|| {
+            let known: Vec<&str> = GROUPS.iter().map(|(name, _)| *name).collect();
+            Failure::usage(format!("--by takes {}, not `{name}`", known.join(", ")))
+        })
+    });
+    let columns = columns.collect::<Result<Vec<_>, _>>()?;
+    let filter = Filter {
+        from: args.from.map(|day| day.to_string()),
+        to: args.to.map(|day| day.to_string()),
+        only: None,
+    };
+    let lines = super::block_on(async {
+        let url = args.store.url(&config::load(&args.store.config.config)?);
+        let pool = ledger::open(&url).await?.pool;
+        Ok(report::lines(&pool, &columns, &filter).await?)
+    })?;
+    if args.json {
+        let rows: Vec<Value> = lines.iter().map(|line| as_json(&args.by, line)).collect();
+        println!("{}", Value::from(rows));
+    } else {
+        print!("{}", table(&args.by, &lines));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn as_json(by: &[String], line: &Line) -> Value {
+    let mut object = json!({});
+    for (name, value) in by.iter().zip(&line.groups) {
+        object[name] = value.as_str().into();
+    }
+    for (name, figure) in FIGURES.iter().zip(line.figures()) {
+        object[*name] = figure;
+    }
+    object
+}
+
+/// Names to the left, figures to the right, each column as wide as it must be.
+fn table(by: &[String], lines: &[Line]) -> String {
+    let head = by.iter().cloned().chain(FIGURES.iter().map(|name| (*name).to_owned()));
+    let mut rows = vec![head.collect::<Vec<String>>()];
+    for line in lines {
+        let groups = line.groups.iter().map(|value| {
+            if value.is_empty() {
+                "–".to_owned()
+            } else {
+                value.clone()
+            }
+        });
+        let figures = line.figures().into_iter().map(|figure| match figure.as_f64() {
+            Some(euros) if figure.is_f64() => format!("{euros:.6}"),
+            _ => figure.to_string(),
+        });
+        rows.push(groups.chain(figures).collect());
+    }
+    let widths: Vec<usize> = (0..rows[0].len())
+        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
+        .collect();
+    let mut text = String::new();
+    for row in &rows {
+        for (column, (value, width)) in row.iter().zip(&widths).enumerate() {
+            let gap = if column == 0 { "" } else { "  " };
+            let padding = " ".repeat(width - value.chars().count());
+            let (before, after) = if column < by.len() {
+                ("", padding.as_str())
+            } else {
+                (padding.as_str(), "")
+            };
+            text.push_str(&[gap, before, value, after].concat());
+        }
+        text.truncate(text.trim_end().len());
+        text.push('\n');
+    }
+    text
+}
+
+/// `sluice ledger`.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum LedgerCommand {
+    /// Add up all records again and say where the kept sums disagree.
+    Verify {
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+}
+
+pub(super) fn ledger(command: LedgerCommand) -> Result<ExitCode, Failure> {
+    let LedgerCommand::Verify { store } = command;
+    let found = super::block_on(async {
+        let url = store.url(&config::load(&store.config.config)?);
+        let pool = ledger::open(&url).await?.pool;
+        Ok(ledger::verify(&pool).await?)
+    })?;
+    if found.disagreements.is_empty() {
+        println!(
+            "{} records from {} on: the kept sums agree with them",
+            found.records, found.since
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    for line in &found.disagreements {
+        println!("{line}");
+    }
+    let count = found.disagreements.len();
+    Err(Failure::other(format!(
+        "{count} kept sums disagree with the records from {} on",
+        found.since
+    )))
+}
+
+impl StoreArgs {
+    /// The flag's or variable's database, else the configuration's.
+    pub(super) fn url(&self, config: &crate::config::Config) -> String {
+        self.database_url
+            .clone()
+            .unwrap_or_else(|| config.gateway.database_url.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_lines_up() {
+        let line = |name: &str, requests| Line {
+            groups: vec![name.to_owned()],
+            requests,
+            input_tokens: 10,
+            output_tokens: 5,
+            cached_input_tokens: 0,
+            cost_nano_eur: 1_500_000,
+        };
+        let text = table(&["project".to_owned()], &[line("vip_project", 3), line("", 12_000)]);
+        insta::assert_snapshot!(text, @r"
+        project      requests  input_tokens  output_tokens  total_tokens  cached_input_tokens  cost_eur
+        vip_project         3            10              5            15                    0  0.001500
+        –               12000            10              5            15                    0  0.001500
+        ");
+    }
+}

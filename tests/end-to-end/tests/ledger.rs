@@ -1,0 +1,381 @@
+//! What can be asked of the ledger: the original's summaries, sums by any groups, a caller's own usage; and that
+//! sums, records and counters agree, over restarts and crashes too.
+
+use end_to_end::{Gateway, config_dir, roomy, sluice};
+use serde_json::{Value, json};
+use std::process::Command;
+use tempfile::TempDir;
+
+fn chat(max_tokens: u64) -> Value {
+    json!({"model": "simulated-small", "messages": [{"role": "user", "content": "Why is the sky blue?"}], "max_tokens": max_tokens})
+}
+
+/// No latency, so that there are many records soon. `SLUICE_RUNS=50` kills as often as a release should stand.
+fn fast(name: &str, text: String) -> String {
+    match name {
+        "models.yaml" => text.replace("average_latency_seconds: 0.5", "average_latency_seconds: 0"),
+        _ => roomy(name, text),
+    }
+}
+
+async fn ask(gateway: &Gateway, user: &str, body: &Value) -> u16 {
+    let request = gateway
+        .http
+        .post(format!("{}/v1/chat/completions", gateway.proxy))
+        .header("x-sluice-user", user);
+    request.json(body).send().await.expect("an answer").status().as_u16()
+}
+
+async fn admin(gateway: &Gateway, request: reqwest::RequestBuilder) -> reqwest::Response {
+    let _ = gateway;
+    request
+        .bearer_auth("admin-of-the-test")
+        .send()
+        .await
+        .expect("an answer")
+}
+
+/// Three completed of one user, two of another, one refused.
+async fn six_records(gateway: &Gateway) {
+    for _ in 0..3 {
+        assert_eq!(ask(gateway, "user_standard_01", &chat(8)).await, 200);
+    }
+    for _ in 0..2 {
+        assert_eq!(ask(gateway, "user_vip_01", &chat(4)).await, 200);
+    }
+    assert_eq!(ask(gateway, "user_vip_01", &json!({"model": "nowhere"})).await, 404);
+}
+
+#[tokio::test]
+async fn usage_has_the_originals_fields_and_agrees_with_the_records() {
+    let gateway = Gateway::start_in(config_dir(fast), &[]).await;
+    six_records(&gateway).await;
+    let summary = gateway.admin_json("/usage/summary").await;
+    assert_eq!(summary["total_records"], 6);
+    assert_eq!(summary["records_by_status"], json!({"completed": 5, "rejected": 1}));
+    assert_eq!(
+        summary["records_by_project"],
+        json!({"standard_project": 3, "vip_project": 3})
+    );
+    assert_eq!(summary["records_by_backend"]["simulated"], 5);
+    let records = gateway.records().await;
+    let sum = |name: &str| records.iter().filter_map(|record| record[name].as_f64()).sum::<f64>();
+    for (total, of) in [
+        ("total_input_tokens", "input_tokens"),
+        ("total_output_tokens", "output_tokens"),
+        ("total_tokens", "total_tokens"),
+        ("total_estimated_cost_eur", "cost_eur"),
+    ] {
+        let told = summary[total].as_f64().expect("a number");
+        assert!((told - sum(of)).abs() < 1e-12, "{total}: {told} and {}", sum(of));
+    }
+    let project = gateway.admin_json("/usage/project/standard_project").await;
+    assert_eq!(
+        (&project["total_records"], &project["records_by_user"]),
+        (&json!(3), &json!({"user_standard_01": 3}))
+    );
+    assert_eq!(
+        gateway.admin_json("/usage/user/user_vip_01").await["total_output_tokens"],
+        8
+    );
+    let nobody = admin(
+        &gateway,
+        gateway.http.get(format!("{}/usage/user/nobody", gateway.admin)),
+    )
+    .await;
+    assert_eq!(nobody.status(), 404);
+
+    let metrics = gateway.admin_json("/metrics/summary").await;
+    assert_eq!(
+        (&metrics["total_requests"], &metrics["completed_requests"]),
+        (&json!(6), &json!(5))
+    );
+    assert_eq!(
+        (&metrics["accepted_requests"], &metrics["rejected_requests"]),
+        (&json!(5), &json!(1))
+    );
+    assert_eq!(metrics["total_output_tokens"], summary["total_output_tokens"]);
+    assert!(
+        metrics["p95_latency_seconds"]
+            .as_f64()
+            .is_some_and(|seconds| seconds > 0.0),
+        "{metrics}"
+    );
+    let reset = admin(&gateway, gateway.http.post(format!("{}/metrics/reset", gateway.admin))).await;
+    assert_eq!(
+        reset.json::<Value>().await.expect("JSON"),
+        json!({"status": "ok", "message": "Metrics reset"})
+    );
+    assert_eq!(ask(&gateway, "user_vip_01", &chat(4)).await, 200);
+    let metrics = gateway.admin_json("/metrics/summary").await;
+    assert_eq!(
+        (&metrics["total_requests"], &metrics["total_output_tokens"]),
+        (&json!(1), &json!(4))
+    );
+    assert!(
+        gateway.metric("sluice_requests_total{").await > 6.5,
+        "Prometheus' counters never go back"
+    );
+    let json = gateway
+        .http
+        .get(format!("{}/metrics", gateway.admin))
+        .header("accept", "application/json");
+    assert_eq!(
+        admin(&gateway, json).await.json::<Value>().await.expect("JSON")["total_requests"],
+        1
+    );
+}
+
+#[tokio::test]
+async fn usage_is_summed_by_any_groups_as_json_and_csv_and_on_the_command_line() {
+    let gateway = Gateway::start_in(config_dir(fast), &[]).await;
+    six_records(&gateway).await;
+    let sums = gateway.admin_json("/usage?by=project,day").await;
+    let rows = sums["rows"].as_array().expect("rows");
+    assert_eq!(rows.len(), 2);
+    assert_eq!(
+        (&rows[0]["project"], &rows[0]["requests"]),
+        (&json!("standard_project"), &json!(3))
+    );
+    assert_eq!(rows[0]["output_tokens"], 24);
+    let day = rows[0]["day"].as_str().expect("a day").to_owned();
+    let none = gateway.admin_json(&format!("/usage?to={}", "2020-01-01")).await;
+    assert_eq!(none["rows"], json!([]));
+    let same = gateway.admin_json(&format!("/usage?from={day}&to={day}&by=user")).await;
+    assert_eq!(same["rows"].as_array().expect("rows").len(), 2);
+    let csv = gateway
+        .http
+        .get(format!("{}/usage?by=project", gateway.admin))
+        .header("accept", "text/csv");
+    let csv = admin(&gateway, csv).await.text().await.expect("text");
+    assert!(
+        csv.starts_with(
+            "project,requests,input_tokens,output_tokens,total_tokens,cached_input_tokens,cost_eur\nstandard_project,3,"
+        ),
+        "{csv}"
+    );
+    for wrong in ["by=colour", "from=yesterday", "by=user,user"] {
+        let answer = admin(&gateway, gateway.http.get(format!("{}/usage?{wrong}", gateway.admin))).await;
+        assert_eq!(answer.status(), 400, "{wrong}");
+    }
+    let table = sluice(gateway.dir.path(), &["usage", "--by", "project"]);
+    let table = String::from_utf8_lossy(&table.stdout).into_owned();
+    assert!(table.contains("standard_project         3"), "{table}");
+    let verified = sluice(gateway.dir.path(), &["ledger", "verify"]);
+    assert!(
+        String::from_utf8_lossy(&verified.stdout).contains("6 records"),
+        "{verified:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_caller_sees_its_own_usage_and_what_it_has_left() {
+    let gateway = Gateway::start_in(config_dir(fast), &[]).await;
+    six_records(&gateway).await;
+    let request = gateway
+        .http
+        .get(format!("{}/usage/me", gateway.proxy))
+        .header("x-sluice-user", "user_vip_01");
+    let own: Value = request.send().await.expect("an answer").json().await.expect("JSON");
+    assert_eq!(
+        (&own["user_id"], &own["usage"]["total_records"]),
+        (&json!("user_vip_01"), &json!(3))
+    );
+    let project = own["limits"]["project"]["rates"].as_array().expect("rates");
+    assert_eq!(
+        (&project[0]["counts"], &project[0]["limit"]),
+        (&json!("requests a minute"), &json!(300))
+    );
+}
+
+#[tokio::test]
+async fn keys_are_made_rotated_and_revoked_over_the_admin_listener_and_hold_to_their_models() {
+    let gateway = Gateway::start_in(config_dir(fast), &["--identity", "keys"]).await;
+    let make = gateway.http.post(format!("{}/keys", gateway.admin));
+    let made = admin(
+        &gateway,
+        make.json(&json!({"user": "user_vip_01", "models": ["simulated-small"], "expires": "1h"})),
+    )
+    .await;
+    assert_eq!(made.status(), 201);
+    let made: Value = made.json().await.expect("JSON");
+    let (id, secret) = (
+        made["id"].as_str().expect("an id"),
+        made["secret"].as_str().expect("a secret"),
+    );
+    let asking = |secret: &str, model: &str| {
+        let mut body = chat(2);
+        body["model"] = model.into();
+        let request = gateway
+            .http
+            .post(format!("{}/v1/chat/completions", gateway.proxy))
+            .bearer_auth(secret)
+            .json(&body);
+        async move { request.send().await.expect("an answer").status().as_u16() }
+    };
+    assert_eq!(asking(secret, "simulated-small").await, 200, "it works at once");
+    assert_eq!(asking(secret, "simulated-large").await, 403);
+    assert_eq!(gateway.records().await[0]["reason"], "model_not_allowed");
+    let models = gateway
+        .http
+        .get(format!("{}/v1/models", gateway.proxy))
+        .bearer_auth(secret);
+    let models: Value = models.send().await.expect("an answer").json().await.expect("JSON");
+    assert_eq!(models["data"].as_array().expect("a list").len(), 1);
+
+    let rotate = gateway.http.post(format!("{}/keys/{id}/rotate", gateway.admin));
+    let rotated: Value = admin(&gateway, rotate).await.json().await.expect("JSON");
+    let newer = rotated["secret"].as_str().expect("a secret");
+    assert_eq!(rotated["models"], json!(["simulated-small"]));
+    assert_eq!(asking(newer, "simulated-small").await, 200);
+    assert_eq!(
+        asking(secret, "simulated-small").await,
+        200,
+        "the old one works for an hour"
+    );
+    let revoke = gateway.http.delete(format!("{}/keys/{id}", gateway.admin));
+    assert_eq!(admin(&gateway, revoke).await.status(), 200);
+    assert_eq!(asking(secret, "simulated-small").await, 401, "and ends at once");
+    let used = end_to_end::wait_for("last use", || async {
+        let keys = gateway.admin_json("/keys").await;
+        let keys = keys["keys"].as_array().expect("a list").clone();
+        keys.iter().all(|key| key["last_used_at"].is_string()).then_some(keys)
+    })
+    .await;
+    assert_eq!(used.len(), 2);
+    assert!(
+        !serde_json::to_string(&used).expect("text").contains("sk-sluice-"),
+        "secrets are not kept"
+    );
+    let wrong = gateway
+        .http
+        .post(format!("{}/keys", gateway.admin))
+        .json(&json!({"user": "nobody"}));
+    assert_eq!(admin(&gateway, wrong).await.status(), 400);
+    let usage = gateway.admin_json(&format!("/usage/key/{id}")).await;
+    assert_eq!(usage["records_by_status"]["completed"], 2);
+}
+
+#[tokio::test]
+async fn old_records_are_deleted_and_their_sums_stay() {
+    let gateway = Gateway::start_in(config_dir(fast), &[]).await;
+    six_records(&gateway).await;
+    gateway.records().await;
+    let mut gateway = gateway;
+    gateway.signal("TERM");
+    assert_eq!(gateway.ended().await, Some(0));
+    // Three of them are made a year old, with their sums.
+    let edit = "UPDATE requests SET created_at = '2020' || substr(created_at, 5) WHERE id <= 3; DELETE FROM rollups; \
+        INSERT INTO rollups SELECT substr(created_at, 1, 10), project_id, user_id, coalesce(key_id, ''), model, backend, status, \
+        decision, count(*), sum(input_tokens), sum(output_tokens), sum(cached_input_tokens), sum(cost_nano_eur), \
+        sum(latency_seconds), sum(queue_wait_seconds) FROM requests GROUP BY 1, 2, 3, 4, 5, 6, 7, 8;";
+    let script = format!(
+        "import sqlite3; c = sqlite3.connect('data/usage.db'); c.executescript(\"\"\"{edit}\"\"\"); c.commit()"
+    );
+    let edited = Command::new("python3")
+        .args(["-c", &script])
+        .current_dir(gateway.dir.path())
+        .status();
+    assert!(edited.expect("python runs").success());
+    let again = TempDir::new().expect("a directory");
+    for part in ["config", "data"] {
+        std::fs::rename(gateway.dir.path().join(part), again.path().join(part)).expect("moved");
+    }
+    let file = again.path().join("config/gateway.yaml");
+    let text = std::fs::read_to_string(&file).expect("readable");
+    std::fs::write(&file, format!("{text}retention_days: 30\n")).expect("writable");
+    let gateway = Gateway::start_in(again, &[]).await;
+    end_to_end::wait_for("deletion", || async {
+        (gateway.records().await.len() == 3).then_some(())
+    })
+    .await;
+    let summary = gateway.admin_json("/usage/summary").await;
+    assert_eq!(summary["total_records"], 6, "the sums stay");
+    let verified = sluice(gateway.dir.path(), &["ledger", "verify"]);
+    assert!(verified.status.success(), "{verified:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_at_random_moments_lose_nothing_double_nothing_and_leave_sums_right() {
+    let mut dir = config_dir(fast);
+    let mut acknowledged: Vec<String> = Vec::new();
+    let runs = std::env::var("SLUICE_RUNS").map_or(6, |runs| runs.parse().expect("a number"));
+    for run in 0..runs {
+        let mut gateway = Gateway::start_in(dir, &[]).await;
+        let url = format!("{}/v1/chat/completions", gateway.proxy);
+        let workers: Vec<_> = (0..8u64)
+            .map(|worker| {
+                let (url, http) = (url.clone(), gateway.http.clone());
+                tokio::spawn(async move {
+                    let mut ids = Vec::new();
+                    for at in 0.. {
+                        let id = format!("run-{run}-{worker}-{at}");
+                        let mut body = chat(3);
+                        body["stream"] = (at % 2 == 0).into();
+                        if at % 7 == 0 {
+                            body["model"] = "nowhere".into();
+                        }
+                        let answer = http.post(&url).header("x-request-id", &id).json(&body).send().await;
+                        let Ok(answer) = answer else { break };
+                        let Ok(text) = answer.text().await else { break };
+                        // A stream that ended without its end was not acknowledged.
+                        if text.starts_with("data:") && !text.ends_with("data: [DONE]\n\n") {
+                            break;
+                        }
+                        ids.push(id);
+                    }
+                    ids
+                })
+            })
+            .collect();
+        tokio::time::sleep(std::time::Duration::from_millis(300 + run * 137 % 900)).await;
+        gateway.signal("KILL");
+        for worker in workers {
+            acknowledged.extend(worker.await.expect("no panic"));
+        }
+        assert_eq!(gateway.ended().await, None, "killed");
+        let next = TempDir::new().expect("a directory");
+        for part in ["config", "data"] {
+            std::fs::rename(gateway.dir.path().join(part), next.path().join(part)).expect("moved");
+        }
+        std::fs::remove_file(next.path().join("data/sluice.addr")).expect("left by the killed one");
+        dir = next;
+    }
+    let gateway = Gateway::start_in(dir, &[]).await;
+    let script = "import json, sqlite3; print(json.dumps([row[0] for row in sqlite3.connect('data/usage.db').execute('SELECT request_id FROM requests')]))";
+    let kept = Command::new("python3")
+        .args(["-c", script])
+        .current_dir(gateway.dir.path())
+        .output()
+        .expect("python runs");
+    let kept: Vec<String> = serde_json::from_slice(&kept.stdout).expect("a list");
+    let mut counts = std::collections::HashMap::new();
+    for id in &kept {
+        *counts.entry(id.as_str()).or_insert(0) += 1;
+    }
+    let lost: Vec<_> = acknowledged
+        .iter()
+        .filter(|id| !counts.contains_key(id.as_str()))
+        .collect();
+    assert!(
+        acknowledged.len() > 100,
+        "only {} were acknowledged",
+        acknowledged.len()
+    );
+    assert!(
+        lost.is_empty(),
+        "{} of {} are lost: {:?}",
+        lost.len(),
+        acknowledged.len(),
+        &lost[..lost.len().min(5)]
+    );
+    assert!(counts.values().all(|count| *count == 1), "none is doubled");
+    let summary = gateway.admin_json("/usage/summary").await;
+    assert_eq!(summary["total_records"], kept.len());
+    let verified = sluice(gateway.dir.path(), &["ledger", "verify"]);
+    assert!(verified.status.success(), "{verified:?}");
+    let limits = gateway.admin_json("/limits/project/standard_project").await;
+    let used = limits["allowances"][3]["used"].as_u64().expect("tokens a month");
+    let project = gateway.admin_json("/usage/project/standard_project").await;
+    assert_eq!(project["total_tokens"], used, "counters equal sums");
+}
