@@ -11,6 +11,7 @@ mod keys;
 mod ledger;
 mod protocol;
 mod proxy;
+mod reload;
 mod requests;
 mod snapshot;
 mod standing;

@@ -3,6 +3,8 @@
 
 use crate::config::Config;
 use crate::identity::Key;
+use crate::tokens::BytesPerToken;
+use crate::upstream::Upstreams;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use policy::{KeyId, Rules};
@@ -19,6 +21,10 @@ pub(crate) struct Snapshot {
     pub(crate) version: u64,
     /// The version of the price list, over restarts.
     pub(crate) config_version: u64,
+    /// Where each model is.
+    pub(crate) upstreams: Arc<Upstreams>,
+    /// What was learned of each model's tokens.
+    pub(crate) tokens: Arc<BytesPerToken>,
 }
 
 /// Where the current snapshot is.
@@ -30,18 +36,33 @@ pub(crate) struct Current {
 }
 
 impl Current {
-    pub(crate) fn new(config: Config, config_version: u64, keys: Vec<Key>) -> Self {
+    pub(crate) fn new(config: Config, config_version: u64, keys: Vec<Key>, upstreams: Upstreams) -> Self {
         let numbers = Mutex::default();
         let keys = by_hash(numbered(&numbers, keys));
         Self {
             snapshot: ArcSwap::from_pointee(Snapshot {
+                tokens: Arc::new(BytesPerToken::new(config.models.len())),
                 config: Arc::new(config),
                 keys,
                 version: 1,
                 config_version,
+                upstreams: Arc::new(upstreams),
             }),
             numbers,
         }
+    }
+
+    /// Takes over a changed configuration; requests that run keep the snapshot that they began with.
+    pub(crate) fn replace_config(&self, config: Config, config_version: u64, upstreams: Upstreams) {
+        let before = self.get();
+        self.snapshot.store(Arc::new(Snapshot {
+            tokens: Arc::new(before.tokens.grown(config.models.len())),
+            config: Arc::new(config),
+            keys: before.keys.clone(),
+            version: before.version + 1,
+            config_version,
+            upstreams: Arc::new(upstreams),
+        }));
     }
 
     pub(crate) fn get(&self) -> Arc<Snapshot> {
@@ -61,6 +82,8 @@ impl Current {
             keys: by_hash(numbered(&self.numbers, keys)),
             version: before.version + 1,
             config_version: before.config_version,
+            upstreams: Arc::clone(&before.upstreams),
+            tokens: Arc::clone(&before.tokens),
         }));
     }
 

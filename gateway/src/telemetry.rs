@@ -48,6 +48,7 @@ pub(crate) struct Metrics {
     active_requests: IntGaugeVec,
     degradation_level: IntGauge,
     ledger_backlog: IntGauge,
+    config_reloads: IntCounterVec,
     build_info: IntGaugeVec,
     /// Handed to the ledger, which observes its commits.
     pub(crate) ledger_commit_seconds: Histogram,
@@ -181,6 +182,11 @@ impl Metrics {
             active_requests: make.gauges("active_requests", "Requests with the upstreams.", "model")?,
             degradation_level: make.gauge("degradation_level", "Level of degradation, 0 is normal.")?,
             ledger_backlog: make.gauge("ledger_backlog", "Records that wait for the database.")?,
+            config_reloads: make.counters(
+                "config_reloads_total",
+                "Times that the configuration was read again.",
+                &["result"],
+            )?,
             build_info: make.gauges("build_info", "The version that runs.", "version")?,
             ledger_commit_seconds: make.add(Histogram::with_opts(
                 HistogramOpts::new(
@@ -265,6 +271,12 @@ impl Metrics {
                 .with_label_values(&[record.project_id(), record.model_name()])
                 .inc_by(tokens);
         }
+    }
+
+    /// Counts a reload of the configuration.
+    pub(crate) fn reloaded(&self, is_right: bool) {
+        let result = if is_right { "ok" } else { "failed" };
+        self.config_reloads.with_label_values(&[result]).inc();
     }
 
     /// Counts an allowance that is nearly used up.

@@ -25,6 +25,13 @@ impl BytesPerToken {
         Self((0..models).map(|_| AtomicU64::new(BEGINNING)).collect())
     }
 
+    /// The same, with room for more models.
+    pub(crate) fn grown(&self, models: usize) -> Self {
+        let known = self.0.iter().map(|known| AtomicU64::new(known.load(Relaxed)));
+        let new = (self.0.len()..models).map(|_| AtomicU64::new(BEGINNING));
+        Self(known.chain(new).collect())
+    }
+
     /// Tokens that so many bytes of prompt probably are.
     pub(crate) fn tokens(&self, model: ModelId, bytes: usize) -> u64 {
         (bytes as u64).saturating_mul(1000).div_ceil(self.of(model))

@@ -15,8 +15,8 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
 use serde_json::json;
 use std::fmt::Write;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::net::TcpListener;
 
@@ -40,7 +40,7 @@ pub struct Server(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    models: Vec<Model>,
+    models: RwLock<Vec<Model>>,
     seed: u64,
     counts: Counts,
 }
@@ -66,7 +66,7 @@ impl Server {
     /// `seed` varies the answers.
     pub fn new(models: Vec<Model>, seed: u64) -> Self {
         Self(Arc::new(Inner {
-            models,
+            models: RwLock::new(models),
             seed,
             counts: Counts::default(),
         }))
@@ -113,8 +113,18 @@ impl Server {
             .with_state(self)
     }
 
-    fn model(&self, name: &str) -> Option<&Model> {
-        self.0.models.iter().find(|model| model.name == name)
+    /// Serves these models from now on; answers under way are finished.
+    pub fn set_models(&self, models: Vec<Model>) {
+        *self.0.models.write().unwrap_or_else(PoisonError::into_inner) = models;
+    }
+
+    fn models(&self) -> Vec<Model> {
+        self.0.models.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn model(&self, name: &str) -> Option<Model> {
+        let models = self.0.models.read().unwrap_or_else(PoisonError::into_inner);
+        models.iter().find(|model| model.name == name).cloned()
     }
 
     fn begin(&self) -> Running {

@@ -194,8 +194,7 @@ fn embedded(server: &Server, body: &[u8], answer: impl FnOnce(&Request, &[String
 
 pub(crate) async fn tags(State(server): State<Server>) -> Json<Value> {
     let models: Vec<Value> = server
-        .0
-        .models
+        .models()
         .iter()
         .map(|model| {
             json!({"name": model.name, "model": model.name, "modified_at": "2024-01-01T00:00:00Z", "size": 0, "digest": "",

@@ -57,7 +57,7 @@ async fn complete(server: Server, body: &[u8], kind: Kind) -> Response {
         Ok(request) => request,
         Err(error) => return refuse(StatusCode::BAD_REQUEST, &error.to_string()),
     };
-    let Some(model) = server.model(&request.model).cloned() else {
+    let Some(model) = server.model(&request.model) else {
         return refuse(StatusCode::NOT_FOUND, &format!("there is no model `{}`", request.model));
     };
     let prompt = match kind {
@@ -223,8 +223,7 @@ pub(crate) async fn embeddings(State(server): State<Server>, body: Bytes) -> Res
 
 pub(crate) async fn models(State(server): State<Server>) -> Json<Value> {
     let data: Vec<Value> = server
-        .0
-        .models
+        .models()
         .iter()
         .map(|model| json!({"id": model.name, "object": "model", "created": 1_704_067_200, "owned_by": "simulated", "max_model_len": model.max_input_tokens}))
         .collect();

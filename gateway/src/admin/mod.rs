@@ -1,7 +1,7 @@
 //! The operators' listener: health, queue, metrics, usage, configuration. Reads through the same
 //! public faces as the proxy, and holds no state of its own.
 
-mod config_summary;
+mod config;
 mod keys;
 mod limits;
 mod queue;
@@ -10,6 +10,7 @@ mod usage;
 
 use crate::ledger::{self, Store};
 use crate::proxy::Gateway;
+use crate::reload::Reloader;
 use crate::telemetry::Gauges;
 use axum::Router;
 use axum::extract::{Request, State};
@@ -26,6 +27,7 @@ use token::Token;
 #[derive(Clone)]
 pub(crate) struct Admin {
     pub(crate) gateway: Arc<Gateway>,
+    pub(crate) reloader: Arc<Reloader>,
     pub(crate) pool: Store,
     pub(crate) token: Arc<Token>,
 }
@@ -57,7 +59,8 @@ pub(crate) fn router(admin: Admin) -> Router {
         .route("/usage/{scope}/{id}", get(usage::of_one))
         .route("/metrics/summary", get(usage::metrics_summary))
         .route("/metrics/reset", post(usage::reset))
-        .route("/config/summary", get(config_summary::summary));
+        .route("/config/summary", get(config::show))
+        .route("/config/reload", post(config::reload));
     let needs_token = admin.gateway.current.get().config.gateway.metrics_need_token;
     let (open, guarded) = if needs_token {
         (Router::new(), guarded.merge(metrics))

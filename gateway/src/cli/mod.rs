@@ -79,7 +79,7 @@ fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Fail
 }
 
 /// Flags of `serve`; each overrides its key in `gateway.yaml`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct ServeArgs {
     /// Directory of the YAML files.
     #[arg(long, env = "SLUICE_CONFIG", default_value = "config")]

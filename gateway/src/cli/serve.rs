@@ -4,14 +4,15 @@
 use super::{Failure, IdentityArg, ServeArgs};
 use crate::admin::token::Token;
 use crate::admin::{self, Admin};
-use crate::config::{self, Backend, Config, Identity};
+use crate::config::{self, Config, Identity};
 use crate::gate::Gate;
 use crate::ledger::{self, Ledger, report};
 use crate::proxy::{Gateway, RequestIds, listener};
+use crate::reload::{Reloader, Simulated};
 use crate::snapshot::Current;
 use crate::telemetry::Metrics;
-use crate::tokens::BytesPerToken;
 use crate::upstream::{Forward, Upstreams};
+use parking_lot::Mutex;
 use policy::{Period, Scope};
 use sqlx::sqlite::SqlitePool;
 use std::net::SocketAddr;
@@ -93,15 +94,17 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
         .into_std()
         .map_err(|error| Failure::other(error.to_string()))?;
     let admin_address = local(&admin_listener)?;
-    let simulated = start_simulated(&config).await?;
-
+    let simulated = Arc::new(Simulated::default());
+    let bundled = simulated
+        .serve(&config)
+        .await
+        .map_err(|error| Failure::other(format!("the simulated upstream cannot listen: {error}")))?;
     let config_version = ledger::versions::version_of(&store, &config.price_list()).await?;
-    let models = config.models.len();
-    let current = Current::new(config, config_version, keys);
+    let upstreams = Upstreams::new(&config, bundled, None);
+    let current = Current::new(config, config_version, keys, upstreams);
     let gate = Gate::new(current.rules());
     let metrics = Metrics::new().map_err(|error| Failure::other(error.to_string()))?;
     let gateway = Arc::new(Gateway {
-        upstreams: Upstreams::new(&current.get().config, simulated),
         gate,
         forward: Forward::new(),
         ledger: Ledger::open(
@@ -113,7 +116,7 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
             metrics.ledger_commit_seconds.clone(),
         )?,
         requests: Arc::default(),
-        tokens: BytesPerToken::new(models),
+        reloaded: Mutex::default(),
         buffered: AtomicUsize::new(0),
         metrics,
         ids: RequestIds::new().map_err(|error| Failure::other(error.to_string()))?,
@@ -123,8 +126,22 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
     });
     remember_what_was_used(&gateway, &store).await?;
     let (stop, stopping) = watch::channel(false);
+    let flags = args.clone();
+    let reloader = Arc::new(Reloader {
+        gateway: Arc::clone(&gateway),
+        dir: args.config.clone(),
+        overrule: Box::new(move |config| {
+            overrule(config, &flags);
+            safe(config).map_err(|failure| failure.message)
+        }),
+        store: store.clone(),
+        simulated,
+        turn: tokio::sync::Mutex::default(),
+    });
+    tokio::spawn(Arc::clone(&reloader).watch());
     let admin = Admin {
         gateway: Arc::clone(&gateway),
+        reloader: Arc::clone(&reloader),
         pool: store.clone(),
         token: Arc::new(token),
     };
@@ -150,7 +167,7 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
     std::fs::write(&addr_file, addresses.to_string()).map_err(|error| cannot("write", &addr_file, &error))?;
     greet(&gateway, proxy_address, admin_address, &token_file);
 
-    told_to_stop().await?;
+    told_to_stop(&reloader).await?;
     tracing::info!("stopping: no new connections, finishing what runs");
     let _ = stop.send(true);
     let _ = proxy.await;
@@ -158,33 +175,6 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
     let _ = std::fs::remove_file(&addr_file);
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
-}
-
-/// Starts the bundled upstream inside this process, if a model needs it.
-async fn start_simulated(config: &Config) -> Result<Option<SocketAddr>, Failure> {
-    let is_needed = config.gateway.simulated
-        || config
-            .models
-            .iter()
-            .any(|model| model.backend == Backend::Simulated && model.endpoints.is_empty());
-    if !is_needed {
-        return Ok(None);
-    }
-    let models = config.models.iter().map(|model| simulated_upstream::Model {
-        name: model.upstream_name.clone().unwrap_or_else(|| model.name.clone()),
-        average_latency: model.average_latency,
-        max_input_tokens: model.max_input_tokens,
-        max_output_tokens: model.max_output_tokens,
-    });
-    let listener = bind("the simulated upstream", SocketAddr::from(([127, 0, 0, 1], 0))).await?;
-    let address = local(&listener)?;
-    let server = simulated_upstream::Server::new(models.collect(), 0);
-    tokio::spawn(async move {
-        if let Err(error) = server.serve(listener).await {
-            tracing::error!(%error, "the simulated upstream has stopped");
-        }
-    });
-    Ok(Some(address))
 }
 
 /// Quotas and budgets go on where they were: the day's and the month's sums come from the ledger.
@@ -272,15 +262,19 @@ fn greet(gateway: &Gateway, proxy: SocketAddr, admin: SocketAddr, token_file: &P
     }
 }
 
-async fn told_to_stop() -> Result<(), Failure> {
+/// Returns at SIGTERM or SIGINT; SIGHUP reads the configuration again.
+async fn told_to_stop(reloader: &Reloader) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::other(format!("cannot listen for signals: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = hangup.recv() => drop(reloader.reload().await),
+        }
     }
-    Ok(())
 }
 
 async fn bind(what: &str, address: SocketAddr) -> Result<TcpListener, Failure> {

@@ -141,6 +141,7 @@ impl Check<'_> {
                 },
                 role: user.role.word(),
                 enabled: user.enabled,
+                is_removed: false,
                 limits: SubjectRules {
                     rates: Rates::default(),
                     allowance: allowance!(self, "users.yaml", format!("users.{}", id.value), user),
@@ -161,6 +162,7 @@ impl Check<'_> {
                 plan: PlanId(plan),
                 priority: band(project.priority),
                 enabled: project.enabled,
+                is_removed: false,
                 limits: SubjectRules {
                     rates: Rates::default(),
                     allowance: allowance!(self, "projects.yaml", format!("projects.{}", id.value), project),
@@ -204,6 +206,7 @@ impl Check<'_> {
                 name: name.value.clone(),
                 backend: model.backend.value,
                 enabled: model.enabled,
+                is_removed: false,
                 priority: band(model.priority),
                 upstream_name: model
                     .upstream_model

@@ -59,8 +59,20 @@ pub(crate) enum Identity {
     Keys,
 }
 
+impl Identity {
+    /// The same, with another number for the default user.
+    pub(crate) fn with_default(self, number: impl Fn(UserId) -> UserId) -> Self {
+        match self {
+            Identity::Open { default_user } => Identity::Open {
+                default_user: default_user.map(number),
+            },
+            Identity::Keys => Identity::Keys,
+        }
+    }
+}
+
 /// Someone who asks.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct User {
     pub(crate) id: String,
     pub(crate) name: String,
@@ -68,34 +80,40 @@ pub(crate) struct User {
     pub(crate) class: Class,
     pub(crate) role: &'static str,
     pub(crate) enabled: bool,
+    /// It was configured once, and requests of then may still run.
+    pub(crate) is_removed: bool,
     pub(crate) limits: SubjectRules,
 }
 
 /// Someone who pays.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Project {
     pub(crate) id: String,
     pub(crate) name: String,
     pub(crate) plan: PlanId,
     pub(crate) priority: Priority,
     pub(crate) enabled: bool,
+    /// It was configured once, and requests of then may still run.
+    pub(crate) is_removed: bool,
     pub(crate) limits: SubjectRules,
     pub(crate) max_concurrent_requests: Option<usize>,
 }
 
 /// What a project may send.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) id: String,
     pub(crate) rates: Rates,
 }
 
 /// What answers.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Model {
     pub(crate) name: String,
     pub(crate) backend: Backend,
     pub(crate) enabled: bool,
+    /// It was configured once, and requests of then may still run.
+    pub(crate) is_removed: bool,
     /// Informative.
     pub(crate) priority: Priority,
     /// The name at the upstream, where it is another.
@@ -142,7 +160,12 @@ impl Config {
     }
 
     pub(crate) fn project_by_id(&self, id: &str) -> Option<ProjectId> {
-        position(self.projects.iter().position(|project| project.id == id)).map(ProjectId)
+        position(
+            self.projects
+                .iter()
+                .position(|project| project.id == id && !project.is_removed),
+        )
+        .map(ProjectId)
     }
 
     /// By name or alias.

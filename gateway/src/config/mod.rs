@@ -7,6 +7,10 @@ mod limits;
 mod raw;
 mod read;
 pub(crate) mod report;
+mod stable;
+pub(crate) mod summary;
+
+pub(crate) use stable::keep_ids;
 
 pub(crate) use checked::{Backend, Config, Deadlines, Endpoint, Identity, Model, limits_anything};
 

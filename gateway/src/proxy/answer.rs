@@ -49,7 +49,8 @@ pub(super) async fn exchange(
 ) -> Result<Rest, Stop> {
     let gateway = Arc::clone(&exchange.gateway);
     let record = &mut exchange.record;
-    let endpoint = gateway.upstreams.pick(model_id)?;
+    let upstreams = Arc::clone(&record.snapshot.upstreams);
+    let endpoint = upstreams.pick(model_id)?;
     record.upstream = Some(Arc::clone(&endpoint.authority));
     record.was_forwarded = true;
     let outbound = Outbound {

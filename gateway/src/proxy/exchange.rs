@@ -126,7 +126,7 @@ fn ask(exchange: &mut Exchange, headers: &HeaderMap, understood: &Understood<'_>
     }
     record.model = Some(model_id);
     exchange.prompt_bytes = understood.prompt_bytes;
-    let input_tokens = gateway.tokens.tokens(model_id, understood.prompt_bytes);
+    let input_tokens = snapshot.tokens.tokens(model_id, understood.prompt_bytes);
     if input_tokens > model.max_input_tokens {
         let (name, most) = (&model.name, model.max_input_tokens);
         let message = format!("the prompt has about {input_tokens} tokens, and model `{name}` takes at most {most}");
@@ -321,7 +321,7 @@ impl Exchange {
             && outcome == Outcome::Completed
         {
             let tokens = record.usage.input_tokens;
-            self.gateway.tokens.learn(model, self.prompt_bytes, tokens);
+            record.snapshot.tokens.learn(model, self.prompt_bytes, tokens);
         }
     }
 

@@ -14,11 +14,12 @@ use crate::gate::Gate;
 use crate::identity::Key;
 use crate::ledger::Ledger;
 use crate::protocol::refuse::{Reason, Stop};
+use crate::reload::Reloaded;
 use crate::requests::Requests;
 use crate::snapshot::Current;
 use crate::telemetry::Metrics;
-use crate::tokens::BytesPerToken;
-use crate::upstream::{Forward, Upstreams};
+use crate::upstream::Forward;
+use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
@@ -27,11 +28,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 pub(crate) struct Gateway {
     pub(crate) current: Current,
     pub(crate) gate: Arc<Gate>,
-    pub(crate) upstreams: Upstreams,
     pub(crate) forward: Forward,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) requests: Arc<Requests>,
-    pub(crate) tokens: BytesPerToken,
+    pub(crate) reloaded: Mutex<Option<Reloaded>>,
     /// Bytes of all bodies that wait.
     pub(crate) buffered: AtomicUsize,
     pub(crate) metrics: Metrics,

@@ -21,6 +21,7 @@ pub(crate) struct Endpoint {
     weight: usize,
     under_way: AtomicUsize,
     slots: Option<Arc<Semaphore>>,
+    most: Option<usize>,
     connect: Duration,
     /// Forgotten when a connection fails, so that a name is looked up again.
     peer: ArcSwapOption<HttpPeer>,
@@ -50,6 +51,7 @@ impl Endpoint {
             slots: configured
                 .max_concurrent_requests
                 .map(|count| Arc::new(Semaphore::new(count))),
+            most: configured.max_concurrent_requests,
             connect,
             peer: ArcSwapOption::empty(),
         }
@@ -65,6 +67,13 @@ impl Endpoint {
             max_concurrent_requests: None,
         };
         Self::new(&configured, connect)
+    }
+
+    /// Whether it is configured as another one is.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        (&self.authority, &self.path_prefix, &self.authorization)
+            == (&other.authority, &other.path_prefix, &other.authorization)
+            && (self.weight, self.connect, self.most) == (other.weight, other.connect, other.most)
     }
 
     /// Requests under way for the weight, in thousandths.

@@ -21,18 +21,24 @@ pub(crate) struct Upstreams {
 }
 
 impl Upstreams {
-    /// `simulated` is where the bundled upstream listens, if it runs.
-    pub(crate) fn new(config: &Config, simulated: Option<SocketAddr>) -> Self {
+    /// `simulated` is where the bundled upstream listens, if it runs. Endpoints that were there `before` stay, with
+    /// what they have under way.
+    pub(crate) fn new(config: &Config, simulated: Option<SocketAddr>, before: Option<&Self>) -> Self {
+        let known: Vec<&Arc<Endpoint>> = before.iter().flat_map(|before| before.endpoints()).collect();
+        let kept = |endpoint: Endpoint| {
+            let same = known.iter().find(|known| known.is_same(&endpoint));
+            same.map_or_else(|| Arc::new(endpoint), |known| Arc::clone(known))
+        };
         let by_model = config.models.iter().map(|model| {
             let is_simulated = model.backend == Backend::Simulated || config.gateway.simulated;
             let bundled =
                 simulated.filter(|_| is_simulated && (config.gateway.simulated || model.endpoints.is_empty()));
             match bundled {
-                Some(address) => vec![Arc::new(Endpoint::bundled(address, model.deadlines.connect))],
+                Some(address) => vec![kept(Endpoint::bundled(address, model.deadlines.connect))],
                 None => model
                     .endpoints
                     .iter()
-                    .map(|endpoint| Arc::new(Endpoint::new(endpoint, model.deadlines.connect)))
+                    .map(|endpoint| kept(Endpoint::new(endpoint, model.deadlines.connect)))
                     .collect(),
             }
         });
@@ -50,9 +56,7 @@ impl Upstreams {
             .ok_or_else(|| Stop::new(Reason::NoHealthyUpstream, "no upstream is set up for this model"))
     }
 
-    /// All endpoints, for whoever shows them.
-    #[allow(dead_code)]
-    pub(crate) fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+    fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
         self.by_model.iter().flatten()
     }
 }

@@ -1,36 +1,38 @@
-//! `/config/summary`: what is loaded, by file; nothing secret is in it.
+//! The configuration as it may be shown: what is loaded, by file; nothing secret is in it. And what has changed from
+//! one to another.
 
-use super::Admin;
+use super::checked::Config;
 use crate::ledger::record::{class_name, priority_name};
-use axum::extract::State;
-use axum::response::Json;
 use policy::{Order, Priority};
 use serde_json::{Map, Value, json};
 
-pub(super) async fn summary(State(admin): State<Admin>) -> Json<Value> {
-    let snapshot = admin.gateway.current.get();
-    let config = &snapshot.config;
-    let users = config.users.iter().map(|user| {
+/// What is loaded, by file.
+pub(crate) fn summary(config: &Config) -> Value {
+    let users = config.users.iter().filter(|user| !user.is_removed).map(|user| {
         let project = &config.project(user.project).id;
         (user.id.clone(), json!({"name": user.name, "project_id": project, "role": user.role, "request_type": class_name(user.class), "enabled": user.enabled}))
     });
-    let projects = config.projects.iter().map(|project| {
-        (
-            project.id.clone(),
-            json!({
-                "name": project.name,
-                "plan": config.plans[project.plan.0 as usize].id,
-                "priority": priority_name(project.priority),
-                "daily_token_quota": project.limits.allowance.day.tokens,
-                "monthly_token_quota": project.limits.allowance.month.tokens,
-                "daily_budget_eur": project.limits.allowance.day.cost.map(policy::NanoEuro::euros),
-                "monthly_budget_eur": project.limits.allowance.month.cost.map(policy::NanoEuro::euros),
-                "max_concurrent_requests": project.max_concurrent_requests,
-                "enabled": project.enabled,
-            }),
-        )
-    });
-    let models = config.models.iter().map(|model| {
+    let projects = config
+        .projects
+        .iter()
+        .filter(|project| !project.is_removed)
+        .map(|project| {
+            (
+                project.id.clone(),
+                json!({
+                    "name": project.name,
+                    "plan": config.plans[project.plan.0 as usize].id,
+                    "priority": priority_name(project.priority),
+                    "daily_token_quota": project.limits.allowance.day.tokens,
+                    "monthly_token_quota": project.limits.allowance.month.tokens,
+                    "daily_budget_eur": project.limits.allowance.day.cost.map(policy::NanoEuro::euros),
+                    "monthly_budget_eur": project.limits.allowance.month.cost.map(policy::NanoEuro::euros),
+                    "max_concurrent_requests": project.max_concurrent_requests,
+                    "enabled": project.enabled,
+                }),
+            )
+        });
+    let models = config.models.iter().filter(|model| !model.is_removed).map(|model| {
         let endpoints: Vec<&str> = model
             .endpoints
             .iter()
@@ -72,9 +74,7 @@ pub(super) async fn summary(State(admin): State<Admin>) -> Json<Value> {
         Order::Fifo => "fifo",
     };
     let levels = config.degradation.levels.iter().map(level);
-    Json(json!({
-        "version": snapshot.version,
-        "config_version": snapshot.config_version,
+    json!({
         "users": users.collect::<Map<_, _>>(),
         "projects": projects.collect::<Map<_, _>>(),
         "models": models.collect::<Map<_, _>>(),
@@ -91,7 +91,7 @@ pub(super) async fn summary(State(admin): State<Admin>) -> Json<Value> {
             "scheduling": scheduling,
         },
         "degradation": levels.collect::<Map<_, _>>(),
-    }))
+    })
 }
 
 fn level(level: &policy::Level) -> (String, Value) {
@@ -111,4 +111,51 @@ fn level(level: &policy::Level) -> (String, Value) {
             },
         }),
     )
+}
+
+/// What differs between two summaries: a line a value, such as `limits.rate_limits.standard.requests_per_minute: 60 → 120`.
+pub(crate) fn changes(before: &Value, after: &Value) -> Vec<String> {
+    let mut lines = Vec::new();
+    compare("", before, after, &mut lines);
+    lines
+}
+
+fn compare(path: &str, before: &Value, after: &Value, lines: &mut Vec<String>) {
+    if before == after {
+        return;
+    }
+    let (Value::Object(old), Value::Object(new)) = (before, after) else {
+        lines.push(format!("{path}: {before} → {after}"));
+        return;
+    };
+    let under = |name: &str| {
+        if path.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{path}.{name}")
+        }
+    };
+    for (name, value) in old {
+        match new.get(name) {
+            Some(other) => compare(&under(name), value, other, lines),
+            None => lines.push(format!("{}: removed", under(name))),
+        }
+    }
+    for (name, value) in new.iter().filter(|(name, _)| !old.contains_key(*name)) {
+        lines.push(format!("{}: added, {value}", under(name)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_told_value_by_value() {
+        let before = json!({"limits": {"a": 60, "b": 1}, "users": {"x": {}}});
+        let after = json!({"limits": {"a": 120, "b": 1}, "users": {"y": {"n": 1}}});
+        let told = ["limits.a: 60 → 120", "users.x: removed", "users.y: added, {\"n\":1}"];
+        assert_eq!(changes(&before, &after), told);
+        assert!(changes(&before, &before).is_empty());
+    }
 }
