@@ -250,6 +250,21 @@ impl State {
 }
 
 impl Wait {
+    /// A wait that is over before it began.
+    pub(crate) fn over(entry: Entry) -> Self {
+        let (tell, word) = oneshot::channel();
+        let _ = tell.send(Word::Go);
+        let mut permit = entry.permit;
+        Self {
+            gate: Arc::clone(&permit.gate),
+            ticket: permit.ticket.take(),
+            terms: entry.terms,
+            since: Instant::now(),
+            longest: Duration::MAX,
+            word,
+        }
+    }
+
     /// The ticket that waits.
     pub(crate) fn ticket(&self) -> Option<TicketId> {
         self.ticket

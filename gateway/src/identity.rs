@@ -146,6 +146,23 @@ pub(crate) fn caller(
     }
 }
 
+/// Whoever had asked before, if they still may: by their user, and by the key that they had shown.
+pub(crate) fn owner(snapshot: &Snapshot, user_id: &str, key_id: Option<&str>, now_ms: i64) -> Result<Caller, Stop> {
+    let config = &snapshot.config;
+    let key = match key_id {
+        None => None,
+        Some(id) => {
+            let known = snapshot.keys.values().find(|key| key.id == id);
+            let key = known.ok_or_else(|| Stop::new(Reason::InvalidKey, "the key that asked is not known any more"))?;
+            key_owner(config, key, now_ms)?;
+            Some(Arc::clone(key))
+        }
+    };
+    let user = config.user_by_id(user_id).ok_or_else(|| unknown_user(user_id))?;
+    let project = enabled(config, user)?;
+    Ok(Caller { user, project, key })
+}
+
 /// What a request says of itself.
 struct Claims<'a> {
     user: Option<&'a str>,

@@ -1,7 +1,7 @@
 //! The queue: `/queue/status` with the original's fields, `/queue` with everyone who waits, and single
 //! requests by their id.
 
-use super::{Admin, counts};
+use super::{Admin, counts, internal};
 use crate::config::Config;
 use crate::proxy::background;
 use axum::extract::{Path, State};
@@ -96,9 +96,10 @@ pub(super) async fn list(State(admin): State<Admin>) -> Json<Value> {
 
 /// What has become of a request.
 pub(super) async fn request(State(admin): State<Admin>, Path(id): Path<String>) -> Response {
-    match background::status(&admin.gateway, &id, None) {
-        Some(status) => Json(status).into_response(),
-        None => unknown(&id),
+    match background::status(&admin.gateway, &id, None).await {
+        Ok(Some(status)) => Json(status).into_response(),
+        Ok(None) => unknown(&id),
+        Err(error) => internal(&error),
     }
 }
 
@@ -108,9 +109,10 @@ pub(super) async fn cancel(State(admin): State<Admin>, Path(id): Path<String>) -
         return Json(json!({"request_id": id, "status": "cancelled", "message": "Request is being cancelled"}))
             .into_response();
     }
-    match background::status(&admin.gateway, &id, None) {
-        Some(status) => (StatusCode::CONFLICT, Json(status)).into_response(),
-        None => unknown(&id),
+    match background::status(&admin.gateway, &id, None).await {
+        Ok(Some(status)) => (StatusCode::CONFLICT, Json(status)).into_response(),
+        Ok(None) => unknown(&id),
+        Err(error) => internal(&error),
     }
 }
 

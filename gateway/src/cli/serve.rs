@@ -7,7 +7,7 @@ use crate::admin::{self, Admin};
 use crate::config::{self, Config, Identity};
 use crate::gate::Gate;
 use crate::ledger::{self, Ledger, report};
-use crate::proxy::{Gateway, RequestIds, listener};
+use crate::proxy::{Gateway, RequestIds, background, listener};
 use crate::reload::{Reloader, Simulated};
 use crate::snapshot::Current;
 use crate::telemetry::Metrics;
@@ -103,6 +103,7 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
     let upstreams = Upstreams::new(&config, bundled, None);
     let current = Current::new(config, config_version, keys, upstreams);
     let gate = Gate::new(current.rules());
+    let (stop, stopping) = watch::channel(false);
     let metrics = Metrics::new().map_err(|error| Failure::other(error.to_string()))?;
     let gateway = Arc::new(Gateway {
         gate,
@@ -117,6 +118,8 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
         )?,
         requests: Arc::default(),
         reloaded: Mutex::default(),
+        stopping: stopping.clone(),
+        in_background: AtomicUsize::new(0),
         buffered: AtomicUsize::new(0),
         metrics,
         ids: RequestIds::new().map_err(|error| Failure::other(error.to_string()))?,
@@ -125,7 +128,7 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
         current,
     });
     remember_what_was_used(&gateway, &store).await?;
-    let (stop, stopping) = watch::channel(false);
+    background::take_over(&gateway).await?;
     let flags = args.clone();
     let reloader = Arc::new(Reloader {
         gateway: Arc::clone(&gateway),

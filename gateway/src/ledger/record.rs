@@ -190,3 +190,21 @@ pub(crate) fn priority_name(priority: Priority) -> &'static str {
         Priority::Low => "low",
     }
 }
+
+/// The class of a word; interactive where it is no class.
+pub(crate) fn class_named(name: &str) -> Class {
+    if name == "batch" {
+        Class::Batch
+    } else {
+        Class::Interactive
+    }
+}
+
+/// The priority of a word; low where it is none.
+pub(crate) fn priority_named(name: &str) -> Priority {
+    match name {
+        "high" => Priority::High,
+        "normal" => Priority::Normal,
+        _ => Priority::Low,
+    }
+}

@@ -37,6 +37,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "models and use of keys",
         include_str!("../../migrations/0004_keys_models_and_use.sql"),
     ),
+    (5, "jobs", include_str!("../../migrations/0005_jobs.sql")),
 ];
 
 /// Opens the database, makes it if it is not there, and migrates it.

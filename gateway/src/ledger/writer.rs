@@ -130,6 +130,11 @@ impl Ledger {
         super::report::summary(&self.store, &filter).await
     }
 
+    /// Where everything but records is written, too.
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// Records that wait for the database.
     pub(crate) fn backlog(&self) -> usize {
         self.segment.load().records() + self.mover.lock().moving

@@ -1,37 +1,71 @@
-//! `/generate` when no place is free: the client is told `queued` at once, the request goes on without it,
-//! and its answer is kept to be fetched at `/requests/{id}`.
+//! `/generate` when no place is free: the client is told `queued` at once, the request goes on without it, and its
+//! answer is kept to be fetched at `/requests/{id}`. Both survive a stop and a crash: what was not done is taken over by
+//! the next start.
 
 use super::Gateway;
 use super::answer::Rest;
 use super::client::Client;
-use super::exchange::{Exchange, conclude, forward};
+use super::exchange::{Exchange, ask, conclude, forward};
 use super::outbound;
-use crate::gate::Wait;
-use crate::protocol;
+use crate::clock::now_ms;
+use crate::gate::{Offer, Wait};
+use crate::identity;
+use crate::ledger::Unavailable;
+use crate::ledger::jobs::{self, Job, Known};
 use crate::protocol::refuse::{Reason, Stop};
+use crate::protocol::{self, Call};
 use crate::requests::Status;
 use bytes::Bytes;
 use pingora_core::protocols::http::HttpTask;
 use policy::ProjectId;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
-/// The original's answer to a request that was queued.
-pub(super) fn queued(exchange: &Exchange) -> Vec<HttpTask> {
+/// A request that was begun so often and never came to an end is given up.
+const ATTEMPTS: i64 = 3;
+
+/// Keeps a request that is to go on without its client; the original's answer to it.
+pub(super) async fn keep(exchange: &Exchange, body: &Bytes) -> Result<Vec<HttpTask>, Stop> {
+    let record = &exchange.record;
+    let key = record.caller.as_ref().and_then(|caller| caller.key.as_ref());
+    let job = Job {
+        id: record.request_id.clone(),
+        user_id: record.user_id().to_owned(),
+        project_id: record.project_id().to_owned(),
+        key_id: key.map(|key| key.id.clone()),
+        class: record.class,
+        priority: record.priority,
+        body: body.to_vec(),
+        attempts: 1,
+    };
+    jobs::add(exchange.gateway.ledger.store(), &job, now_ms())
+        .await
+        .map_err(|error| {
+            tracing::error!(%error, "a queued request was not kept");
+            Stop::new(
+                Reason::LedgerUnavailable,
+                "the gateway cannot keep the request now; try again",
+            )
+        })?;
     let body = status_body(exchange, "queued", "Request queued for background processing");
     let body = Bytes::from(body.to_string());
-    match outbound::head(exchange, 200, b"application/json", Some(body.len())) {
-        Ok(head) => vec![HttpTask::Header(head, false), outbound::last(Some(body))],
-        Err(_) => Vec::new(),
-    }
+    let head = outbound::head(exchange, 200, b"application/json", Some(body.len()));
+    head.map(|head| vec![HttpTask::Header(head, false), outbound::last(Some(body))])
+        .map_err(|_| Stop::new(Reason::BadRequest, "the request's id cannot be sent back"))
 }
 
-/// Waits, runs and concludes without a client; keeps the answer.
+/// Waits, runs and concludes without a client; keeps the answer. A gateway that stops leaves what still waits to
+/// the next.
 pub(super) async fn run(mut exchange: Exchange, wait: Wait, body: Bytes) {
-    let walked = walk(&mut exchange, wait, body).await;
-    let concluded = conclude(&mut exchange, walked);
-    let Some(caller) = &exchange.record.caller else { return };
-    let answer = match concluded {
+    let Some(walked) = walk(&mut exchange, wait, body).await else {
+        return;
+    };
+    finish(exchange, walked).await;
+}
+
+async fn finish(mut exchange: Exchange, walked: Result<Rest, Stop>) {
+    let answer = match conclude(&mut exchange, walked) {
         Ok(Rest::Whole { body, .. }) => serde_json::from_slice(&body).unwrap_or_default(),
         Ok(Rest::Tail(_)) => Value::Null,
         Err(stop) => {
@@ -40,42 +74,124 @@ pub(super) async fn run(mut exchange: Exchange, wait: Wait, body: Bytes) {
             answer
         }
     };
-    exchange
-        .gateway
-        .requests
-        .keep(&exchange.record.request_id, caller.project, answer);
+    let id = &exchange.record.request_id;
+    if let Err(error) = jobs::finish(exchange.gateway.ledger.store(), id, &answer, now_ms()).await {
+        tracing::error!(%error, request_id = id, "an answer was not kept");
+    }
 }
 
-async fn walk(exchange: &mut Exchange, wait: Wait, body: Bytes) -> Result<Rest, Stop> {
+/// `None`: the gateway stops, and the request has not begun.
+async fn walk(exchange: &mut Exchange, wait: Wait, body: Bytes) -> Option<Result<Rest, Stop>> {
     let gateway = Arc::clone(&exchange.gateway);
-    let _buffered = gateway.buffer(&exchange.record.snapshot.config, body.len())?;
+    let _buffered = match gateway.buffer(&exchange.record.snapshot.config, body.len()) {
+        Ok(buffered) => buffered,
+        Err(stop) => return Some(Err(stop)),
+    };
     let mut client = Client::away(Arc::clone(&exchange.listed.cancel));
+    let mut stopping = gateway.stopping.clone();
     let entry = tokio::select! {
         biased;
-        entry = wait.granted() => entry?,
-        gone = client.gone() => return Err(gone),
+        _ = stopping.wait_for(|stopping| *stopping) => return None,
+        gone = client.gone() => return Some(Err(gone)),
+        entry = wait.granted() => entry,
+    };
+    let entry = match entry {
+        Ok(entry) => entry,
+        Err(refusal) => return Some(Err(refusal.into())),
     };
     exchange.enter(entry);
-    let understood = protocol::understand(exchange.record.call, &body)?;
-    forward(exchange, &mut client, &body, understood).await
+    gateway.in_background.fetch_add(1, Relaxed);
+    let answered = async {
+        let understood = protocol::understand(exchange.record.call, &body)?;
+        forward(exchange, &mut client, &body, understood).await
+    };
+    let answered = answered.await;
+    gateway.in_background.fetch_sub(1, Relaxed);
+    Some(answered)
+}
+
+/// Takes over what the process before has left, each as a task of its own.
+pub(crate) async fn take_over(gateway: &Arc<Gateway>) -> Result<(), Unavailable> {
+    let left = jobs::take_over(gateway.ledger.store(), now_ms()).await?;
+    if !left.is_empty() {
+        tracing::info!(jobs = left.len(), "taking over what had been queued");
+    }
+    for job in left {
+        tokio::spawn(resume(Arc::clone(gateway), job));
+    }
+    Ok(())
+}
+
+/// Goes on with a request that the process before had queued or begun.
+async fn resume(gateway: Arc<Gateway>, job: Job) {
+    let mut exchange = Exchange::new(&gateway, job.id.clone(), Call::Generate);
+    if jobs::is_recorded(gateway.ledger.store(), &job.id)
+        .await
+        .unwrap_or(false)
+    {
+        let message = "the request was done, and its answer was lost when the gateway stopped";
+        let answer = status_body(&exchange, "failed", message);
+        if let Err(error) = jobs::finish(gateway.ledger.store(), &job.id, &answer, now_ms()).await {
+            tracing::error!(%error, request_id = job.id, "an answer was not kept");
+        }
+        return;
+    }
+    let body = Bytes::from(job.body.clone());
+    match offer(&mut exchange, &job, &body) {
+        Ok(wait) => run(exchange, wait, body).await,
+        Err(stop) => finish(exchange, Err(stop)).await,
+    }
+}
+
+/// Asks for a place in the name of whoever had asked. A job that could run at once waits for its turn like the others.
+fn offer(exchange: &mut Exchange, job: &Job, body: &[u8]) -> Result<Wait, Stop> {
+    if job.attempts > ATTEMPTS {
+        let message = format!("begun {ATTEMPTS} times, and the gateway stopped each time");
+        return Err(Stop::new(Reason::UpstreamError, message));
+    }
+    let understood = protocol::understand(Call::Generate, body)?;
+    let record = &mut exchange.record;
+    let caller = identity::owner(&record.snapshot, &job.user_id, job.key_id.as_deref(), now_ms())?;
+    record.requested_model = understood.model.chars().take(256).collect();
+    (record.class, record.priority) = (job.class, job.priority);
+    exchange.listed.note(caller.project, None);
+    record.caller = Some(caller);
+    let ask = ask(exchange, &understood)?;
+    let (offer, standing) = exchange.gateway.gate.offer(&ask);
+    exchange.standing = standing;
+    let wait = match offer {
+        Offer::Refused(refusal) => return Err(refusal.into()),
+        Offer::Waits(wait) => wait,
+        Offer::Entered(entry) => Wait::over(entry),
+    };
+    exchange.record.terms = wait.terms();
+    exchange.listed.note(ask.project, wait.ticket());
+    Ok(wait)
 }
 
 /// What `/requests/{id}` says: the answer, or how far the request has come.
-pub(crate) fn status(gateway: &Gateway, id: &str, of: Option<ProjectId>) -> Option<Value> {
-    match gateway.requests.status(id, of)? {
-        Status::Ended(answer) => Some(answer),
-        Status::Processing => {
-            Some(json!({"request_id": id, "status": "processing", "message": "Request is being processed"}))
-        }
-        Status::Queued(ticket) => {
-            let mut body = json!({"request_id": id, "status": "queued", "message": "Request is waiting in the queue"});
-            if let Some((position, expected)) = ticket.and_then(|ticket| gateway.gate.place_of(ticket)) {
+pub(crate) async fn status(gateway: &Gateway, id: &str, of: Option<ProjectId>) -> Result<Option<Value>, Unavailable> {
+    let is = |status: &str, message: &str| json!({"request_id": id, "status": status, "message": message});
+    match gateway.requests.status(id, of) {
+        Some(Status::Processing) => return Ok(Some(is("processing", "Request is being processed"))),
+        Some(Status::Queued(ticket)) => {
+            let mut body = is("queued", "Request is waiting in the queue");
+            if let Some((position, expected)) = gateway.gate.place_of(ticket) {
                 body["position"] = position.into();
                 body["expected_wait_seconds"] = expected.as_secs_f64().into();
             }
-            Some(body)
+            return Ok(Some(body));
         }
+        None => {}
     }
+    let snapshot = gateway.current.get();
+    let of = of.map(|project| snapshot.config.project(project).id.as_str());
+    Ok(jobs::known(gateway.ledger.store(), id, of)
+        .await?
+        .map(|known| match known {
+            Known::Done(answer) => answer,
+            Known::Waiting => is("queued", "Request is waiting in the queue"),
+        }))
 }
 
 /// The original's fields, before there is an answer or where there will be none.

@@ -56,11 +56,13 @@ enum Walked {
 pub(super) async fn serve(gateway: &Arc<Gateway>, session: &mut ServerSession, call: Call) -> bool {
     let mut exchange = Exchange::begin(gateway, &session.req_header().headers, call);
     let walked = match walk(&mut exchange, session).await {
-        Ok(Walked::Queued(wait, body)) => {
-            let queued = background::queued(&exchange);
-            tokio::spawn(background::run(exchange, wait, body));
-            return outbound::write(session, queued).await.is_ok();
-        }
+        Ok(Walked::Queued(wait, body)) => match background::keep(&exchange, &body).await {
+            Ok(queued) => {
+                tokio::spawn(background::run(exchange, wait, body));
+                return outbound::write(session, queued).await.is_ok();
+            }
+            Err(stop) => Err(stop),
+        },
         Ok(Walked::Through(rest)) => Ok(rest),
         Err(stop) => Err(stop),
     };
@@ -72,7 +74,8 @@ pub(super) async fn serve(gateway: &Arc<Gateway>, session: &mut ServerSession, c
 async fn walk(exchange: &mut Exchange, session: &mut ServerSession) -> Result<Walked, Stop> {
     let body = inbound::body(session, &exchange.record.snapshot.config).await?;
     let understood = protocol::understand(exchange.record.call, &body)?;
-    let ask = ask(exchange, &session.req_header().headers, &understood)?;
+    identify(exchange, &session.req_header().headers, &understood)?;
+    let ask = ask(exchange, &understood)?;
     exchange.overhead = Some(exchange.record.started.elapsed());
     let (offer, standing) = exchange.gateway.gate.offer(&ask);
     exchange.standing = standing;
@@ -100,25 +103,33 @@ async fn walk(exchange: &mut Exchange, session: &mut ServerSession) -> Result<Wa
     ))
 }
 
-/// Steps 3 and 4: who asks, for what, whether they may, and how much it is at worst.
-fn ask(exchange: &mut Exchange, headers: &HeaderMap, understood: &Understood<'_>) -> Result<Ask, Stop> {
-    let gateway = Arc::clone(&exchange.gateway);
-    if gateway.ledger.is_full() {
-        return Err(Stop::new(
-            Reason::LedgerUnavailable,
-            "the gateway's ledger is behind and takes no new requests; try again",
-        ));
+/// Step 3: who asks, and how important that is.
+fn identify(exchange: &mut Exchange, headers: &HeaderMap, understood: &Understood<'_>) -> Result<(), Stop> {
+    if exchange.gateway.ledger.is_full() {
+        let message = "the gateway's ledger is behind and takes no new requests; try again";
+        return Err(Stop::new(Reason::LedgerUnavailable, message));
     }
+    let record = &mut exchange.record;
+    record.requested_model = understood.model.chars().take(256).collect();
+    record.streamed = understood.is_streaming;
+    let snapshot = &record.snapshot;
+    let caller = identity::caller(snapshot, headers, Some(understood), crate::clock::now_ms())?;
+    (record.class, record.priority) = identity::standing(&snapshot.config, &caller, headers, understood.lowered);
+    exchange.listed.note(caller.project, None);
+    record.caller = Some(caller);
+    Ok(())
+}
+
+/// Step 4: for what, whether it may be had, and how much it is at worst.
+pub(super) fn ask(exchange: &mut Exchange, understood: &Understood<'_>) -> Result<Ask, Stop> {
     let record = &mut exchange.record;
     let snapshot = Arc::clone(&record.snapshot);
     let config = &snapshot.config;
     let call = record.call;
-    record.requested_model = understood.model.chars().take(256).collect();
-    record.streamed = understood.is_streaming;
-    let caller = identity::caller(&snapshot, headers, Some(understood), crate::clock::now_ms())?;
-    (record.class, record.priority) = identity::standing(config, &caller, headers, understood.lowered);
-    record.caller = Some(caller.clone());
-    exchange.listed.note(caller.project, None);
+    let caller = record
+        .caller
+        .as_ref()
+        .ok_or_else(|| Stop::new(Reason::UnknownUser, "nobody said who asks"))?;
     let (model_id, model) = resolve(config, call, understood)?;
     if let Some(key) = caller.key.as_ref().filter(|key| !key.allows(&model.name)) {
         let message = format!("key {} may not ask for model `{}`", key.id, model.name);
@@ -233,15 +244,20 @@ pub(super) fn conclude(exchange: &mut Exchange, walked: Result<Rest, Stop>) -> R
 impl Exchange {
     fn begin(gateway: &Arc<Gateway>, headers: &HeaderMap, call: Call) -> Self {
         let request_id = inbound::sane_request_id(headers).map_or_else(|| gateway.ids.make(), str::to_owned);
+        let mut exchange = Self::new(gateway, request_id, call);
+        exchange.record.trace_id = inbound::trace_id(headers).map(str::to_owned);
+        exchange.traceparent = headers.get("traceparent").cloned();
+        exchange
+    }
+
+    pub(super) fn new(gateway: &Arc<Gateway>, request_id: String, call: Call) -> Self {
         let listed = gateway.requests.list(&request_id);
-        let mut record = Record::begin(gateway.current.get(), call, request_id);
-        record.trace_id = inbound::trace_id(headers).map(str::to_owned);
         Self {
             gateway: Arc::clone(gateway),
-            record,
+            record: Record::begin(gateway.current.get(), call, request_id),
             listed,
             standing: Standing::default(),
-            traceparent: headers.get("traceparent").cloned(),
+            traceparent: None,
             head_is_sent: false,
             meter: None,
             permit: None,

@@ -41,7 +41,7 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, listener: TcpListener, stop: Sh
     options.h2c = true;
     let connections = Arc::new(AtomicUsize::new(0));
     let proxy = Proxy {
-        gateway,
+        gateway: Arc::clone(&gateway),
         options,
         connections: Arc::clone(&connections),
     };
@@ -53,7 +53,7 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, listener: TcpListener, stop: Sh
         .start_service(Some(Arc::new(Mutex::new(sockets))), stop, 1)
         .await;
     let drained = async {
-        while connections.load(Relaxed) > 0 {
+        while connections.load(Relaxed) + gateway.in_background.load(Relaxed) > 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };

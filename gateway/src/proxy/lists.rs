@@ -3,6 +3,7 @@
 use super::{Gateway, background, inbound};
 use crate::config::Config;
 use crate::identity;
+use crate::ledger::Unavailable;
 use crate::protocol::catalogue::{self, Entry};
 use crate::protocol::refuse::{Reason, Stop};
 use crate::protocol::{Protocol, Route};
@@ -32,7 +33,7 @@ pub(super) async fn answer(
             "models are managed by whoever runs the server, not through the gateway",
         )),
         Route::Usage => own_usage(gateway, session).await,
-        Route::Status(id) | Route::Cancel(id) => request(gateway, session, route, id),
+        Route::Status(id) | Route::Cancel(id) => request(gateway, session, route, id).await,
         _ => list(gateway, session, route),
     };
     let (status, body) = match &answer {
@@ -70,10 +71,11 @@ async fn own_usage(gateway: &Gateway, session: &ServerSession) -> Result<Value, 
         Some(key) => ("key_id", key.id.clone()),
         None => ("user_id", user.id.clone()),
     };
-    let usage = gateway.ledger.usage_of(only).await.map_err(|error| {
-        tracing::error!(%error, "usage not read");
-        Stop::new(Reason::LedgerUnavailable, "usage cannot be read now; try again")
-    })?;
+    let usage = gateway
+        .ledger
+        .usage_of(only)
+        .await
+        .map_err(|error| unreadable(&error))?;
     let key = caller.key.as_ref();
     Ok(json!({
         "user_id": user.id,
@@ -98,19 +100,30 @@ fn not_found(route: &Route<'_>, stop: &Stop) -> Value {
 }
 
 /// A request of the caller's own. Whoever may speak in anyone's name may ask for anyone's.
-fn request(gateway: &Gateway, session: &ServerSession, route: &Route<'_>, id: &str) -> Result<Value, Stop> {
+async fn request(gateway: &Gateway, session: &ServerSession, route: &Route<'_>, id: &str) -> Result<Value, Stop> {
     let snapshot = gateway.current.get();
     let caller = identity::caller(&snapshot, &session.req_header().headers, None, crate::clock::now_ms())?;
     let of = caller.key.is_some().then_some(caller.project);
     if matches!(route, Route::Cancel(_)) && gateway.requests.cancel(id, of) {
         return Ok(json!({"request_id": id, "status": "cancelled", "message": "Request is being cancelled"}));
     }
-    background::status(gateway, id, of).ok_or_else(|| {
+    let known = background::status(gateway, id, of)
+        .await
+        .map_err(|error| unreadable(&error))?;
+    known.ok_or_else(|| {
         Stop::new(
             Reason::UnknownRequest,
             "no request with this id runs, waits or has ended lately",
         )
     })
+}
+
+fn unreadable(error: &Unavailable) -> Stop {
+    tracing::error!(%error, "the database was not read");
+    Stop::new(
+        Reason::LedgerUnavailable,
+        "the gateway's database cannot be read now; try again",
+    )
 }
 
 fn list(gateway: &Gateway, session: &ServerSession, route: &Route<'_>) -> Result<Value, Stop> {

@@ -22,6 +22,7 @@ use crate::upstream::Forward;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use tokio::sync::watch;
 
 /// Everything that an exchange calls on.
 #[derive(Debug)]
@@ -32,6 +33,10 @@ pub(crate) struct Gateway {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) requests: Arc<Requests>,
     pub(crate) reloaded: Mutex<Option<Reloaded>>,
+    /// True once the gateway is told to stop.
+    pub(crate) stopping: watch::Receiver<bool>,
+    /// Requests that run without a client.
+    pub(crate) in_background: AtomicUsize,
     /// Bytes of all bodies that wait.
     pub(crate) buffered: AtomicUsize,
     pub(crate) metrics: Metrics,

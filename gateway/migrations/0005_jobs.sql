@@ -1,0 +1,16 @@
+-- Requests that wait or run without a client at a connection, and their answers. Times are milliseconds since 1970.
+CREATE TABLE jobs (
+    id TEXT PRIMARY KEY,
+    user_id TEXT NOT NULL,
+    project_id TEXT NOT NULL,
+    key_id TEXT,
+    request_type TEXT NOT NULL,
+    priority TEXT NOT NULL,
+    body BLOB NOT NULL,
+    attempts INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    finished_at INTEGER,
+    answer TEXT
+);
+
+CREATE INDEX jobs_unfinished ON jobs (created_at) WHERE finished_at IS NULL;

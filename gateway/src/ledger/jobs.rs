@@ -1,0 +1,123 @@
+//! The table `jobs`: requests that go on without a client, so that neither they nor their answers are lost when the
+//! gateway stops or is killed.
+
+use super::record::{class_name, class_named, priority_name, priority_named};
+use super::{Store, Unavailable};
+use policy::{Class, Priority};
+use serde_json::Value;
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+
+/// Answers are kept for so long, in milliseconds.
+const KEEP_MS: i64 = 24 * 3_600_000;
+
+/// A request to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Job {
+    /// The request's id.
+    pub(crate) id: String,
+    pub(crate) user_id: String,
+    pub(crate) project_id: String,
+    pub(crate) key_id: Option<String>,
+    pub(crate) class: Class,
+    pub(crate) priority: Priority,
+    pub(crate) body: Vec<u8>,
+    /// How often it was begun.
+    pub(crate) attempts: i64,
+}
+
+/// What is known of a job.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Known {
+    Waiting,
+    Done(Value),
+}
+
+/// Keeps a job. One with the same id is replaced: the newer request is the one that is asked for.
+pub(crate) async fn add(store: &Store, job: &Job, now_ms: i64) -> Result<(), Unavailable> {
+    sqlx::query(
+        "INSERT OR REPLACE INTO jobs (id, user_id, project_id, key_id, request_type, priority, body, attempts, created_at) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(&job.id)
+    .bind(&job.user_id)
+    .bind(&job.project_id)
+    .bind(&job.key_id)
+    .bind(class_name(job.class))
+    .bind(priority_name(job.priority))
+    .bind(&job.body)
+    .bind(job.attempts)
+    .bind(now_ms)
+    .execute(store)
+    .await?;
+    Ok(())
+}
+
+/// Keeps a job's answer.
+pub(crate) async fn finish(store: &Store, id: &str, answer: &Value, now_ms: i64) -> Result<(), Unavailable> {
+    sqlx::query("UPDATE jobs SET finished_at = ?, answer = ?, body = x'' WHERE id = ?")
+        .bind(now_ms)
+        .bind(answer.to_string())
+        .bind(id)
+        .execute(store)
+        .await?;
+    Ok(())
+}
+
+/// What is known of a job; `of` limits it to a project's own.
+pub(crate) async fn known(store: &Store, id: &str, of: Option<&str>) -> Result<Option<Known>, Unavailable> {
+    let found = sqlx::query("SELECT project_id, answer FROM jobs WHERE id = ?")
+        .bind(id)
+        .fetch_optional(store)
+        .await?;
+    let Some(row) = found else { return Ok(None) };
+    if of.is_some_and(|of| {
+        row.try_get::<String, _>("project_id")
+            .is_ok_and(|project| project != of)
+    }) {
+        return Ok(None);
+    }
+    let answer: Option<String> = row.try_get("answer")?;
+    let answer = answer.map(|answer| serde_json::from_str(&answer).unwrap_or_default());
+    Ok(Some(answer.map_or(Known::Waiting, Known::Done)))
+}
+
+/// The jobs that the process before has left, oldest first; each counts as begun once more. Old answers go.
+pub(crate) async fn take_over(store: &Store, now_ms: i64) -> Result<Vec<Job>, Unavailable> {
+    sqlx::query("DELETE FROM jobs WHERE finished_at < ?")
+        .bind(now_ms - KEEP_MS)
+        .execute(store)
+        .await?;
+    sqlx::query("UPDATE jobs SET attempts = attempts + 1 WHERE finished_at IS NULL")
+        .execute(store)
+        .await?;
+    let rows = sqlx::query("SELECT * FROM jobs WHERE finished_at IS NULL ORDER BY created_at")
+        .fetch_all(store)
+        .await?;
+    rows.iter().map(|row| job(row).map_err(Unavailable::from)).collect()
+}
+
+/// Whether the ledger has the record of a job: it was done, and only its answer was not kept in time.
+pub(crate) async fn is_recorded(store: &Store, id: &str) -> Result<bool, Unavailable> {
+    // Records are in the order of their ends; a job's is among the newest.
+    let found = sqlx::query(
+        "SELECT 1 FROM (SELECT request_id FROM requests ORDER BY id DESC LIMIT 100000) WHERE request_id = ?",
+    )
+    .bind(id)
+    .fetch_optional(store)
+    .await?;
+    Ok(found.is_some())
+}
+
+fn job(row: &SqliteRow) -> Result<Job, sqlx::Error> {
+    Ok(Job {
+        id: row.try_get("id")?,
+        user_id: row.try_get("user_id")?,
+        project_id: row.try_get("project_id")?,
+        key_id: row.try_get("key_id")?,
+        class: class_named(&row.try_get::<String, _>("request_type")?),
+        priority: priority_named(&row.try_get::<String, _>("priority")?),
+        body: row.try_get("body")?,
+        attempts: row.try_get("attempts")?,
+    })
+}
