@@ -9,6 +9,7 @@
 //! begins with a newline as well as ending with one, so that what a full disk has torn off ends at the next.
 
 use super::row::Row;
+use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -42,12 +43,21 @@ impl Segment {
         })
     }
 
-    /// Appends a row; how many are in the segment then.
+    /// Appends a finished request's row; how many lines are in the segment then.
     pub(super) fn append(&self, row: &Row<'_>) -> io::Result<usize> {
+        self.write(row)
+    }
+
+    /// Appends what will be a request's row if the gateway is killed before it is finished.
+    pub(super) fn intend(&self, row: &Row<'_>) -> io::Result<usize> {
+        self.write(&Intent { intent: row })
+    }
+
+    fn write(&self, what: &impl Serialize) -> io::Result<usize> {
         LINE.with_borrow_mut(|line| {
             line.clear();
             line.push(b'\n');
-            serde_json::to_writer(&mut *line, row)?;
+            serde_json::to_writer(&mut *line, what)?;
             line.push(b'\n');
             // Not `write_all`: what does not fit at once must not be mixed with another thread's line.
             let written = (&self.file).write(line)?;
@@ -58,24 +68,42 @@ impl Segment {
         })
     }
 
-    /// Records in it.
+    /// Lines in it.
     pub(super) fn records(&self) -> usize {
         self.records.load(Relaxed)
     }
 }
 
-/// The rows of a segment. A line that was torn off was never acknowledged, and is left out.
-pub(super) fn read(segment: &Path) -> io::Result<Vec<Row<'static>>> {
+/// An intent's line.
+#[derive(Debug, Serialize, Deserialize)]
+struct Intent<T> {
+    intent: T,
+}
+
+/// What a segment holds.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Lines {
+    /// Finished requests.
+    pub(super) rows: Vec<Row<'static>>,
+    /// Requests that ran.
+    pub(super) intents: Vec<Row<'static>>,
+}
+
+/// Reads a segment. A line that was torn off was never acknowledged, and is left out.
+pub(super) fn read(segment: &Path) -> io::Result<Lines> {
     let text = std::fs::read(segment)?;
-    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    let mut rows = Vec::new();
-    for line in lines {
-        match serde_json::from_slice(line) {
-            Ok(row) => rows.push(row),
-            Err(error) => tracing::warn!(%error, segment = %segment.display(), "a torn line in the journal"),
+    let mut lines = Lines::default();
+    for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let read = if line.starts_with(b"{") {
+            serde_json::from_slice(line).map(|Intent { intent }| lines.intents.push(intent))
+        } else {
+            serde_json::from_slice(line).map(|row| lines.rows.push(row))
+        };
+        if let Err(error) = read {
+            tracing::warn!(%error, segment = %segment.display(), "a torn line in the journal");
         }
     }
-    Ok(rows)
+    Ok(lines)
 }
 
 /// The segments that are there, in their order.
@@ -153,11 +181,13 @@ mod tests {
         let second = Segment::create(&database, 2).expect("made");
         (&second.file).write_all(b"\n[3,\"to").expect("torn");
         second.append(&row(2)).expect("appended");
+        second.intend(&row(7)).expect("appended");
         (&second.file).write_all(b"\n[4,\"tor").expect("torn");
         let left = segments(&database).expect("listed");
         assert_eq!(left.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [1, 2]);
-        assert_eq!(read(&left[0].1).expect("read"), [row(1)]);
-        assert_eq!(read(&left[1].1).expect("read"), [row(2)]);
+        assert_eq!(read(&left[0].1).expect("read").rows, [row(1)]);
+        let second = read(&left[1].1).expect("read");
+        assert_eq!((second.rows, second.intents), (vec![row(2)], vec![row(7)]));
     }
 
     #[test]
@@ -173,6 +203,7 @@ mod tests {
         });
         let mut ids: Vec<i64> = read(&segments(&database).expect("listed")[0].1)
             .expect("read")
+            .rows
             .iter()
             .map(|row| row.id)
             .collect();

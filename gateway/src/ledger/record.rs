@@ -36,8 +36,10 @@ impl Outcome {
 }
 
 /// Everything that is known of one request.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Record {
+    /// Its id in the ledger, where one was given before its end.
+    pub(crate) ledger_id: Option<i64>,
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) request_id: String,
     pub(crate) call: Call,
@@ -69,6 +71,7 @@ pub(crate) struct Record {
 impl Record {
     pub(crate) fn begin(snapshot: Arc<Snapshot>, call: Call, request_id: String) -> Self {
         Self {
+            ledger_id: None,
             snapshot,
             request_id,
             call,

@@ -2,6 +2,7 @@
 //! of fields, so they cannot differ.
 
 use super::record::{Record, class_name, priority_name};
+use crate::protocol::meter::Usage;
 use jiff::Timestamp;
 use rusqlite::ToSql;
 use serde::de::{Error, SeqAccess, Visitor};
@@ -136,6 +137,26 @@ impl<'a> Row<'a> {
             config_version: whole(record.snapshot.config_version),
             created_at: iso(record.started_at).into(),
             updated_at: iso(record.started_at + record.latency).into(),
+        }
+    }
+}
+
+impl<'a> Row<'a> {
+    /// What the row will be if the gateway is killed while the request runs: its prompt has been read, and nobody can
+    /// say how much of its answer was made.
+    pub(super) fn interrupted(record: &'a Record, id: i64) -> Self {
+        let usage = Usage {
+            input_tokens: record.terms.estimate.input_tokens,
+            ..Usage::default()
+        };
+        Self {
+            status: "interrupted".into(),
+            reason: Some("interrupted".into()),
+            error_message: Some("the gateway was killed while the request ran".into()),
+            input_tokens: whole(usage.input_tokens),
+            cost_nano_eur: whole(record.price(usage).0),
+            latency_seconds: record.started.elapsed().as_secs_f64(),
+            ..Self::of(record, id)
         }
     }
 }

@@ -38,6 +38,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         include_str!("../../migrations/0004_keys_models_and_use.sql"),
     ),
     (5, "jobs", include_str!("../../migrations/0005_jobs.sql")),
+    (6, "intents", include_str!("../../migrations/0006_intents.sql")),
 ];
 
 /// Opens the database, makes it if it is not there, and migrates it.

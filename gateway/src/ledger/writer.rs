@@ -5,7 +5,7 @@
 //! While the database is away, segments gather on disk. When there are too many records in them,
 //! [`Ledger::is_full`] says so and the gateway refuses new requests; nothing is ever forgotten.
 
-use super::journal::{self, Segment};
+use super::journal::{self, Lines, Segment};
 use super::report::Filter;
 use super::rollup::Rollup;
 use super::row::{COLUMNS, Row, iso};
@@ -14,6 +14,7 @@ use super::{Record, Store, Unavailable};
 use arc_swap::ArcSwap;
 use parking_lot::{Condvar, Mutex};
 use rusqlite::{Connection, params};
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock};
@@ -85,6 +86,13 @@ impl Ledger {
             file,
         } = database;
         move_segments(&mut connection, &file, u64::MAX)?;
+        let interrupted = conclude_intents(&mut connection)?;
+        if interrupted > 0 {
+            tracing::warn!(
+                requests = interrupted,
+                "requests were running when the gateway was killed"
+            );
+        }
         let last: i64 = connection.query_row("SELECT coalesce(max(id), 0) FROM requests", [], |row| row.get(0))?;
         let ledger = Arc::new(Self {
             segment: ArcSwap::from_pointee(Segment::create(&file, 1)?),
@@ -110,7 +118,7 @@ impl Ledger {
     /// Returns when the record is in the journal.
     pub(crate) fn commit(&self, record: &Record) -> Result<(), Unavailable> {
         let since = Instant::now();
-        let row = Row::of(record, self.next_id.fetch_add(1, Relaxed));
+        let row = Row::of(record, record.ledger_id.unwrap_or_else(|| self.next_id()));
         let gathered = self.segment.load().append(&row)?;
         if gathered == GATHER {
             self.mover.lock().is_due = true;
@@ -118,6 +126,19 @@ impl Ledger {
         }
         self.commit_seconds.observe(since.elapsed().as_secs_f64());
         Ok(())
+    }
+
+    /// An id for a record to come, for an intent before it.
+    pub(crate) fn next_id(&self) -> i64 {
+        self.next_id.fetch_add(1, Relaxed)
+    }
+
+    /// Notes that a request runs: if the gateway is killed before its record is committed, this becomes it.
+    pub(crate) fn intend(&self, record: &Record) {
+        let Some(id) = record.ledger_id else { return };
+        if let Err(error) = self.segment.load().intend(&Row::interrupted(record, id)) {
+            tracing::warn!(%error, request_id = record.request_id, "intent not written");
+        }
     }
 
     /// A summary of what one project, user or key has used, everything that was committed so far included.
@@ -224,25 +245,57 @@ fn move_segments(connection: &mut Connection, database: &Path, until: u64) -> Re
         .into_iter()
         .take_while(|(number, _)| *number < until)
     {
-        write(connection, &journal::read(&segment)?)?;
+        let lines = journal::read(&segment)?;
+        let transaction = connection.transaction()?;
+        write(&transaction, &lines.rows)?;
+        keep_intents(&transaction, &lines)?;
+        transaction.commit()?;
         std::fs::remove_file(&segment)?;
     }
     Ok(())
 }
 
-fn write(connection: &mut Connection, rows: &[Row<'_>]) -> rusqlite::Result<()> {
-    let transaction = connection.transaction()?;
+/// Writes rows, and adds to the sums those that were not there.
+fn write(connection: &Connection, rows: &[Row<'_>]) -> rusqlite::Result<()> {
     let mut rollup = Rollup::default();
-    {
-        let mut insert = transaction.prepare_cached(&INSERT)?;
-        for row in rows {
-            if insert.execute(&row.values()[..])? == 1 {
-                rollup.add(row);
-            }
+    let mut insert = connection.prepare_cached(&INSERT)?;
+    for row in rows {
+        if insert.execute(&row.values()[..])? == 1 {
+            rollup.add(row);
         }
     }
-    rollup.write(&transaction)?;
-    transaction.commit()
+    rollup.write(connection)
+}
+
+/// Keeps the intents of requests that run on, and forgets those that have been finished.
+fn keep_intents(connection: &Connection, lines: &Lines) -> Result<(), Unavailable> {
+    let finished: HashSet<i64> = lines.rows.iter().map(|row| row.id).collect();
+    for intent in lines.intents.iter().filter(|intent| !finished.contains(&intent.id)) {
+        let line = serde_json::to_string(intent).map_err(|error| Unavailable(error.to_string()))?;
+        connection
+            .prepare_cached("INSERT OR REPLACE INTO intents VALUES (?1, ?2)")?
+            .execute(params![intent.id, line])?;
+    }
+    connection
+        .prepare_cached("DELETE FROM intents WHERE id IN (SELECT id FROM requests)")?
+        .execute([])?;
+    Ok(())
+}
+
+/// Makes records of the intents that a killed gateway has left; how many.
+fn conclude_intents(connection: &mut Connection) -> Result<usize, Unavailable> {
+    let transaction = connection.transaction()?;
+    let mut rows: Vec<Row<'static>> = Vec::new();
+    {
+        let mut intents = transaction.prepare("SELECT line FROM intents ORDER BY id")?;
+        for line in intents.query_map([], |row| row.get::<_, String>(0))? {
+            rows.push(serde_json::from_str(&line?).map_err(|error| Unavailable(error.to_string()))?);
+        }
+    }
+    write(&transaction, &rows)?;
+    transaction.execute("DELETE FROM intents", [])?;
+    transaction.commit()?;
+    Ok(rows.len())
 }
 
 /// Deletes a small batch of the records that are older than `keep`, oldest first; their sums stay.

@@ -25,6 +25,11 @@ impl<'a> Client<'a> {
         Self { session: None, cancel }
     }
 
+    /// Whether somebody waits at a connection.
+    pub(super) fn is_here(&self) -> bool {
+        self.session.is_some()
+    }
+
     /// Pending until the client leaves or the request is cancelled.
     pub(super) async fn gone(&mut self) -> Stop {
         let left = async {

@@ -21,9 +21,13 @@ use http::{HeaderMap, HeaderValue};
 use pingora_core::protocols::http::ServerSession;
 use pingora_timeout::fast_timeout::fast_timeout;
 use policy::{Alert, Ask, ModelId, Pace, Settlement, Standing, Usage};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
+
+/// An intent is written for requests that run longer than this.
+const INTEND_AFTER: Duration = Duration::from_millis(250);
 
 /// A request on its way, and all that it holds.
 pub(super) struct Exchange {
@@ -201,15 +205,41 @@ pub(super) async fn forward(
     let outbound = rewritten.unwrap_or_else(|| body.clone());
     let total = model.deadlines.total.saturating_sub(record.started.elapsed());
     exchange.asked = record.started.elapsed();
-    let answered = fast_timeout(
-        total,
-        answer::exchange(exchange, client, (terms.model, model), outbound),
-    );
-    answered.await.unwrap_or_else(|_| {
-        let seconds = model.deadlines.total.as_secs();
-        let message = format!("the request took longer than {seconds} s in all");
-        Err(Stop::new(Reason::UpstreamTimeout, message))
-    })
+    // A job is its own intent: it is begun again.
+    let intent = client.is_here().then(|| {
+        record.ledger_id = Some(exchange.gateway.ledger.next_id());
+        Record {
+            was_forwarded: true,
+            ..record.clone()
+        }
+    });
+    let gateway = Arc::clone(&exchange.gateway);
+    let answered = pin!(answer::exchange(exchange, client, (terms.model, model), outbound));
+    answer_in_time(&gateway, answered, total, intent.as_ref())
+        .await
+        .unwrap_or_else(|| {
+            let seconds = model.deadlines.total.as_secs();
+            let message = format!("the request took longer than {seconds} s in all");
+            Err(Stop::new(Reason::UpstreamTimeout, message))
+        })
+}
+
+/// Waits for an answer, `total` at most. Of one that takes longer than a moment an intent is written, so that it is
+/// not forgotten if the gateway is killed.
+async fn answer_in_time<T>(
+    gateway: &Gateway,
+    mut answered: Pin<&mut impl Future<Output = T>>,
+    total: Duration,
+    intent: Option<&Record>,
+) -> Option<T> {
+    let moment = total.min(INTEND_AFTER);
+    if let Ok(answered) = fast_timeout(moment, answered.as_mut()).await {
+        return Some(answered);
+    }
+    if let Some(record) = intent {
+        gateway.ledger.intend(record);
+    }
+    fast_timeout(total.saturating_sub(moment), answered).await.ok()
 }
 
 /// Steps 11 and 12: writes into the record how the walk ended, puts the actual in the place of what was

@@ -296,6 +296,66 @@ async fn old_records_are_deleted_and_their_sums_stay() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_runs_at_a_kill_is_interrupted_with_what_was_reserved_and_what_ends_before_is_not() {
+    let dir = config_dir(|name, text| match name {
+        "models.yaml" => text
+            .replace("average_latency_seconds: 0.5", "average_latency_seconds: 1")
+            .replace("average_latency_seconds: 2.0", "average_latency_seconds: 30"),
+        _ => roomy(name, text),
+    });
+    let mut gateway = Gateway::start_in(dir, &[]).await;
+    let ask = |id: &'static str, model: &str, stream: bool| {
+        let mut body = chat(20);
+        (body["model"], body["stream"]) = (model.into(), stream.into());
+        let request = gateway
+            .http
+            .post(format!("{}/v1/chat/completions", gateway.proxy))
+            .header("x-request-id", id)
+            .json(&body);
+        tokio::spawn(async move { request.send().await.ok()?.bytes().await.ok() })
+    };
+    let ends = ask("ends", "simulated-small", false);
+    let (waits, streams) = (
+        ask("waits", "simulated-large", false),
+        ask("streams", "simulated-large", true),
+    );
+    assert!(ends.await.expect("no panic").is_some());
+    gateway.signal("KILL");
+    assert_eq!(gateway.ended().await, None, "killed");
+    drop((waits.await, streams.await));
+    let next = TempDir::new().expect("a directory");
+    for part in ["config", "data"] {
+        std::fs::rename(gateway.dir.path().join(part), next.path().join(part)).expect("moved");
+    }
+    std::fs::remove_file(next.path().join("data/sluice.addr")).expect("left by the killed one");
+    let gateway = Gateway::start_in(next, &[]).await;
+    let records = gateway.records().await;
+    let of = |id: &str| {
+        records
+            .iter()
+            .filter(|record| record["request_id"] == id)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!((of("ends").len(), &of("ends")[0]["status"]), (1, &json!("completed")));
+    for id in ["waits", "streams"] {
+        let found = of(id);
+        assert_eq!(
+            (found.len(), &found[0]["status"], &found[0]["reason"]),
+            (1, &json!("interrupted"), &json!("interrupted"))
+        );
+        assert_eq!(found[0]["output_tokens_reserved"], 20);
+        assert!(found[0]["input_tokens"].as_u64() > Some(0), "{}", found[0]);
+    }
+    let limits = gateway.admin_json("/limits/project/standard_project").await;
+    let project = gateway.admin_json("/usage/project/standard_project").await;
+    assert_eq!(
+        limits["allowances"][3]["used"], project["total_tokens"],
+        "and they are counted"
+    );
+    assert!(sluice(gateway.dir.path(), &["ledger", "verify"]).status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn kills_at_random_moments_lose_nothing_double_nothing_and_leave_sums_right() {
     let mut dir = config_dir(fast);
     let mut acknowledged: Vec<String> = Vec::new();

@@ -1,0 +1,5 @@
+-- Requests that run longer than a moment: if the gateway is killed, the next start makes their records of these.
+CREATE TABLE intents (
+    id INTEGER PRIMARY KEY,
+    line TEXT NOT NULL
+);
