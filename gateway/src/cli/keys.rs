@@ -89,7 +89,7 @@ pub(super) fn run(command: KeysCommand) -> Result<ExitCode, Failure> {
 
 async fn open(args: &StoreArgs) -> Result<(Config, Store), Failure> {
     let config = config::load(&args.config.config)?;
-    let store = ledger::open(&args.url(&config)).await?.pool;
+    let store = ledger::connect(&args.url(&config)).await?;
     Ok((config, store))
 }
 

@@ -6,7 +6,7 @@ use crate::admin::token::Token;
 use crate::admin::{self, Admin};
 use crate::config::{self, Config, Identity};
 use crate::gate::Gate;
-use crate::ledger::{self, Ledger, report};
+use crate::ledger::{self, Ledger, Store, report};
 use crate::proxy::{Gateway, RequestIds, background, listener};
 use crate::reload::{Reloader, Simulated};
 use crate::snapshot::Current;
@@ -14,7 +14,6 @@ use crate::telemetry::Metrics;
 use crate::upstream::{Forward, Upstreams};
 use parking_lot::Mutex;
 use policy::{Period, Scope};
-use sqlx::sqlite::SqlitePool;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -82,7 +81,7 @@ fn safe(config: &Config) -> Result<(), Failure> {
 async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
     let settings = config.gateway.clone();
     std::fs::create_dir_all(&settings.data_dir).map_err(|error| cannot("make", &settings.data_dir, &error))?;
-    let database = ledger::open(&settings.database_url).await?;
+    let database = ledger::open(&settings.database_url, &settings.data_dir).await?;
     let store = database.pool.clone();
     let keys = ledger::keys::all(&store).await?;
     let token_file = settings.data_dir.join("admin.token");
@@ -115,7 +114,8 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
                 keep: settings.retention,
             },
             metrics.ledger_commit_seconds.clone(),
-        )?,
+        )
+        .await?,
         requests: Arc::default(),
         reloaded: Mutex::default(),
         stopping: stopping.clone(),
@@ -181,7 +181,7 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
 }
 
 /// Quotas and budgets go on where they were: the day's and the month's sums come from the ledger.
-async fn remember_what_was_used(gateway: &Gateway, pool: &SqlitePool) -> Result<(), Failure> {
+async fn remember_what_was_used(gateway: &Gateway, pool: &Store) -> Result<(), Failure> {
     let now = gateway.gate.now();
     let snapshot = gateway.current.get();
     let config = &snapshot.config;
@@ -210,7 +210,7 @@ async fn remember_what_was_used(gateway: &Gateway, pool: &SqlitePool) -> Result<
 }
 
 /// Takes over keys that another process has made or revoked.
-async fn follow_keys(gateway: Arc<Gateway>, pool: SqlitePool) {
+async fn follow_keys(gateway: Arc<Gateway>, pool: Store) {
     let mut tick = tokio::time::interval(KEYS_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut known = None;

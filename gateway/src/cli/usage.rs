@@ -43,7 +43,7 @@ pub(super) fn run(args: &UsageArgs) -> Result<ExitCode, Failure> {
     };
     let lines = super::block_on(async {
         let url = args.store.url(&config::load(&args.store.config.config)?);
-        let pool = ledger::open(&url).await?.pool;
+        let pool = ledger::connect(&url).await?;
         Ok(report::lines(&pool, &columns, &filter).await?)
     })?;
     if args.json {
@@ -119,7 +119,7 @@ pub(super) fn ledger(command: LedgerCommand) -> Result<ExitCode, Failure> {
     let LedgerCommand::Verify { store } = command;
     let found = super::block_on(async {
         let url = store.url(&config::load(&store.config.config)?);
-        let pool = ledger::open(&url).await?.pool;
+        let pool = ledger::connect(&url).await?;
         Ok(ledger::verify(&pool).await?)
     })?;
     if found.disagreements.is_empty() {

@@ -384,13 +384,13 @@ impl Check<'_> {
             .default_user
             .as_ref()
             .map(|user| UserId(self.reference((file, "default_user".to_owned()), user, users, "user")));
-        if !raw.database_url.value.starts_with("sqlite:") && raw.database_url.line > 0 {
-            self.problem(
-                file,
-                raw.database_url.line,
-                "database_url".to_owned(),
-                "must begin with sqlite://, such as sqlite://data/usage.db",
-            );
+        let url = &raw.database_url;
+        let is_known = ["sqlite:", "postgres://", "postgresql://"]
+            .iter()
+            .any(|scheme| url.value.starts_with(scheme));
+        if !is_known && url.line > 0 {
+            let message = "must begin with sqlite://, such as sqlite://data/usage.db, or with postgres://";
+            self.problem(file, url.line, "database_url".to_owned(), message);
         }
         if let Some(days) = &raw.retention_days {
             self.at_least_one(file, "retention_days", days);

@@ -321,7 +321,7 @@ section! {
         identity: IdentityMode = IdentityMode::Open,
         /// Who an unnamed caller is, with `identity: open`.
         default_user: Option<At<String>>,
-        /// `sqlite://path`.
+        /// `sqlite://path`, or `postgres://…` for several gateways.
         database_url: At<String> = default("sqlite://data/usage.db"),
         /// How many days records are kept; for ever if left out. Their sums stay.
         retention_days: Option<At<u64>>,

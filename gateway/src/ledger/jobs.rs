@@ -6,7 +6,7 @@ use super::{Store, Unavailable};
 use policy::{Class, Priority};
 use serde_json::Value;
 use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
+use sqlx::any::AnyRow;
 
 /// Answers are kept for so long, in milliseconds.
 const KEEP_MS: i64 = 24 * 3_600_000;
@@ -34,12 +34,17 @@ pub(crate) enum Known {
 }
 
 /// Keeps a job. One with the same id is replaced: the newer request is the one that is asked for.
-pub(crate) async fn add(store: &Store, job: &Job, now_ms: i64) -> Result<(), Unavailable> {
+pub(crate) async fn add(store: &Store, owner: &str, job: &Job, now_ms: i64) -> Result<(), Unavailable> {
     sqlx::query(
-        "INSERT OR REPLACE INTO jobs (id, user_id, project_id, key_id, request_type, priority, body, attempts, created_at) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO jobs (id, owner, user_id, project_id, key_id, request_type, priority, body, attempts, created_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
+         ON CONFLICT (id) DO UPDATE SET owner = excluded.owner, user_id = excluded.user_id, \
+         project_id = excluded.project_id, key_id = excluded.key_id, request_type = excluded.request_type, \
+         priority = excluded.priority, body = excluded.body, attempts = excluded.attempts, \
+         created_at = excluded.created_at, finished_at = NULL, answer = NULL",
     )
     .bind(&job.id)
+    .bind(owner)
     .bind(&job.user_id)
     .bind(&job.project_id)
     .bind(&job.key_id)
@@ -55,9 +60,10 @@ pub(crate) async fn add(store: &Store, job: &Job, now_ms: i64) -> Result<(), Una
 
 /// Keeps a job's answer.
 pub(crate) async fn finish(store: &Store, id: &str, answer: &Value, now_ms: i64) -> Result<(), Unavailable> {
-    sqlx::query("UPDATE jobs SET finished_at = ?, answer = ?, body = x'' WHERE id = ?")
+    sqlx::query("UPDATE jobs SET finished_at = $1, answer = $2, body = $3 WHERE id = $4")
         .bind(now_ms)
         .bind(answer.to_string())
+        .bind(Vec::new())
         .bind(id)
         .execute(store)
         .await?;
@@ -66,7 +72,7 @@ pub(crate) async fn finish(store: &Store, id: &str, answer: &Value, now_ms: i64)
 
 /// What is known of a job; `of` limits it to a project's own.
 pub(crate) async fn known(store: &Store, id: &str, of: Option<&str>) -> Result<Option<Known>, Unavailable> {
-    let found = sqlx::query("SELECT project_id, answer FROM jobs WHERE id = ?")
+    let found = sqlx::query("SELECT project_id, answer FROM jobs WHERE id = $1")
         .bind(id)
         .fetch_optional(store)
         .await?;
@@ -83,33 +89,35 @@ pub(crate) async fn known(store: &Store, id: &str, of: Option<&str>) -> Result<O
 }
 
 /// The jobs that the process before has left, oldest first; each counts as begun once more. Old answers go.
-pub(crate) async fn take_over(store: &Store, now_ms: i64) -> Result<Vec<Job>, Unavailable> {
-    sqlx::query("DELETE FROM jobs WHERE finished_at < ?")
+pub(crate) async fn take_over(store: &Store, owner: &str, now_ms: i64) -> Result<Vec<Job>, Unavailable> {
+    sqlx::query("DELETE FROM jobs WHERE finished_at < $1")
         .bind(now_ms - KEEP_MS)
         .execute(store)
         .await?;
-    sqlx::query("UPDATE jobs SET attempts = attempts + 1 WHERE finished_at IS NULL")
+    sqlx::query("UPDATE jobs SET attempts = attempts + 1 WHERE finished_at IS NULL AND owner = $1")
+        .bind(owner)
         .execute(store)
         .await?;
-    let rows = sqlx::query("SELECT * FROM jobs WHERE finished_at IS NULL ORDER BY created_at")
-        .fetch_all(store)
-        .await?;
+    let rows = sqlx::query(
+        "SELECT id, user_id, project_id, key_id, request_type, priority, body, attempts FROM jobs \
+         WHERE finished_at IS NULL AND owner = $1 ORDER BY created_at",
+    )
+    .bind(owner)
+    .fetch_all(store)
+    .await?;
     rows.iter().map(|row| job(row).map_err(Unavailable::from)).collect()
 }
 
 /// Whether the ledger has the record of a job: it was done, and only its answer was not kept in time.
 pub(crate) async fn is_recorded(store: &Store, id: &str) -> Result<bool, Unavailable> {
     // Records are in the order of their ends; a job's is among the newest.
-    let found = sqlx::query(
-        "SELECT 1 FROM (SELECT request_id FROM requests ORDER BY id DESC LIMIT 100000) WHERE request_id = ?",
-    )
-    .bind(id)
-    .fetch_optional(store)
-    .await?;
+    let newest = "SELECT request_id, status FROM requests ORDER BY id DESC LIMIT 100000";
+    let sql = format!("SELECT request_id FROM ({newest}) AS newest WHERE request_id = $1 AND status <> 'interrupted'");
+    let found = sqlx::query(&sql).bind(id).fetch_optional(store).await?;
     Ok(found.is_some())
 }
 
-fn job(row: &SqliteRow) -> Result<Job, sqlx::Error> {
+fn job(row: &AnyRow) -> Result<Job, sqlx::Error> {
     Ok(Job {
         id: row.try_get("id")?,
         user_id: row.try_get("user_id")?,

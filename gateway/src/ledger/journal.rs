@@ -146,7 +146,7 @@ mod tests {
             client_protocol: "openai".into(),
             request_type: "interactive".into(),
             priority: "high".into(),
-            streamed: true,
+            streamed: 1,
             status: "completed".into(),
             decision: "accepted".into(),
             reason: None,

@@ -1,15 +1,15 @@
 //! The `keys` table: hashes of secrets, never the secrets.
 
-use super::Unavailable;
+use super::{Store, Unavailable};
 use crate::identity::{Key, LastUsed};
 use policy::KeyId;
 use sqlx::Row;
-use sqlx::sqlite::{SqlitePool, SqliteRow};
+use sqlx::any::AnyRow;
 
 const SELECT: &str = "SELECT id, hash, user_id, project_id, expires_at, revoked_at, models, last_used_at FROM keys";
 
 /// All keys, revoked and expired ones too, oldest first.
-pub(crate) async fn all(pool: &SqlitePool) -> Result<Vec<Key>, Unavailable> {
+pub(crate) async fn all(pool: &Store) -> Result<Vec<Key>, Unavailable> {
     let rows = sqlx::query(&format!("{SELECT} ORDER BY created_at, id"))
         .fetch_all(pool)
         .await?;
@@ -17,12 +17,12 @@ pub(crate) async fn all(pool: &SqlitePool) -> Result<Vec<Key>, Unavailable> {
 }
 
 /// Adds a key; `now_ms` is milliseconds since 1970.
-pub(crate) async fn insert(pool: &SqlitePool, key: &Key, now_ms: i64) -> Result<(), Unavailable> {
+pub(crate) async fn insert(pool: &Store, key: &Key, now_ms: i64) -> Result<(), Unavailable> {
     sqlx::query(
-        "INSERT INTO keys (id, hash, user_id, project_id, created_at, expires_at, models) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO keys (id, hash, user_id, project_id, created_at, expires_at, models) VALUES ($1, $2, $3, $4, $5, $6, $7)",
     )
     .bind(&key.id)
-    .bind(&key.hash[..])
+    .bind(key.hash.to_vec())
     .bind(&key.user_id)
     .bind(&key.project_id)
     .bind(now_ms)
@@ -34,8 +34,8 @@ pub(crate) async fn insert(pool: &SqlitePool, key: &Key, now_ms: i64) -> Result<
 }
 
 /// Lets a key end at `at`, milliseconds since 1970, if it would not end before.
-pub(crate) async fn expire(pool: &SqlitePool, id: &str, at: i64) -> Result<(), Unavailable> {
-    sqlx::query("UPDATE keys SET expires_at = min(coalesce(expires_at, ?1), ?1) WHERE id = ?2")
+pub(crate) async fn expire(pool: &Store, id: &str, at: i64) -> Result<(), Unavailable> {
+    sqlx::query("UPDATE keys SET expires_at = $1 WHERE id = $2 AND (expires_at IS NULL OR expires_at > $1)")
         .bind(at)
         .bind(id)
         .execute(pool)
@@ -44,9 +44,9 @@ pub(crate) async fn expire(pool: &SqlitePool, id: &str, at: i64) -> Result<(), U
 }
 
 /// Notes when keys were last used.
-pub(crate) async fn used(pool: &SqlitePool, used: &[(String, i64)]) -> Result<(), Unavailable> {
+pub(crate) async fn used(pool: &Store, used: &[(String, i64)]) -> Result<(), Unavailable> {
     for (id, at) in used {
-        sqlx::query("UPDATE keys SET last_used_at = max(coalesce(last_used_at, 0), ?) WHERE id = ?")
+        sqlx::query("UPDATE keys SET last_used_at = $1 WHERE id = $2 AND coalesce(last_used_at, 0) < $1")
             .bind(at)
             .bind(id)
             .execute(pool)
@@ -56,8 +56,8 @@ pub(crate) async fn used(pool: &SqlitePool, used: &[(String, i64)]) -> Result<()
 }
 
 /// Revokes a key; false if there is none with this id that could be.
-pub(crate) async fn revoke(pool: &SqlitePool, id: &str, now_ms: i64) -> Result<bool, Unavailable> {
-    let done = sqlx::query("UPDATE keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL")
+pub(crate) async fn revoke(pool: &Store, id: &str, now_ms: i64) -> Result<bool, Unavailable> {
+    let done = sqlx::query("UPDATE keys SET revoked_at = $1 WHERE id = $2 AND revoked_at IS NULL")
         .bind(now_ms)
         .bind(id)
         .execute(pool)
@@ -65,7 +65,7 @@ pub(crate) async fn revoke(pool: &SqlitePool, id: &str, now_ms: i64) -> Result<b
     Ok(done.rows_affected() == 1)
 }
 
-fn key(row: &SqliteRow) -> Result<Key, sqlx::Error> {
+fn key(row: &AnyRow) -> Result<Key, sqlx::Error> {
     let hash: Vec<u8> = row.try_get("hash")?;
     Ok(Key {
         id: row.try_get("id")?,

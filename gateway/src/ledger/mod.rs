@@ -4,11 +4,13 @@
 pub(crate) mod jobs;
 mod journal;
 pub(crate) mod keys;
+mod postgres;
 mod recent;
 pub(crate) mod record;
 pub(crate) mod report;
 mod rollup;
 mod row;
+mod sqlite;
 mod store;
 mod verify;
 pub(crate) mod versions;
@@ -16,12 +18,12 @@ mod writer;
 
 pub(crate) use recent::recent;
 pub(crate) use record::{Outcome, Record};
-pub(crate) use store::open;
+pub(crate) use store::{connect, open};
 pub(crate) use verify::verify;
 pub(crate) use writer::{Bounds, Ledger};
 
 /// Where keys, records and their sums are read and changed.
-pub(crate) type Store = sqlx::sqlite::SqlitePool;
+pub(crate) type Store = sqlx::AnyPool;
 
 /// What can go wrong with the database.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -1,13 +1,13 @@
 //! Reports: sums by whatever groups are asked for, the original's summaries, and what had been used before this
 //! process began. All read the rollups.
 
-use super::Unavailable;
 use super::rollup::latency_of;
+use super::{Store, Unavailable};
 use policy::{NanoEuro, Remembered};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sqlx::Row;
-use sqlx::sqlite::{SqlitePool, SqliteRow};
+use sqlx::any::AnyRow;
 use std::collections::BTreeMap;
 
 /// What a report can be grouped by, and the column.
@@ -69,11 +69,7 @@ impl Line {
 }
 
 /// Sums by columns of the rollups, which come from [`GROUPS`].
-pub(crate) async fn lines(
-    pool: &SqlitePool,
-    columns: &[&'static str],
-    filter: &Filter,
-) -> Result<Vec<Line>, Unavailable> {
+pub(crate) async fn lines(pool: &Store, columns: &[&'static str], filter: &Filter) -> Result<Vec<Line>, Unavailable> {
     let by = columns.join(", ");
     let (select, group) = if columns.is_empty() {
         (String::new(), String::new())
@@ -83,10 +79,10 @@ pub(crate) async fn lines(
     let only = filter.only.as_ref();
     let only_column = only.map_or("''", |(column, _)| column);
     let sql = format!(
-        "SELECT {select}coalesce(sum(requests), 0) AS requests, coalesce(sum(input_tokens), 0) AS input_tokens, \
-         coalesce(sum(output_tokens), 0) AS output_tokens, coalesce(sum(cached_input_tokens), 0) AS cached, \
-         coalesce(sum(cost_nano_eur), 0) AS cost FROM rollups \
-         WHERE day >= ? AND day <= ? AND {only_column} = ? {group}"
+        "SELECT {select}CAST(coalesce(sum(requests), 0) AS BIGINT) AS requests, CAST(coalesce(sum(input_tokens), 0) AS BIGINT) AS input_tokens, \
+         CAST(coalesce(sum(output_tokens), 0) AS BIGINT) AS output_tokens, CAST(coalesce(sum(cached_input_tokens), 0) AS BIGINT) AS cached, \
+         CAST(coalesce(sum(cost_nano_eur), 0) AS BIGINT) AS cost FROM rollups \
+         WHERE day >= $1 AND day <= $2 AND {only_column} = $3 {group}"
     );
     let rows = sqlx::query(&sql)
         .bind(filter.from.as_deref().unwrap_or(""))
@@ -99,7 +95,7 @@ pub(crate) async fn lines(
         .collect()
 }
 
-fn line(row: &SqliteRow, columns: &[&'static str]) -> Result<Line, sqlx::Error> {
+fn line(row: &AnyRow, columns: &[&'static str]) -> Result<Line, sqlx::Error> {
     let groups = columns.iter().map(|column| row.try_get::<String, _>(*column));
     Ok(Line {
         groups: groups.collect::<Result<_, _>>()?,
@@ -112,7 +108,7 @@ fn line(row: &SqliteRow, columns: &[&'static str]) -> Result<Line, sqlx::Error> 
 }
 
 /// The original's summary of usage.
-pub(crate) async fn summary(pool: &SqlitePool, filter: &Filter) -> Result<Value, Unavailable> {
+pub(crate) async fn summary(pool: &Store, filter: &Filter) -> Result<Value, Unavailable> {
     let total = lines(pool, &[], filter).await?;
     let Some(total) = total.first() else {
         return Ok(json!({}));
@@ -151,11 +147,11 @@ pub(crate) struct Totals {
 }
 
 impl Totals {
-    pub(crate) async fn read(pool: &SqlitePool) -> Result<Self, Unavailable> {
+    pub(crate) async fn read(pool: &Store) -> Result<Self, Unavailable> {
         let mut totals = Self::default();
         let rows = sqlx::query(
-            "SELECT status, decision, project_id, user_id, model, sum(requests) AS requests, \
-             sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens, sum(cost_nano_eur) AS cost, \
+            "SELECT status, decision, project_id, user_id, model, CAST(sum(requests) AS BIGINT) AS requests, \
+             CAST(sum(input_tokens) AS BIGINT) AS input_tokens, CAST(sum(output_tokens) AS BIGINT) AS output_tokens, CAST(sum(cost_nano_eur) AS BIGINT) AS cost, \
              sum(latency_seconds) AS latency, sum(queue_wait_seconds) AS wait FROM rollups GROUP BY 1, 2, 3, 4, 5",
         )
         .fetch_all(pool)
@@ -179,7 +175,8 @@ impl Totals {
             }
             totals.queue_wait_seconds += row.try_get::<f64, _>("wait")?;
         }
-        let rows = sqlx::query("SELECT bucket, sum(requests) AS requests FROM latencies GROUP BY bucket");
+        let rows =
+            sqlx::query("SELECT bucket, CAST(sum(requests) AS BIGINT) AS requests FROM latencies GROUP BY bucket");
         for row in rows.fetch_all(pool).await? {
             totals
                 .latencies
@@ -266,7 +263,7 @@ fn counts(counts: &BTreeMap<String, i64>) -> Value {
 }
 
 /// What the summary counts from: the totals at the last reset.
-pub(crate) async fn base(pool: &SqlitePool) -> Result<Totals, Unavailable> {
+pub(crate) async fn base(pool: &Store) -> Result<Totals, Unavailable> {
     let kept = sqlx::query("SELECT value FROM settings WHERE name = 'summary_base'")
         .fetch_optional(pool)
         .await?;
@@ -276,9 +273,9 @@ pub(crate) async fn base(pool: &SqlitePool) -> Result<Totals, Unavailable> {
 }
 
 /// Lets the summary count from now.
-pub(crate) async fn reset(pool: &SqlitePool) -> Result<(), Unavailable> {
+pub(crate) async fn reset(pool: &Store) -> Result<(), Unavailable> {
     let totals = serde_json::to_string(&Totals::read(pool).await?).map_err(|error| Unavailable(error.to_string()))?;
-    sqlx::query("INSERT INTO settings VALUES ('summary_base', ?1) ON CONFLICT DO UPDATE SET value = ?1")
+    sqlx::query("INSERT INTO settings VALUES ('summary_base', $1) ON CONFLICT (name) DO UPDATE SET value = $1")
         .bind(totals)
         .execute(pool)
         .await?;
@@ -287,20 +284,20 @@ pub(crate) async fn reset(pool: &SqlitePool) -> Result<(), Unavailable> {
 
 /// What a project, user or key had used from a day on.
 pub(crate) async fn used_since(
-    pool: &SqlitePool,
+    pool: &Store,
     column: &'static str,
     day: &str,
 ) -> Result<Vec<(String, Remembered)>, Unavailable> {
     let sql = format!(
-        "SELECT {column} AS id, sum(input_tokens + output_tokens) AS tokens, sum(cost_nano_eur) AS cost, \
-         sum(CASE WHEN decision = 'rejected' THEN 0 ELSE requests END) AS requests FROM rollups \
-         WHERE day >= ? GROUP BY 1"
+        "SELECT {column} AS id, CAST(sum(input_tokens + output_tokens) AS BIGINT) AS tokens, CAST(sum(cost_nano_eur) AS BIGINT) AS cost, \
+         CAST(sum(CASE WHEN decision = 'rejected' THEN 0 ELSE requests END) AS BIGINT) AS requests FROM rollups \
+         WHERE day >= $1 GROUP BY 1"
     );
     let rows = sqlx::query(&sql).bind(day).fetch_all(pool).await?;
-    let whole = |row: &SqliteRow, name: &str| -> Result<u64, sqlx::Error> {
+    let whole = |row: &AnyRow, name: &str| -> Result<u64, sqlx::Error> {
         Ok(u64::try_from(row.try_get::<i64, _>(name)?).unwrap_or(0))
     };
-    let read = |row: &SqliteRow| -> Result<(String, Remembered), sqlx::Error> {
+    let read = |row: &AnyRow| -> Result<(String, Remembered), sqlx::Error> {
         let usage = Remembered {
             tokens: whole(row, "tokens")?,
             requests: whole(row, "requests")?,

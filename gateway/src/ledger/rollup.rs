@@ -2,32 +2,31 @@
 //! to. What a report says is therefore what the records say, and costs no scan.
 
 use super::row::Row;
-use rusqlite::{Connection, params};
 use std::collections::HashMap;
 
 /// Each bucket of latencies is so much wider than the one before.
 const WIDER: f64 = 1.05;
 
 /// What sums are kept by: day, project, user, key, model, backend, status, decision.
-type Group<'a> = [&'a str; 8];
+pub(super) type Group<'a> = [&'a str; 8];
 
 /// Sums of one group.
 #[derive(Debug, Default)]
-struct Sums {
-    requests: i64,
-    input_tokens: i64,
-    output_tokens: i64,
-    cached_input_tokens: i64,
-    cost_nano_eur: i64,
-    latency_seconds: f64,
-    queue_wait_seconds: f64,
+pub(super) struct Sums {
+    pub(super) requests: i64,
+    pub(super) input_tokens: i64,
+    pub(super) output_tokens: i64,
+    pub(super) cached_input_tokens: i64,
+    pub(super) cost_nano_eur: i64,
+    pub(super) latency_seconds: f64,
+    pub(super) queue_wait_seconds: f64,
 }
 
 /// The sums of some records.
 #[derive(Debug, Default)]
 pub(super) struct Rollup<'a> {
-    groups: HashMap<Group<'a>, Sums>,
-    latencies: HashMap<(&'a str, i64), i64>,
+    pub(super) groups: HashMap<Group<'a>, Sums>,
+    pub(super) latencies: HashMap<(&'a str, i64), i64>,
 }
 
 impl<'a> Rollup<'a> {
@@ -55,44 +54,6 @@ impl<'a> Rollup<'a> {
         if row.status == "completed" {
             *self.latencies.entry((day, bucket(row.latency_seconds))).or_default() += 1;
         }
-    }
-
-    /// Adds to what the database has.
-    pub(super) fn write(&self, connection: &Connection) -> rusqlite::Result<()> {
-        let mut add = connection.prepare_cached(
-            "INSERT INTO rollups VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) \
-             ON CONFLICT DO UPDATE SET requests = requests + ?9, input_tokens = input_tokens + ?10, \
-             output_tokens = output_tokens + ?11, cached_input_tokens = cached_input_tokens + ?12, \
-             cost_nano_eur = cost_nano_eur + ?13, latency_seconds = latency_seconds + ?14, \
-             queue_wait_seconds = queue_wait_seconds + ?15",
-        )?;
-        for (group, sums) in &self.groups {
-            let [day, project, user, key, model, backend, status, decision] = group;
-            add.execute(params![
-                day,
-                project,
-                user,
-                key,
-                model,
-                backend,
-                status,
-                decision,
-                sums.requests,
-                sums.input_tokens,
-                sums.output_tokens,
-                sums.cached_input_tokens,
-                sums.cost_nano_eur,
-                sums.latency_seconds,
-                sums.queue_wait_seconds,
-            ])?;
-        }
-        let mut add = connection.prepare_cached(
-            "INSERT INTO latencies VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET requests = requests + ?3",
-        )?;
-        for ((day, bucket), requests) in &self.latencies {
-            add.execute(params![day, bucket, requests])?;
-        }
-        Ok(())
     }
 }
 

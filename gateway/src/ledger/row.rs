@@ -1,6 +1,7 @@
 //! A record as it is kept: one line of the journal, one row of the table `requests`. Both come from one list
 //! of fields, so they cannot differ.
 
+use super::Unavailable;
 use super::record::{Record, class_name, priority_name};
 use crate::protocol::meter::Usage;
 use jiff::Timestamp;
@@ -8,6 +9,10 @@ use rusqlite::ToSql;
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::ser::SerializeTuple;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value, json};
+use sqlx::any::AnyRow;
+use sqlx::query_builder::Separated;
+use sqlx::{Postgres, Row as _};
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 use std::time::SystemTime;
@@ -25,6 +30,27 @@ macro_rules! row {
             /// The values, in the order of [`COLUMNS`].
             pub(super) fn values(&self) -> [&dyn ToSql; COLUMNS.len()] {
                 [$(&self.$field),*]
+            }
+        }
+
+        impl Row<'static> {
+            /// Reads a row that was selected by [`COLUMNS`].
+            pub(super) fn read(row: &AnyRow) -> Result<Self, sqlx::Error> {
+                Ok(Self { $($field: Column::read(row, stringify!($field))?,)* })
+            }
+        }
+
+        impl Row<'_> {
+            /// The fields by their names.
+            pub(super) fn as_json(&self) -> Map<String, Value> {
+                let mut object = Map::new();
+                $(object.insert(stringify!($field).to_owned(), json!(self.$field));)*
+                object
+            }
+
+            /// Binds the values, in the order of [`COLUMNS`].
+            pub(super) fn bind(&self, values: &mut Separated<'_, '_, Postgres, &'static str>) {
+                $(values.push_bind(Column::owned(&self.$field));)*
             }
         }
 
@@ -71,11 +97,11 @@ row! {
     client_protocol: Cow<'a, str>,
     request_type: Cow<'a, str>,
     priority: Cow<'a, str>,
-    streamed: bool,
+    streamed: i64,
     status: Cow<'a, str>,
     decision: Cow<'a, str>,
     reason: Option<Cow<'a, str>>,
-    http_status: u16,
+    http_status: i64,
     degradation_level: Cow<'a, str>,
     degraded: Option<Cow<'a, str>>,
     input_tokens: i64,
@@ -114,11 +140,11 @@ impl<'a> Row<'a> {
             client_protocol: record.protocol().name().into(),
             request_type: class_name(record.class).into(),
             priority: priority_name(record.priority).into(),
-            streamed: record.streamed,
+            streamed: i64::from(record.streamed),
             status: record.outcome.name().into(),
             decision: record.decision().into(),
             reason: stop.map(|stop| stop.reason.name().into()),
-            http_status: record.http_status,
+            http_status: i64::from(record.http_status),
             degradation_level: record.level_name().into(),
             degraded: record.degraded().map(Cow::from),
             input_tokens: whole(record.usage.input_tokens),
@@ -161,8 +187,64 @@ impl<'a> Row<'a> {
     }
 }
 
+impl Row<'_> {
+    /// As a line, for the table of intents.
+    pub(super) fn line(&self) -> Result<String, Unavailable> {
+        serde_json::to_string(self).map_err(|error| Unavailable(error.to_string()))
+    }
+
+    /// The row of such a line.
+    pub(super) fn of_line(line: &str) -> Result<Row<'static>, Unavailable> {
+        serde_json::from_str(line).map_err(|error| Unavailable(error.to_string()))
+    }
+}
+
 fn whole(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A value as databases have it.
+trait Column: Sized {
+    /// As it is bound to a statement of its own life.
+    type Owned;
+    fn read(row: &AnyRow, name: &str) -> Result<Self, sqlx::Error>;
+    fn owned(&self) -> Self::Owned;
+}
+
+macro_rules! plain {
+    ($($type:ty),*) => {$(
+        impl Column for $type {
+            type Owned = Self;
+            fn read(row: &AnyRow, name: &str) -> Result<Self, sqlx::Error> {
+                row.try_get(name)
+            }
+            fn owned(&self) -> Self {
+                *self
+            }
+        }
+    )*};
+}
+plain!(i64, f64, Option<f64>);
+
+impl Column for Cow<'_, str> {
+    type Owned = String;
+    fn read(row: &AnyRow, name: &str) -> Result<Self, sqlx::Error> {
+        row.try_get::<String, _>(name).map(Cow::Owned)
+    }
+    fn owned(&self) -> String {
+        // PostgreSQL's text has no NUL.
+        self.replace('\0', "")
+    }
+}
+
+impl Column for Option<Cow<'_, str>> {
+    type Owned = Option<String>;
+    fn read(row: &AnyRow, name: &str) -> Result<Self, sqlx::Error> {
+        Ok(row.try_get::<Option<String>, _>(name)?.map(Cow::Owned))
+    }
+    fn owned(&self) -> Option<String> {
+        self.as_ref().map(Column::owned)
+    }
 }
 
 /// UTC with microseconds, so that text order is time order.

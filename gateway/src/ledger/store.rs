@@ -1,23 +1,31 @@
-//! Opens SQLite (write-ahead log) and brings its schema up to date.
+//! Opens the database, SQLite or PostgreSQL, and brings its schema up to date: one schema and one set of queries, in
+//! the words that both understand. Only the writing of records differs ([`super::sqlite`], [`super::postgres`]).
 
-use super::Unavailable;
+use super::postgres::PostgresWriter;
+use super::sqlite::SqliteWriter;
+use super::writer::Writer;
+use super::{Store, Unavailable};
+use sqlx::Row;
+use sqlx::any::AnyPoolOptions;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
-use sqlx::{ConnectOptions, Connection};
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
-/// Connections to the database: one that writes records, a few for everything else.
-#[derive(Debug)]
+/// Everything that the ledger works with.
 pub(crate) struct Database {
-    pub(crate) writer: rusqlite::Connection,
-    pub(crate) pool: SqlitePool,
-    pub(crate) file: PathBuf,
+    pub(crate) pool: Store,
+    pub(super) writer: Box<dyn Writer>,
+    /// What the journal's segments are named after.
+    pub(super) journal: PathBuf,
+    /// This gateway's own id, among all that share the database.
+    pub(crate) owner: String,
+    /// What its records' ids end in.
+    pub(super) number: i64,
 }
+
+/// How long a query waits for a connection.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The schema's history: a line a version.
 const MIGRATIONS: &[(i64, &str, &str)] = &[
@@ -41,54 +49,128 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (6, "intents", include_str!("../../migrations/0006_intents.sql")),
 ];
 
-/// Opens the database, makes it if it is not there, and migrates it.
-pub(crate) async fn open(url: &str) -> Result<Database, Unavailable> {
-    let options = SqliteConnectOptions::from_str(url)?
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        // Survives kill -9; the last moments before a power cut may be lost, the file stays sound.
-        .synchronous(SqliteSynchronous::Normal)
-        .busy_timeout(Duration::from_secs(10))
-        .disable_statement_logging();
-    if let Some(parent) = options
-        .get_filename()
-        .parent()
-        .filter(|parent| *parent != Path::new(""))
-    {
-        std::fs::create_dir_all(parent)
-            .map_err(|error| Unavailable(format!("cannot make {}: {error}", parent.display())))?;
+/// Which database a URL names.
+enum Kind {
+    Sqlite(PathBuf),
+    Postgres,
+}
+
+impl Kind {
+    fn of(url: &str) -> Result<Self, Unavailable> {
+        let file = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:"));
+        match file {
+            Some(file) => Ok(Kind::Sqlite(PathBuf::from(file.split('?').next().unwrap_or(file)))),
+            None if url.starts_with("postgres://") || url.starts_with("postgresql://") => Ok(Kind::Postgres),
+            None => Err(Unavailable(
+                "its URL must begin with sqlite:// or postgres://".to_owned(),
+            )),
+        }
     }
-    let mut migrating = SqliteConnection::connect_with(&options).await?;
-    migrator()
-        .run_direct(&mut migrating)
+}
+
+/// Connects to the database, makes it if it is a file that is not there, and migrates it.
+pub(crate) async fn connect(url: &str) -> Result<Store, Unavailable> {
+    sqlx::any::install_default_drivers();
+    let kind = Kind::of(url)?;
+    let url = match &kind {
+        Kind::Postgres => url.to_owned(),
+        Kind::Sqlite(file) => {
+            if let Some(parent) = file.parent().filter(|parent| *parent != Path::new("")) {
+                std::fs::create_dir_all(parent)
+                    .map_err(|error| Unavailable(format!("cannot make {}: {error}", parent.display())))?;
+            }
+            format!("sqlite://{}?mode=rwc", file.display())
+        }
+    };
+    let is_sqlite = matches!(kind, Kind::Sqlite(_));
+    let options = AnyPoolOptions::new()
+        .max_connections(4)
+        .acquire_timeout(PATIENCE)
+        .after_connect(move |connection, _| {
+            Box::pin(async move {
+                if is_sqlite {
+                    // Survives kill -9; the last moments before a power cut may be lost, the file stays sound.
+                    for pragma in ["busy_timeout = 10000", "journal_mode = WAL", "synchronous = NORMAL"] {
+                        sqlx::query(&format!("PRAGMA {pragma}"))
+                            .execute(&mut *connection)
+                            .await?;
+                    }
+                }
+                Ok(())
+            })
+        });
+    let store = options.connect(&url).await?;
+    migrator(is_sqlite)
+        .run(&store)
         .await
         .map_err(|error| Unavailable(error.to_string()))?;
-    migrating.close().await?;
-    let writer = writer(options.get_filename()).map_err(|error| Unavailable(error.to_string()))?;
-    let file = options.get_filename().to_owned();
-    let pool = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options);
-    Ok(Database { writer, pool, file })
+    Ok(store)
 }
 
-fn writer(file: &Path) -> rusqlite::Result<rusqlite::Connection> {
-    let writer = rusqlite::Connection::open(file)?;
-    writer.busy_timeout(Duration::from_secs(10))?;
-    writer.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")?;
-    Ok(writer)
+/// Connects, and opens what records are written with. `data_dir` is where this gateway keeps what is its own.
+pub(crate) async fn open(url: &str, data_dir: &Path) -> Result<Database, Unavailable> {
+    let pool = connect(url).await?;
+    let owner = own_id(&data_dir.join("gateway.id"))?;
+    let (writer, journal): (Box<dyn Writer>, PathBuf) = match Kind::of(url)? {
+        Kind::Sqlite(file) => (Box::new(SqliteWriter::open(&file, owner.clone())?), file),
+        Kind::Postgres => (
+            Box::new(PostgresWriter::open(url, owner.clone())?),
+            data_dir.join("postgres"),
+        ),
+    };
+    // A number among those that share the database, so that no two records get the same id.
+    let number = sqlx::query(
+        "INSERT INTO settings VALUES ('gateways', '1') ON CONFLICT (name) \
+         DO UPDATE SET value = CAST(CAST(settings.value AS BIGINT) + 1 AS TEXT) RETURNING value",
+    )
+    .fetch_one(&pool)
+    .await?;
+    let number: String = number.try_get("value")?;
+    Ok(Database {
+        pool,
+        writer,
+        journal,
+        owner,
+        number: number.parse().unwrap_or(0),
+    })
 }
 
-fn migrator() -> Migrator {
+/// The id in a file, made at the first start.
+fn own_id(file: &Path) -> Result<String, Unavailable> {
+    match std::fs::read_to_string(file) {
+        Ok(id) if !id.trim().is_empty() => Ok(id.trim().to_owned()),
+        _ => {
+            let id = crate::identity::random_text()?[..16].to_owned();
+            std::fs::write(file, &id)?;
+            Ok(id)
+        }
+    }
+}
+
+fn migrator(is_sqlite: bool) -> Migrator {
     let migrations = MIGRATIONS.iter().map(|(version, name, sql)| {
-        Migration::new(
-            *version,
-            Cow::Borrowed(*name),
-            MigrationType::Simple,
-            Cow::Borrowed(*sql),
-            false,
-        )
+        let sql = if is_sqlite {
+            Cow::Borrowed(*sql)
+        } else {
+            Cow::Owned(for_postgres(sql))
+        };
+        Migration::new(*version, Cow::Borrowed(*name), MigrationType::Simple, sql, false)
     });
     Migrator {
         migrations: Cow::Owned(migrations.collect()),
         ..Migrator::DEFAULT
     }
+}
+
+/// The schema in PostgreSQL's words: the same tables, with its names of the same types.
+fn for_postgres(sql: &str) -> String {
+    let words = [
+        ("INTEGER", "BIGINT"),
+        ("REAL", "DOUBLE PRECISION"),
+        ("BLOB", "BYTEA"),
+        (" WITHOUT ROWID", ""),
+    ];
+    words
+        .iter()
+        .fold(sql.to_owned(), |sql, (one, other)| sql.replace(one, other))
 }

@@ -1,8 +1,7 @@
 //! Adds up all records again, and says where the sums that were kept with them disagree.
 
-use super::Unavailable;
+use super::{Store, Unavailable};
 use sqlx::Row;
-use sqlx::sqlite::SqlitePool;
 
 /// What was found.
 #[derive(Debug)]
@@ -15,16 +14,16 @@ pub(crate) struct Verified {
     pub(crate) disagreements: Vec<String>,
 }
 
-/// Sums of the records of the days after ?1, and the same as they were kept.
+/// Sums of the records of the days after $1, and the same as they were kept.
 const RECOMPUTED: &str = "SELECT substr(created_at, 1, 10) AS day, project_id, user_id, coalesce(key_id, '') AS key_id, \
-    model, backend, status, decision, count(*) AS requests, sum(input_tokens) AS input_tokens, \
-    sum(output_tokens) AS output_tokens, sum(cached_input_tokens) AS cached_input_tokens, \
-    sum(cost_nano_eur) AS cost_nano_eur FROM requests WHERE created_at > ?1 GROUP BY 1, 2, 3, 4, 5, 6, 7, 8 HAVING day > ?1";
+    model, backend, status, decision, count(*) AS requests, CAST(sum(input_tokens) AS BIGINT) AS input_tokens, \
+    CAST(sum(output_tokens) AS BIGINT) AS output_tokens, CAST(sum(cached_input_tokens) AS BIGINT) AS cached_input_tokens, \
+    CAST(sum(cost_nano_eur) AS BIGINT) AS cost_nano_eur FROM requests WHERE created_at > $1 GROUP BY 1, 2, 3, 4, 5, 6, 7, 8 HAVING substr(created_at, 1, 10) > $1";
 const KEPT: &str = "SELECT day, project_id, user_id, key_id, model, backend, status, decision, requests, input_tokens, \
-    output_tokens, cached_input_tokens, cost_nano_eur FROM rollups WHERE day > ?1";
+    output_tokens, cached_input_tokens, cost_nano_eur FROM rollups WHERE day > $1";
 
 /// Compares records and sums, for the days whose records retention has not begun to delete.
-pub(crate) async fn verify(pool: &SqlitePool) -> Result<Verified, Unavailable> {
+pub(crate) async fn verify(pool: &Store) -> Result<Verified, Unavailable> {
     let since: String =
         sqlx::query("SELECT coalesce((SELECT value FROM settings WHERE name = 'deleted_until'), '') AS day")
             .fetch_one(pool)
@@ -35,10 +34,12 @@ pub(crate) async fn verify(pool: &SqlitePool) -> Result<Verified, Unavailable> {
         ("the records say", RECOMPUTED, KEPT),
         ("the kept sum says", KEPT, RECOMPUTED),
     ] {
-        let rows = sqlx::query(&format!("SELECT * FROM ({one}) EXCEPT SELECT * FROM ({other})"))
-            .bind(&since)
-            .fetch_all(pool)
-            .await?;
+        let rows = sqlx::query(&format!(
+            "SELECT * FROM ({one}) AS one EXCEPT SELECT * FROM ({other}) AS other"
+        ))
+        .bind(&since)
+        .fetch_all(pool)
+        .await?;
         for row in rows {
             let group: Vec<String> = (0..8).map(|at| row.try_get(at)).collect::<Result<_, _>>()?;
             let sums: Vec<i64> = (8..13).map(|at| row.try_get(at)).collect::<Result<_, _>>()?;
@@ -53,7 +54,7 @@ pub(crate) async fn verify(pool: &SqlitePool) -> Result<Verified, Unavailable> {
             ));
         }
     }
-    let records = sqlx::query("SELECT count(*) AS records FROM requests WHERE created_at > ?1")
+    let records = sqlx::query("SELECT count(*) AS records FROM requests WHERE created_at > $1")
         .bind(&since)
         .fetch_one(pool)
         .await?

@@ -1,14 +1,13 @@
 //! Versions of the price list: a record says with which it was priced, so a price that was typed wrongly can
 //! be told apart from the right one afterwards.
 
-use super::Unavailable;
+use super::{Store, Unavailable};
 use crate::identity;
 use sqlx::Row;
-use sqlx::sqlite::SqlitePool;
 use std::time::SystemTime;
 
 /// The version of this price list: the newest, if it is the same, else a new one.
-pub(crate) async fn version_of(pool: &SqlitePool, prices: &str) -> Result<u64, Unavailable> {
+pub(crate) async fn version_of(pool: &Store, prices: &str) -> Result<u64, Unavailable> {
     let digest = identity::hex(&identity::hash(prices));
     let newest = sqlx::query("SELECT version, digest FROM config_versions ORDER BY version DESC LIMIT 1")
         .fetch_optional(pool)
@@ -23,7 +22,7 @@ pub(crate) async fn version_of(pool: &SqlitePool, prices: &str) -> Result<u64, U
     if is_same {
         return Ok(u64::try_from(last).unwrap_or(0));
     }
-    sqlx::query("INSERT INTO config_versions (version, digest, prices, since) VALUES (?, ?, ?, ?)")
+    sqlx::query("INSERT INTO config_versions (version, digest, prices, since) VALUES ($1, $2, $3, $4)")
         .bind(last + 1)
         .bind(digest)
         .bind(prices)

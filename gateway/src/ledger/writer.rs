@@ -7,18 +7,15 @@
 
 use super::journal::{self, Lines, Segment};
 use super::report::Filter;
-use super::rollup::Rollup;
-use super::row::{COLUMNS, Row, iso};
+use super::row::Row;
 use super::store::Database;
 use super::{Record, Store, Unavailable};
 use arc_swap::ArcSwap;
 use parking_lot::{Condvar, Mutex};
-use rusqlite::{Connection, params};
-use std::collections::HashSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
-use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::oneshot;
 
 /// Records are moved when so many have gathered,
@@ -31,14 +28,23 @@ const MOVE_EVERY: Duration = Duration::from_secs(1);
 const TRY_AGAIN: Duration = Duration::from_millis(250);
 
 /// Old records are deleted so many at a time, at most once a second.
-const DELETE_AT_ONCE: usize = 1000;
+pub(super) const DELETE_AT_ONCE: i64 = 1000;
 
-static INSERT: LazyLock<String> = LazyLock::new(|| {
-    let marks = vec!["?"; COLUMNS.len()].join(",");
-    let columns = COLUMNS.join(",");
-    // A row that is there already was moved before a crash could remove its segment.
-    format!("INSERT OR IGNORE INTO requests ({columns}) VALUES ({marks})")
-});
+/// A record's id is the microsecond of its making, and then the gateway's number among those that share the database.
+const NUMBERS: i64 = 1024;
+
+/// Writes records into a database.
+pub(super) trait Writer: Send {
+    /// Writes a segment's lines in one transaction: records that are not there yet, their sums, and intents of requests
+    /// that run on.
+    fn write(&mut self, lines: &Lines) -> Result<(), Unavailable>;
+    /// Makes records of the intents that this gateway has left when it was killed; how many.
+    fn conclude_intents(&mut self) -> Result<usize, Unavailable>;
+    /// The greatest id of a record.
+    fn last_id(&mut self) -> Result<i64, Unavailable>;
+    /// Deletes a small batch of the records that are older than `keep`, oldest first; their sums stay.
+    fn forget_old(&mut self, keep: Duration) -> Result<u64, Unavailable>;
+}
 
 /// The only writer of records.
 #[derive(Debug)]
@@ -50,6 +56,8 @@ pub(crate) struct Ledger {
     due: Condvar,
     bounds: Bounds,
     store: Store,
+    owner: String,
+    number: i64,
     commit_seconds: prometheus::Histogram,
 }
 
@@ -75,43 +83,43 @@ struct Mover {
 
 impl Ledger {
     /// Moves what a crash has left in the journal, then takes records.
-    pub(crate) fn open(
+    pub(crate) async fn open(
         database: Database,
         bounds: Bounds,
         commit_seconds: prometheus::Histogram,
     ) -> Result<Arc<Self>, Unavailable> {
         let Database {
-            writer: mut connection,
             pool: store,
-            file,
+            mut writer,
+            journal,
+            owner,
+            number,
         } = database;
-        move_segments(&mut connection, &file, u64::MAX)?;
-        let interrupted = conclude_intents(&mut connection)?;
-        if interrupted > 0 {
-            tracing::warn!(
-                requests = interrupted,
-                "requests were running when the gateway was killed"
-            );
-        }
-        let last: i64 = connection.query_row("SELECT coalesce(max(id), 0) FROM requests", [], |row| row.get(0))?;
+        let (tell, told) = oneshot::channel();
+        let (hand_over, handed) = std::sync::mpsc::channel::<Weak<Self>>();
+        let segments = journal.clone();
+        std::thread::Builder::new().name("ledger".to_owned()).spawn(move || {
+            let _ = tell.send(recover(&mut *writer, &segments));
+            let Ok(ledger) = handed.recv() else { return };
+            while let Some(ledger) = ledger.upgrade() {
+                ledger.move_what_has_gathered(&mut *writer, &segments);
+            }
+        })?;
+        let last = told
+            .await
+            .map_err(|_| Unavailable("the ledger's thread has ended".to_owned()))??;
         let ledger = Arc::new(Self {
-            segment: ArcSwap::from_pointee(Segment::create(&file, 1)?),
-            next_id: AtomicI64::new(last + 1),
+            segment: ArcSwap::from_pointee(Segment::create(&journal, 1)?),
+            next_id: AtomicI64::new(last / NUMBERS * NUMBERS + number % NUMBERS),
             mover: Mutex::default(),
             due: Condvar::new(),
             bounds,
             store,
+            owner,
+            number: number % NUMBERS,
             commit_seconds,
         });
-        let mover = Arc::downgrade(&ledger);
-        std::thread::Builder::new()
-            .name("ledger".to_owned())
-            .spawn(move || {
-                while let Some(ledger) = mover.upgrade() {
-                    ledger.move_what_has_gathered(&mut connection, &file);
-                }
-            })
-            .map_err(Unavailable::from)?;
+        let _ = hand_over.send(Arc::downgrade(&ledger));
         Ok(ledger)
     }
 
@@ -128,9 +136,23 @@ impl Ledger {
         Ok(())
     }
 
-    /// An id for a record to come, for an intent before it.
+    /// An id for a record to come, for an intent before it: greater than all before it, and nobody else's.
     pub(crate) fn next_id(&self) -> i64 {
-        self.next_id.fetch_add(1, Relaxed)
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = i64::try_from(since.as_micros()).unwrap_or(0).saturating_mul(NUMBERS) + self.number;
+        let mut last = self.next_id.load(Relaxed);
+        loop {
+            let next = now.max(last + NUMBERS);
+            match self.next_id.compare_exchange_weak(last, next, Relaxed, Relaxed) {
+                Ok(_) => return next,
+                Err(other) => last = other,
+            }
+        }
+    }
+
+    /// This gateway's id among those that share the database.
+    pub(crate) fn owner(&self) -> &str {
+        &self.owner
     }
 
     /// Notes that a request runs: if the gateway is killed before its record is committed, this becomes it.
@@ -187,12 +209,12 @@ impl Ledger {
         let _ = tokio::time::timeout(Duration::from_secs(1), told).await;
     }
 
-    fn move_what_has_gathered(&self, connection: &mut Connection, database: &Path) {
+    fn move_what_has_gathered(&self, writer: &mut dyn Writer, journal: &Path) {
         let readers = self.wait_until_due();
-        if let Err(error) = self.close_the_segment(database) {
+        if let Err(error) = self.close_the_segment(journal) {
             tracing::error!(%error, "journal not rotated");
         }
-        let moved = move_segments(connection, database, self.segment.load().number);
+        let moved = move_segments(writer, journal, self.segment.load().number);
         let mut mover = self.mover.lock();
         match moved {
             Ok(()) => (mover.moving, mover.trouble) = (0, None),
@@ -208,10 +230,10 @@ impl Ledger {
         for reader in readers {
             let _ = reader.send(());
         }
-        if let Some(keep) = self.bounds.keep
-            && let Err(error) = forget_old(connection, keep)
-        {
-            tracing::warn!(%error, "old records not deleted");
+        match self.bounds.keep.map(|keep| writer.forget_old(keep)) {
+            Some(Ok(records)) if records > 0 => tracing::info!(records, "old records deleted"),
+            Some(Err(error)) => tracing::warn!(%error, "old records not deleted"),
+            Some(Ok(_)) | None => {}
         }
     }
 
@@ -239,80 +261,27 @@ impl Ledger {
     }
 }
 
+/// Moves what a crash has left: segments, and intents of requests that ran. The greatest id then.
+fn recover(writer: &mut dyn Writer, journal: &Path) -> Result<i64, Unavailable> {
+    move_segments(writer, journal, u64::MAX)?;
+    let interrupted = writer.conclude_intents()?;
+    if interrupted > 0 {
+        tracing::warn!(
+            requests = interrupted,
+            "requests were running when the gateway was killed"
+        );
+    }
+    writer.last_id()
+}
+
 /// Moves the segments before number `until` into the database, in their order.
-fn move_segments(connection: &mut Connection, database: &Path, until: u64) -> Result<(), Unavailable> {
-    for (_, segment) in journal::segments(database)?
+fn move_segments(writer: &mut dyn Writer, journal: &Path, until: u64) -> Result<(), Unavailable> {
+    for (_, segment) in journal::segments(journal)?
         .into_iter()
         .take_while(|(number, _)| *number < until)
     {
-        let lines = journal::read(&segment)?;
-        let transaction = connection.transaction()?;
-        write(&transaction, &lines.rows)?;
-        keep_intents(&transaction, &lines)?;
-        transaction.commit()?;
+        writer.write(&journal::read(&segment)?)?;
         std::fs::remove_file(&segment)?;
-    }
-    Ok(())
-}
-
-/// Writes rows, and adds to the sums those that were not there.
-fn write(connection: &Connection, rows: &[Row<'_>]) -> rusqlite::Result<()> {
-    let mut rollup = Rollup::default();
-    let mut insert = connection.prepare_cached(&INSERT)?;
-    for row in rows {
-        if insert.execute(&row.values()[..])? == 1 {
-            rollup.add(row);
-        }
-    }
-    rollup.write(connection)
-}
-
-/// Keeps the intents of requests that run on, and forgets those that have been finished.
-fn keep_intents(connection: &Connection, lines: &Lines) -> Result<(), Unavailable> {
-    let finished: HashSet<i64> = lines.rows.iter().map(|row| row.id).collect();
-    for intent in lines.intents.iter().filter(|intent| !finished.contains(&intent.id)) {
-        let line = serde_json::to_string(intent).map_err(|error| Unavailable(error.to_string()))?;
-        connection
-            .prepare_cached("INSERT OR REPLACE INTO intents VALUES (?1, ?2)")?
-            .execute(params![intent.id, line])?;
-    }
-    connection
-        .prepare_cached("DELETE FROM intents WHERE id IN (SELECT id FROM requests)")?
-        .execute([])?;
-    Ok(())
-}
-
-/// Makes records of the intents that a killed gateway has left; how many.
-fn conclude_intents(connection: &mut Connection) -> Result<usize, Unavailable> {
-    let transaction = connection.transaction()?;
-    let mut rows: Vec<Row<'static>> = Vec::new();
-    {
-        let mut intents = transaction.prepare("SELECT line FROM intents ORDER BY id")?;
-        for line in intents.query_map([], |row| row.get::<_, String>(0))? {
-            rows.push(serde_json::from_str(&line?).map_err(|error| Unavailable(error.to_string()))?);
-        }
-    }
-    write(&transaction, &rows)?;
-    transaction.execute("DELETE FROM intents", [])?;
-    transaction.commit()?;
-    Ok(rows.len())
-}
-
-/// Deletes a small batch of the records that are older than `keep`, oldest first; their sums stay.
-fn forget_old(connection: &Connection, keep: Duration) -> rusqlite::Result<()> {
-    let before = iso(SystemTime::now() - keep);
-    let oldest = "SELECT id, created_at FROM requests ORDER BY id LIMIT ?1";
-    let deleted = connection.execute(
-        &format!("DELETE FROM requests WHERE id IN (SELECT id FROM ({oldest}) WHERE created_at < ?2)"),
-        params![DELETE_AT_ONCE, before],
-    )?;
-    if deleted > 0 {
-        let day = before.get(..10).unwrap_or_default();
-        connection.execute(
-            "INSERT INTO settings VALUES ('deleted_until', ?1) ON CONFLICT DO UPDATE SET value = ?1",
-            [day],
-        )?;
-        tracing::info!(records = deleted, before, "old records deleted");
     }
     Ok(())
 }

@@ -39,15 +39,20 @@ pub(super) async fn keep(exchange: &Exchange, body: &Bytes) -> Result<Vec<HttpTa
         body: body.to_vec(),
         attempts: 1,
     };
-    jobs::add(exchange.gateway.ledger.store(), &job, now_ms())
-        .await
-        .map_err(|error| {
-            tracing::error!(%error, "a queued request was not kept");
-            Stop::new(
-                Reason::LedgerUnavailable,
-                "the gateway cannot keep the request now; try again",
-            )
-        })?;
+    jobs::add(
+        exchange.gateway.ledger.store(),
+        exchange.gateway.ledger.owner(),
+        &job,
+        now_ms(),
+    )
+    .await
+    .map_err(|error| {
+        tracing::error!(%error, "a queued request was not kept");
+        Stop::new(
+            Reason::LedgerUnavailable,
+            "the gateway cannot keep the request now; try again",
+        )
+    })?;
     let body = status_body(exchange, "queued", "Request queued for background processing");
     let body = Bytes::from(body.to_string());
     let head = outbound::head(exchange, 200, b"application/json", Some(body.len()));
@@ -112,7 +117,7 @@ async fn walk(exchange: &mut Exchange, wait: Wait, body: Bytes) -> Option<Result
 
 /// Takes over what the process before has left, each as a task of its own.
 pub(crate) async fn take_over(gateway: &Arc<Gateway>) -> Result<(), Unavailable> {
-    let left = jobs::take_over(gateway.ledger.store(), now_ms()).await?;
+    let left = jobs::take_over(gateway.ledger.store(), gateway.ledger.owner(), now_ms()).await?;
     if !left.is_empty() {
         tracing::info!(jobs = left.len(), "taking over what had been queued");
     }

@@ -2,6 +2,7 @@
 //! by its files.
 
 pub mod llama;
+pub mod postgres;
 pub mod python;
 pub mod upstream;
 

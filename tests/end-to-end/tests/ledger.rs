@@ -265,7 +265,7 @@ async fn old_records_are_deleted_and_their_sums_stay() {
     gateway.signal("TERM");
     assert_eq!(gateway.ended().await, Some(0));
     // Three of them are made a year old, with their sums.
-    let edit = "UPDATE requests SET created_at = '2020' || substr(created_at, 5) WHERE id <= 3; DELETE FROM rollups; \
+    let edit = "UPDATE requests SET created_at = '2020' || substr(created_at, 5) WHERE id IN (SELECT id FROM requests ORDER BY id LIMIT 3); DELETE FROM rollups; \
         INSERT INTO rollups SELECT substr(created_at, 1, 10), project_id, user_id, coalesce(key_id, ''), model, backend, status, \
         decision, count(*), sum(input_tokens), sum(output_tokens), sum(cached_input_tokens), sum(cost_nano_eur), \
         sum(latency_seconds), sum(queue_wait_seconds) FROM requests GROUP BY 1, 2, 3, 4, 5, 6, 7, 8;";
@@ -353,89 +353,4 @@ async fn what_runs_at_a_kill_is_interrupted_with_what_was_reserved_and_what_ends
         "and they are counted"
     );
     assert!(sluice(gateway.dir.path(), &["ledger", "verify"]).status.success());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn kills_at_random_moments_lose_nothing_double_nothing_and_leave_sums_right() {
-    let mut dir = config_dir(fast);
-    let mut acknowledged: Vec<String> = Vec::new();
-    let runs = std::env::var("SLUICE_RUNS").map_or(6, |runs| runs.parse().expect("a number"));
-    for run in 0..runs {
-        let mut gateway = Gateway::start_in(dir, &[]).await;
-        let url = format!("{}/v1/chat/completions", gateway.proxy);
-        let workers: Vec<_> = (0..8u64)
-            .map(|worker| {
-                let (url, http) = (url.clone(), gateway.http.clone());
-                tokio::spawn(async move {
-                    let mut ids = Vec::new();
-                    for at in 0.. {
-                        let id = format!("run-{run}-{worker}-{at}");
-                        let mut body = chat(3);
-                        body["stream"] = (at % 2 == 0).into();
-                        if at % 7 == 0 {
-                            body["model"] = "nowhere".into();
-                        }
-                        let answer = http.post(&url).header("x-request-id", &id).json(&body).send().await;
-                        let Ok(answer) = answer else { break };
-                        let Ok(text) = answer.text().await else { break };
-                        // A stream that ended without its end was not acknowledged.
-                        if text.starts_with("data:") && !text.ends_with("data: [DONE]\n\n") {
-                            break;
-                        }
-                        ids.push(id);
-                    }
-                    ids
-                })
-            })
-            .collect();
-        tokio::time::sleep(std::time::Duration::from_millis(300 + run * 137 % 900)).await;
-        gateway.signal("KILL");
-        for worker in workers {
-            acknowledged.extend(worker.await.expect("no panic"));
-        }
-        assert_eq!(gateway.ended().await, None, "killed");
-        let next = TempDir::new().expect("a directory");
-        for part in ["config", "data"] {
-            std::fs::rename(gateway.dir.path().join(part), next.path().join(part)).expect("moved");
-        }
-        std::fs::remove_file(next.path().join("data/sluice.addr")).expect("left by the killed one");
-        dir = next;
-    }
-    let gateway = Gateway::start_in(dir, &[]).await;
-    let script = "import json, sqlite3; print(json.dumps([row[0] for row in sqlite3.connect('data/usage.db').execute('SELECT request_id FROM requests')]))";
-    let kept = Command::new("python3")
-        .args(["-c", script])
-        .current_dir(gateway.dir.path())
-        .output()
-        .expect("python runs");
-    let kept: Vec<String> = serde_json::from_slice(&kept.stdout).expect("a list");
-    let mut counts = std::collections::HashMap::new();
-    for id in &kept {
-        *counts.entry(id.as_str()).or_insert(0) += 1;
-    }
-    let lost: Vec<_> = acknowledged
-        .iter()
-        .filter(|id| !counts.contains_key(id.as_str()))
-        .collect();
-    assert!(
-        acknowledged.len() > 100,
-        "only {} were acknowledged",
-        acknowledged.len()
-    );
-    assert!(
-        lost.is_empty(),
-        "{} of {} are lost: {:?}",
-        lost.len(),
-        acknowledged.len(),
-        &lost[..lost.len().min(5)]
-    );
-    assert!(counts.values().all(|count| *count == 1), "none is doubled");
-    let summary = gateway.admin_json("/usage/summary").await;
-    assert_eq!(summary["total_records"], kept.len());
-    let verified = sluice(gateway.dir.path(), &["ledger", "verify"]);
-    assert!(verified.status.success(), "{verified:?}");
-    let limits = gateway.admin_json("/limits/project/standard_project").await;
-    let used = limits["allowances"][3]["used"].as_u64().expect("tokens a month");
-    let project = gateway.admin_json("/usage/project/standard_project").await;
-    assert_eq!(project["total_tokens"], used, "counters equal sums");
 }

@@ -1,0 +1,127 @@
+//! A real PostgreSQL of the test's own, which `tests/setup test` has installed.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// A running server with an empty database.
+pub struct Postgres {
+    child: Option<Child>,
+    dir: TempDir,
+    port: u16,
+    /// `postgres://…`.
+    pub url: String,
+}
+
+fn programs() -> PathBuf {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL is installed; run `tests/setup test`");
+    let newest = versions.filter_map(|entry| Some(entry.ok()?.path().join("bin"))).max();
+    newest.expect("a version of PostgreSQL")
+}
+
+/// The server refuses to run as root; then it runs as the user that its package has made.
+fn command(program: &str) -> Command {
+    let path = programs().join(program);
+    let is_root = Command::new("id")
+        .arg("-u")
+        .output()
+        .is_ok_and(|id| id.stdout.starts_with(b"0\n"));
+    if !is_root {
+        return Command::new(path);
+    }
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid=postgres", "--regid=postgres", "--clear-groups"])
+        .arg(path);
+    command
+}
+
+impl Postgres {
+    /// Makes a server's files and starts it on a free port.
+    pub fn start() -> Self {
+        let dir = TempDir::new().expect("a temporary directory");
+        let _ = Command::new("chown").arg("postgres").arg(dir.path()).status();
+        let made = command("initdb")
+            .arg("-D")
+            .arg(dir.path().join("data"))
+            .args(["-A", "trust", "-U", "sluice", "--no-sync", "-E", "UTF8", "--locale=C"])
+            .current_dir("/")
+            .output()
+            .expect("initdb runs");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = free.local_addr().expect("bound").port();
+        drop(free);
+        let mut server = Self {
+            child: None,
+            dir,
+            port,
+            url: format!("postgres://sluice@127.0.0.1:{port}/postgres"),
+        };
+        server.run();
+        server
+    }
+
+    /// Starts it again.
+    pub fn run(&mut self) {
+        let log = std::fs::File::create(self.dir.path().join("log")).ok();
+        let child = command("postgres")
+            .arg("-D")
+            .arg(self.dir.path().join("data"))
+            .args([
+                "-p",
+                &self.port.to_string(),
+                "-c",
+                "listen_addresses=127.0.0.1",
+                "-c",
+                "max_connections=50",
+            ])
+            .arg("-k")
+            .arg(self.dir.path())
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log.map_or_else(Stdio::null, Stdio::from))
+            .spawn()
+            .expect("postgres starts");
+        self.child = Some(child);
+        let give_up = Instant::now() + Duration::from_secs(30);
+        while !self.ask("SELECT 1").status.success() {
+            assert!(Instant::now() < give_up, "postgres is not ready");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Stops it, cutting its connections.
+    pub fn stop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+            let _ = child.wait();
+        }
+    }
+
+    /// The first column of a query's rows.
+    pub fn column(&self, sql: &str) -> Vec<String> {
+        let output = self.ask(sql);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .map(str::to_owned)
+            .collect()
+    }
+
+    fn ask(&self, sql: &str) -> std::process::Output {
+        let psql = Command::new(programs().join("psql"))
+            .args([&self.url, "-At", "-c", sql])
+            .output();
+        psql.expect("psql runs")
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
