@@ -2,6 +2,7 @@
 //! architecture; `docs/architecture.md` has the picture.
 
 mod admin;
+mod batch;
 mod cli;
 mod clock;
 mod config;

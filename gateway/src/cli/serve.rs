@@ -4,6 +4,7 @@
 use super::{Failure, IdentityArg, ServeArgs};
 use crate::admin::token::Token;
 use crate::admin::{self, Admin};
+use crate::batch::{self, Cancelling};
 use crate::config::{self, Config, Identity};
 use crate::gate::Gate;
 use crate::ledger::{self, Ledger, Store, report};
@@ -15,7 +16,7 @@ use crate::upstream::{Forward, Upstreams};
 use parking_lot::Mutex;
 use policy::{Period, Scope};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
@@ -118,6 +119,7 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
         .await?,
         requests: Arc::default(),
         reloaded: Mutex::default(),
+        batches: Cancelling::default(),
         stopping: stopping.clone(),
         in_background: AtomicUsize::new(0),
         buffered: AtomicUsize::new(0),
@@ -129,6 +131,7 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
     });
     remember_what_was_used(&gateway, &store).await?;
     background::take_over(&gateway).await?;
+    batch::take_over(&gateway).await?;
     let flags = args.clone();
     let reloader = Arc::new(Reloader {
         gateway: Arc::clone(&gateway),
@@ -162,12 +165,7 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
         settings.drain,
     ));
 
-    let addr_file = args
-        .addr_file
-        .clone()
-        .unwrap_or_else(|| settings.data_dir.join("sluice.addr"));
-    let addresses = serde_json::json!({"proxy": proxy_address, "admin": admin_address, "pid": std::process::id()});
-    std::fs::write(&addr_file, addresses.to_string()).map_err(|error| cannot("write", &addr_file, &error))?;
+    let addr_file = tell_addresses(args, &settings.data_dir, proxy_address, admin_address)?;
     greet(&gateway, proxy_address, admin_address, &token_file);
 
     told_to_stop(&reloader).await?;
@@ -178,6 +176,14 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
     let _ = std::fs::remove_file(&addr_file);
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes down where both listeners are, for programs that start this one with port 0.
+fn tell_addresses(args: &ServeArgs, data_dir: &Path, proxy: SocketAddr, admin: SocketAddr) -> Result<PathBuf, Failure> {
+    let file = args.addr_file.clone().unwrap_or_else(|| data_dir.join("sluice.addr"));
+    let addresses = serde_json::json!({"proxy": proxy, "admin": admin, "pid": std::process::id()});
+    std::fs::write(&file, addresses.to_string()).map_err(|error| cannot("write", &file, &error))?;
+    Ok(file)
 }
 
 /// Quotas and budgets go on where they were: the day's and the month's sums come from the ledger.

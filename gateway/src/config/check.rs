@@ -414,6 +414,7 @@ impl Check<'_> {
             max_body_bytes: raw.bounds.max_body_bytes,
             max_response_bytes: raw.bounds.max_response_bytes,
             max_buffered_bytes: raw.bounds.max_buffered_bytes,
+            max_files_bytes: i64::try_from(raw.bounds.max_files_bytes).unwrap_or(i64::MAX),
             ledger_backlog: raw.bounds.ledger_backlog,
             head_timeout: timeouts.head_seconds,
             body_timeout: timeouts.body_seconds,

@@ -43,6 +43,7 @@ pub(crate) struct Gateway {
     pub(crate) max_body_bytes: usize,
     pub(crate) max_response_bytes: usize,
     pub(crate) max_buffered_bytes: usize,
+    pub(crate) max_files_bytes: i64,
     pub(crate) ledger_backlog: usize,
     pub(crate) head_timeout: Duration,
     pub(crate) body_timeout: Duration,

@@ -343,6 +343,8 @@ section! {
         max_response_bytes: usize = Bounds::default().max_response_bytes,
         /// Of all bodies that wait together, in bytes.
         max_buffered_bytes: usize = Bounds::default().max_buffered_bytes,
+        /// Of a project's files together, in bytes.
+        max_files_bytes: u64 = Bounds::default().max_files_bytes,
         /// Records that may wait for the database before new requests are refused.
         ledger_backlog: usize = Bounds::default().ledger_backlog,
     }
@@ -461,6 +463,7 @@ impl Default for Bounds {
             max_body_bytes: 32 << 20,
             max_response_bytes: 64 << 20,
             max_buffered_bytes: 1 << 30,
+            max_files_bytes: 1 << 30,
             ledger_backlog: 100_000,
         }
     }

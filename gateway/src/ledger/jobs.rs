@@ -7,6 +7,7 @@ use policy::{Class, Priority};
 use serde_json::Value;
 use sqlx::Row;
 use sqlx::any::AnyRow;
+use std::collections::HashSet;
 
 /// Answers are kept for so long, in milliseconds.
 const KEEP_MS: i64 = 24 * 3_600_000;
@@ -108,13 +109,18 @@ pub(crate) async fn take_over(store: &Store, owner: &str, now_ms: i64) -> Result
     rows.iter().map(|row| job(row).map_err(Unavailable::from)).collect()
 }
 
-/// Whether the ledger has the record of a job: it was done, and only its answer was not kept in time.
-pub(crate) async fn is_recorded(store: &Store, id: &str) -> Result<bool, Unavailable> {
-    // Records are in the order of their ends; a job's is among the newest.
-    let newest = "SELECT request_id, status FROM requests ORDER BY id DESC LIMIT 100000";
-    let sql = format!("SELECT request_id FROM ({newest}) AS newest WHERE request_id = $1 AND status <> 'interrupted'");
-    let found = sqlx::query(&sql).bind(id).fetch_optional(store).await?;
-    Ok(found.is_some())
+/// The requests that were done, of those whose ids begin so: their records are there.
+pub(crate) async fn recorded(store: &Store, beginning: &str) -> Result<HashSet<String>, Unavailable> {
+    let rows =
+        sqlx::query("SELECT request_id FROM requests WHERE substr(request_id, 1, $1) = $2 AND status <> 'interrupted'")
+            .bind(i64::try_from(beginning.len()).unwrap_or(0))
+            .bind(beginning)
+            .fetch_all(store)
+            .await?;
+    let ids = rows
+        .iter()
+        .map(|row| row.try_get("request_id").map_err(Unavailable::from));
+    ids.collect()
 }
 
 fn job(row: &AnyRow) -> Result<Job, sqlx::Error> {

@@ -1,6 +1,7 @@
 //! What happened: exactly one record a request, safe from `kill -9` before the client has the end of its
 //! answer.
 
+pub(crate) mod batches;
 pub(crate) mod jobs;
 mod journal;
 pub(crate) mod keys;

@@ -47,6 +47,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     ),
     (5, "jobs", include_str!("../../migrations/0005_jobs.sql")),
     (6, "intents", include_str!("../../migrations/0006_intents.sql")),
+    (
+        7,
+        "files and batches",
+        include_str!("../../migrations/0007_files_and_batches.sql"),
+    ),
 ];
 
 /// Which database a URL names.

@@ -93,6 +93,8 @@ pub(crate) enum Route<'a> {
     Health,
     /// `/usage/me`: the caller's own.
     Usage,
+    /// OpenAI's files and batches.
+    Kept(Kept<'a>),
     /// `/requests/{id}`: how far it has come.
     Status(&'a str),
     /// The same, with `DELETE`: cancel it.
@@ -102,6 +104,41 @@ pub(crate) enum Route<'a> {
     /// The path exists, with this method.
     WrongMethod(&'static str),
     NotFound,
+}
+
+/// What may be done with files and batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kept<'a> {
+    Upload,
+    Files,
+    File(&'a str),
+    Content(&'a str),
+    DeleteFile(&'a str),
+    CreateBatch,
+    Batches,
+    Batch(&'a str),
+    CancelBatch(&'a str),
+}
+
+fn kept<'a>(method: &str, path: &'a str) -> Option<Route<'a>> {
+    let parts: Vec<&str> = path.strip_prefix("/v1/")?.split('/').collect();
+    let wrong = |wanted| Some(Route::WrongMethod(wanted));
+    Some(Route::Kept(match (parts.as_slice(), method) {
+        (["files"], "POST") => Kept::Upload,
+        (["files"], "GET") => Kept::Files,
+        (["files", id], "GET") => Kept::File(id),
+        (["files", id], "DELETE") => Kept::DeleteFile(id),
+        (["files", id, "content"], "GET") => Kept::Content(id),
+        (["batches"], "POST") => Kept::CreateBatch,
+        (["batches"], "GET") => Kept::Batches,
+        (["batches", id], "GET") => Kept::Batch(id),
+        (["batches", id, "cancel"], "POST") => Kept::CancelBatch(id),
+        (["files" | "batches"], _) => return wrong("GET, POST"),
+        (["files", _], _) => return wrong("GET, DELETE"),
+        (["files", _, "content"] | ["batches", _], _) => return wrong("GET"),
+        (["batches", _, "cancel"], _) => return wrong("POST"),
+        _ => return None,
+    }))
 }
 
 /// Routes a request; `path` is without query.
@@ -126,6 +163,9 @@ pub(crate) fn route<'a>(method: &str, path: &'a str) -> Route<'a> {
         "/generate" => ("POST", Route::Call(Call::Generate)),
         "/health" | "/" => ("GET", Route::Health),
         _ if path.starts_with("/api/blobs/") => return Route::Management,
+        _ if path.starts_with("/v1/files") || path.starts_with("/v1/batches") => {
+            return kept(method, path).unwrap_or(Route::NotFound);
+        }
         _ if path.starts_with("/requests/") => match (method, &path["/requests/".len()..]) {
             ("DELETE", id) => return Route::Cancel(id),
             (_, id) => ("GET", Route::Status(id)),
@@ -227,5 +267,12 @@ mod tests {
         assert_eq!(route("HEAD", "/health"), Route::Health);
         assert_eq!(route("TRACE", "/nowhere"), Route::NotFound);
         assert_eq!(route("GET", "/v1/models/"), Route::NotFound);
+        assert_eq!(route("GET", "/v1/files/a/content"), Route::Kept(Kept::Content("a")));
+        assert_eq!(
+            route("POST", "/v1/batches/b/cancel"),
+            Route::Kept(Kept::CancelBatch("b"))
+        );
+        assert_eq!(route("PUT", "/v1/files"), Route::WrongMethod("GET, POST"));
+        assert_eq!(route("GET", "/v1/files/a/b/c"), Route::NotFound);
     }
 }

@@ -17,10 +17,14 @@ use crate::protocol::{self, Call};
 use crate::requests::Status;
 use bytes::Bytes;
 use pingora_core::protocols::http::HttpTask;
-use policy::ProjectId;
+use policy::{Class, Priority, ProjectId};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+/// A request that found no room is made again after this, at least.
+const SOON: Duration = Duration::from_millis(200);
 
 /// A request that was begun so often and never came to an end is given up.
 const ATTEMPTS: i64 = 3;
@@ -130,10 +134,8 @@ pub(crate) async fn take_over(gateway: &Arc<Gateway>) -> Result<(), Unavailable>
 /// Goes on with a request that the process before had queued or begun.
 async fn resume(gateway: Arc<Gateway>, job: Job) {
     let mut exchange = Exchange::new(&gateway, job.id.clone(), Call::Generate);
-    if jobs::is_recorded(gateway.ledger.store(), &job.id)
-        .await
-        .unwrap_or(false)
-    {
+    let recorded = jobs::recorded(gateway.ledger.store(), &job.id).await;
+    if recorded.is_ok_and(|ids| ids.contains(&job.id)) {
         let message = "the request was done, and its answer was lost when the gateway stopped";
         let answer = status_body(&exchange, "failed", message);
         if let Err(error) = jobs::finish(gateway.ledger.store(), &job.id, &answer, now_ms()).await {
@@ -141,24 +143,78 @@ async fn resume(gateway: Arc<Gateway>, job: Job) {
         }
         return;
     }
-    let body = Bytes::from(job.body.clone());
-    match offer(&mut exchange, &job, &body) {
-        Ok(wait) => run(exchange, wait, body).await,
+    let alone = Alone {
+        id: &job.id,
+        call: Call::Generate,
+        user_id: &job.user_id,
+        key_id: job.key_id.as_deref(),
+        class: job.class,
+        priority: job.priority,
+        body: &job.body,
+    };
+    let offered = if job.attempts > ATTEMPTS {
+        let message = format!("begun {ATTEMPTS} times, and the gateway stopped each time");
+        Err(Stop::new(Reason::UpstreamError, message))
+    } else {
+        offer(&mut exchange, &alone)
+    };
+    match offered {
+        Ok(wait) => run(exchange, wait, Bytes::from(job.body)).await,
         Err(stop) => finish(exchange, Err(stop)).await,
     }
 }
 
-/// Asks for a place in the name of whoever had asked. A job that could run at once waits for its turn like the others.
-fn offer(exchange: &mut Exchange, job: &Job, body: &[u8]) -> Result<Wait, Stop> {
-    if job.attempts > ATTEMPTS {
-        let message = format!("begun {ATTEMPTS} times, and the gateway stopped each time");
-        return Err(Stop::new(Reason::UpstreamError, message));
+/// A request that is made without a client, in the name of whoever had asked for it.
+#[derive(Debug)]
+pub(crate) struct Alone<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) call: Call,
+    pub(crate) user_id: &'a str,
+    pub(crate) key_id: Option<&'a str>,
+    pub(crate) class: Class,
+    pub(crate) priority: Priority,
+    pub(crate) body: &'a [u8],
+}
+
+/// What became of it.
+pub(crate) enum Done {
+    /// A status and a body, as a client would have got them; and it is in the ledger.
+    Answered(u16, Bytes),
+    /// There was no room, and nothing was recorded: it may be made again after so long.
+    Later(Duration),
+}
+
+/// Makes a request alone, to its end. `None`: the gateway stops, and the request has not begun.
+pub(crate) async fn alone(gateway: &Arc<Gateway>, alone: &Alone<'_>) -> Option<Done> {
+    let mut exchange = Exchange::new(gateway, alone.id.to_owned(), alone.call);
+    let walked = match offer(&mut exchange, alone) {
+        Ok(wait) => walk(&mut exchange, wait, Bytes::copy_from_slice(alone.body)).await?,
+        Err(stop) => Err(stop),
+    };
+    if let Err(stop) = &walked
+        && let Some(after) = stop.retry_after
+        && !exchange.record.was_forwarded
+    {
+        return Some(Done::Later(after.max(SOON)));
     }
-    let understood = protocol::understand(Call::Generate, body)?;
+    Some(match conclude(&mut exchange, walked) {
+        Ok(Rest::Whole { status, body, .. }) => Done::Answered(status, body),
+        Ok(Rest::Tail(_)) => Done::Answered(200, Bytes::new()),
+        Err(stop) => Done::Answered(stop.reason.status(), stop.body(exchange.record.protocol()).into()),
+    })
+}
+
+/// Asks for a place. One that could run at once waits for its turn like the others.
+fn offer(exchange: &mut Exchange, alone: &Alone<'_>) -> Result<Wait, Stop> {
+    let understood = protocol::understand(alone.call, alone.body)?;
+    if understood.is_streaming {
+        let message = "nobody is there to read a stream; leave `stream` out";
+        return Err(Stop::param(Reason::BadRequest, "stream", message));
+    }
     let record = &mut exchange.record;
-    let caller = identity::owner(&record.snapshot, &job.user_id, job.key_id.as_deref(), now_ms())?;
+    let caller = identity::owner(&record.snapshot, alone.user_id, alone.key_id, now_ms())?;
     record.requested_model = understood.model.chars().take(256).collect();
-    (record.class, record.priority) = (job.class, job.priority);
+    (record.class, record.priority) = (alone.class, alone.priority);
     exchange.listed.note(caller.project, None);
     record.caller = Some(caller);
     let ask = ask(exchange, &understood)?;

@@ -1,6 +1,6 @@
 //! What needs no model: lists of models, versions, health, and what has become of a request.
 
-use super::{Gateway, background, inbound};
+use super::{Gateway, background, files, inbound};
 use crate::config::Config;
 use crate::identity;
 use crate::ledger::Unavailable;
@@ -15,35 +15,45 @@ use pingora_core::protocols::http::{HttpTask, ServerSession};
 use pingora_http::ResponseHeader;
 use policy::Scope;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// Answers what is not a model's work. Lists are for callers who may ask.
 pub(super) async fn answer(
-    gateway: &Gateway,
+    gateway: &Arc<Gateway>,
     session: &mut ServerSession,
     route: &Route<'_>,
     protocol: Protocol,
 ) -> Result<(), BError> {
     let answer = match route {
-        Route::Health => Ok(json!({"status": "ok"})),
-        Route::Version => Ok(json!({"version": env!("CARGO_PKG_VERSION")})),
+        Route::Health => Ok(json!({"status": "ok"}).into()),
+        Route::Version => Ok(json!({"version": env!("CARGO_PKG_VERSION")}).into()),
         Route::NotFound => Err(Stop::new(Reason::UnknownPath, "there is nothing at this path")),
         Route::WrongMethod(wanted) => Err(Stop::new(Reason::WrongMethod, format!("use {wanted} here"))),
         Route::Management => Err(Stop::new(
             Reason::ManagementRefused,
             "models are managed by whoever runs the server, not through the gateway",
         )),
-        Route::Usage => own_usage(gateway, session).await,
-        Route::Status(id) | Route::Cancel(id) => request(gateway, session, route, id).await,
-        _ => list(gateway, session, route),
+        Route::Usage => own_usage(gateway, session).await.map(Body::from),
+        Route::Kept(kept) => files::answer(gateway, session, *kept).await,
+        Route::Status(id) | Route::Cancel(id) => request(gateway, session, route, id).await.map(Body::from),
+        _ => list(gateway, session, route).map(Body::from),
     };
-    let (status, body) = match &answer {
-        Ok(value) => (200, value.to_string().into_bytes()),
-        Err(stop) if stop.reason == Reason::UnknownRequest => (404, not_found(route, stop).to_string().into_bytes()),
-        Err(stop) => (stop.reason.status(), stop.body(protocol)),
+    let (status, body) = match answer {
+        Ok(body) => (200, body),
+        Err(stop) if stop.reason == Reason::UnknownRequest && protocol == Protocol::Generate => {
+            (404, not_found(route, &stop).into())
+        }
+        Err(stop) => (
+            stop.reason.status(),
+            Body {
+                content_type: "application/json",
+                bytes: stop.body(protocol).into(),
+            },
+        ),
     };
     let mut head = ResponseHeader::build(StatusCode::from_u16(status).unwrap_or(StatusCode::OK), Some(4))?;
-    head.insert_header("content-type", "application/json")?;
-    head.insert_header("content-length", body.len())?;
+    head.insert_header("content-type", body.content_type)?;
+    head.insert_header("content-length", body.bytes.len())?;
     if let Some(id) = inbound::sane_request_id(&session.req_header().headers).map(str::to_owned) {
         head.insert_header("x-request-id", id)?;
     }
@@ -51,7 +61,7 @@ pub(super) async fn answer(
         head.insert_header("allow", *wanted)?;
     }
     let is_head = session.req_header().method == http::Method::HEAD;
-    let body = (!is_head).then(|| Bytes::from(body));
+    let body = (!is_head).then_some(body.bytes);
     session
         .response_duplex_vec(vec![
             HttpTask::Header(Box::new(head), false),
@@ -59,6 +69,21 @@ pub(super) async fn answer(
         ])
         .await?;
     Ok(())
+}
+
+/// What is answered.
+pub(super) struct Body {
+    pub(super) content_type: &'static str,
+    pub(super) bytes: Bytes,
+}
+
+impl From<Value> for Body {
+    fn from(value: Value) -> Self {
+        Self {
+            content_type: "application/json",
+            bytes: value.to_string().into(),
+        }
+    }
 }
 
 /// What the caller has used and has left: with a key, the key's; else the user's.
@@ -118,7 +143,7 @@ async fn request(gateway: &Gateway, session: &ServerSession, route: &Route<'_>, 
     })
 }
 
-fn unreadable(error: &Unavailable) -> Stop {
+pub(super) fn unreadable(error: &Unavailable) -> Stop {
     tracing::error!(%error, "the database was not read");
     Stop::new(
         Reason::LedgerUnavailable,

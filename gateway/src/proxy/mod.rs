@@ -4,11 +4,13 @@ mod answer;
 pub(crate) mod background;
 mod client;
 mod exchange;
+mod files;
 mod inbound;
 pub(crate) mod listener;
 mod lists;
 mod outbound;
 
+use crate::batch::Cancelling;
 use crate::config::Config;
 use crate::gate::Gate;
 use crate::identity::Key;
@@ -33,6 +35,7 @@ pub(crate) struct Gateway {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) requests: Arc<Requests>,
     pub(crate) reloaded: Mutex<Option<Reloaded>>,
+    pub(crate) batches: Cancelling,
     /// True once the gateway is told to stop.
     pub(crate) stopping: watch::Receiver<bool>,
     /// Requests that run without a client.

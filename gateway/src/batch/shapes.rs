@@ -1,0 +1,53 @@
+//! Files and batches as OpenAI's clients see them.
+
+use crate::ledger::batches::{Batch, File};
+use serde_json::{Value, json};
+
+pub(crate) fn file(file: &File) -> Value {
+    json!({
+        "id": file.id,
+        "object": "file",
+        "bytes": file.bytes,
+        "created_at": file.created_at,
+        "filename": file.filename,
+        "purpose": file.purpose,
+        "status": "processed",
+    })
+}
+
+pub(crate) fn batch(batch: &Batch) -> Value {
+    let parsed = |text: &Option<String>| text.as_ref().and_then(|text| serde_json::from_str::<Value>(text).ok());
+    let mut shape = json!({
+        "id": batch.id,
+        "object": "batch",
+        "endpoint": batch.endpoint,
+        "errors": parsed(&batch.problems),
+        "input_file_id": batch.input_file_id,
+        "completion_window": batch.completion_window,
+        "status": batch.status,
+        "output_file_id": batch.output_file_id,
+        "error_file_id": batch.error_file_id,
+        "created_at": batch.created_at,
+        "in_progress_at": batch.created_at,
+        "expires_at": batch.expires_at,
+        "request_counts": {"total": batch.total, "completed": batch.completed, "failed": batch.failed},
+        "metadata": parsed(&batch.metadata),
+    });
+    for status in ["completed", "failed", "expired", "cancelled"] {
+        let at = batch.finished_at.filter(|_| batch.status == status);
+        shape[format!("{status}_at")] = at.into();
+    }
+    shape
+}
+
+/// A page of a list.
+pub(crate) fn list(data: &[Value]) -> Value {
+    let id = |value: Option<&Value>| value.map(|value| value["id"].clone());
+    json!({
+        "object": "list",
+        "first_id": id(data.first()),
+        "last_id": id(data.last()),
+        "has_more": false,
+        "data": data,
+    })
+}

@@ -1,0 +1,286 @@
+//! Does a batch: a task a batch, some requests of it at a time, each through the gate like any other.
+
+use super::{lines, path_of};
+use crate::clock::now_ms;
+use crate::ledger::batches::{self, Batch, File};
+use crate::ledger::record::priority_named;
+use crate::ledger::{Unavailable, jobs};
+use crate::protocol::Call;
+use crate::proxy::Gateway;
+use crate::proxy::background::{self, Alone};
+use futures_util::stream::{self, StreamExt};
+use parking_lot::Mutex;
+use policy::Class;
+use serde_json::Value;
+use std::collections::{HashMap, HashSet};
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+/// Requests of one batch that wait or run at once, at most.
+const AT_ONCE: usize = 32;
+
+/// How far a batch has come is written down after so many answers.
+const TELL_EVERY: i64 = 50;
+
+/// The batches that run, and whether they are to be cancelled.
+#[derive(Debug, Default)]
+pub(crate) struct Cancelling(Mutex<HashMap<String, Arc<AtomicBool>>>);
+
+impl Cancelling {
+    /// Tells a batch to end; false if it does not run here.
+    pub(crate) fn cancel(&self, id: &str) -> bool {
+        let running = self.0.lock();
+        let found = running.get(id);
+        if let Some(is_cancelled) = found {
+            is_cancelled.store(true, Relaxed);
+        }
+        found.is_some()
+    }
+}
+
+/// Goes on with the batches that the process before has left.
+pub(crate) async fn take_over(gateway: &Arc<Gateway>) -> Result<(), Unavailable> {
+    for batch in batches::unfinished(gateway.ledger.store(), gateway.ledger.owner()).await? {
+        tracing::info!(batch = batch.id, "taking over a batch");
+        start(gateway, batch);
+    }
+    Ok(())
+}
+
+/// Does a batch in the background.
+pub(crate) fn start(gateway: &Arc<Gateway>, batch: Batch) {
+    let gateway = Arc::clone(gateway);
+    let is_cancelled = Arc::new(AtomicBool::new(batch.status == "cancelling"));
+    gateway
+        .batches
+        .0
+        .lock()
+        .insert(batch.id.clone(), Arc::clone(&is_cancelled));
+    tokio::spawn(async move {
+        let id = batch.id.clone();
+        if let Err(error) = run(&gateway, batch, &is_cancelled).await {
+            // It stays unfinished: the next start takes it up.
+            tracing::error!(batch = id, error, "a batch cannot go on");
+        }
+        gateway.batches.0.lock().remove(&id);
+    });
+}
+
+/// A batch under way.
+struct Work<'a> {
+    gateway: &'a Arc<Gateway>,
+    call: Call,
+    is_cancelled: &'a AtomicBool,
+    /// Requests that the process before had done, by their ids.
+    recorded: HashSet<String>,
+    progress: tokio::sync::Mutex<Progress>,
+}
+
+/// What has come of it so far.
+struct Progress {
+    batch: Batch,
+    output: std::fs::File,
+    errors: std::fs::File,
+}
+
+async fn run(gateway: &Arc<Gateway>, mut batch: Batch, is_cancelled: &AtomicBool) -> Result<(), String> {
+    let store = gateway.ledger.store();
+    let told = |error: Unavailable| error.to_string();
+    let text = std::fs::read_to_string(path_of(gateway, &batch.input_file_id)).map_err(|error| error.to_string())?;
+    let call = lines::endpoint(&batch.endpoint).ok_or("the endpoint is not known any more")?;
+    let asked = match lines::read(&text, &batch.endpoint) {
+        Ok(asked) => asked,
+        Err(problems) => {
+            batch.status = "failed".into();
+            (batch.problems, batch.finished_at) = (Some(problems.to_string()), Some(now_ms() / 1000));
+            return batches::update(store, &batch).await.map_err(told);
+        }
+    };
+    let (output_id, errors_id) = (format!("file-{}-output", batch.id), format!("file-{}-errors", batch.id));
+    let (output, answered) = continued(gateway, &output_id)?;
+    let (errors, failed) = continued(gateway, &errors_id)?;
+    batch.total = i64::try_from(asked.len()).unwrap_or(i64::MAX);
+    batch.completed = i64::try_from(answered.len()).unwrap_or(0);
+    batch.failed = i64::try_from(failed.len()).unwrap_or(0);
+    let is_new = batch.status == "validating";
+    if is_new {
+        batch.status = "in_progress".into();
+    }
+    batches::update(store, &batch).await.map_err(told)?;
+    let recorded = if is_new {
+        HashSet::new()
+    } else {
+        jobs::recorded(store, &format!("{}-", batch.id)).await.map_err(told)?
+    };
+    let work = Work {
+        gateway,
+        call,
+        is_cancelled,
+        recorded,
+        progress: tokio::sync::Mutex::new(Progress { batch, output, errors }),
+    };
+    let left: Vec<(usize, lines::Line)> = asked
+        .into_iter()
+        .enumerate()
+        .filter(|(_, line)| !answered.contains(&line.custom_id) && !failed.contains(&line.custom_id))
+        .collect();
+    let mut under_way = stream::iter(left)
+        .map(|(number, line)| work.one(number, line))
+        .buffer_unordered(AT_ONCE);
+    while let Some(done) = under_way.next().await {
+        if !done? {
+            // The gateway stops: the next start goes on.
+            return Ok(());
+        }
+    }
+    drop(under_way);
+    work.finish(&output_id, &errors_id).await
+}
+
+/// Opens a file of answers to go on with it, and says which have been written.
+fn continued(gateway: &Gateway, id: &str) -> Result<(std::fs::File, HashSet<String>), String> {
+    let path = path_of(gateway, id);
+    let said = |error: std::io::Error| format!("{}: {error}", path.display());
+    let before = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(said(error)),
+    };
+    // What a crash has torn off goes.
+    let whole = before.rfind('\n').map_or(0, |end| end + 1);
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.create(true).append(true).open(&path).map_err(said)?;
+    file.set_len(whole as u64).map_err(said)?;
+    Ok((file, lines::done(&before[..whole]).collect()))
+}
+
+impl Work<'_> {
+    /// Does one request; false if the gateway stops before it was done.
+    async fn one(&self, number: usize, line: lines::Line) -> Result<bool, String> {
+        let (id, expires_at, owner) = {
+            let batch = &self.progress.lock().await.batch;
+            let owner = (batch.user_id.clone(), batch.key_id.clone(), batch.priority.clone());
+            (format!("{}-{number}", batch.id), batch.expires_at, owner)
+        };
+        let (user_id, key_id, priority) = owner;
+        if self.recorded.contains(&id) {
+            let message = "the request was done, and its answer was lost when the gateway was killed";
+            self.put(false, &lines::not_made(&id, &line.custom_id, "answer_lost", message))
+                .await?;
+            return Ok(true);
+        }
+        let alone = Alone {
+            id: &id,
+            call: self.call,
+            user_id: &user_id,
+            key_id: key_id.as_deref(),
+            class: Class::Batch,
+            priority: priority_named(&priority),
+            body: line.body.get().as_bytes(),
+        };
+        loop {
+            if self.is_cancelled.load(Relaxed) {
+                let text = lines::not_made(
+                    &id,
+                    &line.custom_id,
+                    "batch_cancelled",
+                    "the batch was cancelled before this request was made",
+                );
+                self.put(false, &text).await?;
+                return Ok(true);
+            }
+            if now_ms() / 1000 >= expires_at {
+                let text = lines::not_made(
+                    &id,
+                    &line.custom_id,
+                    "batch_expired",
+                    "the batch expired before this request was made",
+                );
+                self.put(false, &text).await?;
+                return Ok(true);
+            }
+            match background::alone(self.gateway, &alone).await {
+                None => return Ok(false),
+                Some(background::Done::Answered(status, body)) => {
+                    let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+                    self.put(status == 200, &lines::answer(&id, &line.custom_id, status, &body))
+                        .await?;
+                    return Ok(true);
+                }
+                // There was no room: nothing was recorded, and it is asked again.
+                Some(background::Done::Later(after)) => {
+                    let mut stopping = self.gateway.stopping.clone();
+                    tokio::select! {
+                        _ = stopping.wait_for(|stopping| *stopping) => return Ok(false),
+                        () = tokio::time::sleep(after.min(Duration::from_secs(30))) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes an answer, and now and then how far the batch has come.
+    async fn put(&self, is_completed: bool, line: &str) -> Result<(), String> {
+        let mut progress = self.progress.lock().await;
+        let Progress { batch, output, errors } = &mut *progress;
+        let (file, count) = if is_completed {
+            (output, &mut batch.completed)
+        } else {
+            (errors, &mut batch.failed)
+        };
+        file.write_all(line.as_bytes()).map_err(|error| error.to_string())?;
+        *count += 1;
+        if (batch.completed + batch.failed) % TELL_EVERY == 0 {
+            let mut told = batch.clone();
+            if self.is_cancelled.load(Relaxed) {
+                told.status = "cancelling".into();
+            }
+            batches::update(self.gateway.ledger.store(), &told)
+                .await
+                .map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    async fn finish(self, output_id: &str, errors_id: &str) -> Result<(), String> {
+        let Progress {
+            mut batch,
+            output,
+            errors,
+        } = self.progress.into_inner();
+        let store = self.gateway.ledger.store();
+        for (id, file, kept) in [
+            (output_id, &output, &mut batch.output_file_id),
+            (errors_id, &errors, &mut batch.error_file_id),
+        ] {
+            let bytes = file.metadata().map_err(|error| error.to_string())?.len();
+            if bytes == 0 {
+                continue;
+            }
+            let file = File {
+                id: id.to_owned(),
+                project_id: batch.project_id.clone(),
+                filename: format!("{id}.jsonl"),
+                purpose: "batch_output".to_owned(),
+                bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
+                created_at: now_ms() / 1000,
+            };
+            batches::add_file(store, &file)
+                .await
+                .map_err(|error| error.to_string())?;
+            *kept = Some(id.to_owned());
+        }
+        let is_late = now_ms() / 1000 >= batch.expires_at;
+        let status = if self.is_cancelled.load(Relaxed) {
+            "cancelled"
+        } else if is_late && batch.failed > 0 {
+            "expired"
+        } else {
+            "completed"
+        };
+        (batch.status, batch.finished_at) = (status.into(), Some(now_ms() / 1000));
+        batches::update(store, &batch).await.map_err(|error| error.to_string())
+    }
+}
