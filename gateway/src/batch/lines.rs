@@ -69,6 +69,12 @@ pub(super) fn read(text: &str, endpoint: &str) -> Result<Vec<Line>, Value> {
     Err(json!({"object": "list", "data": problems}))
 }
 
+/// An input file that was deleted, as OpenAI's list of errors.
+pub(super) fn no_file(id: &str) -> Value {
+    let message = format!("the input file {id} was deleted before the batch was done");
+    json!({"object": "list", "data": [{"code": "invalid_input_file", "line": null, "message": message, "param": null}]})
+}
+
 /// One answer of a batch.
 #[derive(Debug, Serialize)]
 struct Answer<'a> {

@@ -24,19 +24,19 @@ const AT_ONCE: usize = 32;
 /// How far a batch has come is written down after so many answers.
 const TELL_EVERY: i64 = 50;
 
+/// A batch that cannot go on, because the disk or the database fails, is tried again after this.
+const AGAIN: Duration = Duration::from_secs(10);
+
 /// The batches that run, and whether they are to be cancelled.
 #[derive(Debug, Default)]
 pub(crate) struct Cancelling(Mutex<HashMap<String, Arc<AtomicBool>>>);
 
 impl Cancelling {
-    /// Tells a batch to end; false if it does not run here.
-    pub(crate) fn cancel(&self, id: &str) -> bool {
-        let running = self.0.lock();
-        let found = running.get(id);
-        if let Some(is_cancelled) = found {
+    /// Tells a batch to end, if it runs here.
+    pub(crate) fn cancel(&self, id: &str) {
+        if let Some(is_cancelled) = self.0.lock().get(id) {
             is_cancelled.store(true, Relaxed);
         }
-        found.is_some()
     }
 }
 
@@ -50,7 +50,7 @@ pub(crate) async fn take_over(gateway: &Arc<Gateway>) -> Result<(), Unavailable>
 }
 
 /// Does a batch in the background.
-pub(crate) fn start(gateway: &Arc<Gateway>, batch: Batch) {
+pub(crate) fn start(gateway: &Arc<Gateway>, mut batch: Batch) {
     let gateway = Arc::clone(gateway);
     let is_cancelled = Arc::new(AtomicBool::new(batch.status == "cancelling"));
     gateway
@@ -59,12 +59,16 @@ pub(crate) fn start(gateway: &Arc<Gateway>, batch: Batch) {
         .lock()
         .insert(batch.id.clone(), Arc::clone(&is_cancelled));
     tokio::spawn(async move {
-        let id = batch.id.clone();
-        if let Err(error) = run(&gateway, batch, &is_cancelled).await {
-            // It stays unfinished: the next start takes it up.
-            tracing::error!(batch = id, error, "a batch cannot go on");
+        let mut stopping = gateway.stopping.clone();
+        while let Err(error) = run(&gateway, batch.clone(), &is_cancelled).await {
+            tracing::error!(batch = batch.id, error, "a batch cannot go on; it is tried again");
+            batch.status = "in_progress".into();
+            tokio::select! {
+                _ = stopping.wait_for(|stopping| *stopping) => break,
+                () = tokio::time::sleep(AGAIN) => {}
+            }
         }
-        gateway.batches.0.lock().remove(&id);
+        gateway.batches.0.lock().remove(&batch.id);
     });
 }
 
@@ -75,7 +79,8 @@ struct Work<'a> {
     is_cancelled: &'a AtomicBool,
     /// Requests that the process before had done, by their ids.
     recorded: HashSet<String>,
-    progress: tokio::sync::Mutex<Progress>,
+    /// Held for a write to a file alone, so that nothing stands between a request's record and its answer.
+    progress: Mutex<Progress>,
 }
 
 /// What has come of it so far.
@@ -88,9 +93,13 @@ struct Progress {
 async fn run(gateway: &Arc<Gateway>, mut batch: Batch, is_cancelled: &AtomicBool) -> Result<(), String> {
     let store = gateway.ledger.store();
     let told = |error: Unavailable| error.to_string();
-    let text = std::fs::read_to_string(path_of(gateway, &batch.input_file_id)).map_err(|error| error.to_string())?;
+    let text = match std::fs::read_to_string(path_of(gateway, &batch.input_file_id)) {
+        Ok(text) => Ok(text),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(lines::no_file(&batch.input_file_id)),
+        Err(error) => return Err(error.to_string()),
+    };
     let call = lines::endpoint(&batch.endpoint).ok_or("the endpoint is not known any more")?;
-    let asked = match lines::read(&text, &batch.endpoint) {
+    let asked = match text.and_then(|text| lines::read(&text, &batch.endpoint)) {
         Ok(asked) => asked,
         Err(problems) => {
             batch.status = "failed".into();
@@ -119,7 +128,7 @@ async fn run(gateway: &Arc<Gateway>, mut batch: Batch, is_cancelled: &AtomicBool
         call,
         is_cancelled,
         recorded,
-        progress: tokio::sync::Mutex::new(Progress { batch, output, errors }),
+        progress: Mutex::new(Progress { batch, output, errors }),
     };
     let left: Vec<(usize, lines::Line)> = asked
         .into_iter()
@@ -160,7 +169,7 @@ impl Work<'_> {
     /// Does one request; false if the gateway stops before it was done.
     async fn one(&self, number: usize, line: lines::Line) -> Result<bool, String> {
         let (id, expires_at, owner) = {
-            let batch = &self.progress.lock().await.batch;
+            let batch = &self.progress.lock().batch;
             let owner = (batch.user_id.clone(), batch.key_id.clone(), batch.priority.clone());
             (format!("{}-{number}", batch.id), batch.expires_at, owner)
         };
@@ -223,23 +232,24 @@ impl Work<'_> {
 
     /// Writes an answer, and now and then how far the batch has come.
     async fn put(&self, is_completed: bool, line: &str) -> Result<(), String> {
-        let mut progress = self.progress.lock().await;
-        let Progress { batch, output, errors } = &mut *progress;
-        let (file, count) = if is_completed {
-            (output, &mut batch.completed)
-        } else {
-            (errors, &mut batch.failed)
-        };
-        file.write_all(line.as_bytes()).map_err(|error| error.to_string())?;
-        *count += 1;
-        if (batch.completed + batch.failed) % TELL_EVERY == 0 {
-            let mut told = batch.clone();
-            if self.is_cancelled.load(Relaxed) {
-                told.status = "cancelling".into();
+        let (id, completed, failed) = {
+            let mut progress = self.progress.lock();
+            let Progress { batch, output, errors } = &mut *progress;
+            let (file, count) = if is_completed {
+                (output, &mut batch.completed)
+            } else {
+                (errors, &mut batch.failed)
+            };
+            file.write_all(line.as_bytes()).map_err(|error| error.to_string())?;
+            *count += 1;
+            if (batch.completed + batch.failed) % TELL_EVERY != 0 {
+                return Ok(());
             }
-            batches::update(self.gateway.ledger.store(), &told)
-                .await
-                .map_err(|error| error.to_string())?;
+            (batch.id.clone(), batch.completed, batch.failed)
+        };
+        // Only a figure for who asks: the files say what is done.
+        if let Err(error) = batches::count(self.gateway.ledger.store(), &id, completed, failed).await {
+            tracing::warn!(%error, batch = id, "how far the batch has come was not written down");
         }
         Ok(())
     }

@@ -130,7 +130,27 @@ pub(crate) async fn add(store: &Store, owner: &str, batch: &Batch) -> Result<(),
     Ok(())
 }
 
-/// Writes down how far a batch has come.
+/// Writes down how many requests of a batch are done; nothing else about it.
+pub(crate) async fn count(store: &Store, id: &str, completed: i64, failed: i64) -> Result<(), Unavailable> {
+    sqlx::query("UPDATE batches SET completed = $1, failed = $2 WHERE id = $3")
+        .bind(completed)
+        .bind(failed)
+        .bind(id)
+        .execute(store)
+        .await?;
+    Ok(())
+}
+
+/// Remembers that a batch is to be cancelled, unless it has ended.
+pub(crate) async fn cancel(store: &Store, id: &str) -> Result<(), Unavailable> {
+    sqlx::query("UPDATE batches SET status = 'cancelling' WHERE id = $1 AND finished_at IS NULL")
+        .bind(id)
+        .execute(store)
+        .await?;
+    Ok(())
+}
+
+/// Writes down what has become of a batch.
 pub(crate) async fn update(store: &Store, batch: &Batch) -> Result<(), Unavailable> {
     sqlx::query(
         "UPDATE batches SET status = $1, problems = $2, output_file_id = $3, error_file_id = $4, total = $5, \

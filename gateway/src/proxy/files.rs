@@ -54,14 +54,10 @@ pub(super) async fn answer(gateway: &Arc<Gateway>, session: &mut ServerSession, 
         }
         Kept::Batch(id) => shapes::batch(&find(gateway, project, id).await?).into(),
         Kept::CancelBatch(id) => {
-            let mut batch = find(gateway, project, id).await?;
-            if gateway.batches.cancel(id) && batch.finished_at.is_none() {
-                batch.status = "cancelling".into();
-                batches::update(store, &batch)
-                    .await
-                    .map_err(|error| unreadable(&error))?;
-            }
-            shapes::batch(&batch).into()
+            find(gateway, project, id).await?;
+            batches::cancel(store, id).await.map_err(|error| unreadable(&error))?;
+            gateway.batches.cancel(id);
+            shapes::batch(&find(gateway, project, id).await?).into()
         }
     })
 }
