@@ -42,8 +42,25 @@ pub fn program(name: &str) -> PathBuf {
         .and_then(Path::parent)
         .expect("target/debug/deps/test")
         .join(name);
-    assert!(beside.exists(), "{} is not built; run `make test`", beside.display());
+    assert!(
+        is_current(&beside).unwrap_or(false),
+        "{} is not built, or older than its sources; run `cargo build --workspace --bins` first, or `make test`",
+        beside.display()
+    );
     beside
+}
+
+/// Whether no source of a program has changed since it was built; cargo lists them beside it.
+fn is_current(program: &Path) -> std::io::Result<bool> {
+    let built = program.metadata()?.modified()?;
+    let listed = std::fs::read_to_string(program.with_extension("d"))?;
+    let sources = listed.split_once(": ").map_or("", |(_, sources)| sources);
+    for source in sources.split_whitespace() {
+        if Path::new(source).metadata()?.modified()? > built {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// A directory with the repository's configuration, changed by `edit` (file name, text → text).
