@@ -6,6 +6,7 @@ mod batch;
 mod cli;
 mod clock;
 mod config;
+mod csv;
 mod gate;
 mod identity;
 mod keys;

@@ -1,6 +1,7 @@
 //! Usage: the original's summaries, the newest records, and sums by any groups, as JSON or CSV.
 
 use super::{Admin, internal, refused};
+use crate::csv;
 use crate::ledger::report::{self, FIGURES, Filter, GROUPS, Line, Totals};
 use crate::ledger::{self, Unavailable};
 use axum::extract::{Path, Query, State};
@@ -18,7 +19,7 @@ pub(super) struct Recent {
 pub(super) async fn recent(State(admin): State<Admin>, Query(query): Query<Recent>) -> Response {
     let limit = query.limit.unwrap_or(50).clamp(1, 1000);
     admin.gateway.ledger.flush().await;
-    answer(ledger::recent(&admin.pool, limit).await)
+    answer(ledger::records::recent(&admin.pool, limit).await)
 }
 
 pub(super) async fn summary(State(admin): State<Admin>) -> Response {
@@ -123,31 +124,13 @@ fn object(names: &[String], line: &Line) -> Value {
 }
 
 fn csv(names: &[String], lines: &[Line]) -> String {
-    let mut text = names
-        .iter()
-        .map(String::as_str)
-        .chain(FIGURES)
-        .collect::<Vec<_>>()
-        .join(",");
-    text.push('\n');
+    let head = names.iter().map(String::as_str).chain(FIGURES);
+    let mut text = csv::line(head.map(Value::from));
     for line in lines {
-        let groups = line.groups.iter().map(|value| quoted(value));
-        let figures = line.figures().into_iter().map(|figure| figure.to_string());
-        text.push_str(&groups.chain(figures).collect::<Vec<_>>().join(","));
-        text.push('\n');
+        let groups = line.groups.iter().map(|value| value.as_str().into());
+        text.push_str(&csv::line(groups.chain(line.figures())));
     }
     text
-}
-
-/// A value of a CSV file (RFC 4180), which no spreadsheet takes for a formula.
-fn quoted(value: &str) -> String {
-    if value.starts_with(['=', '+', '-', '@']) {
-        return format!("\"'{}\"", value.replace('"', "\"\""));
-    }
-    if value.contains([',', '"', '\n', '\r']) {
-        return format!("\"{}\"", value.replace('"', "\"\""));
-    }
-    value.to_owned()
 }
 
 /// `/metrics/summary`: the original's figures since the last reset, from the ledger.
@@ -171,17 +154,5 @@ fn answer<T: serde::Serialize>(answer: Result<T, Unavailable>) -> Response {
     match answer {
         Ok(answer) => Json(answer).into_response(),
         Err(error) => internal(&error),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_csv_value_is_quoted_and_never_a_formula() {
-        assert_eq!(quoted("vip_project"), "vip_project");
-        assert_eq!(quoted("a,\"b\""), "\"a,\"\"b\"\"\"");
-        assert_eq!(quoted("=1+1"), "\"'=1+1\"");
     }
 }

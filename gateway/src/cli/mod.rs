@@ -2,6 +2,7 @@
 
 mod check;
 mod keys;
+mod ledger;
 mod serve;
 mod tools;
 mod usage;
@@ -38,7 +39,7 @@ enum Command {
     /// Look after the ledger.
     Ledger {
         #[command(subcommand)]
-        command: usage::LedgerCommand,
+        command: ledger::LedgerCommand,
     },
     /// Run `sluice-stress`.
     #[command(disable_help_flag = true)]
@@ -67,6 +68,15 @@ struct StoreArgs {
     /// `sqlite://path`; that of gateway.yaml if left out.
     #[arg(long, env = "SLUICE_DATABASE_URL")]
     database_url: Option<String>,
+}
+
+impl StoreArgs {
+    /// The flag's or variable's database, else the configuration's.
+    pub(super) fn url(&self, config: &crate::config::Config) -> String {
+        self.database_url
+            .clone()
+            .unwrap_or_else(|| config.gateway.database_url.clone())
+    }
 }
 
 /// Runs a command's asynchronous part.
@@ -119,7 +129,7 @@ pub(crate) fn run() -> ExitCode {
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Keys { command }) => keys::run(command),
         Some(Command::Usage(args)) => usage::run(&args),
-        Some(Command::Ledger { command }) => usage::ledger(command),
+        Some(Command::Ledger { command }) => ledger::run(&command),
         Some(Command::Stress(args)) => tools::run("sluice-stress", &args),
         Some(Command::Eval(args)) => tools::run("sluice-eval", &args),
         Some(Command::Simulate(args)) => tools::run("simulated-upstream", &args),

@@ -105,49 +105,6 @@ fn table(by: &[String], lines: &[Line]) -> String {
     text
 }
 
-/// `sluice ledger`.
-#[derive(Debug, clap::Subcommand)]
-pub(super) enum LedgerCommand {
-    /// Add up all records again and say where the kept sums disagree.
-    Verify {
-        #[command(flatten)]
-        store: StoreArgs,
-    },
-}
-
-pub(super) fn ledger(command: LedgerCommand) -> Result<ExitCode, Failure> {
-    let LedgerCommand::Verify { store } = command;
-    let found = super::block_on(async {
-        let url = store.url(&config::load(&store.config.config)?);
-        let pool = ledger::connect(&url).await?;
-        Ok(ledger::verify(&pool).await?)
-    })?;
-    if found.disagreements.is_empty() {
-        println!(
-            "{} records from {} on: the kept sums agree with them",
-            found.records, found.since
-        );
-        return Ok(ExitCode::SUCCESS);
-    }
-    for line in &found.disagreements {
-        println!("{line}");
-    }
-    let count = found.disagreements.len();
-    Err(Failure::other(format!(
-        "{count} kept sums disagree with the records from {} on",
-        found.since
-    )))
-}
-
-impl StoreArgs {
-    /// The flag's or variable's database, else the configuration's.
-    pub(super) fn url(&self, config: &crate::config::Config) -> String {
-        self.database_url
-            .clone()
-            .unwrap_or_else(|| config.gateway.database_url.clone())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,8 +6,8 @@ pub(crate) mod jobs;
 mod journal;
 pub(crate) mod keys;
 mod postgres;
-mod recent;
 pub(crate) mod record;
+pub(crate) mod records;
 pub(crate) mod report;
 mod rollup;
 mod row;
@@ -17,7 +17,6 @@ mod verify;
 pub(crate) mod versions;
 mod writer;
 
-pub(crate) use recent::recent;
 pub(crate) use record::{Outcome, Record};
 pub(crate) use store::{connect, open};
 pub(crate) use verify::verify;

@@ -161,6 +161,20 @@ async fn usage_is_summed_by_any_groups_as_json_and_csv_and_on_the_command_line()
     let table = sluice(gateway.dir.path(), &["usage", "--by", "project"]);
     let table = String::from_utf8_lossy(&table.stdout).into_owned();
     assert!(table.contains("standard_project         3"), "{table}");
+    let file = sluice(gateway.dir.path(), &["ledger", "export", "--from", &day, "--to", &day]);
+    let file = String::from_utf8_lossy(&file.stdout).into_owned();
+    assert!(
+        file.starts_with("request_id,created_at,updated_at,user_id,project_id,"),
+        "{file}"
+    );
+    assert_eq!(file.lines().count(), 1 + 6, "{file}");
+    assert_eq!(file.matches(",user_vip_01,vip_project,").count(), 3, "{file}");
+    let lines = sluice(gateway.dir.path(), &["ledger", "export", "--json"]);
+    let first: Value = serde_json::from_slice(lines.stdout.split(|byte| *byte == b'\n').next().expect("a line"))
+        .expect("a JSON object a line");
+    assert_eq!(first["output_tokens"], 8);
+    let before = sluice(gateway.dir.path(), &["ledger", "export", "--to", "2020-01-01"]);
+    assert_eq!(String::from_utf8_lossy(&before.stdout).lines().count(), 1);
     let verified = sluice(gateway.dir.path(), &["ledger", "verify"]);
     assert!(
         String::from_utf8_lossy(&verified.stdout).contains("6 records"),

@@ -1,0 +1,111 @@
+//! `sluice ledger`: are the sums right, and all records as a file.
+
+use super::{Failure, StoreArgs};
+use crate::config;
+use crate::csv;
+use crate::ledger::records::{self, FIELDS, Page};
+use crate::ledger::{self, Store};
+use clap::Subcommand;
+use jiff::civil::Date;
+use serde_json::Value;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum LedgerCommand {
+    /// Add up all records again and say where the kept sums disagree.
+    Verify {
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+    /// Print records, oldest first, as CSV.
+    Export {
+        /// The first day (UTC), such as 2026-11-01.
+        #[arg(long)]
+        from: Option<Date>,
+        /// The last day, itself included.
+        #[arg(long)]
+        to: Option<Date>,
+        /// A JSON object a line instead.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+}
+
+pub(super) fn run(command: &LedgerCommand) -> Result<ExitCode, Failure> {
+    let (LedgerCommand::Verify { store } | LedgerCommand::Export { store, .. }) = command;
+    super::block_on(async {
+        let url = store.url(&config::load(&store.config.config)?);
+        let pool = ledger::connect(&url).await?;
+        match command {
+            LedgerCommand::Verify { .. } => verify(&pool).await,
+            LedgerCommand::Export { from, to, json, .. } => export(&pool, *from, *to, *json).await,
+        }
+    })
+}
+
+async fn verify(pool: &Store) -> Result<ExitCode, Failure> {
+    let found = ledger::verify(pool).await?;
+    if found.disagreements.is_empty() {
+        println!(
+            "{} records from {} on: the kept sums agree with them",
+            found.records, found.since
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    for line in &found.disagreements {
+        println!("{line}");
+    }
+    let count = found.disagreements.len();
+    Err(Failure::other(format!(
+        "{count} kept sums disagree with the records from {} on",
+        found.since
+    )))
+}
+
+/// Page by page, so that memory does not grow with the ledger. Who reads may stop reading.
+async fn export(pool: &Store, from: Option<Date>, to: Option<Date>, as_json: bool) -> Result<ExitCode, Failure> {
+    let mut page = Page {
+        after: 0,
+        from: from.map(|day| day.to_string()).unwrap_or_default(),
+        before: match to.map(Date::tomorrow) {
+            None => "9999-99-99".to_owned(),
+            Some(Ok(day)) => day.to_string(),
+            Some(Err(error)) => return Err(Failure::usage(format!("--to: {error}"))),
+        },
+    };
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let head = if as_json {
+        String::new()
+    } else {
+        csv::line(FIELDS.iter().map(|name| (*name).into()))
+    };
+    let mut written = out.write_all(head.as_bytes());
+    while written.is_ok() {
+        let records = records::page(pool, &mut page).await?;
+        if records.is_empty() {
+            written = out.flush();
+            break;
+        }
+        written = records.into_iter().try_for_each(|record| {
+            let line = if as_json {
+                format!("{record}\n")
+            } else {
+                csv::line(
+                    FIELDS
+                        .iter()
+                        .map(|name| record.get(name).cloned().unwrap_or(Value::Null)),
+                )
+            };
+            out.write_all(line.as_bytes())
+        });
+    }
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::other(format!("cannot write the records: {error}")))
+        }
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
