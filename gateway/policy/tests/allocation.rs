@@ -85,5 +85,8 @@ fn a_decision_allocates_nothing_in_the_common_case() {
     }
     let allocations = region.change().allocations;
     // What is left are nodes of the ordered sets, split now and then: one in twenty decisions.
-    assert!(allocations <= STEPS / 20, "{allocations} allocations in {STEPS} decisions");
+    assert!(
+        allocations <= STEPS / 20,
+        "{allocations} allocations in {STEPS} decisions"
+    );
 }

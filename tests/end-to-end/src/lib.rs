@@ -110,6 +110,17 @@ pub fn sluice(dir: &Path, args: &[&str]) -> Output {
 }
 
 impl Gateway {
+    /// Moves what an ended gateway has left into a directory where the next can start.
+    pub fn left(&self) -> TempDir {
+        let next = TempDir::new().expect("a temporary directory");
+        for part in ["config", "data"] {
+            std::fs::rename(self.dir.path().join(part), next.path().join(part)).expect("moved");
+        }
+        // A killed one leaves it.
+        let _ = std::fs::remove_file(next.path().join("data/sluice.addr"));
+        next
+    }
+
     /// Starts with the repository's configuration and roomy limits.
     pub async fn start() -> Self {
         Self::start_in(config_dir(roomy), &[]).await

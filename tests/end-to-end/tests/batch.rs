@@ -28,15 +28,6 @@ async fn finish(gateway: &Gateway, batch: &str) -> Value {
     serde_json::from_str(&printed).expect("JSON")
 }
 
-fn moved(gateway: &Gateway) -> TempDir {
-    let next = TempDir::new().expect("a directory");
-    for part in ["config", "data"] {
-        std::fs::rename(gateway.dir.path().join(part), next.path().join(part)).expect("moved");
-    }
-    let _ = std::fs::remove_file(next.path().join("data/sluice.addr"));
-    next
-}
-
 /// The latencies of a hundred interactive requests, one after another: the 95th of them.
 async fn interactive_p95(gateway: &Gateway) -> Duration {
     let body = json!({"model": "simulated-small", "messages": [], "max_tokens": 2});
@@ -69,7 +60,7 @@ async fn a_batch_is_done_through_a_stop_and_a_kill_each_line_once_and_interactiv
     for signal in ["TERM", "KILL"] {
         gateway.signal(signal);
         gateway.ended().await;
-        gateway = Gateway::start_in(moved(&gateway), &[]).await;
+        gateway = Gateway::start_in(gateway.left(), &[]).await;
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
     let done = finish(&gateway, &batch).await;

@@ -66,19 +66,10 @@ async fn kills(flags: &[&str], kept: impl Fn(&Gateway) -> Vec<String>) {
             acknowledged.extend(worker.await.expect("no panic"));
         }
         assert_eq!(gateway.ended().await, None, "killed");
-        dir = moved(&gateway);
+        dir = gateway.left();
     }
     let gateway = Gateway::start_in(dir, flags).await;
     agree(&gateway, flags, &acknowledged, &kept(&gateway)).await;
-}
-
-fn moved(gateway: &Gateway) -> TempDir {
-    let next = TempDir::new().expect("a directory");
-    for part in ["config", "data"] {
-        std::fs::rename(gateway.dir.path().join(part), next.path().join(part)).expect("moved");
-    }
-    std::fs::remove_file(next.path().join("data/sluice.addr")).expect("left by the killed one");
-    next
 }
 
 async fn agree(gateway: &Gateway, flags: &[&str], acknowledged: &[String], kept: &[String]) {

@@ -33,15 +33,6 @@ async fn queue(gateway: &Gateway, count: usize) -> Vec<String> {
     ids
 }
 
-fn moved(gateway: &Gateway) -> TempDir {
-    let next = TempDir::new().expect("a directory");
-    for part in ["config", "data"] {
-        std::fs::rename(gateway.dir.path().join(part), next.path().join(part)).expect("moved");
-    }
-    let _ = std::fs::remove_file(next.path().join("data/sluice.addr"));
-    next
-}
-
 async fn all_completed(gateway: &Gateway, ids: &[String]) {
     for id in ids {
         let done = wait_for("an answer", || async {
@@ -73,7 +64,7 @@ async fn what_waits_at_a_stop_is_done_by_the_next_start() {
     let ids = queue(&gateway, 3).await;
     gateway.signal("TERM");
     assert_eq!(gateway.ended().await, Some(0));
-    let gateway = Gateway::start_in(moved(&gateway), &[]).await;
+    let gateway = Gateway::start_in(gateway.left(), &[]).await;
     all_completed(&gateway, &ids).await;
     one_record_each(&gateway, &ids).await;
 }
@@ -86,7 +77,7 @@ async fn what_waits_and_runs_at_a_kill_is_done_by_the_next_start_and_answers_sta
     all_completed(&gateway, &ids[..1]).await;
     gateway.signal("KILL");
     assert_eq!(gateway.ended().await, None);
-    let gateway = Gateway::start_in(moved(&gateway), &[]).await;
+    let gateway = Gateway::start_in(gateway.left(), &[]).await;
     all_completed(&gateway, &ids).await;
     one_record_each(&gateway, &ids).await;
 }
