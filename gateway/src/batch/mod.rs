@@ -7,7 +7,7 @@ pub(crate) mod shapes;
 mod worker;
 
 pub(crate) use lines::endpoint;
-pub(crate) use worker::{Cancelling, start, take_over};
+pub(crate) use worker::{Unfinished, start, take_over};
 
 use crate::ledger::batches::File;
 use crate::proxy::Gateway;

@@ -17,9 +17,13 @@ use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// Requests of one batch that wait or run at once, at most.
 const AT_ONCE: usize = 32;
+
+/// Batches of one project that are done at once; each has its input file in memory.
+const TURNS: usize = 2;
 
 /// How far a batch has come is written down after so many answers.
 const TELL_EVERY: i64 = 50;
@@ -27,16 +31,32 @@ const TELL_EVERY: i64 = 50;
 /// A batch that cannot go on, because the disk or the database fails, is tried again after this.
 const AGAIN: Duration = Duration::from_secs(10);
 
-/// The batches that run, and whether they are to be cancelled.
+/// The batches that have not ended.
 #[derive(Debug, Default)]
-pub(crate) struct Cancelling(Mutex<HashMap<String, Arc<AtomicBool>>>);
+pub(crate) struct Unfinished {
+    /// By their ids: whose they are, and whether they are to be cancelled.
+    batches: Mutex<HashMap<String, (String, Arc<AtomicBool>)>>,
+    /// A project's batches take turns.
+    turns: Mutex<HashMap<String, Arc<Semaphore>>>,
+}
 
-impl Cancelling {
-    /// Tells a batch to end, if it runs here.
+impl Unfinished {
+    /// Tells a batch to end.
     pub(crate) fn cancel(&self, id: &str) {
-        if let Some(is_cancelled) = self.0.lock().get(id) {
+        if let Some((_, is_cancelled)) = self.batches.lock().get(id) {
             is_cancelled.store(true, Relaxed);
         }
+    }
+
+    /// How many a project has.
+    pub(crate) fn of(&self, project: &str) -> usize {
+        self.batches.lock().values().filter(|(of, _)| of == project).count()
+    }
+
+    fn turn(&self, project: &str) -> Arc<Semaphore> {
+        let mut turns = self.turns.lock();
+        let turn = turns.entry(project.to_owned());
+        Arc::clone(turn.or_insert_with(|| Arc::new(Semaphore::new(TURNS))))
     }
 }
 
@@ -53,13 +73,15 @@ pub(crate) async fn take_over(gateway: &Arc<Gateway>) -> Result<(), Unavailable>
 pub(crate) fn start(gateway: &Arc<Gateway>, mut batch: Batch) {
     let gateway = Arc::clone(gateway);
     let is_cancelled = Arc::new(AtomicBool::new(batch.status == "cancelling"));
-    gateway
-        .batches
-        .0
-        .lock()
-        .insert(batch.id.clone(), Arc::clone(&is_cancelled));
+    let entry = (batch.project_id.clone(), Arc::clone(&is_cancelled));
+    gateway.batches.batches.lock().insert(batch.id.clone(), entry);
     tokio::spawn(async move {
         let mut stopping = gateway.stopping.clone();
+        let turn = gateway.batches.turn(&batch.project_id);
+        let _turn = tokio::select! {
+            _ = stopping.wait_for(|stopping| *stopping) => return,
+            turn = turn.acquire() => turn,
+        };
         while let Err(error) = run(&gateway, batch.clone(), &is_cancelled).await {
             tracing::error!(batch = batch.id, error, "a batch cannot go on; it is tried again");
             batch.status = "in_progress".into();
@@ -68,7 +90,7 @@ pub(crate) fn start(gateway: &Arc<Gateway>, mut batch: Batch) {
                 () = tokio::time::sleep(AGAIN) => {}
             }
         }
-        gateway.batches.0.lock().remove(&batch.id);
+        gateway.batches.batches.lock().remove(&batch.id);
     });
 }
 

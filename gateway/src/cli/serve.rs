@@ -4,7 +4,7 @@
 use super::{Failure, IdentityArg, ServeArgs};
 use crate::admin::token::Token;
 use crate::admin::{self, Admin};
-use crate::batch::{self, Cancelling};
+use crate::batch::{self, Unfinished};
 use crate::config::{self, Config, Identity};
 use crate::gate::Gate;
 use crate::ledger::{self, Ledger, Store, report};
@@ -119,7 +119,7 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
         .await?,
         requests: Arc::default(),
         reloaded: Mutex::default(),
-        batches: Cancelling::default(),
+        batches: Unfinished::default(),
         stopping: stopping.clone(),
         in_background: AtomicUsize::new(0),
         buffered: AtomicUsize::new(0),

@@ -16,6 +16,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// Batches of one project that wait for their turn or are done, at most.
+const UNFINISHED: usize = 100;
 
 /// How long a batch may take, in seconds.
 const DAY: i64 = 86_400;
@@ -43,7 +47,7 @@ pub(super) async fn answer(gateway: &Arc<Gateway>, session: &mut ServerSession, 
             shapes::list(&files.iter().map(shapes::file).collect::<Vec<_>>()).into()
         }
         Kept::File(id) => shapes::file(&file(gateway, project, id).await?).into(),
-        Kept::Content(id) => content(gateway, &file(gateway, project, id).await?)?,
+        Kept::Content(id) => content(gateway, &file(gateway, project, id).await?).await?,
         Kept::DeleteFile(id) => delete(gateway, &file(gateway, project, id).await?).await?.into(),
         Kept::CreateBatch => create(gateway, session, &caller).await?.into(),
         Kept::Batches => {
@@ -131,12 +135,11 @@ async fn file(gateway: &Gateway, project: &str, id: &str) -> Result<File, Stop> 
         .ok_or_else(|| Stop::new(Reason::UnknownRequest, format!("there is no file `{id}`")))
 }
 
-fn content(gateway: &Gateway, file: &File) -> Result<Body, Stop> {
-    let bytes = std::fs::read(batch::path(gateway, file)).map_err(|error| broken(&error))?;
-    Ok(Body {
-        content_type: "application/octet-stream",
-        bytes: bytes.into(),
-    })
+async fn content(gateway: &Gateway, file: &File) -> Result<Body, Stop> {
+    let opened = tokio::fs::File::open(batch::path(gateway, file)).await;
+    let opened = opened.map_err(|error| broken(&error))?;
+    let length = opened.metadata().await.map_err(|error| broken(&error))?.len();
+    Ok(Body::File(opened, length))
 }
 
 async fn delete(gateway: &Gateway, file: &File) -> Result<Value, Stop> {
@@ -171,6 +174,12 @@ async fn create(gateway: &Arc<Gateway>, session: &mut ServerSession, caller: &Ca
     }
     let project = config.project(caller.project);
     let input = file(gateway, &project.id, &wanted.input_file_id).await?;
+    if gateway.batches.of(&project.id) >= UNFINISHED {
+        let message = format!("the project has {UNFINISHED} batches that have not ended; wait for one, or cancel one");
+        let mut stop = Stop::new(Reason::TooManyConcurrent, message);
+        stop.retry_after = Some(Duration::from_secs(60));
+        return Err(stop);
+    }
     let now = now_ms() / 1000;
     let batch = Batch {
         id: fresh("batch_")?,

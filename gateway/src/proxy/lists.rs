@@ -9,13 +9,19 @@ use crate::protocol::refuse::{Reason, Stop};
 use crate::protocol::{Protocol, Route};
 use crate::standing;
 use bytes::Bytes;
+use futures_util::StreamExt;
 use http::StatusCode;
-use pingora_core::BError;
 use pingora_core::protocols::http::{HttpTask, ServerSession};
+use pingora_core::{BError, ErrorType, OrErr};
 use pingora_http::ResponseHeader;
 use policy::Scope;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use tokio::io::AsyncReadExt;
+use tokio_util::io::ReaderStream;
+
+/// A file is sent in pieces of so many bytes.
+const PIECE: usize = 256 * 1024;
 
 /// Answers what is not a model's work. Lists are for callers who may ask.
 pub(super) async fn answer(
@@ -38,22 +44,20 @@ pub(super) async fn answer(
         Route::Status(id) | Route::Cancel(id) => request(gateway, session, route, id).await.map(Body::from),
         _ => list(gateway, session, route).map(Body::from),
     };
+    let after = answer.as_ref().err().and_then(Stop::retry_after_seconds);
     let (status, body) = match answer {
         Ok(body) => (200, body),
         Err(stop) if stop.reason == Reason::UnknownRequest && protocol == Protocol::Generate => {
             (404, not_found(route, &stop).into())
         }
-        Err(stop) => (
-            stop.reason.status(),
-            Body {
-                content_type: "application/json",
-                bytes: stop.body(protocol).into(),
-            },
-        ),
+        Err(stop) => (stop.reason.status(), Body::Json(stop.body(protocol).into())),
     };
     let mut head = ResponseHeader::build(StatusCode::from_u16(status).unwrap_or(StatusCode::OK), Some(4))?;
-    head.insert_header("content-type", body.content_type)?;
-    head.insert_header("content-length", body.bytes.len())?;
+    head.insert_header("content-type", body.content_type())?;
+    head.insert_header("content-length", body.len())?;
+    if let Some(seconds) = after {
+        head.insert_header("retry-after", seconds)?;
+    }
     if let Some(id) = inbound::sane_request_id(&session.req_header().headers).map(str::to_owned) {
         head.insert_header("x-request-id", id)?;
     }
@@ -61,28 +65,59 @@ pub(super) async fn answer(
         head.insert_header("allow", *wanted)?;
     }
     let is_head = session.req_header().method == http::Method::HEAD;
-    let body = (!is_head).then_some(body.bytes);
-    session
-        .response_duplex_vec(vec![
-            HttpTask::Header(Box::new(head), false),
-            HttpTask::Body(body, true),
-        ])
-        .await?;
+    let head = HttpTask::Header(Box::new(head), false);
+    match body {
+        Body::File(file, bytes) if !is_head => {
+            session.response_duplex_vec(vec![head]).await?;
+            let mut pieces = ReaderStream::with_capacity(file.take(bytes), PIECE);
+            while let Some(piece) = pieces.next().await {
+                let piece = piece.or_err(ErrorType::ReadError, "a file cannot be read to its end")?;
+                session
+                    .response_duplex_vec(vec![HttpTask::Body(Some(piece), false)])
+                    .await?;
+            }
+            session.response_duplex_vec(vec![HttpTask::Done]).await?;
+        }
+        Body::Json(bytes) if !is_head => {
+            session
+                .response_duplex_vec(vec![head, HttpTask::Body(Some(bytes), true)])
+                .await?;
+        }
+        _ => {
+            session
+                .response_duplex_vec(vec![head, HttpTask::Body(None, true)])
+                .await?;
+        }
+    }
     Ok(())
 }
 
 /// What is answered.
-pub(super) struct Body {
-    pub(super) content_type: &'static str,
-    pub(super) bytes: Bytes,
+pub(super) enum Body {
+    Json(Bytes),
+    /// A file, of which so many bytes are sent.
+    File(tokio::fs::File, u64),
+}
+
+impl Body {
+    fn content_type(&self) -> &'static str {
+        match self {
+            Self::Json(_) => "application/json",
+            Self::File(..) => "application/octet-stream",
+        }
+    }
+
+    fn len(&self) -> u64 {
+        match self {
+            Self::Json(bytes) => bytes.len() as u64,
+            Self::File(_, bytes) => *bytes,
+        }
+    }
 }
 
 impl From<Value> for Body {
     fn from(value: Value) -> Self {
-        Self {
-            content_type: "application/json",
-            bytes: value.to_string().into(),
-        }
+        Self::Json(value.to_string().into())
     }
 }
 

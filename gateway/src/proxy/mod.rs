@@ -10,7 +10,7 @@ pub(crate) mod listener;
 mod lists;
 mod outbound;
 
-use crate::batch::Cancelling;
+use crate::batch::Unfinished;
 use crate::config::Config;
 use crate::gate::Gate;
 use crate::identity::Key;
@@ -35,7 +35,7 @@ pub(crate) struct Gateway {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) requests: Arc<Requests>,
     pub(crate) reloaded: Mutex<Option<Reloaded>>,
-    pub(crate) batches: Cancelling,
+    pub(crate) batches: Unfinished,
     /// True once the gateway is told to stop.
     pub(crate) stopping: watch::Receiver<bool>,
     /// Requests that run without a client.

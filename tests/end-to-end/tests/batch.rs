@@ -23,6 +23,19 @@ async fn start(gateway: &Gateway, lines: usize) -> String {
     printed.trim().to_owned()
 }
 
+async fn upload(gateway: &Gateway, purpose: &str, text: &str) -> (u16, Value) {
+    let body = format!(
+        "--b\r\ncontent-disposition: form-data; name=\"purpose\"\r\n\r\n{purpose}\r\n--b\r\ncontent-disposition: form-data; name=\"file\"; filename=\"x.jsonl\"\r\n\r\n{text}\r\n--b--\r\n"
+    );
+    let request = gateway
+        .http
+        .post(format!("{}/v1/files", gateway.proxy))
+        .header("content-type", "multipart/form-data; boundary=b")
+        .body(body);
+    let answer = request.send().await.expect("an answer");
+    (answer.status().as_u16(), answer.json().await.expect("JSON"))
+}
+
 async fn finish(gateway: &Gateway, batch: &str) -> Value {
     let printed = python::run("openai_batch.py", &[&gateway.proxy, "simulated-small", "finish", batch]).await;
     serde_json::from_str(&printed).expect("JSON")
@@ -111,22 +124,8 @@ async fn a_batch_can_be_cancelled_and_a_wrong_one_says_what_is_wrong() {
         (&json!("cancelled"), &json!(3000))
     );
 
-    let form = |purpose: &str, text: &str| {
-        let body = format!(
-            "--b\r\ncontent-disposition: form-data; name=\"purpose\"\r\n\r\n{purpose}\r\n--b\r\ncontent-disposition: form-data; name=\"file\"; filename=\"x.jsonl\"\r\n\r\n{text}\r\n--b--\r\n"
-        );
-        let request = gateway
-            .http
-            .post(format!("{}/v1/files", gateway.proxy))
-            .header("content-type", "multipart/form-data; boundary=b")
-            .body(body);
-        async move {
-            let answer = request.send().await.expect("an answer");
-            (answer.status().as_u16(), answer.json::<Value>().await.expect("JSON"))
-        }
-    };
-    assert_eq!(form("fine-tune", "x").await.0, 400);
-    let (status, file) = form("batch", "nonsense").await;
+    assert_eq!(upload(&gateway, "fine-tune", "x").await.0, 400);
+    let (status, file) = upload(&gateway, "batch", "nonsense").await;
     assert_eq!((status, &file["bytes"]), (200, &json!(8)));
     let create = |endpoint: &str| {
         gateway
@@ -159,4 +158,42 @@ async fn a_batch_can_be_cancelled_and_a_wrong_one_says_what_is_wrong() {
         404,
         "everyone sees their own project's alone"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_file_comes_back_as_it_was_and_a_project_has_at_most_a_hundred_batches_at_once() {
+    let gateway = Gateway::start_in(twenty_places(), &[]).await;
+    let lines = (0..20_000).map(|number| {
+        json!({"custom_id": format!("request-{number}"), "method": "POST", "url": "/v1/chat/completions",
+            "body": {"model": "simulated-small", "messages": [{"role": "user", "content": "a ".repeat(100)}], "max_tokens": 2}})
+    });
+    let text = lines.map(|line| line.to_string()).collect::<Vec<_>>().join("\n");
+    assert!(text.len() > 5_000_000);
+    let (status, file) = upload(&gateway, "batch", &text).await;
+    assert_eq!((status, &file["bytes"]), (200, &json!(text.len())));
+    let id = file["id"].as_str().expect("an id");
+    let content = gateway.http.get(format!("{}/v1/files/{id}/content", gateway.proxy));
+    let content = content
+        .send()
+        .await
+        .expect("an answer")
+        .text()
+        .await
+        .expect("all of it");
+    assert!(content == text, "{} bytes of {}", content.len(), text.len());
+
+    let create = || {
+        gateway
+            .http
+            .post(format!("{}/v1/batches", gateway.proxy))
+            .json(&json!({"input_file_id": id, "endpoint": "/v1/chat/completions", "completion_window": "24h"}))
+    };
+    for _ in 0..100 {
+        assert_eq!(create().send().await.expect("an answer").status(), 200);
+    }
+    let refused = create().send().await.expect("an answer");
+    assert_eq!(refused.status(), 429);
+    assert_eq!(refused.headers()["retry-after"], "60");
+    let refused: Value = refused.json().await.expect("JSON");
+    assert_eq!(refused["error"]["code"], "concurrency_limit_exceeded");
 }
