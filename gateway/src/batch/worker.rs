@@ -97,6 +97,7 @@ pub(crate) fn start(gateway: &Arc<Gateway>, mut batch: Batch) {
 /// A batch under way.
 struct Work<'a> {
     gateway: &'a Arc<Gateway>,
+    batch: Batch,
     call: Call,
     is_cancelled: &'a AtomicBool,
     /// Requests that the process before had done, by their ids.
@@ -107,7 +108,8 @@ struct Work<'a> {
 
 /// What has come of it so far.
 struct Progress {
-    batch: Batch,
+    completed: i64,
+    failed: i64,
     output: std::fs::File,
     errors: std::fs::File,
 }
@@ -145,12 +147,19 @@ async fn run(gateway: &Arc<Gateway>, mut batch: Batch, is_cancelled: &AtomicBool
     } else {
         jobs::recorded(store, &format!("{}-", batch.id)).await.map_err(told)?
     };
+    let progress = Progress {
+        completed: batch.completed,
+        failed: batch.failed,
+        output,
+        errors,
+    };
     let work = Work {
         gateway,
+        batch,
         call,
         is_cancelled,
         recorded,
-        progress: Mutex::new(Progress { batch, output, errors }),
+        progress: Mutex::new(progress),
     };
     let left: Vec<(usize, lines::Line)> = asked
         .into_iter()
@@ -190,46 +199,21 @@ fn continued(gateway: &Gateway, id: &str) -> Result<(std::fs::File, HashSet<Stri
 impl Work<'_> {
     /// Does one request; false if the gateway stops before it was done.
     async fn one(&self, number: usize, line: lines::Line) -> Result<bool, String> {
-        let (id, expires_at, owner) = {
-            let batch = &self.progress.lock().batch;
-            let owner = (batch.user_id.clone(), batch.key_id.clone(), batch.priority.clone());
-            (format!("{}-{number}", batch.id), batch.expires_at, owner)
-        };
-        let (user_id, key_id, priority) = owner;
-        if self.recorded.contains(&id) {
-            let message = "the request was done, and its answer was lost when the gateway was killed";
-            self.put(false, &lines::not_made(&id, &line.custom_id, "answer_lost", message))
-                .await?;
-            return Ok(true);
-        }
+        let batch = &self.batch;
+        let id = format!("{}-{number}", batch.id);
         let alone = Alone {
             id: &id,
             call: self.call,
-            user_id: &user_id,
-            key_id: key_id.as_deref(),
+            user_id: &batch.user_id,
+            key_id: batch.key_id.as_deref(),
             class: Class::Batch,
-            priority: priority_named(&priority),
+            priority: priority_named(&batch.priority),
             body: line.body.get().as_bytes(),
         };
         loop {
-            if self.is_cancelled.load(Relaxed) {
-                let text = lines::not_made(
-                    &id,
-                    &line.custom_id,
-                    "batch_cancelled",
-                    "the batch was cancelled before this request was made",
-                );
-                self.put(false, &text).await?;
-                return Ok(true);
-            }
-            if now_ms() / 1000 >= expires_at {
-                let text = lines::not_made(
-                    &id,
-                    &line.custom_id,
-                    "batch_expired",
-                    "the batch expired before this request was made",
-                );
-                self.put(false, &text).await?;
+            if let Some((code, why)) = self.is_over_for(&id) {
+                self.put(false, &lines::not_made(&id, &line.custom_id, code, why))
+                    .await?;
                 return Ok(true);
             }
             match background::alone(self.gateway, &alone).await {
@@ -252,36 +236,67 @@ impl Work<'_> {
         }
     }
 
+    /// Why a request is not made any more, if it is not: a code, and in words.
+    fn is_over_for(&self, request_id: &str) -> Option<(&'static str, &'static str)> {
+        if self.recorded.contains(request_id) {
+            let why = "the request was done, and its answer was lost when the gateway was killed";
+            Some(("answer_lost", why))
+        } else if self.is_cancelled.load(Relaxed) {
+            Some((
+                "batch_cancelled",
+                "the batch was cancelled before this request was made",
+            ))
+        } else if self.is_late() {
+            Some(("batch_expired", "the batch expired before this request was made"))
+        } else {
+            None
+        }
+    }
+
+    fn is_late(&self) -> bool {
+        now_ms() / 1000 >= self.batch.expires_at
+    }
+
     /// Writes an answer, and now and then how far the batch has come.
     async fn put(&self, is_completed: bool, line: &str) -> Result<(), String> {
-        let (id, completed, failed) = {
+        let (completed, failed) = {
             let mut progress = self.progress.lock();
-            let Progress { batch, output, errors } = &mut *progress;
+            let Progress {
+                completed,
+                failed,
+                output,
+                errors,
+            } = &mut *progress;
             let (file, count) = if is_completed {
-                (output, &mut batch.completed)
+                (output, &mut *completed)
             } else {
-                (errors, &mut batch.failed)
+                (errors, &mut *failed)
             };
             file.write_all(line.as_bytes()).map_err(|error| error.to_string())?;
             *count += 1;
-            if (batch.completed + batch.failed) % TELL_EVERY != 0 {
-                return Ok(());
-            }
-            (batch.id.clone(), batch.completed, batch.failed)
+            (*completed, *failed)
         };
+        if (completed + failed) % TELL_EVERY != 0 {
+            return Ok(());
+        }
         // Only a figure for who asks: the files say what is done.
-        if let Err(error) = batches::count(self.gateway.ledger.store(), &id, completed, failed).await {
+        let id = &self.batch.id;
+        if let Err(error) = batches::count(self.gateway.ledger.store(), id, completed, failed).await {
             tracing::warn!(%error, batch = id, "how far the batch has come was not written down");
         }
         Ok(())
     }
 
     async fn finish(self, output_id: &str, errors_id: &str) -> Result<(), String> {
+        let is_late = self.is_late();
         let Progress {
-            mut batch,
+            completed,
+            failed,
             output,
             errors,
         } = self.progress.into_inner();
+        let mut batch = self.batch;
+        (batch.completed, batch.failed) = (completed, failed);
         let store = self.gateway.ledger.store();
         for (id, file, kept) in [
             (output_id, &output, &mut batch.output_file_id),
@@ -304,7 +319,6 @@ impl Work<'_> {
                 .map_err(|error| error.to_string())?;
             *kept = Some(id.to_owned());
         }
-        let is_late = now_ms() / 1000 >= batch.expires_at;
         let status = if self.is_cancelled.load(Relaxed) {
             "cancelled"
         } else if is_late && batch.failed > 0 {

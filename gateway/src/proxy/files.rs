@@ -1,6 +1,6 @@
 //! OpenAI's `/v1/files` and `/v1/batches`. Everyone sees their own project's alone.
 
-use super::lists::{Body, unreadable};
+use super::lists::Body;
 use super::{Gateway, inbound};
 use crate::batch::{self, shapes};
 use crate::clock::now_ms;
@@ -41,9 +41,7 @@ pub(super) async fn answer(gateway: &Arc<Gateway>, session: &mut ServerSession, 
     Ok(match kept {
         Kept::Upload => upload(gateway, session, project).await?.into(),
         Kept::Files => {
-            let files = batches::files(store, project)
-                .await
-                .map_err(|error| unreadable(&error))?;
+            let files = batches::files(store, project).await?;
             shapes::list(&files.iter().map(shapes::file).collect::<Vec<_>>()).into()
         }
         Kept::File(id) => shapes::file(&file(gateway, project, id).await?).into(),
@@ -51,15 +49,13 @@ pub(super) async fn answer(gateway: &Arc<Gateway>, session: &mut ServerSession, 
         Kept::DeleteFile(id) => delete(gateway, &file(gateway, project, id).await?).await?.into(),
         Kept::CreateBatch => create(gateway, session, &caller).await?.into(),
         Kept::Batches => {
-            let all = batches::batches(store, project, 1000)
-                .await
-                .map_err(|error| unreadable(&error))?;
+            let all = batches::batches(store, project, 1000).await?;
             shapes::list(&all.iter().map(shapes::batch).collect::<Vec<_>>()).into()
         }
         Kept::Batch(id) => shapes::batch(&find(gateway, project, id).await?).into(),
         Kept::CancelBatch(id) => {
             find(gateway, project, id).await?;
-            batches::cancel(store, id).await.map_err(|error| unreadable(&error))?;
+            batches::cancel(store, id).await?;
             gateway.batches.cancel(id);
             shapes::batch(&find(gateway, project, id).await?).into()
         }
@@ -77,9 +73,7 @@ async fn upload(gateway: &Gateway, session: &mut ServerSession, project: &str) -
         return Err(Stop::param(Reason::BadRequest, "purpose", message));
     }
     let store = gateway.ledger.store();
-    let kept = batches::files(store, project)
-        .await
-        .map_err(|error| unreadable(&error))?;
+    let kept = batches::files(store, project).await?;
     let bytes = i64::try_from(contents.len()).unwrap_or(i64::MAX);
     let sum: i64 = kept.iter().map(|file| file.bytes).sum();
     if sum.saturating_add(bytes) > config.gateway.max_files_bytes {
@@ -101,9 +95,7 @@ async fn upload(gateway: &Gateway, session: &mut ServerSession, project: &str) -
         .map_or(Ok(()), std::fs::create_dir_all)
         .and_then(|()| std::fs::write(&path, &contents));
     written.map_err(|error| broken(&error))?;
-    batches::add_file(store, &file)
-        .await
-        .map_err(|error| unreadable(&error))?;
+    batches::add_file(store, &file).await?;
     Ok(shapes::file(&file))
 }
 
@@ -129,10 +121,8 @@ async fn parts(content_type: Option<&str>, body: Bytes) -> Result<(String, Strin
 }
 
 async fn file(gateway: &Gateway, project: &str, id: &str) -> Result<File, Stop> {
-    let found = batches::file(gateway.ledger.store(), project, id).await;
-    found
-        .map_err(|error| unreadable(&error))?
-        .ok_or_else(|| Stop::new(Reason::UnknownRequest, format!("there is no file `{id}`")))
+    let found = batches::file(gateway.ledger.store(), project, id).await?;
+    found.ok_or_else(|| Stop::new(Reason::UnknownRequest, format!("there is no file `{id}`")))
 }
 
 async fn content(gateway: &Gateway, file: &File) -> Result<Body, Stop> {
@@ -143,8 +133,7 @@ async fn content(gateway: &Gateway, file: &File) -> Result<Body, Stop> {
 }
 
 async fn delete(gateway: &Gateway, file: &File) -> Result<Value, Stop> {
-    let deleted = batches::delete_file(gateway.ledger.store(), &file.id).await;
-    deleted.map_err(|error| unreadable(&error))?;
+    batches::delete_file(gateway.ledger.store(), &file.id).await?;
     if let Err(error) = std::fs::remove_file(batch::path(gateway, file)) {
         tracing::warn!(%error, file = file.id, "a deleted file's contents stay");
     }
@@ -202,17 +191,14 @@ async fn create(gateway: &Arc<Gateway>, session: &mut ServerSession, caller: &Ca
         expires_at: now + DAY,
         finished_at: None,
     };
-    let added = batches::add(gateway.ledger.store(), gateway.ledger.owner(), &batch).await;
-    added.map_err(|error| unreadable(&error))?;
+    batches::add(gateway.ledger.store(), gateway.ledger.owner(), &batch).await?;
     batch::start(gateway, batch.clone());
     Ok(shapes::batch(&batch))
 }
 
 async fn find(gateway: &Gateway, project: &str, id: &str) -> Result<Batch, Stop> {
-    let found = batches::batch(gateway.ledger.store(), project, id).await;
-    found
-        .map_err(|error| unreadable(&error))?
-        .ok_or_else(|| Stop::new(Reason::UnknownRequest, format!("there is no batch `{id}`")))
+    let found = batches::batch(gateway.ledger.store(), project, id).await?;
+    found.ok_or_else(|| Stop::new(Reason::UnknownRequest, format!("there is no batch `{id}`")))
 }
 
 fn fresh(prefix: &str) -> Result<String, Stop> {

@@ -131,11 +131,7 @@ async fn own_usage(gateway: &Gateway, session: &ServerSession) -> Result<Value, 
         Some(key) => ("key_id", key.id.clone()),
         None => ("user_id", user.id.clone()),
     };
-    let usage = gateway
-        .ledger
-        .usage_of(only)
-        .await
-        .map_err(|error| unreadable(&error))?;
+    let usage = gateway.ledger.usage_of(only).await?;
     let key = caller.key.as_ref();
     Ok(json!({
         "user_id": user.id,
@@ -167,9 +163,7 @@ async fn request(gateway: &Gateway, session: &ServerSession, route: &Route<'_>, 
     if matches!(route, Route::Cancel(_)) && gateway.requests.cancel(id, of) {
         return Ok(json!({"request_id": id, "status": "cancelled", "message": "Request is being cancelled"}));
     }
-    let known = background::status(gateway, id, of)
-        .await
-        .map_err(|error| unreadable(&error))?;
+    let known = background::status(gateway, id, of).await?;
     known.ok_or_else(|| {
         Stop::new(
             Reason::UnknownRequest,
@@ -178,12 +172,14 @@ async fn request(gateway: &Gateway, session: &ServerSession, route: &Route<'_>, 
     })
 }
 
-pub(super) fn unreadable(error: &Unavailable) -> Stop {
-    tracing::error!(%error, "the database was not read");
-    Stop::new(
-        Reason::LedgerUnavailable,
-        "the gateway's database cannot be read now; try again",
-    )
+impl From<Unavailable> for Stop {
+    fn from(error: Unavailable) -> Self {
+        tracing::error!(%error, "the database was not read");
+        Stop::new(
+            Reason::LedgerUnavailable,
+            "the gateway's database cannot be read now; try again",
+        )
+    }
 }
 
 fn list(gateway: &Gateway, session: &ServerSession, route: &Route<'_>) -> Result<Value, Stop> {
