@@ -207,11 +207,8 @@ impl Gateway {
 
     /// Reads JSON from the admin listener.
     pub async fn admin_json(&self, path: &str) -> Value {
-        let request = self
-            .http
-            .get(format!("{}{path}", self.admin))
-            .bearer_auth("admin-of-the-test");
-        request.send().await.expect("an answer").json().await.expect("JSON")
+        let answer = as_admin(self.http.get(format!("{}{path}", self.admin))).await;
+        answer.json().await.expect("JSON")
     }
 
     /// The newest records, newest first.
@@ -272,6 +269,15 @@ impl Drop for Gateway {
             eprintln!("--- sluice's log\n{}", self.log());
         }
     }
+}
+
+/// Sends a request with the admin token.
+pub async fn as_admin(request: reqwest::RequestBuilder) -> reqwest::Response {
+    request
+        .bearer_auth("admin-of-the-test")
+        .send()
+        .await
+        .expect("an answer")
 }
 
 /// Asks again and again, for 20 s, until there is an answer.

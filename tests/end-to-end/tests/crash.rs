@@ -2,7 +2,7 @@
 //! right. With SQLite and with PostgreSQL. `SLUICE_RUNS=50` kills as often as a release should stand.
 
 use end_to_end::postgres::Postgres;
-use end_to_end::{Gateway, config_dir, roomy, sluice, wait_for};
+use end_to_end::{Gateway, as_admin, config_dir, roomy, sluice, wait_for};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::process::Command;
@@ -190,15 +190,8 @@ async fn gateways_that_share_a_database_know_each_others_keys_and_sums() {
     let make = one
         .http
         .post(format!("{}/keys", one.admin))
-        .bearer_auth("admin-of-the-test");
-    let made: Value = make
-        .json(&json!({"user": "user_vip_01"}))
-        .send()
-        .await
-        .expect("an answer")
-        .json()
-        .await
-        .expect("JSON");
+        .json(&json!({"user": "user_vip_01"}));
+    let made: Value = as_admin(make).await.json().await.expect("JSON");
     let (id, secret) = (
         made["id"].as_str().expect("an id"),
         made["secret"].as_str().expect("a secret"),
@@ -229,11 +222,8 @@ async fn gateways_that_share_a_database_know_each_others_keys_and_sums() {
         both["total_records"].as_u64(),
         both["records_by_status"]["completed"].as_u64()
     );
-    let revoke = two
-        .http
-        .delete(format!("{}/keys/{id}", two.admin))
-        .bearer_auth("admin-of-the-test");
-    assert_eq!(revoke.send().await.expect("an answer").status(), 200);
+    let revoke = two.http.delete(format!("{}/keys/{id}", two.admin));
+    assert_eq!(as_admin(revoke).await.status(), 200);
     wait_for("the end of the key", || async {
         (ask(&one).await == 401).then_some(())
     })

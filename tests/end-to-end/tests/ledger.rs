@@ -1,7 +1,7 @@
 //! What can be asked of the ledger: the original's summaries, sums by any groups, a caller's own usage; and that
 //! sums, records and counters agree, over restarts and crashes too.
 
-use end_to_end::{Gateway, config_dir, roomy, sluice};
+use end_to_end::{Gateway, as_admin, config_dir, roomy, sluice};
 use serde_json::{Value, json};
 use std::process::Command;
 use tempfile::TempDir;
@@ -24,15 +24,6 @@ async fn ask(gateway: &Gateway, user: &str, body: &Value) -> u16 {
         .post(format!("{}/v1/chat/completions", gateway.proxy))
         .header("x-sluice-user", user);
     request.json(body).send().await.expect("an answer").status().as_u16()
-}
-
-async fn admin(gateway: &Gateway, request: reqwest::RequestBuilder) -> reqwest::Response {
-    let _ = gateway;
-    request
-        .bearer_auth("admin-of-the-test")
-        .send()
-        .await
-        .expect("an answer")
 }
 
 /// Three completed of one user, two of another, one refused.
@@ -78,11 +69,7 @@ async fn usage_has_the_originals_fields_and_agrees_with_the_records() {
         gateway.admin_json("/usage/user/user_vip_01").await["total_output_tokens"],
         8
     );
-    let nobody = admin(
-        &gateway,
-        gateway.http.get(format!("{}/usage/user/nobody", gateway.admin)),
-    )
-    .await;
+    let nobody = as_admin(gateway.http.get(format!("{}/usage/user/nobody", gateway.admin))).await;
     assert_eq!(nobody.status(), 404);
 
     let metrics = gateway.admin_json("/metrics/summary").await;
@@ -101,7 +88,7 @@ async fn usage_has_the_originals_fields_and_agrees_with_the_records() {
             .is_some_and(|seconds| seconds > 0.0),
         "{metrics}"
     );
-    let reset = admin(&gateway, gateway.http.post(format!("{}/metrics/reset", gateway.admin))).await;
+    let reset = as_admin(gateway.http.post(format!("{}/metrics/reset", gateway.admin))).await;
     assert_eq!(
         reset.json::<Value>().await.expect("JSON"),
         json!({"status": "ok", "message": "Metrics reset"})
@@ -121,7 +108,7 @@ async fn usage_has_the_originals_fields_and_agrees_with_the_records() {
         .get(format!("{}/metrics", gateway.admin))
         .header("accept", "application/json");
     assert_eq!(
-        admin(&gateway, json).await.json::<Value>().await.expect("JSON")["total_requests"],
+        as_admin(json).await.json::<Value>().await.expect("JSON")["total_requests"],
         1
     );
 }
@@ -147,7 +134,7 @@ async fn usage_is_summed_by_any_groups_as_json_and_csv_and_on_the_command_line()
         .http
         .get(format!("{}/usage?by=project", gateway.admin))
         .header("accept", "text/csv");
-    let csv = admin(&gateway, csv).await.text().await.expect("text");
+    let csv = as_admin(csv).await.text().await.expect("text");
     assert!(
         csv.starts_with(
             "project,requests,input_tokens,output_tokens,total_tokens,cached_input_tokens,cost_eur\nstandard_project,3,"
@@ -155,7 +142,7 @@ async fn usage_is_summed_by_any_groups_as_json_and_csv_and_on_the_command_line()
         "{csv}"
     );
     for wrong in ["by=colour", "from=yesterday", "by=user,user"] {
-        let answer = admin(&gateway, gateway.http.get(format!("{}/usage?{wrong}", gateway.admin))).await;
+        let answer = as_admin(gateway.http.get(format!("{}/usage?{wrong}", gateway.admin))).await;
         assert_eq!(answer.status(), 400, "{wrong}");
     }
     let table = sluice(gateway.dir.path(), &["usage", "--by", "project"]);
@@ -206,11 +193,8 @@ async fn a_caller_sees_its_own_usage_and_what_it_has_left() {
 async fn keys_are_made_rotated_and_revoked_over_the_admin_listener_and_hold_to_their_models() {
     let gateway = Gateway::start_in(config_dir(fast), &["--identity", "keys"]).await;
     let make = gateway.http.post(format!("{}/keys", gateway.admin));
-    let made = admin(
-        &gateway,
-        make.json(&json!({"user": "user_vip_01", "models": ["simulated-small"], "expires": "1h"})),
-    )
-    .await;
+    let made =
+        as_admin(make.json(&json!({"user": "user_vip_01", "models": ["simulated-small"], "expires": "1h"}))).await;
     assert_eq!(made.status(), 201);
     let made: Value = made.json().await.expect("JSON");
     let (id, secret) = (
@@ -238,7 +222,7 @@ async fn keys_are_made_rotated_and_revoked_over_the_admin_listener_and_hold_to_t
     assert_eq!(models["data"].as_array().expect("a list").len(), 1);
 
     let rotate = gateway.http.post(format!("{}/keys/{id}/rotate", gateway.admin));
-    let rotated: Value = admin(&gateway, rotate).await.json().await.expect("JSON");
+    let rotated: Value = as_admin(rotate).await.json().await.expect("JSON");
     let newer = rotated["secret"].as_str().expect("a secret");
     assert_eq!(rotated["models"], json!(["simulated-small"]));
     assert_eq!(asking(newer, "simulated-small").await, 200);
@@ -248,7 +232,7 @@ async fn keys_are_made_rotated_and_revoked_over_the_admin_listener_and_hold_to_t
         "the old one works for an hour"
     );
     let revoke = gateway.http.delete(format!("{}/keys/{id}", gateway.admin));
-    assert_eq!(admin(&gateway, revoke).await.status(), 200);
+    assert_eq!(as_admin(revoke).await.status(), 200);
     assert_eq!(asking(secret, "simulated-small").await, 401, "and ends at once");
     let used = end_to_end::wait_for("last use", || async {
         let keys = gateway.admin_json("/keys").await;
@@ -265,7 +249,7 @@ async fn keys_are_made_rotated_and_revoked_over_the_admin_listener_and_hold_to_t
         .http
         .post(format!("{}/keys", gateway.admin))
         .json(&json!({"user": "nobody"}));
-    assert_eq!(admin(&gateway, wrong).await.status(), 400);
+    assert_eq!(as_admin(wrong).await.status(), 400);
     let usage = gateway.admin_json(&format!("/usage/key/{id}")).await;
     assert_eq!(usage["records_by_status"]["completed"], 2);
 }

@@ -1,6 +1,6 @@
 //! A changed configuration is taken over while requests run: all of it or nothing.
 
-use end_to_end::{Gateway, config_dir, roomy, wait_for};
+use end_to_end::{Gateway, as_admin, config_dir, roomy, wait_for};
 use serde_json::{Value, json};
 
 fn chat(model: &str) -> Value {
@@ -14,11 +14,7 @@ fn edit(gateway: &Gateway, name: &str, change: impl Fn(String) -> String) {
 }
 
 async fn reload(gateway: &Gateway) -> (u16, Value) {
-    let request = gateway
-        .http
-        .post(format!("{}/config/reload", gateway.admin))
-        .bearer_auth("admin-of-the-test");
-    let answer = request.send().await.expect("an answer");
+    let answer = as_admin(gateway.http.post(format!("{}/config/reload", gateway.admin))).await;
     (answer.status().as_u16(), answer.json().await.expect("JSON"))
 }
 
