@@ -141,11 +141,12 @@ impl Gate {
         }
     }
 
-    /// Takes over changed rules; they act on those who wait, too.
-    pub(crate) fn reconfigure(&self, rules: Rules) {
+    /// Takes over changed rules; they act on those who wait, too. They are asked for under the lock, so that of two
+    /// changes the later one stays.
+    pub(crate) fn reconfigure(&self, rules: impl FnOnce() -> Rules) {
         let now = self.now();
         let mut state = self.lock();
-        state.policy.reconfigure(rules);
+        state.policy.reconfigure(rules());
         state.wake(now);
     }
 

@@ -82,7 +82,7 @@ impl Reloader {
         let address = self.simulated.serve(&config).await.map_err(|error| failed(&error))?;
         let upstreams = Upstreams::new(&config, address, Some(&before.upstreams));
         self.gateway.current.replace_config(config, version, upstreams);
-        self.gateway.gate.reconfigure(self.gateway.current.rules());
+        self.gateway.gate.reconfigure(|| self.gateway.current.rules());
         Ok(told)
     }
 

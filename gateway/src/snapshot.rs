@@ -31,14 +31,15 @@ pub(crate) struct Snapshot {
 #[derive(Debug)]
 pub(crate) struct Current {
     snapshot: ArcSwap<Snapshot>,
-    /// The number of every key that was ever seen; a number is given once.
+    /// The number of every key that was ever seen; a number is given once. Whoever replaces the snapshot holds this
+    /// lock from reading the old one on, so that of two who do neither is lost.
     numbers: Mutex<HashMap<String, KeyId>>,
 }
 
 impl Current {
     pub(crate) fn new(config: Config, config_version: u64, keys: Vec<Key>, upstreams: Upstreams) -> Self {
-        let numbers = Mutex::default();
-        let keys = by_hash(numbered(&numbers, keys));
+        let mut numbers = HashMap::new();
+        let keys = by_hash(numbered(&mut numbers, keys));
         Self {
             snapshot: ArcSwap::from_pointee(Snapshot {
                 tokens: Arc::new(BytesPerToken::new(config.models.len())),
@@ -48,12 +49,13 @@ impl Current {
                 config_version,
                 upstreams: Arc::new(upstreams),
             }),
-            numbers,
+            numbers: Mutex::new(numbers),
         }
     }
 
     /// Takes over a changed configuration; requests that run keep the snapshot that they began with.
     pub(crate) fn replace_config(&self, config: Config, config_version: u64, upstreams: Upstreams) {
+        let _replacing = self.numbers.lock();
         let before = self.get();
         self.snapshot.store(Arc::new(Snapshot {
             tokens: Arc::new(before.tokens.grown(config.models.len())),
@@ -71,6 +73,7 @@ impl Current {
 
     /// Takes over changed keys; requests that run keep the snapshot that they began with.
     pub(crate) fn replace_keys(&self, keys: Vec<Key>) {
+        let mut numbers = self.numbers.lock();
         let before = self.get();
         for key in &keys {
             if let Some(known) = before.keys.get(&key.hash) {
@@ -79,7 +82,7 @@ impl Current {
         }
         self.snapshot.store(Arc::new(Snapshot {
             config: Arc::clone(&before.config),
-            keys: by_hash(numbered(&self.numbers, keys)),
+            keys: by_hash(numbered(&mut numbers, keys)),
             version: before.version + 1,
             config_version: before.config_version,
             upstreams: Arc::clone(&before.upstreams),
@@ -108,8 +111,7 @@ impl Current {
     }
 }
 
-fn numbered(numbers: &Mutex<HashMap<String, KeyId>>, mut keys: Vec<Key>) -> Vec<Key> {
-    let mut numbers = numbers.lock();
+fn numbered(numbers: &mut HashMap<String, KeyId>, mut keys: Vec<Key>) -> Vec<Key> {
     for key in &mut keys {
         let next = KeyId(u32::try_from(numbers.len()).unwrap_or(u32::MAX));
         key.number = *numbers.entry(key.id.clone()).or_insert(next);

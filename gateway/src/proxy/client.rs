@@ -1,7 +1,7 @@
 //! Whoever gets the answer: a client at its connection, or nobody yet, for a request that goes on in the
 //! background.
 
-use super::inbound;
+use super::{inbound, outbound};
 use crate::protocol::refuse::{Reason, Stop};
 use crate::requests::Cancel;
 use pingora_core::protocols::http::{HttpTask, ServerSession};
@@ -47,12 +47,9 @@ impl<'a> Client<'a> {
 
     /// Writes tasks with one flush; to nobody, that is no work.
     pub(super) async fn write(&mut self, tasks: Vec<HttpTask>) -> Result<(), Stop> {
-        let Some(session) = &mut self.session else {
-            return Ok(());
-        };
-        match session.response_duplex_vec(tasks).await {
-            Ok(_) => Ok(()),
-            Err(_) => Err(inbound::gone()),
+        match &mut self.session {
+            Some(session) => outbound::write(session, tasks).await,
+            None => Ok(()),
         }
     }
 }

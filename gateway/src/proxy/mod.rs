@@ -60,7 +60,7 @@ impl Gateway {
     pub(crate) fn take_keys(&self, keys: Vec<Key>) {
         self.current.replace_keys(keys);
         if !self.current.get().config.keys.is_empty() {
-            self.gate.reconfigure(self.current.rules());
+            self.gate.reconfigure(|| self.current.rules());
         }
     }
 
