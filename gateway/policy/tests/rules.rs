@@ -131,14 +131,16 @@ proptest! {
         minutes in 2..5u64,
     ) {
         let mut policy = Policy::new(with_plan(per_minute(limit, 0)));
-        let offered = 10 * limit * minutes;
+        // So many at the same moment, then a pause; the last as many as all others.
+        let bursts = (10 * limit * minutes).div_ceil(burst);
+        let moment = |number: u64| number * minutes * 60_000 / bursts;
         let mut passed = 0;
-        for number in 0..offered {
-            // So many at the same moment, then a pause.
-            let moment = number / burst * burst * minutes * 60_000 / offered;
-            passed += u64::from(admit(&mut policy, &ask(0), at(moment)).is_some());
+        for number in 0..bursts {
+            for _ in 0..burst {
+                passed += u64::from(admit(&mut policy, &ask(0), at(moment(number))).is_some());
+            }
         }
-        let last = (offered - 1) / burst * burst * minutes * 60_000 / offered;
+        let last = moment(bursts - 1);
         let most = limit + last * limit / 60_000 + 1;
         prop_assert!(passed <= most, "{} passed, {} may", passed, most);
         prop_assert!(passed * 100 >= most * 97 - 200, "{} passed, {} may", passed, most);
