@@ -100,9 +100,13 @@ impl Gate {
 
     /// Decides. The standing with the rates is known at once, also of the refused.
     pub(crate) fn offer(self: &Arc<Self>, ask: &Ask) -> (Offer, Standing) {
+        self.decide(|policy, now| policy.offer(ask, now))
+    }
+
+    fn decide(self: &Arc<Self>, decide: impl FnOnce(&mut Policy, Time) -> (Decision, Standing)) -> (Offer, Standing) {
         let now = self.now();
         let mut state = self.lock();
-        let (decision, standing) = state.policy.offer(ask, now);
+        let (decision, standing) = decide(&mut state.policy, now);
         let offer = match decision {
             Decision::Admit(grant) => Offer::Entered(Entry {
                 permit: self.permit(grant.ticket),
@@ -330,6 +334,15 @@ impl Permit {
         match self.ticket.take() {
             Some(ticket) => self.gate.settle(ticket, settlement),
             None => Settled::default(),
+        }
+    }
+
+    /// It came to nothing: as if it had not been asked for, and another request is decided on in its place.
+    pub(crate) fn instead(mut self, ask: &Ask) -> (Offer, Standing) {
+        let gate = Arc::clone(&self.gate);
+        match self.ticket.take() {
+            Some(ticket) => gate.decide(|policy, now| policy.instead(ticket, ask, now)),
+            None => gate.offer(ask),
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::config::report::Report;
 use crate::config::summary::{changes, summary};
-use crate::config::{self, Backend, Config, keep_ids};
+use crate::config::{self, Backend, Config, Found, keep_ids};
 use crate::ledger::{self, Store, Unavailable};
 use crate::proxy::Gateway;
 use crate::upstream::Upstreams;
@@ -36,6 +36,8 @@ pub(crate) struct Reloader {
     pub(crate) overrule: Overrule,
     pub(crate) store: Store,
     pub(crate) simulated: Arc<Simulated>,
+    /// Models that servers were found to offer.
+    pub(crate) found: Mutex<Found>,
     /// One at a time.
     pub(crate) turn: tokio::sync::Mutex<()>,
 }
@@ -71,7 +73,7 @@ impl Reloader {
     async fn try_reload(&self) -> Result<Vec<String>, Vec<String>> {
         let before = self.gateway.current.get();
         let lines = |Report(problems): Report| problems.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let mut config = config::load(&self.dir).map_err(lines)?;
+        let mut config = config::load(&self.dir, &self.found.lock()).map_err(lines)?;
         (self.overrule)(&mut config).map_err(|problem| vec![problem])?;
         let mut config = keep_ids(config, &before.config);
         let mut told = needs_a_restart(&mut config, &before.config);
@@ -129,6 +131,7 @@ fn needs_a_restart(config: &mut Config, before: &Config) -> Vec<String> {
         ("retention_days", new.retention != old.retention),
         ("bounds.ledger_backlog", new.ledger_backlog != old.ledger_backlog),
         ("timeouts.drain_seconds", new.drain != old.drain),
+        ("tls", new.tls != old.tls),
     ];
     let (old, new) = (old.clone(), &mut config.gateway);
     new.listen = old.listen;
@@ -139,6 +142,7 @@ fn needs_a_restart(config: &mut Config, before: &Config) -> Vec<String> {
     new.retention = old.retention;
     new.ledger_backlog = old.ledger_backlog;
     new.drain = old.drain;
+    new.tls = old.tls;
     let changed = fixed.into_iter().filter(|(_, changed)| *changed);
     changed
         .map(|(key, _)| format!("gateway.{key}: acts at the next start"))

@@ -6,6 +6,7 @@ use prometheus::{
     CounterVec, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry, TextEncoder,
 };
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Seconds, from a fast cache hit to a long answer.
@@ -44,6 +45,7 @@ pub(crate) struct Metrics {
     model_places: IntGaugeVec,
     pressure: Gauge,
     upstream_requests: IntCounterVec,
+    upstream_healthy: IntGaugeVec,
     queue_size: IntGaugeVec,
     active_requests: IntGaugeVec,
     degradation_level: IntGauge,
@@ -66,6 +68,8 @@ pub(crate) struct Gauges<'a> {
     pub(crate) backlog: usize,
     /// By project and window: the used share of its quota and of its budget, where it has one.
     pub(crate) allowances: Vec<(&'a str, &'static str, Option<f64>, Option<f64>)>,
+    /// Whether each is asked as usual.
+    pub(crate) upstreams: Vec<(Arc<str>, bool)>,
 }
 
 /// Makes metrics and adds them to the registry; `sluice_` goes before every name.
@@ -101,6 +105,7 @@ impl Make<'_> {
 }
 
 impl Metrics {
+    #[allow(clippy::too_many_lines)] // A list.
     pub(crate) fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let make = Make(&registry);
@@ -179,6 +184,11 @@ impl Metrics {
                 &["upstream", "outcome"],
             )?,
             queue_size: make.gauges("queue_size", "Requests that wait for a permit.", "priority")?,
+            upstream_healthy: make.gauges(
+                "upstream_healthy",
+                "1 while requests are sent to an upstream as usual.",
+                "upstream",
+            )?,
             active_requests: make.gauges("active_requests", "Requests with the upstreams.", "model")?,
             degradation_level: make.gauge("degradation_level", "Level of degradation, 0 is normal.")?,
             ledger_backlog: make.gauge("ledger_backlog", "Records that wait for the database.")?,
@@ -264,6 +274,15 @@ impl Metrics {
         }
     }
 
+    /// Counts a server's failure after which another one was asked.
+    pub(crate) fn retried(&self, record: &Record) {
+        if let Some(upstream) = &record.upstream {
+            self.upstream_requests
+                .with_label_values(&[&**upstream, "retried"])
+                .inc();
+        }
+    }
+
     /// Counts tokens that a request used beyond what had been reserved for it.
     pub(crate) fn overrun(&self, record: &Record, tokens: u64) {
         if tokens > 0 {
@@ -302,6 +321,13 @@ impl Metrics {
                     gauge.with_label_values(&[project, window]).set(*ratio);
                 }
             }
+        }
+        // What is not there any more is not shown any more.
+        self.upstream_healthy.reset();
+        for (upstream, is_healthy) in &gauges.upstreams {
+            self.upstream_healthy
+                .with_label_values(&[upstream])
+                .set(i64::from(*is_healthy));
         }
         self.pressure.set(gauges.pressure);
         self.degradation_level.set(i64::from(gauges.level));

@@ -21,7 +21,12 @@ pub(crate) struct Answer {
     pub(crate) tokens: u64,
     /// Whether it would have gone on.
     pub(crate) is_cut: bool,
+    /// Its pieces, where they are given.
+    given: Option<Vec<String>>,
 }
+
+/// Letters of a given text in one token.
+const GIVEN_TOKEN: usize = 6;
 
 impl Answer {
     /// The answer of `seed` to a prompt, at most `limit` tokens long. Left alone it has 32 to 159.
@@ -36,6 +41,21 @@ impl Answer {
             made: 0,
             tokens: natural.min(limit),
             is_cut: natural > limit,
+            given: None,
+        }
+    }
+
+    /// A given text, at most `limit` tokens of it.
+    pub(crate) fn given(text: &str, limit: u64) -> Self {
+        let letters: Vec<char> = text.chars().collect();
+        let pieces: Vec<String> = letters.chunks(GIVEN_TOKEN).map(String::from_iter).collect();
+        let natural = pieces.len() as u64;
+        Self {
+            state: 1,
+            made: 0,
+            tokens: natural.min(limit),
+            is_cut: natural > limit,
+            given: Some(pieces),
         }
     }
 
@@ -53,6 +73,10 @@ impl Iterator for Answer {
             return None;
         }
         self.made += 1;
+        if let Some(given) = &self.given {
+            let at = usize::try_from(self.made - 1).unwrap_or(usize::MAX);
+            return given.get(at).cloned();
+        }
         // xorshift64 (Marsaglia, "Xorshift RNGs", 2003).
         self.state ^= self.state << 13;
         self.state ^= self.state >> 7;

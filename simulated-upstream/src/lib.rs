@@ -5,6 +5,7 @@ mod answer;
 mod ollama;
 mod openai;
 mod pace;
+mod tools;
 
 pub use answer::count_tokens;
 

@@ -3,7 +3,7 @@
 use crate::answer::{Answer, count_tokens};
 use crate::openai::{embedding, inputs, text_of};
 use crate::pace::Pace;
-use crate::{Running, Server};
+use crate::{Running, Server, tools};
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -19,18 +19,16 @@ struct Request {
     #[serde(alias = "name")]
     model: String,
     #[serde(default)]
-    messages: Vec<Message>,
+    messages: Vec<Value>,
+    #[serde(default)]
+    tools: Vec<Value>,
+    format: Option<Value>,
     #[serde(default)]
     prompt: Value,
     system: Option<String>,
     input: Option<Value>,
     stream: Option<bool>,
     options: Option<Options>,
-}
-
-#[derive(Deserialize)]
-struct Message {
-    content: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -57,6 +55,8 @@ struct Work {
     running: Running,
     kind: Kind,
     model: String,
+    /// The tool that is called in the place of a text.
+    call: Option<(String, Value)>,
     answer: Answer,
     pace: Pace,
     began: Instant,
@@ -70,23 +70,26 @@ async fn complete(server: Server, body: &[u8], kind: Kind) -> Response {
         Err(refusal) => return *refusal,
     };
     let mut parts: Vec<String> = request.system.into_iter().collect();
-    parts.extend(
-        request
-            .messages
-            .iter()
-            .filter_map(|message| message.content.as_ref())
-            .map(text_of),
-    );
+    parts.extend(request.messages.iter().map(|message| text_of(&message["content"])));
     parts.push(text_of(&request.prompt));
     let prompt = parts.join("\n");
     let limit = request
         .options
         .and_then(|options| options.num_predict)
         .and_then(|limit| u64::try_from(limit).ok());
-    let answer = Answer::new(server.0.seed, &prompt, limit.unwrap_or(longest).clamp(1, longest));
+    let limit = limit.unwrap_or(longest).clamp(1, longest);
+    let last_said = request.messages.last().unwrap_or(&Value::Null);
+    let call = tools::called(&request.tools, None, last_said);
+    let schema = request.format.as_ref().filter(|format| format.is_object());
+    let answer = match (&call, schema) {
+        (Some((_, arguments)), _) => Answer::given(&arguments.to_string(), limit),
+        (None, Some(schema)) => Answer::given(&tools::value_of(schema, 0).to_string(), limit),
+        (None, None) => Answer::new(server.0.seed, &prompt, limit),
+    };
     let work = Work {
         running: server.begin(),
         kind,
+        call,
         model: request.model,
         total: answer.tokens,
         pace: Pace::begin(latency, answer.tokens),
@@ -117,7 +120,11 @@ fn parse(server: &Server, body: &[u8]) -> Result<(Request, Duration, u64), Box<R
 async fn whole(mut work: Work) -> Response {
     work.pace.whole().await;
     let text = work.answer.clone().text();
-    Json(work.last(&text)).into_response()
+    let mut last = work.last(&text);
+    if let Some(called) = work.called() {
+        last["message"]["tool_calls"] = called["message"]["tool_calls"].clone();
+    }
+    Json(last).into_response()
 }
 
 fn streamed(work: Work) -> Response {
@@ -126,7 +133,11 @@ fn streamed(work: Work) -> Response {
             return None;
         }
         let line = if index == work.total {
-            work.last("")
+            let last = work.last("");
+            match work.called() {
+                Some(called) => return Some((Ok::<_, Infallible>(format!("{called}\n{last}\n")), (work, index + 1))),
+                None => last,
+            }
         } else {
             work.pace.token(index).await;
             let word = work.answer.next().unwrap_or_default();
@@ -141,10 +152,19 @@ impl Work {
     fn piece(&self, text: &str) -> Value {
         let mut piece = json!({"model": self.model, "created_at": jiff::Timestamp::now().to_string(), "done": false});
         match self.kind {
+            Kind::Chat if self.call.is_some() => piece["message"] = json!({"role": "assistant", "content": ""}),
             Kind::Chat => piece["message"] = json!({"role": "assistant", "content": text}),
             Kind::Generate => piece["response"] = text.into(),
         }
         piece
+    }
+
+    /// The call, as a whole, as Ollama gives it.
+    fn called(&self) -> Option<Value> {
+        let (name, arguments) = self.call.as_ref()?;
+        let mut piece = self.piece("");
+        piece["message"]["tool_calls"] = json!([{"function": {"name": name, "arguments": arguments}}]);
+        Some(piece)
     }
 
     fn last(&mut self, text: &str) -> Value {

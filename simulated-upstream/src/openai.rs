@@ -2,7 +2,7 @@
 
 use crate::answer::{Answer, count_tokens};
 use crate::pace::Pace;
-use crate::{Model, Running, Server};
+use crate::{Model, Running, Server, tools};
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -16,7 +16,11 @@ use std::convert::Infallible;
 struct Request {
     model: String,
     #[serde(default)]
-    messages: Vec<Message>,
+    messages: Vec<Value>,
+    #[serde(default)]
+    tools: Vec<Value>,
+    tool_choice: Option<Value>,
+    response_format: Option<Value>,
     prompt: Option<Value>,
     input: Option<Value>,
     max_tokens: Option<u64>,
@@ -28,15 +32,13 @@ struct Request {
 }
 
 #[derive(Deserialize)]
-struct Message {
-    content: Option<Value>,
-}
-
-#[derive(Deserialize)]
 struct StreamOptions {
     #[serde(default)]
     include_usage: bool,
 }
+
+/// The one call of an answer.
+const CALL_ID: &str = "call_simulated_0";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -64,8 +66,7 @@ async fn complete(server: Server, body: &[u8], kind: Kind) -> Response {
         Kind::Chat => request
             .messages
             .iter()
-            .filter_map(|message| message.content.as_ref())
-            .map(text_of)
+            .map(|message| text_of(&message["content"]))
             .collect::<Vec<_>>()
             .join("\n"),
         Kind::Completion => request.prompt.as_ref().map(text_of).unwrap_or_default(),
@@ -84,17 +85,27 @@ async fn complete(server: Server, body: &[u8], kind: Kind) -> Response {
         .max_completion_tokens
         .or(request.max_tokens)
         .unwrap_or(model.max_output_tokens);
-    let answer = Answer::new(server.0.seed, &prompt, limit.clamp(1, model.max_output_tokens));
+    let limit = limit.clamp(1, model.max_output_tokens);
+    let last_said = request.messages.last().unwrap_or(&Value::Null);
+    let call = tools::called(&request.tools, request.tool_choice.as_ref(), last_said);
+    let format = request.response_format.as_ref();
+    let schema = format.and_then(|format| format.pointer("/json_schema/schema"));
+    let answer = match (&call, schema) {
+        (Some((_, arguments)), _) => Answer::given(&arguments.to_string(), limit),
+        (None, Some(schema)) => Answer::given(&tools::value_of(schema, 0).to_string(), limit),
+        (None, None) => Answer::new(server.0.seed, &prompt, limit),
+    };
+    let tool = call.map(|(name, _)| name);
     let running = server.begin();
     if request.stream {
         let include_usage = request.stream_options.is_some_and(|options| options.include_usage);
-        return streamed(running, kind, &model, answer, prompt_tokens, include_usage);
+        return streamed(running, kind, &model, (answer, tool), prompt_tokens, include_usage);
     }
     whole(
         running,
         kind,
         &model,
-        answer,
+        (answer, tool),
         prompt_tokens,
         request.n.unwrap_or(1).clamp(1, 128),
     )
@@ -105,17 +116,24 @@ async fn whole(
     mut running: Running,
     kind: Kind,
     model: &Model,
-    answer: Answer,
+    (answer, tool): (Answer, Option<String>),
     prompt_tokens: u64,
     n: u64,
 ) -> Response {
     Pace::begin(model.average_latency, answer.tokens).whole().await;
     let tokens = answer.tokens * n;
-    let finish = finish_reason(&answer);
+    let finish = finish_reason(&answer, tool.is_some());
     let text = answer.text();
     let choices: Vec<Value> = (0..n)
         .map(|index| match kind {
-            Kind::Chat => json!({"index": index, "message": {"role": "assistant", "content": text}, "logprobs": null, "finish_reason": finish}),
+            Kind::Chat => {
+                let message = match &tool {
+                    None => json!({"role": "assistant", "content": text}),
+                    Some(name) => json!({"role": "assistant", "content": null, "tool_calls": [
+                        {"id": CALL_ID, "type": "function", "function": {"name": name, "arguments": text}}]}),
+                };
+                json!({"index": index, "message": message, "logprobs": null, "finish_reason": finish})
+            }
             Kind::Completion => json!({"index": index, "text": text, "logprobs": null, "finish_reason": finish}),
         })
         .collect();
@@ -130,7 +148,7 @@ fn streamed(
     running: Running,
     kind: Kind,
     model: &Model,
-    answer: Answer,
+    (answer, tool): (Answer, Option<String>),
     prompt_tokens: u64,
     include_usage: bool,
 ) -> Response {
@@ -142,7 +160,7 @@ fn streamed(
         is_done: bool,
     }
     let total = answer.tokens;
-    let finish = finish_reason(&answer);
+    let finish = finish_reason(&answer, tool.is_some());
     let frame = frame(kind, model, true);
     let start = Stream {
         running,
@@ -153,6 +171,7 @@ fn streamed(
     };
     let events = stream::unfold(start, move |mut state| {
         let mut chunk = frame.clone();
+        let tool = tool.clone();
         async move {
             if state.is_done {
                 return None;
@@ -161,6 +180,12 @@ fn streamed(
             let mut out = String::new();
             if let Some(word) = state.answer.next() {
                 chunk["choices"] = json!([match (kind, state.index) {
+                    (Kind::Chat, 0) if tool.is_some() =>
+                        json!({"index": 0, "delta": {"role": "assistant", "content": null, "tool_calls": [{"index": 0, "id": CALL_ID,
+                            "type": "function", "function": {"name": tool, "arguments": word}}]}, "logprobs": null, "finish_reason": null}),
+                    (Kind::Chat, _) if tool.is_some() =>
+                        json!({"index": 0, "delta": {"tool_calls": [{"index": 0, "function": {"arguments": word}}]},
+                            "logprobs": null, "finish_reason": null}),
                     (Kind::Chat, 0) =>
                         json!({"index": 0, "delta": {"role": "assistant", "content": word}, "logprobs": null, "finish_reason": null}),
                     (Kind::Chat, _) =>
@@ -273,8 +298,12 @@ fn frame(kind: Kind, model: &Model, is_chunk: bool) -> Value {
     json!({"id": id, "object": object, "created": jiff::Timestamp::now().as_second(), "model": model.name})
 }
 
-fn finish_reason(answer: &Answer) -> &'static str {
-    if answer.is_cut { "length" } else { "stop" }
+fn finish_reason(answer: &Answer, is_call: bool) -> &'static str {
+    match (answer.is_cut, is_call) {
+        (true, _) => "length",
+        (false, true) => "tool_calls",
+        (false, false) => "stop",
+    }
 }
 
 fn usage(prompt: u64, completion: u64) -> Value {

@@ -8,12 +8,15 @@
 mod admission;
 mod allowance;
 mod ask;
+mod breaker;
 mod capacity;
 mod cell;
 mod decision;
 mod degradation;
 mod fairness;
 mod limits;
+mod retries;
+mod routing;
 mod rules;
 mod tickets;
 mod time;
@@ -21,10 +24,13 @@ mod time;
 pub use admission::Waiting;
 pub use allowance::{Alert, Balance, Remembered};
 pub use ask::{Ask, Class, Estimate, KeyId, ModelId, NanoEuro, PlanId, Priority, ProjectId, Usage, UserId};
+pub use breaker::{Breaker, BreakerRules, Passage};
 pub use capacity::Pace;
 pub use cell::Figure;
 pub use decision::{Decision, GivenWay, Grant, Measure, Period, Place, Refusal, Standing, Terms};
 pub use limits::{Counted, Scope};
+pub use retries::RetryBudget;
+pub use routing::{Candidate, pick};
 pub use rules::{
     Allowance, AllowanceActions, Caps, Concurrency, Degradation, GlobalLimits, Level, LevelActions, ModelRules, Order,
     Prices, ProjectRules, Rates, Rules, Scheduling, SubjectRules,
@@ -272,6 +278,22 @@ impl Policy {
             alerts,
             overrun_tokens: usage.tokens().saturating_sub(held.terms.estimate.tokens()),
         }
+    }
+
+    /// A request that ran came to nothing with its model's servers: it is as if it had not been made, and another is
+    /// decided on in its place.
+    pub fn instead(&mut self, ticket: TicketId, ask: &Ask, now: Time) -> (Decision, Standing) {
+        let runs = self.admission.ticket(ticket).is_some_and(|ticket| ticket.is_running);
+        if let Some(held) = self
+            .held
+            .get_mut(ticket.index as usize)
+            .filter(|_| runs)
+            .and_then(Option::take)
+        {
+            self.give_back(&held, true, now);
+            self.admission.finish(&self.rules, ticket, &Ended::default(), now);
+        }
+        self.offer(ask, now)
     }
 
     /// Whoever waits has gone, or was told to: everything goes back but the request itself, which was

@@ -59,6 +59,7 @@ pub(crate) fn router(admin: Admin) -> Router {
         .route("/usage/{scope}/{id}", get(usage::of_one))
         .route("/metrics/summary", get(usage::metrics_summary))
         .route("/metrics/reset", post(usage::reset))
+        .route("/upstreams", get(upstreams))
         .route("/config/summary", get(config::show))
         .route("/config/reload", post(config::reload));
     let needs_token = admin.gateway.current.get().config.gateway.metrics_need_token;
@@ -133,6 +134,7 @@ async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
     let snapshot = gateway.current.get();
     let occupancy = gateway.gate.occupancy(snapshot.config.models.len());
     let models = snapshot.config.models.iter().zip(&occupancy.models);
+    let upstreams = snapshot.upstreams.endpoints();
     let gauges = Gauges {
         models: models
             .map(|(model, (active, places))| (model.name.as_str(), *active, *places))
@@ -142,6 +144,10 @@ async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
         pressure: occupancy.pressure,
         backlog: gateway.ledger.backlog(),
         allowances: limits::used_shares(gateway, &snapshot.config),
+        upstreams: upstreams
+            .iter()
+            .map(|endpoint| (Arc::clone(&endpoint.authority), endpoint.is_healthy()))
+            .collect(),
     };
     match gateway.metrics.render(&gauges) {
         Ok(text) => (
@@ -151,6 +157,12 @@ async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
             .into_response(),
         Err(error) => internal(&error),
     }
+}
+
+/// Every server: its models, its load and how it is.
+async fn upstreams(State(admin): State<Admin>) -> Response {
+    let snapshot = admin.gateway.current.get();
+    Json(json!({"upstreams": snapshot.upstreams.shown(&snapshot.config)})).into_response()
 }
 
 /// A refusal in words, in the original's shape.

@@ -5,7 +5,10 @@ use crate::config;
 use std::process::ExitCode;
 
 pub(super) fn run(args: &ConfigArgs) -> Result<ExitCode, Failure> {
-    let config = config::load(&args.config)?;
+    let config = config::load(&args.config, &config::Found::new())?;
+    if let Some(tls) = &config.gateway.tls {
+        crate::proxy::tls::settings(tls).map_err(Failure::usage)?;
+    }
     println!(
         "{} is right: {} users, {} projects, {} models, {} plans, {} degradation levels",
         args.config.display(),

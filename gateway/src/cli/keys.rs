@@ -88,7 +88,7 @@ pub(super) fn run(command: KeysCommand) -> Result<ExitCode, Failure> {
 }
 
 async fn open(args: &StoreArgs) -> Result<(Config, Store), Failure> {
-    let config = config::load(&args.config.config)?;
+    let config = config::load(&args.config.config, &config::Found::new())?;
     let store = ledger::connect(&args.url(&config)).await?;
     Ok((config, store))
 }

@@ -37,7 +37,7 @@ pub(super) enum LedgerCommand {
 pub(super) fn run(command: &LedgerCommand) -> Result<ExitCode, Failure> {
     let (LedgerCommand::Verify { store } | LedgerCommand::Export { store, .. }) = command;
     super::block_on(async {
-        let url = store.url(&config::load(&store.config.config)?);
+        let url = store.url(&config::load(&store.config.config, &config::Found::new())?);
         let pool = ledger::connect(&url).await?;
         match command {
             LedgerCommand::Verify { .. } => verify(&pool).await,

@@ -8,11 +8,11 @@ use crate::batch::{self, Unfinished};
 use crate::config::{self, Config, Identity};
 use crate::gate::Gate;
 use crate::ledger::{self, Ledger, Store, report};
-use crate::proxy::{Gateway, RequestIds, background, listener};
+use crate::proxy::{Gateway, RequestIds, background, listener, tls};
 use crate::reload::{Reloader, Simulated};
 use crate::snapshot::Current;
 use crate::telemetry::Metrics;
-use crate::upstream::{Forward, Upstreams};
+use crate::upstream::{Forward, Upstreams, health};
 use parking_lot::Mutex;
 use policy::{Period, Scope};
 use std::net::SocketAddr;
@@ -36,7 +36,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
                 .unwrap_or_else(|_| "info,pingora=error,pingora_core=error".into()),
         )
         .init();
-    let mut config = config::load(&args.config)?;
+    let mut config = config::load(&args.config, &config::Found::new())?;
     overrule(&mut config, args);
     safe(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -87,6 +87,8 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
     let keys = ledger::keys::all(&store).await?;
     let token_file = settings.data_dir.join("admin.token");
     let token = Token::find_or_make(&token_file).map_err(|error| cannot("write", &token_file, &error))?;
+    let tls = settings.tls.as_ref().map(tls::settings);
+    let tls = tls.transpose().map_err(Failure::usage)?;
     let proxy_listener = bind("listen", settings.listen).await?;
     let admin_listener = bind("admin_listen", settings.admin_listen).await?;
     let proxy_address = local(&proxy_listener)?;
@@ -142,9 +144,9 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
         }),
         store: store.clone(),
         simulated,
+        found: Mutex::default(),
         turn: tokio::sync::Mutex::default(),
     });
-    tokio::spawn(Arc::clone(&reloader).watch());
     let admin = Admin {
         gateway: Arc::clone(&gateway),
         reloader: Arc::clone(&reloader),
@@ -156,11 +158,11 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
         let _ = admin_stopping.wait_for(|stop| *stop).await;
     });
     tokio::spawn(async move { admin_server.await });
-    tokio::spawn(follow_keys(Arc::clone(&gateway), store));
-    tokio::spawn(Arc::clone(&gateway.gate).keep_time());
+    keep_watch(&gateway, &reloader, store);
     let proxy = tokio::spawn(listener::serve(
         Arc::clone(&gateway),
         proxy_listener,
+        tls,
         stopping,
         settings.drain,
     ));
@@ -176,6 +178,15 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
     let _ = std::fs::remove_file(&addr_file);
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Everything that goes on beside requests.
+fn keep_watch(gateway: &Arc<Gateway>, reloader: &Arc<Reloader>, store: Store) {
+    tokio::spawn(Arc::clone(reloader).watch());
+    tokio::spawn(follow_keys(Arc::clone(gateway), store));
+    tokio::spawn(Arc::clone(&gateway.gate).keep_time());
+    tokio::spawn(health::watch(Arc::clone(gateway)));
+    tokio::spawn(health::discover(Arc::clone(gateway), Arc::clone(reloader)));
 }
 
 /// Writes down where both listeners are, for programs that start this one with port 0.
@@ -243,8 +254,9 @@ async fn follow_keys(gateway: Arc<Gateway>, pool: Store) {
 fn greet(gateway: &Gateway, proxy: SocketAddr, admin: SocketAddr, token_file: &Path) {
     let snapshot = gateway.current.get();
     let config = &snapshot.config;
+    let scheme = if config.gateway.tls.is_some() { "https" } else { "http" };
     tracing::info!(%proxy, %admin, "ready");
-    eprintln!("\n  proxy    http://{proxy}   (OpenAI at /v1, Ollama at /api, POST /generate)");
+    eprintln!("\n  proxy    {scheme}://{proxy}   (OpenAI at /v1, Ollama at /api, POST /generate)");
     eprintln!(
         "  admin    http://{admin}   (token: SLUICE_ADMIN_TOKEN, or in {})",
         token_file.display()
@@ -259,12 +271,12 @@ fn greet(gateway: &Gateway, proxy: SocketAddr, admin: SocketAddr, token_file: &P
             let user = config.user(user);
             let project = &config.project(user.project).id;
             eprintln!(
-                "  curl -s http://{proxy}/generate -H 'content-type: application/json' -d '{{\"user_id\":\"{}\",\"project_id\":\"{project}\",\"model\":\"{}\",\"prompt\":\"Why is the sky blue?\",\"max_tokens\":32}}'\n",
+                "  curl -s {scheme}://{proxy}/generate -H 'content-type: application/json' -d '{{\"user_id\":\"{}\",\"project_id\":\"{project}\",\"model\":\"{}\",\"prompt\":\"Why is the sky blue?\",\"max_tokens\":32}}'\n",
                 user.id, model.name
             );
         }
         _ => eprintln!(
-            "  curl -s http://{proxy}/v1/chat/completions -H 'content-type: application/json' -H \"authorization: Bearer $(sluice keys create --user {} 2>/dev/null)\" -d '{{\"model\":\"{}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Why is the sky blue?\"}}]}}'\n",
+            "  curl -s {scheme}://{proxy}/v1/chat/completions -H 'content-type: application/json' -H \"authorization: Bearer $(sluice keys create --user {} 2>/dev/null)\" -d '{{\"model\":\"{}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Why is the sky blue?\"}}]}}'\n",
             config.users.first().map_or("USER", |user| &user.id),
             model.name
         ),

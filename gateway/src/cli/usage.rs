@@ -42,7 +42,9 @@ pub(super) fn run(args: &UsageArgs) -> Result<ExitCode, Failure> {
         only: None,
     };
     let lines = super::block_on(async {
-        let url = args.store.url(&config::load(&args.store.config.config)?);
+        let url = args
+            .store
+            .url(&config::load(&args.store.config.config, &config::Found::new())?);
         let pool = ledger::connect(&url).await?;
         Ok(report::lines(&pool, &columns, &filter).await?)
     })?;

@@ -1,13 +1,14 @@
 //! From what was written to what was meant: references across files, ranges, contradictions. Goes on
 //! after a mistake, so that all are found.
 
-use super::checked::{Backend, Config, Deadlines, Endpoint, Gateway, Identity, Model, Project, User, position};
-use super::limits::{allowance, concurrency};
-use super::raw::{self, IdentityMode, Places};
+use super::Found;
+use super::checked::{Config, Gateway, Identity, Project, Tls, User, position};
+use super::limits::allowance;
+use super::models::expanded;
+use super::raw::{self, IdentityMode};
 use super::read::{At, Named, nearest};
 use super::report::Problem;
-use policy::{Class, ModelId, PlanId, Prices, Priority, ProjectId, Rates, SubjectRules, UserId};
-use std::collections::HashMap;
+use policy::{BreakerRules, Class, PlanId, Priority, ProjectId, Rates, SubjectRules, UserId};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -23,7 +24,7 @@ pub(super) type Files = (
 );
 
 /// Checks across files; what it returns is right if no problem was added.
-pub(super) fn check(dir: &Path, files: Files, problems: &mut Vec<Problem>) -> Option<Config> {
+pub(super) fn check(dir: &Path, files: Files, found: &Found, problems: &mut Vec<Problem>) -> Option<Config> {
     let (users, projects, models, limits, degradation, gateway) = files;
     let mut check = Check { dir, problems };
     let mut limits = limits.map(|file| (check.limits(&file), file));
@@ -38,7 +39,9 @@ pub(super) fn check(dir: &Path, files: Files, problems: &mut Vec<Problem>) -> Op
     let total = limits
         .as_ref()
         .map_or(Duration::ZERO, |(limits, _)| limits.request_timeout);
-    let mut models = models.map(|file| check.models(&file.models, &defaults, total));
+    let discoveries = models.as_ref().map(|file| check.discoveries(&file.models));
+    let models = models.map(|file| expanded(file.models, found));
+    let mut models = models.map(|models| check.models(&models, &defaults, total));
     let degradation = degradation.map(|file| check.degradation(&file));
     if let Some((_, file)) = &mut limits {
         check.single_limits(
@@ -68,6 +71,7 @@ pub(super) fn check(dir: &Path, files: Files, problems: &mut Vec<Problem>) -> Op
         keys: limits.keys,
         request_timeout: limits.request_timeout,
         gateway: gateway?,
+        discoveries: discoveries?,
     })
 }
 
@@ -177,194 +181,6 @@ impl Check<'_> {
         projects
     }
 
-    fn models(
-        &mut self,
-        raw: &Named<raw::Model>,
-        defaults: &raw::Timeouts,
-        total: Duration,
-    ) -> (Vec<Model>, HashMap<String, ModelId>) {
-        let mut models = Vec::new();
-        let mut by_name = HashMap::new();
-        for ((name, model), index) in raw.0.iter().zip(0u32..) {
-            let key = |field: &str| format!("models.{}.{field}", name.value);
-            self.at_least_one("models.yaml", &key("max_output_tokens"), &model.max_output_tokens);
-            for (name, field) in
-                std::iter::once((name, None)).chain(model.aliases.iter().map(|alias| (alias, Some("aliases"))))
-            {
-                if by_name.insert(name.value.clone(), ModelId(index)).is_some() {
-                    let key = field.map_or_else(|| format!("models.{}", name.value), key);
-                    self.problem(
-                        "models.yaml",
-                        name.line,
-                        key,
-                        format!("the name `{}` is taken by another model", name.value),
-                    );
-                }
-            }
-            let timeouts = model.timeouts.as_ref();
-            models.push(Model {
-                name: name.value.clone(),
-                backend: model.backend.value,
-                enabled: model.enabled,
-                is_removed: false,
-                priority: band(model.priority),
-                upstream_name: model
-                    .upstream_model
-                    .clone()
-                    .or_else(|| model.ollama_model.as_ref().map(|at| at.value.clone())),
-                max_input_tokens: model.max_input_tokens,
-                max_output_tokens: model.max_output_tokens.value.max(1),
-                prices: Prices {
-                    input: model.input_cost_per_1k_tokens_eur,
-                    cached_input: model
-                        .cached_input_cost_per_1k_tokens_eur
-                        .unwrap_or(model.input_cost_per_1k_tokens_eur),
-                    output: model.output_cost_per_1k_tokens_eur,
-                },
-                rates: Rates::default(),
-                concurrency: concurrency(model),
-                smaller: None,
-                average_latency: model
-                    .average_latency_seconds
-                    .as_ref()
-                    .map_or(Duration::ZERO, |at| at.value),
-                endpoints: self.endpoints(&name.value, model),
-                deadlines: Deadlines {
-                    connect: timeouts
-                        .and_then(|t| t.connect_seconds)
-                        .unwrap_or(defaults.connect_seconds),
-                    first_byte: timeouts
-                        .and_then(|t| t.first_byte_seconds)
-                        .unwrap_or(defaults.first_byte_seconds),
-                    gap: timeouts.and_then(|t| t.gap_seconds).unwrap_or(defaults.gap_seconds),
-                    total: timeouts.and_then(|t| t.total_seconds).unwrap_or(total),
-                },
-            });
-        }
-        self.smaller_models(raw, &mut models, &by_name);
-        (models, by_name)
-    }
-
-    /// Resolves `smaller_model`: another model, and not in a circle.
-    fn smaller_models(&mut self, raw: &Named<raw::Model>, models: &mut [Model], by_name: &HashMap<String, ModelId>) {
-        for (at, (name, model)) in raw.0.iter().enumerate() {
-            let Some(smaller) = model.smaller_model.as_ref().filter(|smaller| smaller.line > 0) else {
-                continue;
-            };
-            let key = format!("models.{}.smaller_model", name.value);
-            match by_name.get(&smaller.value) {
-                Some(id) if id.0 as usize == at => {
-                    self.problem("models.yaml", smaller.line, key, "is this model itself");
-                }
-                Some(id) => models[at].smaller = Some(*id),
-                None => {
-                    let known: Vec<String> = raw.0.iter().map(|(name, _)| name.value.clone()).collect();
-                    self.reference(("models.yaml", key), smaller, Some(&known), "model");
-                }
-            }
-        }
-    }
-
-    fn endpoints(&mut self, name: &str, model: &raw::Model) -> Vec<Endpoint> {
-        let file = "models.yaml";
-        let key = |field: &str| format!("models.{name}.{field}");
-        let backend = &model.backend;
-        if backend.line > 0 && backend.value != Backend::Ollama {
-            for (field, line) in [
-                ("ollama_model", model.ollama_model.as_ref().map(|at| at.line)),
-                ("ollama_base_url", model.ollama_base_url.as_ref().map(|at| at.line)),
-            ] {
-                if let Some(line) = line {
-                    self.problem(
-                        file,
-                        line,
-                        key(field),
-                        format!("only for `backend: ollama`, and this one is {}", backend.value.word()),
-                    );
-                }
-            }
-        }
-        if backend.line > 0
-            && backend.value != Backend::Simulated
-            && let Some(latency) = &model.average_latency_seconds
-        {
-            self.problem(
-                file,
-                latency.line,
-                key("average_latency_seconds"),
-                "only for `backend: simulated`",
-            );
-        }
-        let mut endpoints = Vec::new();
-        if let Some(url) = &model.ollama_base_url {
-            endpoints.extend(
-                self.endpoint(key("ollama_base_url"), url)
-                    .map(|(authority, path_prefix)| Endpoint {
-                        authority,
-                        path_prefix,
-                        api_key_env: None,
-                        weight: 1,
-                        max_concurrent_requests: None,
-                    }),
-            );
-        }
-        for (raw, index) in model.endpoints.iter().zip(0..) {
-            let key = |field: &str| format!("models.{name}.endpoints.{index}.{field}");
-            self.at_least_one(file, &key("weight"), &raw.weight);
-            endpoints.extend(
-                self.endpoint(key("base_url"), &raw.base_url)
-                    .map(|(authority, path_prefix)| Endpoint {
-                        authority,
-                        path_prefix,
-                        api_key_env: raw.api_key_env.as_ref().map(|at| at.value.clone()),
-                        weight: raw.weight.value,
-                        max_concurrent_requests: raw.max_concurrent_requests.as_ref().and_then(|at| match at.value {
-                            Places::Fixed(count) => Some(count),
-                            Places::Auto => None,
-                        }),
-                    }),
-            );
-        }
-        let declared = !model.endpoints.is_empty() || model.ollama_base_url.is_some();
-        if backend.line > 0 && backend.value != Backend::Simulated && !declared {
-            self.problem(
-                file,
-                backend.line,
-                key("endpoints"),
-                format!(
-                    "`backend: {}` needs `endpoints: [{{base_url: http://host:port}}]`",
-                    backend.value.word()
-                ),
-            );
-        }
-        endpoints
-    }
-
-    /// `http://host:port[/prefix][/v1]` taken apart.
-    fn endpoint(&mut self, key: String, url: &At<String>) -> Option<(String, String)> {
-        if url.line == 0 {
-            return None;
-        }
-        let wrong = match url.value.parse::<http::Uri>() {
-            Ok(uri) if uri.scheme_str() == Some("http") && uri.query().is_none() => {
-                let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'));
-                if let Some(authority) = authority {
-                    let port = authority.port_u16().unwrap_or(80);
-                    let path = uri.path().trim_end_matches('/');
-                    let prefix = path.strip_suffix("/v1").unwrap_or(path);
-                    return Some((format!("{}:{port}", authority.host()), prefix.to_owned()));
-                }
-                "has no host, or has a user in it"
-            }
-            Ok(uri) if uri.scheme_str() == Some("https") => {
-                "TLS to upstreams is not there yet; use http:// (for a hosted API, through a local TLS proxy)"
-            }
-            _ => "is not an address such as http://127.0.0.1:8080",
-        };
-        self.problem("models.yaml", url.line, key, format!("`{}` {wrong}", url.value));
-        None
-    }
-
     fn gateway(&mut self, raw: &raw::GatewayFile, users: Option<&[String]>) -> Option<Gateway> {
         let file = "gateway.yaml";
         let listen = self.address("listen", &raw.listen);
@@ -420,7 +236,58 @@ impl Check<'_> {
             body_timeout: timeouts.body_seconds,
             keepalive: timeouts.keepalive_seconds,
             drain: timeouts.drain_seconds,
+            tls: raw.tls.as_ref().and_then(|tls| self.tls(tls)),
+            probes: (!raw.health.interval_seconds.is_zero())
+                .then_some((raw.health.interval_seconds, raw.health.timeout_seconds)),
+            breaker: self.breaker(&raw.health),
+            attempts: self.attempts(&raw.retries),
+            retry_share: raw.retries.share.value,
         })
+    }
+
+    fn tls(&mut self, raw: &raw::Tls) -> Option<Tls> {
+        let files = [
+            ("tls.cert_file", Some(&raw.cert_file)),
+            ("tls.key_file", Some(&raw.key_file)),
+            ("tls.client_ca_file", raw.client_ca_file.as_ref()),
+        ];
+        let mut are_there = true;
+        for (key, file) in files {
+            are_there &= file.is_none_or(|file| self.file_is_there("gateway.yaml", key, file));
+        }
+        are_there.then(|| Tls {
+            cert_file: raw.cert_file.value.clone(),
+            key_file: raw.key_file.value.clone(),
+            client_ca_file: raw.client_ca_file.as_ref().map(|at| at.value.clone()),
+        })
+    }
+
+    /// Whether a file that is named can be read.
+    pub(super) fn file_is_there(&mut self, file: &str, key: &str, name: &At<String>) -> bool {
+        if name.line == 0 {
+            return false;
+        }
+        let read = std::fs::File::open(&name.value);
+        if let Err(error) = &read {
+            let message = format!("`{}` cannot be read: {error}", name.value);
+            self.problem(file, name.line, key.to_owned(), message);
+        }
+        read.is_ok()
+    }
+
+    fn breaker(&mut self, raw: &raw::Health) -> BreakerRules {
+        self.at_least_one("gateway.yaml", "health.failures", &raw.failures);
+        BreakerRules {
+            failures: raw.failures.value.max(1),
+            rest: raw.rest_seconds,
+            longest_rest: raw.longest_rest_seconds.max(raw.rest_seconds),
+            slow_start: raw.slow_start_seconds,
+        }
+    }
+
+    fn attempts(&mut self, raw: &raw::Retries) -> usize {
+        self.at_least_one("gateway.yaml", "retries.attempts", &raw.attempts);
+        usize::try_from(raw.attempts.value.max(1)).unwrap_or(1)
     }
 
     fn address(&mut self, key: &str, text: &At<String>) -> Option<SocketAddr> {

@@ -2,9 +2,10 @@
 //! once, and never checked again.
 
 use super::raw;
+use crate::protocol::translate::Speaks;
 use policy::{
-    Allowance, Class, Concurrency, Degradation, GlobalLimits, KeyId, ModelId, ModelRules, PlanId, Prices, Priority,
-    ProjectId, ProjectRules, Rates, Rules, Scheduling, SubjectRules, UserId,
+    Allowance, BreakerRules, Class, Concurrency, Degradation, GlobalLimits, KeyId, ModelId, ModelRules, PlanId, Prices,
+    Priority, ProjectId, ProjectRules, Rates, Rules, Scheduling, SubjectRules, UserId,
 };
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -25,6 +26,8 @@ pub(crate) struct Config {
     pub(crate) keys: HashMap<String, SubjectRules>,
     pub(crate) request_timeout: Duration,
     pub(crate) gateway: Gateway,
+    /// Entries that stand for whatever models their servers offer.
+    pub(crate) discoveries: Vec<Discovery>,
     pub(super) users_by_id: HashMap<String, UserId>,
     pub(super) models_by_name: HashMap<String, ModelId>,
 }
@@ -49,6 +52,29 @@ pub(crate) struct Gateway {
     pub(crate) body_timeout: Duration,
     pub(crate) keepalive: Duration,
     pub(crate) drain: Duration,
+    pub(crate) tls: Option<Tls>,
+    /// How often servers are asked how they are, and how long they may take to say; `None`: never.
+    pub(crate) probes: Option<(Duration, Duration)>,
+    pub(crate) breaker: BreakerRules,
+    /// Servers that one request is sent to, at most.
+    pub(crate) attempts: usize,
+    pub(crate) retry_share: f64,
+}
+
+/// Files of the proxy listener's TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Tls {
+    pub(crate) cert_file: String,
+    pub(crate) key_file: String,
+    pub(crate) client_ca_file: Option<String>,
+}
+
+/// An entry that stands for whatever models its servers offer.
+#[derive(Debug, Clone)]
+pub(crate) struct Discovery {
+    pub(crate) name: String,
+    pub(crate) backend: Backend,
+    pub(crate) endpoints: Vec<Endpoint>,
 }
 
 /// How callers are known.
@@ -128,6 +154,10 @@ pub(crate) struct Model {
     pub(crate) smaller: Option<ModelId>,
     pub(crate) average_latency: Duration,
     pub(crate) endpoints: Vec<Endpoint>,
+    /// What its servers speak.
+    pub(crate) speaks: Speaks,
+    /// Who answers while its servers do not.
+    pub(crate) fallbacks: Vec<ModelId>,
     pub(crate) deadlines: Deadlines,
 }
 
@@ -144,13 +174,25 @@ pub(crate) struct Endpoint {
     pub(crate) api_key_env: Option<String>,
     pub(crate) weight: u32,
     pub(crate) max_concurrent_requests: Option<usize>,
+    pub(crate) tls: Option<EndpointTls>,
+}
+
+/// TLS to a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct EndpointTls {
+    /// The name in its certificate.
+    pub(crate) server_name: String,
+    /// Who signed it; else whoever the system trusts.
+    pub(crate) ca_file: Option<String>,
 }
 
 /// How long each part of a request may take.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deadlines {
     pub(crate) connect: Duration,
-    pub(crate) first_byte: Duration,
+    pub(crate) first_token: Duration,
+    /// Beside it, where the model may have to be loaded first.
+    pub(crate) load: Duration,
     pub(crate) gap: Duration,
     pub(crate) total: Duration,
 }

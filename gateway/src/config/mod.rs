@@ -4,6 +4,7 @@
 mod check;
 pub(crate) mod checked;
 mod limits;
+mod models;
 mod raw;
 mod read;
 pub(crate) mod report;
@@ -12,14 +13,20 @@ pub(crate) mod summary;
 
 pub(crate) use stable::keep_ids;
 
-pub(crate) use checked::{Backend, Config, Deadlines, Endpoint, Identity, Model, limits_anything};
+pub(crate) use checked::{
+    Backend, Config, Deadlines, Discovery, Endpoint, EndpointTls, Identity, Model, Tls, limits_anything,
+};
 
 use read::{FromNode, Reader};
 use report::{Problem, Report};
+use std::collections::HashMap;
 use std::path::Path;
 
+/// The models that the servers of an entry with `discover: true` offer, by the entry's name.
+pub(crate) type Found = HashMap<String, Vec<String>>;
+
 /// Reads and checks the directory's six files.
-pub(crate) fn load(dir: &Path) -> Result<Config, Report> {
+pub(crate) fn load(dir: &Path, found: &Found) -> Result<Config, Report> {
     let mut problems = Vec::new();
     let files = (
         read_file::<raw::UsersFile>(dir, "users.yaml", &mut problems),
@@ -29,7 +36,7 @@ pub(crate) fn load(dir: &Path) -> Result<Config, Report> {
         read_file::<raw::DegradationFile>(dir, "degradation.yaml", &mut problems),
         read_file::<raw::GatewayFile>(dir, "gateway.yaml", &mut problems),
     );
-    let config = check::check(dir, files, &mut problems);
+    let config = check::check(dir, files, found, &mut problems);
     match config {
         Some(config) if problems.is_empty() => Ok(config),
         _ => {

@@ -126,6 +126,14 @@ section! {
         upstream_model: Option<String>,
         /// Other names that clients may use.
         aliases: Vec<At<String>>,
+        /// Models that answer in its place while its servers do not, in their order.
+        fallbacks: Vec<At<String>>,
+        /// What its servers speak beside what `backend` says; requests in these go through untouched.
+        native_apis: Vec<Api>,
+        /// Whether this entry stands for every model that its servers offer, under the names that they give.
+        discover: bool = false,
+        /// How long a server may take to load the model, beside the deadline for the first token.
+        load_timeout: Option<Duration>,
         /// The servers that have the model.
         endpoints: Vec<Endpoint>,
         /// Deadlines of this model, instead of those in `gateway.yaml`.
@@ -142,14 +150,18 @@ section! {
         weight: At<u32> = At { value: 1, line: 0 },
         /// Requests it takes at once, or `auto`; more wait.
         max_concurrent_requests: Option<At<Places>>,
+        /// With `https`: certificates (PEM) of who signed the server's, instead of the system's.
+        ca_file: Option<At<String>>,
+        /// With `https`: the name in the server's certificate, if it is another than in `base_url`.
+        server_name: Option<At<String>>,
     }
 
     /// Deadlines of one model, in seconds.
     struct ModelTimeouts {
         /// To reach the upstream.
         connect_seconds: Option<Duration>,
-        /// Until it begins to answer.
-        first_byte_seconds: Option<Duration>,
+        /// Until the first token of a stream.
+        first_token_seconds: Option<Duration>,
         /// Between two pieces of an answer.
         gap_seconds: Option<Duration>,
         /// For the whole request.
@@ -333,6 +345,46 @@ section! {
         bounds: Bounds = Bounds::default(),
         /// Deadlines.
         timeouts: Timeouts = Timeouts::default(),
+        /// TLS on the proxy listener; without it, plain HTTP.
+        tls: Option<Tls>,
+        /// How servers are found to be away, and back.
+        health: Health = Health::default(),
+        /// What is tried again.
+        retries: Retries = Retries::default(),
+    }
+
+    /// TLS on the proxy listener.
+    struct Tls {
+        /// The certificate and those that lead to who signed it (PEM).
+        cert_file: At<String>,
+        /// Its key (PEM).
+        key_file: At<String>,
+        /// Who signs clients' certificates (PEM); with it, only clients that have one are let in.
+        client_ca_file: Option<At<String>>,
+    }
+
+    /// How servers are found to be away, and back.
+    struct Health {
+        /// How often each is asked how it is; 0 for never.
+        interval_seconds: Duration = Health::default().interval_seconds,
+        /// How long it may take to say.
+        timeout_seconds: Duration = Health::default().timeout_seconds,
+        /// Failed requests in a row after which it is left alone for a while.
+        failures: At<u32> = Health::default().failures,
+        /// How long, the first time; then twice as long each time.
+        rest_seconds: Duration = Health::default().rest_seconds,
+        /// The longest.
+        longest_rest_seconds: Duration = Health::default().longest_rest_seconds,
+        /// How long one that comes back takes to its full share.
+        slow_start_seconds: Duration = Health::default().slow_start_seconds,
+    }
+
+    /// What is tried again: only what has not begun to answer.
+    struct Retries {
+        /// Servers that one request is sent to, at most.
+        attempts: At<u32> = Retries::default().attempts,
+        /// Retries for a request, over all of a model's; 0 for none.
+        share: At<f64> = Retries::default().share,
     }
 
     /// Sizes that nothing may pass.
@@ -357,8 +409,8 @@ section! {
         body_seconds: Duration = Timeouts::default().body_seconds,
         /// To reach the upstream.
         connect_seconds: Duration = Timeouts::default().connect_seconds,
-        /// Until it begins to answer.
-        first_byte_seconds: Duration = Timeouts::default().first_byte_seconds,
+        /// Until the first token of a stream.
+        first_token_seconds: Duration = Timeouts::default().first_token_seconds,
         /// Between two pieces of an answer.
         gap_seconds: Duration = Timeouts::default().gap_seconds,
         /// Of an idle connection.
@@ -407,6 +459,18 @@ choice! {
         Ollama = "ollama",
         /// Any OpenAI-compatible server.
         Openai = "openai",
+    }
+
+    /// What a server speaks.
+    enum Api {
+        /// OpenAI's chat completions, completions, embeddings.
+        Openai = "openai",
+        /// OpenAI's responses.
+        Responses = "responses",
+        /// Anthropic's messages.
+        Anthropic = "anthropic",
+        /// Ollama's native API.
+        Ollama = "ollama",
     }
 
     /// How callers are known.
@@ -469,13 +533,35 @@ impl Default for Bounds {
     }
 }
 
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            interval_seconds: Duration::from_secs(5),
+            timeout_seconds: Duration::from_secs(2),
+            failures: At { value: 5, line: 0 },
+            rest_seconds: Duration::from_secs(1),
+            longest_rest_seconds: Duration::from_secs(30),
+            slow_start_seconds: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for Retries {
+    fn default() -> Self {
+        Self {
+            attempts: At { value: 3, line: 0 },
+            share: At { value: 0.2, line: 0 },
+        }
+    }
+}
+
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
             head_seconds: Duration::from_secs(10),
             body_seconds: Duration::from_secs(60),
             connect_seconds: Duration::from_secs(5),
-            first_byte_seconds: Duration::from_secs(120),
+            first_token_seconds: Duration::from_secs(120),
             gap_seconds: Duration::from_secs(60),
             keepalive_seconds: Duration::from_secs(60),
             drain_seconds: Duration::from_secs(30),

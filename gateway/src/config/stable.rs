@@ -19,6 +19,9 @@ pub(crate) fn keep_ids(new: Config, old: &Config) -> Config {
     }
     for model in models.iter_mut().filter_map(Entry::current) {
         model.smaller = model.smaller.map(|smaller| ModelId(model_ids[smaller.0 as usize]));
+        for fallback in &mut model.fallbacks {
+            *fallback = ModelId(model_ids[fallback.0 as usize]);
+        }
     }
     projects
         .iter_mut()

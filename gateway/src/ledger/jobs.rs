@@ -17,6 +17,8 @@ const KEEP_MS: i64 = 24 * 3_600_000;
 pub(crate) struct Job {
     /// The request's id.
     pub(crate) id: String,
+    /// Where it was asked for.
+    pub(crate) endpoint: String,
     pub(crate) user_id: String,
     pub(crate) project_id: String,
     pub(crate) key_id: Option<String>,
@@ -30,19 +32,20 @@ pub(crate) struct Job {
 /// What is known of a job.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Known {
-    Waiting,
+    /// With the request, and when it came, in milliseconds.
+    Waiting(Vec<u8>, i64),
     Done(Value),
 }
 
 /// Keeps a job. One with the same id is replaced: the newer request is the one that is asked for.
 pub(crate) async fn add(store: &Store, owner: &str, job: &Job, now_ms: i64) -> Result<(), Unavailable> {
     sqlx::query(
-        "INSERT INTO jobs (id, owner, user_id, project_id, key_id, request_type, priority, body, attempts, created_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
+        "INSERT INTO jobs (id, owner, user_id, project_id, key_id, request_type, priority, body, attempts, created_at, endpoint) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
          ON CONFLICT (id) DO UPDATE SET owner = excluded.owner, user_id = excluded.user_id, \
          project_id = excluded.project_id, key_id = excluded.key_id, request_type = excluded.request_type, \
          priority = excluded.priority, body = excluded.body, attempts = excluded.attempts, \
-         created_at = excluded.created_at, finished_at = NULL, answer = NULL",
+         created_at = excluded.created_at, endpoint = excluded.endpoint, finished_at = NULL, answer = NULL",
     )
     .bind(&job.id)
     .bind(owner)
@@ -54,6 +57,7 @@ pub(crate) async fn add(store: &Store, owner: &str, job: &Job, now_ms: i64) -> R
     .bind(&job.body)
     .bind(job.attempts)
     .bind(now_ms)
+    .bind(&job.endpoint)
     .execute(store)
     .await?;
     Ok(())
@@ -73,7 +77,7 @@ pub(crate) async fn finish(store: &Store, id: &str, answer: &Value, now_ms: i64)
 
 /// What is known of a job; `of` limits it to a project's own.
 pub(crate) async fn known(store: &Store, id: &str, of: Option<&str>) -> Result<Option<Known>, Unavailable> {
-    let found = sqlx::query("SELECT project_id, answer FROM jobs WHERE id = $1")
+    let found = sqlx::query("SELECT project_id, answer, body, created_at FROM jobs WHERE id = $1")
         .bind(id)
         .fetch_optional(store)
         .await?;
@@ -85,8 +89,22 @@ pub(crate) async fn known(store: &Store, id: &str, of: Option<&str>) -> Result<O
         return Ok(None);
     }
     let answer: Option<String> = row.try_get("answer")?;
-    let answer = answer.map(|answer| serde_json::from_str(&answer).unwrap_or_default());
-    Ok(Some(answer.map_or(Known::Waiting, Known::Done)))
+    Ok(Some(match answer {
+        Some(answer) => Known::Done(serde_json::from_str(&answer).unwrap_or_default()),
+        None => Known::Waiting(row.try_get("body")?, row.try_get("created_at")?),
+    }))
+}
+
+/// Forgets a job that is done, if it is the project's.
+pub(crate) async fn forget(store: &Store, id: &str, of: Option<&str>) -> Result<bool, Unavailable> {
+    let forgotten = sqlx::query(
+        "DELETE FROM jobs WHERE id = $1 AND finished_at IS NOT NULL AND project_id = COALESCE($2, project_id)",
+    )
+    .bind(id)
+    .bind(of)
+    .execute(store)
+    .await?;
+    Ok(forgotten.rows_affected() > 0)
 }
 
 /// The jobs that the process before has left, oldest first; each counts as begun once more. Old answers go.
@@ -100,7 +118,7 @@ pub(crate) async fn take_over(store: &Store, owner: &str, now_ms: i64) -> Result
         .execute(store)
         .await?;
     let rows = sqlx::query(
-        "SELECT id, user_id, project_id, key_id, request_type, priority, body, attempts FROM jobs \
+        "SELECT id, endpoint, user_id, project_id, key_id, request_type, priority, body, attempts FROM jobs \
          WHERE finished_at IS NULL AND owner = $1 ORDER BY created_at",
     )
     .bind(owner)
@@ -126,6 +144,7 @@ pub(crate) async fn recorded(store: &Store, beginning: &str) -> Result<HashSet<S
 fn job(row: &AnyRow) -> Result<Job, sqlx::Error> {
     Ok(Job {
         id: row.try_get("id")?,
+        endpoint: row.try_get("endpoint")?,
         user_id: row.try_get("user_id")?,
         project_id: row.try_get("project_id")?,
         key_id: row.try_get("key_id")?,

@@ -91,7 +91,10 @@ fn shown(row: &Row<'_>) -> Value {
         let nanos = object.remove(&format!("{name}_nano_eur"));
         object.insert(format!("{name}_eur"), euros(nanos.as_ref()));
     }
-    object.insert("total_tokens".to_owned(), (row.input_tokens + row.output_tokens).into());
+    object.insert(
+        "total_tokens".to_owned(),
+        row.input_tokens.saturating_add(row.output_tokens).into(),
+    );
     Value::Object(object)
 }
 

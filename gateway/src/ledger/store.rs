@@ -52,6 +52,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "files and batches",
         include_str!("../../migrations/0007_files_and_batches.sql"),
     ),
+    (
+        8,
+        "jobs of any call",
+        include_str!("../../migrations/0008_jobs_of_any_call.sql"),
+    ),
 ];
 
 /// Which database a URL names.

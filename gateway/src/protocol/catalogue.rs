@@ -40,3 +40,16 @@ pub(crate) fn ollama_list(entries: &[Entry<'_>]) -> Value {
     });
     json!({"models": models.collect::<Vec<_>>()})
 }
+
+/// `POST /api/show` of a model that is not Ollama's.
+pub(crate) fn ollama_show(owner: &str, max_input_tokens: u64) -> Value {
+    json!({
+        "modelfile": "", "parameters": "", "template": "", "modified_at": "2024-01-01T00:00:00Z",
+        "details": {
+            "parent_model": "", "format": "", "family": owner, "families": null,
+            "parameter_size": "", "quantization_level": "",
+        },
+        "model_info": {"general.architecture": owner, format!("{owner}.context_length"): max_input_tokens},
+        "capabilities": ["completion", "tools"],
+    })
+}

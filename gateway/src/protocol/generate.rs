@@ -1,12 +1,13 @@
 //! The original system's `POST /generate`: a prompt in, a whole text out.
 
+use super::hub::{Chat, message};
 use super::meter::Usage;
 use super::refuse::{Reason, Stop};
 use super::scan::{Places, Raw, model_named, top_level};
-use super::{Changes, Lowered, Understood};
+use super::{Lowered, Understood};
 use policy::{Class, Estimate};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 #[derive(Deserialize)]
 struct Head<'a> {
@@ -51,35 +52,25 @@ pub(super) fn understand(body: &[u8]) -> Result<Understood<'_>, Stop> {
         user_id: head.user_id.string("user_id")?,
         project_id: head.project_id.string("project_id")?,
         lowered: Lowered { class, priority: None },
+        in_background: false,
+        prompt: head.prompt.text(),
         places: Places::default(),
     })
 }
 
-/// The same question as an OpenAI chat completion, which every upstream understands.
-pub(super) fn as_chat(body: &[u8], changes: &Changes<'_>) -> Vec<u8> {
-    let prompt = serde_json::from_slice::<Head<'_>>(body)
-        .ok()
-        .and_then(|head| head.prompt.text());
-    let model = Value::from(changes.model);
-    let limit = changes.max_tokens;
-    let prompt = prompt.unwrap_or("\"\"");
-    format!(
-        r#"{{"model":{model},"messages":[{{"role":"user","content":{prompt}}}],"max_tokens":{limit},"stream":false}}"#
-    )
-    .into_bytes()
+/// The same question as a chat completion.
+pub(super) fn request(body: &[u8]) -> Chat {
+    let head = serde_json::from_slice::<Head<'_>>(body).ok();
+    let prompt = head.and_then(|head| head.prompt.string("prompt").ok().flatten());
+    let prompt = prompt.unwrap_or_default().into_owned();
+    let mut chat = Chat::new();
+    chat.insert("messages".to_owned(), json!([message("user", prompt)]));
+    chat
 }
 
-/// The original's answer, made from the upstream's chat completion; `None` if that is not one.
-pub(crate) fn answer(
-    request_id: &str,
-    chat: &[u8],
-    estimate: &Estimate,
-    used: Usage,
-    cost_eur: f64,
-) -> Option<Vec<u8>> {
-    let chat: Value = serde_json::from_slice(chat).ok()?;
-    let message = chat.pointer("/choices/0/message")?;
-    let text = message.get("content").and_then(Value::as_str).unwrap_or_default();
+/// The original's answer, made of the text of the model's.
+pub(crate) fn answer(request_id: &str, text: &[u8], estimate: &Estimate, used: Usage, cost_eur: f64) -> Vec<u8> {
+    let text = String::from_utf8_lossy(text);
     let answer = json!({
         "request_id": request_id,
         "status": "completed",
@@ -91,5 +82,5 @@ pub(crate) fn answer(
         "output_tokens": used.output_tokens,
         "cost_eur": cost_eur,
     });
-    Some(answer.to_string().into_bytes())
+    answer.to_string().into_bytes()
 }

@@ -1,7 +1,7 @@
 //! What a request used: the upstream's own figures where it gives them, else what was counted on the
 //! way.
 
-use super::{Call, Protocol};
+use super::{Call, Protocol, anthropic, responses};
 use memchr::memmem::Finder;
 use serde::Deserialize;
 use std::sync::LazyLock;
@@ -14,6 +14,16 @@ pub(crate) struct Usage {
     pub(crate) output_tokens: u64,
     /// Of the input, how many the upstream had in its cache.
     pub(crate) cached_input_tokens: u64,
+}
+
+/// More tokens than any request has; a server that says so has lost count.
+const TOO_MANY: u64 = 100_000_000;
+
+impl Usage {
+    /// Whether a request can have used so much.
+    fn can_be(&self) -> bool {
+        self.input_tokens < TOO_MANY && self.output_tokens < TOO_MANY && self.cached_input_tokens <= self.input_tokens
+    }
 }
 
 /// Where the figures come from.
@@ -48,6 +58,16 @@ pub(crate) enum Verdict {
     Last,
 }
 
+/// What an event of a protocol without `[DONE]` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seen {
+    Nothing,
+    /// Part of the answer.
+    Piece,
+    /// It is the last.
+    End,
+}
+
 /// Watches one answer go by.
 #[derive(Debug)]
 pub(crate) struct Meter {
@@ -71,7 +91,7 @@ struct OpenAi<'a> {
 }
 
 #[derive(Deserialize)]
-struct OpenAiUsage {
+pub(super) struct OpenAiUsage {
     #[serde(default)]
     prompt_tokens: u64,
     #[serde(default)]
@@ -107,6 +127,7 @@ impl Meter {
         match self.call.protocol() {
             Protocol::Ollama => self.see_line(event),
             Protocol::OpenAi | Protocol::Generate => self.see_sse(event),
+            Protocol::Responses | Protocol::Anthropic => self.see_typed(event),
         }
     }
 
@@ -136,6 +157,24 @@ impl Meter {
         Verdict::Pass
     }
 
+    /// An event that names its type.
+    fn see_typed(&mut self, event: &[u8]) -> Verdict {
+        let mut lines = event.split(|byte| *byte == b'\n');
+        let Some(data) = lines.find_map(|line| line.strip_prefix(b"data:")) else {
+            return Verdict::Pass;
+        };
+        let seen = match self.call.protocol() {
+            Protocol::Anthropic => anthropic::see(data, &mut self.reported),
+            _ => responses::see(data, &mut self.reported),
+        };
+        self.pieces += u64::from(seen == Seen::Piece);
+        if seen == Seen::End {
+            self.has_finished = true;
+            return Verdict::Last;
+        }
+        Verdict::Pass
+    }
+
     fn see_line(&mut self, line: &[u8]) -> Verdict {
         if DONE.find(line).is_none() {
             self.pieces += 1;
@@ -150,6 +189,8 @@ impl Meter {
     pub(crate) fn see_whole(&mut self, body: &[u8]) {
         self.reported = match self.call.protocol() {
             Protocol::Ollama => serde_json::from_slice::<Ollama>(body).ok().and_then(Ollama::usage),
+            Protocol::Responses => responses::usage(body),
+            Protocol::Anthropic => anthropic::usage(body),
             Protocol::OpenAi | Protocol::Generate => serde_json::from_slice::<OpenAi<'_>>(body)
                 .ok()
                 .and_then(|whole| whole.usage)
@@ -166,7 +207,7 @@ impl Meter {
     /// nothing; a finished answer without figures counts its pieces, which for most servers are
     /// tokens.
     pub(crate) fn usage(&self, estimated_input: u64) -> (Usage, Source) {
-        if let Some(usage) = self.reported {
+        if let Some(usage) = self.reported.filter(Usage::can_be) {
             return (usage, Source::Upstream);
         }
         let usage = Usage {

@@ -1,14 +1,21 @@
 //! The protocols that clients speak: bytes in, what policy needs out; and refusals in each one's
 //! shape. Pure: no pingora, no tokio, no SQL.
 
+mod anthropic;
 pub(crate) mod catalogue;
+mod embeddings;
 pub(crate) mod generate;
+pub(crate) mod hub;
 pub(crate) mod meter;
 mod ollama;
 mod openai;
 pub(crate) mod refuse;
+pub(crate) mod responses;
 pub(crate) mod scan;
 pub(crate) mod stream;
+pub(crate) mod translate;
+
+pub(crate) use scan::beginning;
 
 use policy::{Class, Priority};
 use refuse::Stop;
@@ -19,6 +26,9 @@ use std::borrow::Cow;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Protocol {
     OpenAi,
+    /// OpenAI's responses, whose streams are of another shape.
+    Responses,
+    Anthropic,
     Ollama,
     /// The original system's own.
     Generate,
@@ -28,7 +38,8 @@ impl Protocol {
     /// As in the ledger and the metrics.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Protocol::OpenAi => "openai",
+            Protocol::OpenAi | Protocol::Responses => "openai",
+            Protocol::Anthropic => "anthropic",
             Protocol::Ollama => "ollama",
             Protocol::Generate => "generate",
         }
@@ -41,6 +52,9 @@ pub(crate) enum Call {
     ChatCompletions,
     Completions,
     Embeddings,
+    Responses,
+    Messages,
+    CountTokens,
     OllamaChat,
     OllamaGenerate,
     OllamaEmbed,
@@ -53,6 +67,8 @@ impl Call {
     pub(crate) fn protocol(self) -> Protocol {
         match self {
             Call::ChatCompletions | Call::Completions | Call::Embeddings => Protocol::OpenAi,
+            Call::Responses => Protocol::Responses,
+            Call::Messages | Call::CountTokens => Protocol::Anthropic,
             Call::Generate => Protocol::Generate,
             _ => Protocol::Ollama,
         }
@@ -64,6 +80,9 @@ impl Call {
             Call::ChatCompletions | Call::Generate => "/v1/chat/completions",
             Call::Completions => "/v1/completions",
             Call::Embeddings => "/v1/embeddings",
+            Call::Responses => "/v1/responses",
+            Call::Messages => "/v1/messages",
+            Call::CountTokens => "/v1/messages/count_tokens",
             Call::OllamaChat => "/api/chat",
             Call::OllamaGenerate => "/api/generate",
             Call::OllamaEmbed => "/api/embed",
@@ -76,7 +95,7 @@ impl Call {
     pub(crate) fn generates(self) -> bool {
         !matches!(
             self,
-            Call::Embeddings | Call::OllamaEmbed | Call::OllamaEmbeddings | Call::OllamaShow
+            Call::Embeddings | Call::CountTokens | Call::OllamaEmbed | Call::OllamaEmbeddings | Call::OllamaShow
         )
     }
 }
@@ -95,6 +114,8 @@ pub(crate) enum Route<'a> {
     Usage,
     /// OpenAI's files and batches.
     Kept(Kept<'a>),
+    /// A response that is made in the background.
+    Response(Background<'a>),
     /// `/requests/{id}`: how far it has come.
     Status(&'a str),
     /// The same, with `DELETE`: cancel it.
@@ -118,6 +139,26 @@ pub(crate) enum Kept<'a> {
     Batches,
     Batch(&'a str),
     CancelBatch(&'a str),
+}
+
+/// What may be done with a response that is made in the background.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Background<'a> {
+    Show(&'a str),
+    Cancel(&'a str),
+    Delete(&'a str),
+}
+
+fn response<'a>(method: &str, path: &'a str) -> Option<Route<'a>> {
+    let parts: Vec<&str> = path.strip_prefix("/v1/responses/")?.split('/').collect();
+    Some(Route::Response(match (parts.as_slice(), method) {
+        ([id], "GET") if !id.is_empty() => Background::Show(id),
+        ([id], "DELETE") if !id.is_empty() => Background::Delete(id),
+        ([id, "cancel"], "POST") if !id.is_empty() => Background::Cancel(id),
+        ([_], _) => return Some(Route::WrongMethod("GET, DELETE")),
+        ([_, "cancel"], _) => return Some(Route::WrongMethod("POST")),
+        _ => return None,
+    }))
 }
 
 fn kept<'a>(method: &str, path: &'a str) -> Option<Route<'a>> {
@@ -147,6 +188,9 @@ pub(crate) fn route<'a>(method: &str, path: &'a str) -> Route<'a> {
         "/v1/chat/completions" => ("POST", Route::Call(Call::ChatCompletions)),
         "/v1/completions" => ("POST", Route::Call(Call::Completions)),
         "/v1/embeddings" => ("POST", Route::Call(Call::Embeddings)),
+        "/v1/responses" => ("POST", Route::Call(Call::Responses)),
+        "/v1/messages" => ("POST", Route::Call(Call::Messages)),
+        "/v1/messages/count_tokens" => ("POST", Route::Call(Call::CountTokens)),
         "/v1/models" => ("GET", Route::Models),
         "/api/chat" => ("POST", Route::Call(Call::OllamaChat)),
         "/api/generate" => ("POST", Route::Call(Call::OllamaGenerate)),
@@ -163,6 +207,9 @@ pub(crate) fn route<'a>(method: &str, path: &'a str) -> Route<'a> {
         "/generate" => ("POST", Route::Call(Call::Generate)),
         "/health" | "/" => ("GET", Route::Health),
         _ if path.starts_with("/api/blobs/") => return Route::Management,
+        _ if path.starts_with("/v1/responses/") => {
+            return response(method, path).unwrap_or(Route::NotFound);
+        }
         _ if path.starts_with("/v1/files") || path.starts_with("/v1/batches") => {
             return kept(method, path).unwrap_or(Route::NotFound);
         }
@@ -186,6 +233,8 @@ pub(crate) fn route<'a>(method: &str, path: &'a str) -> Route<'a> {
 pub(crate) fn protocol_of(path: &str) -> Protocol {
     if path.starts_with("/api/") {
         Protocol::Ollama
+    } else if path.starts_with("/v1/messages") {
+        Protocol::Anthropic
     } else if path.starts_with("/generate") || path.starts_with("/requests") {
         Protocol::Generate
     } else {
@@ -211,6 +260,10 @@ pub(crate) struct Understood<'a> {
     pub(crate) project_id: Option<Cow<'a, str>>,
     /// A class or band lower than the caller's own.
     pub(crate) lowered: Lowered,
+    /// Whether the answer is to be fetched later.
+    pub(crate) in_background: bool,
+    /// What the model reads first, as JSON: requests that begin alike are best served by the same server.
+    pub(crate) prompt: Option<&'a str>,
     places: Places,
 }
 
@@ -234,6 +287,8 @@ pub(crate) struct Changes<'a> {
 pub(crate) fn understand(call: Call, body: &[u8]) -> Result<Understood<'_>, Stop> {
     match call.protocol() {
         Protocol::OpenAi => openai::understand(body),
+        Protocol::Responses => responses::understand(body),
+        Protocol::Anthropic => anthropic::understand(body),
         Protocol::Ollama => ollama::understand(call, body),
         Protocol::Generate => generate::understand(body),
     }
@@ -244,8 +299,11 @@ pub(crate) fn rewrite(call: Call, body: &[u8], understood: &Understood<'_>, chan
     let mut splices = Splices::default();
     match call.protocol() {
         Protocol::OpenAi => openai::changes(call, body, understood, changes, &mut splices),
+        Protocol::Responses => responses::changes(body, understood, changes, &mut splices),
+        Protocol::Anthropic if call == Call::Messages => anthropic::changes(body, understood, changes, &mut splices),
         Protocol::Ollama => ollama::changes(call, body, understood, changes, &mut splices),
-        Protocol::Generate => return Some(generate::as_chat(body, changes)),
+        // Its own counts are the gateway's; its own words are always translated.
+        Protocol::Anthropic | Protocol::Generate => {}
     }
     splices.apply(body)
 }
@@ -267,6 +325,13 @@ mod tests {
         assert_eq!(route("HEAD", "/health"), Route::Health);
         assert_eq!(route("TRACE", "/nowhere"), Route::NotFound);
         assert_eq!(route("GET", "/v1/models/"), Route::NotFound);
+        assert_eq!(route("POST", "/v1/messages"), Route::Call(Call::Messages));
+        assert_eq!(route("GET", "/v1/responses/r"), Route::Response(Background::Show("r")));
+        assert_eq!(
+            route("POST", "/v1/responses/r/cancel"),
+            Route::Response(Background::Cancel("r"))
+        );
+        assert_eq!(route("GET", "/v1/responses/"), Route::WrongMethod("GET, DELETE"));
         assert_eq!(route("GET", "/v1/files/a/content"), Route::Kept(Kept::Content("a")));
         assert_eq!(
             route("POST", "/v1/batches/b/cancel"),

@@ -3,6 +3,7 @@
 use super::Protocol;
 use policy::{Measure, Refusal};
 use serde_json::json;
+use std::borrow::Cow;
 use std::time::Duration;
 
 macro_rules! reasons {
@@ -82,7 +83,7 @@ pub(crate) struct Stop {
     pub(crate) reason: Reason,
     pub(crate) message: String,
     /// The field of the body that is wrong.
-    pub(crate) param: Option<&'static str>,
+    pub(crate) param: Option<Cow<'static, str>>,
     pub(crate) retry_after: Option<Duration>,
 }
 
@@ -98,9 +99,9 @@ impl Stop {
         }
     }
 
-    pub(crate) fn param(reason: Reason, param: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn param(reason: Reason, param: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
         Self {
-            param: Some(param),
+            param: Some(param.into()),
             ..Self::new(reason, message)
         }
     }
@@ -113,12 +114,17 @@ impl Stop {
     }
 
     /// The body of the refusal.
-    pub(crate) fn body(&self, protocol: Protocol) -> Vec<u8> {
+    pub(crate) fn body(&self, protocol: Protocol, request_id: &str) -> Vec<u8> {
         let (kind, code) = self.reason.openai();
         let body = match protocol {
-            Protocol::OpenAi => json!({"error": {
+            Protocol::OpenAi | Protocol::Responses => json!({"error": {
                 "message": self.message, "type": kind, "param": self.param, "code": code,
             }}),
+            Protocol::Anthropic => json!({
+                "type": "error",
+                "error": {"type": anthropic_type(self.reason.status()), "message": self.message},
+                "request_id": request_id,
+            }),
             Protocol::Ollama => json!({"error": self.message}),
             Protocol::Generate if matches!(self.reason, Reason::BadRequest | Reason::RequestExceedsLimit) => {
                 json!({"detail": self.message})
@@ -129,12 +135,33 @@ impl Stop {
     }
 
     /// What ends a stream that has begun: an error event, and no clean end after it.
-    pub(crate) fn event(&self, protocol: Protocol) -> Vec<u8> {
-        let body = self.body(protocol);
+    pub(crate) fn event(&self, protocol: Protocol, request_id: &str) -> Vec<u8> {
+        let body = self.body(protocol, request_id);
         match protocol {
+            Protocol::Anthropic => [b"event: error\ndata: ", &body[..], b"\n\n"].concat(),
+            Protocol::Responses => {
+                let (_, code) = self.reason.openai();
+                let body = json!({"type": "error", "code": code, "message": self.message, "param": self.param});
+                format!("event: error\ndata: {body}\n\n").into_bytes()
+            }
             Protocol::OpenAi | Protocol::Generate => [b"data: ", &body[..], b"\n\n"].concat(),
             Protocol::Ollama => [&body[..], b"\n"].concat(),
         }
+    }
+}
+
+/// Anthropic's word for a status.
+fn anthropic_type(status: u16) -> &'static str {
+    match status {
+        400 | 405 | 408 | 409 => "invalid_request_error",
+        401 => "authentication_error",
+        403 => "permission_error",
+        404 => "not_found_error",
+        413 => "request_too_large",
+        429 => "rate_limit_error",
+        503 => "overloaded_error",
+        504 => "timeout_error",
+        _ => "api_error",
     }
 }
 
@@ -170,8 +197,13 @@ mod tests {
         let mut table = String::new();
         for reason in Reason::ALL {
             let stop = Stop::new(*reason, "why");
-            for protocol in [Protocol::OpenAi, Protocol::Ollama, Protocol::Generate] {
-                let body = String::from_utf8(stop.body(protocol)).expect("JSON is UTF-8");
+            for protocol in [
+                Protocol::OpenAi,
+                Protocol::Anthropic,
+                Protocol::Ollama,
+                Protocol::Generate,
+            ] {
+                let body = String::from_utf8(stop.body(protocol, "req-1")).expect("JSON is UTF-8");
                 let line = format!("{:?} {} {} {}\n", reason, reason.status(), protocol.name(), body);
                 table.push_str(&line);
             }

@@ -5,7 +5,10 @@
 //! lands in the middle of another.
 
 use super::Protocol;
+use super::hub::not_an_answer;
 use super::meter::{Meter, Verdict};
+use super::refuse::Stop;
+use super::translate::Translation;
 use bytes::{Bytes, BytesMut};
 
 /// An event longer than this is passed on as it comes.
@@ -67,6 +70,44 @@ impl Cutter {
         if event_start < piece.len() {
             self.partial.extend_from_slice(&piece[event_start..]);
         }
+    }
+
+    /// Takes a piece, shows each whole event to the meter, and gives what it says in the client's protocol.
+    pub(crate) fn translate(
+        &mut self,
+        piece: Bytes,
+        meter: &mut Meter,
+        translation: &mut Translation,
+        cut: &mut Cut,
+    ) -> Result<(), Stop> {
+        let piece = if self.partial.is_empty() {
+            piece
+        } else {
+            self.partial.extend_from_slice(&piece);
+            self.partial.split().freeze()
+        };
+        let mut out = Vec::new();
+        let mut start = 0;
+        while let Some(end) = self.event_end(&piece, start) {
+            let event = &piece[start..end];
+            let is_last = meter.see(event) == Verdict::Last;
+            translation.event(event, &mut out)?;
+            start = end;
+            if is_last {
+                cut.held = Some(translation.finish());
+                break;
+            }
+        }
+        if !out.is_empty() {
+            cut.pass.push(out.into());
+        }
+        if cut.held.is_none() && start < piece.len() {
+            if piece.len() - start > LONGEST_EVENT {
+                return Err(not_an_answer());
+            }
+            self.partial.extend_from_slice(&piece[start..]);
+        }
+        Ok(())
     }
 
     /// What is left when the stream has ended: an event without its end.

@@ -3,16 +3,16 @@
 use super::client::Client;
 use super::exchange::Exchange;
 use super::outbound;
-use crate::config::Model;
+use crate::ledger::Record;
 use crate::protocol::meter::Meter;
 use crate::protocol::refuse::{Reason, Stop};
 use crate::protocol::stream::{Cut, Cutter};
 use crate::protocol::{Protocol, generate};
-use crate::upstream::{Answer, Outbound, failure};
+use crate::upstream::{Answer, Endpoint, Outbound, failure};
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
+use pingora_core::BError;
 use pingora_core::protocols::http::HttpTask;
-use policy::ModelId;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,33 +40,64 @@ impl Rest {
     }
 }
 
-/// Steps 9 and 10.
+/// Asks one server, and passes its answer on.
 pub(super) async fn exchange(
     exchange: &mut Exchange,
     client: &mut Client<'_>,
-    (model_id, model): (ModelId, &Model),
+    endpoint: &Arc<Endpoint>,
     body: Bytes,
+    left: Duration,
 ) -> Result<Rest, Stop> {
     let gateway = Arc::clone(&exchange.gateway);
     let record = &mut exchange.record;
-    let upstreams = Arc::clone(&record.snapshot.upstreams);
-    let endpoint = upstreams.pick(model_id)?;
+    let snapshot = Arc::clone(&record.snapshot);
+    let model = snapshot.config.model(record.terms.model);
+    let call = exchange
+        .translation
+        .as_ref()
+        .map_or(record.call, |translation| translation.call);
     record.upstream = Some(Arc::clone(&endpoint.authority));
     record.was_forwarded = true;
+    exchange.upstream_status = None;
+    let first = if record.streamed {
+        let is_loaded = endpoint.has_loaded(model.upstream_name.as_deref().unwrap_or(&model.name));
+        let load = if is_loaded {
+            Duration::ZERO
+        } else {
+            model.deadlines.load
+        };
+        left.min(model.deadlines.first_token + load)
+    } else {
+        left
+    };
     let outbound = Outbound {
-        path: record.call.upstream_path(),
+        path: call.upstream_path(),
         body,
         request_id: &record.request_id,
         traceparent: exchange.traceparent.as_ref(),
+        timeout: exchange.timeout.map(|_| left),
         deadlines: model.deadlines,
+        first,
+        tokens: record.terms.estimate.tokens(),
     };
-    let answer = tokio::select! {
+    let mut answer = tokio::select! {
         biased;
         answer = gateway.forward.open(endpoint, &outbound) => answer?,
         gone = client.gone() => return Err(gone),
     };
     let status = answer.session.response_header().map_or(0, |head| head.status.as_u16());
     exchange.upstream_status = Some(status);
+    let after = upstream_retry_after(&answer);
+    match status {
+        429 => endpoint.pause(after.unwrap_or(Duration::from_secs(1))),
+        401 | 403 | 500.. => {
+            answer.lease.failed(&format!("it answered {status}"));
+            if let Some(after) = after {
+                endpoint.pause(after);
+            }
+        }
+        _ => {}
+    }
     if record.streamed && status == 200 {
         stream(exchange, client, answer).await
     } else {
@@ -76,12 +107,20 @@ pub(super) async fn exchange(
 
 /// A stream: pieces go out as they come, what has arrived together in one write.
 async fn stream(exchange: &mut Exchange, client: &mut Client<'_>, mut answer: Answer) -> Result<Rest, Stop> {
-    let protocol = exchange.record.protocol();
-    let content_type = content_type(&answer);
+    let mut translation = exchange.translation.take();
+    let content_type = match &translation {
+        Some(_) => stream_type(exchange.record.protocol()),
+        None => content_type(&answer),
+    };
     let mut head = Some(outbound::head(exchange, 200, &content_type, None).map_err(|_| broken())?);
-    let mut cutter = Cutter::new(protocol);
     let record = &mut exchange.record;
     let meter = exchange.meter.get_or_insert_with(|| Meter::new(record.call, false));
+    let mut cutter = Cutter::new(
+        translation
+            .as_ref()
+            .map_or(record.call, |translation| translation.call)
+            .protocol(),
+    );
     let mut cut = Cut::default();
     loop {
         let arrived = tokio::select! {
@@ -93,10 +132,15 @@ async fn stream(exchange: &mut Exchange, client: &mut Client<'_>, mut answer: An
         let mut is_done = false;
         while let Some(piece) = arrived.take() {
             match piece {
-                Ok(Some(piece)) if cut.held.is_none() => cutter.push(piece, meter, &mut cut),
-                Ok(Some(_)) => {}
+                Ok(Some(_)) if cut.held.is_some() => {}
+                Ok(Some(piece)) => match &mut translation {
+                    None => cutter.push(piece, meter, &mut cut),
+                    Some(translation) => cutter
+                        .translate(piece, meter, translation, &mut cut)
+                        .inspect_err(|stop| answer.lease.failed(&stop.message))?,
+                },
                 Ok(None) => is_done = true,
-                Err(error) => return Err(failure(answer.endpoint(), &error, "in the middle of its answer")),
+                Err(error) => return Err(failed(&mut answer, &error)),
             }
             is_done |= answer.session.response_done();
             if !is_done && cut.pass.len() < GATHER {
@@ -105,9 +149,11 @@ async fn stream(exchange: &mut Exchange, client: &mut Client<'_>, mut answer: An
         }
         if !cut.pass.is_empty() && record.first_token.is_none() {
             record.first_token = Some(record.started.elapsed());
+            answer.has_begun();
         }
         if is_done && !meter.has_finished() {
             let message = "the model's server ended its answer in the middle";
+            answer.lease.failed(message);
             return Err(Stop::new(Reason::UpstreamError, message));
         }
         if !cut.pass.is_empty() {
@@ -119,7 +165,10 @@ async fn stream(exchange: &mut Exchange, client: &mut Client<'_>, mut answer: An
         }
         if is_done {
             exchange.gateway.forward.keep(answer).await;
-            let tail = cut.held.take().or_else(|| cutter.rest());
+            let tail = match &mut translation {
+                Some(translation) if cut.held.is_none() => Some(translation.finish()),
+                _ => cut.held.take().or_else(|| cutter.rest()),
+            };
             if let Some(head) = head {
                 exchange.head_is_sent = true;
                 client.write(vec![HttpTask::Header(head, false)]).await?;
@@ -127,6 +176,21 @@ async fn stream(exchange: &mut Exchange, client: &mut Client<'_>, mut answer: An
             return Ok(Rest::Tail(tail));
         }
     }
+}
+
+/// The type of a stream in a client's protocol.
+fn stream_type(protocol: Protocol) -> Bytes {
+    Bytes::from_static(match protocol {
+        Protocol::Ollama => b"application/x-ndjson",
+        _ => b"text/event-stream",
+    })
+}
+
+/// A server that broke off.
+fn failed(answer: &mut Answer, error: &BError) -> Stop {
+    let stop = failure(answer.endpoint(), error, "in the middle of its answer");
+    answer.lease.failed(&stop.message);
+    stop
 }
 
 /// An answer that is not streamed: gathered, metered, and sent as a whole.
@@ -157,7 +221,7 @@ async fn whole(
                 }
             },
             Ok(None) => break,
-            Err(error) => return Err(failure(answer.endpoint(), &error, "in the middle of its answer")),
+            Err(error) => return Err(failed(&mut answer, &error)),
         }
         if more.as_ref().is_some_and(|all| all.len() > most) {
             let message = format!("the model's answer is larger than {most} bytes");
@@ -170,40 +234,50 @@ async fn whole(
     let body = more.map(BytesMut::freeze).or(first).unwrap_or_default();
     let content_type = content_type(&answer);
     let retry_after = upstream_retry_after(&answer);
-    if answer.session.response_done() {
-        exchange.gateway.forward.keep(answer).await;
-    }
     exchange.record.first_token = Some(exchange.record.started.elapsed());
     if status == 200 {
         if let Some(meter) = &mut exchange.meter {
             meter.see_whole(&body);
         }
-        return answered(exchange, content_type, body);
+        let rest = answered(exchange, content_type, body).inspect_err(|stop| answer.lease.failed(&stop.message))?;
+        keep(exchange, answer).await;
+        return Ok(rest);
     }
-    refused_by_upstream(exchange.record.protocol(), status, &body, retry_after).map(|()| Rest::Whole {
+    keep(exchange, answer).await;
+    let is_native = exchange.translation.is_none();
+    let body = refused_by_upstream(&exchange.record, is_native, status, body, retry_after)?;
+    Ok(Rest::Whole {
         status,
         content_type,
         body,
     })
 }
 
+/// The connection is used again, if its answer has come to its end.
+async fn keep(exchange: &Exchange, mut answer: Answer) {
+    if answer.session.response_done() {
+        exchange.gateway.forward.keep(answer).await;
+    } else {
+        answer.lease.succeeded();
+    }
+}
+
 /// The upstream's answer as the client's protocol has it.
-fn answered(exchange: &Exchange, content_type: Bytes, body: Bytes) -> Result<Rest, Stop> {
-    let record = &exchange.record;
-    if record.protocol() != Protocol::Generate {
+fn answered(exchange: &mut Exchange, content_type: Bytes, body: Bytes) -> Result<Rest, Stop> {
+    let Some(mut translation) = exchange.translation.take() else {
         return Ok(Rest::Whole {
             status: 200,
             content_type,
             body,
         });
+    };
+    let mut body = translation.whole(&body)?;
+    let record = &exchange.record;
+    if record.protocol() == Protocol::Generate {
+        let (usage, _) = exchange.usage();
+        let cost = record.price(usage).euros();
+        body = generate::answer(&record.request_id, &body, &record.terms.estimate, usage, cost);
     }
-    let (usage, _) = exchange.usage();
-    let cost = record.price(usage).euros();
-    let made = generate::answer(&record.request_id, &body, &record.terms.estimate, usage, cost);
-    let body = made.ok_or_else(|| {
-        let message = "the model's server did not answer with a chat completion";
-        Stop::new(Reason::UpstreamError, message)
-    })?;
     Ok(Rest::Whole {
         status: 200,
         content_type: Bytes::from_static(b"application/json"),
@@ -214,16 +288,17 @@ fn answered(exchange: &Exchange, content_type: Bytes, body: Bytes) -> Result<Res
 /// An upstream's refusal: the client's mistakes pass through, the upstream's own troubles become the
 /// gateway's refusals.
 fn refused_by_upstream(
-    protocol: Protocol,
+    record: &Record,
+    is_native: bool,
     status: u16,
-    body: &[u8],
+    body: Bytes,
     retry_after: Option<Duration>,
-) -> Result<(), Stop> {
+) -> Result<Bytes, Stop> {
     let passes = matches!(status, 400 | 404 | 405 | 409 | 413 | 415 | 422);
-    if passes && protocol != Protocol::Generate {
-        return Ok(());
+    if passes && is_native {
+        return Ok(body);
     }
-    let said = error_message(body);
+    let said = error_message(&body);
     let stop = match status {
         429 | 503 => {
             let mut stop = Stop::new(Reason::NoHealthyUpstream, "the model's server is overloaded");
@@ -235,10 +310,14 @@ fn refused_by_upstream(
             "the model's server does not accept the gateway's key",
         ),
         504 => Stop::new(Reason::UpstreamTimeout, "the model's server took too long"),
-        _ if passes => Stop::new(
-            Reason::BadRequest,
-            said.unwrap_or_else(|| format!("the model's server answered {status}")),
-        ),
+        _ if passes => {
+            let said = said.unwrap_or_else(|| format!("the model's server answered {status}"));
+            let stop = Stop::new(Reason::BadRequest, said);
+            if record.protocol() != Protocol::Generate {
+                return Ok(stop.body(record.protocol(), &record.request_id).into());
+            }
+            stop
+        }
         _ => Stop::new(Reason::UpstreamError, format!("the model's server answered {status}")),
     };
     Err(stop)

@@ -1,11 +1,12 @@
-//! `/generate` when no place is free: the client is told `queued` at once, the request goes on without it, and its
+//! `/generate` when no place is free, and `/v1/responses` with `background: true`: the client is told `queued` at once, the request goes on without it, and its
 //! answer is kept to be fetched at `/requests/{id}`. Both survive a stop and a crash: what was not done is taken over by
 //! the next start.
 
 use super::Gateway;
 use super::answer::Rest;
 use super::client::Client;
-use super::exchange::{Exchange, ask, conclude, forward};
+use super::exchange::{Exchange, ask, conclude};
+use super::forward::forward;
 use super::outbound;
 use crate::clock::now_ms;
 use crate::gate::{Offer, Wait};
@@ -13,7 +14,7 @@ use crate::identity;
 use crate::ledger::Unavailable;
 use crate::ledger::jobs::{self, Job, Known};
 use crate::protocol::refuse::{Reason, Stop};
-use crate::protocol::{self, Call};
+use crate::protocol::{self, Call, responses};
 use crate::requests::Status;
 use bytes::Bytes;
 use pingora_core::protocols::http::HttpTask;
@@ -35,6 +36,7 @@ pub(super) async fn keep(exchange: &Exchange, body: &Bytes) -> Result<Vec<HttpTa
     let key = record.caller.as_ref().and_then(|caller| caller.key.as_ref());
     let job = Job {
         id: record.request_id.clone(),
+        endpoint: endpoint(record.call).to_owned(),
         user_id: record.user_id().to_owned(),
         project_id: record.project_id().to_owned(),
         key_id: key.map(|key| key.id.clone()),
@@ -57,8 +59,11 @@ pub(super) async fn keep(exchange: &Exchange, body: &Bytes) -> Result<Vec<HttpTa
             "the gateway cannot keep the request now; try again",
         )
     })?;
-    let body = status_body(exchange, "queued", "Request queued for background processing");
-    let body = Bytes::from(body.to_string());
+    let queued = match record.call {
+        Call::Responses => responses::pending(body, &record.request_id, now_ms() / 1000, "queued"),
+        _ => status_body(exchange, "queued", "Request queued for background processing"),
+    };
+    let body = Bytes::from(queued.to_string());
     let head = outbound::head(exchange, 200, b"application/json", Some(body.len()));
     head.map(|head| vec![HttpTask::Header(head, false), outbound::last(Some(body))])
         .map_err(|_| Stop::new(Reason::BadRequest, "the request's id cannot be sent back"))
@@ -67,14 +72,18 @@ pub(super) async fn keep(exchange: &Exchange, body: &Bytes) -> Result<Vec<HttpTa
 /// Waits, runs and concludes without a client; keeps the answer. A gateway that stops leaves what still waits to
 /// the next.
 pub(super) async fn run(mut exchange: Exchange, wait: Wait, body: Bytes) {
-    let Some(walked) = walk(&mut exchange, wait, body).await else {
+    let Some(walked) = walk(&mut exchange, wait, body.clone()).await else {
         return;
     };
-    finish(exchange, walked).await;
+    finish(exchange, walked, &body).await;
 }
 
-async fn finish(mut exchange: Exchange, walked: Result<Rest, Stop>) {
-    let answer = match conclude(&mut exchange, walked) {
+async fn finish(mut exchange: Exchange, walked: Result<Rest, Stop>, asked: &[u8]) {
+    let concluded = conclude(&mut exchange, walked);
+    let call = exchange.record.call;
+    let answer = match concluded {
+        Ok(rest) if call == Call::Responses => response(&exchange, rest, asked),
+        Err(stop) if call == Call::Responses => unanswered(&exchange, &stop, asked),
         Ok(Rest::Whole { body, .. }) => serde_json::from_slice(&body).unwrap_or_default(),
         Ok(Rest::Tail(_)) => Value::Null,
         Err(stop) => {
@@ -86,6 +95,45 @@ async fn finish(mut exchange: Exchange, walked: Result<Rest, Stop>) {
     let id = &exchange.record.request_id;
     if let Err(error) = jobs::finish(exchange.gateway.ledger.store(), id, &answer, now_ms()).await {
         tracing::error!(%error, request_id = id, "an answer was not kept");
+    }
+}
+
+/// A response as it is fetched later, also where its server has said no.
+fn response(exchange: &Exchange, rest: Rest, asked: &[u8]) -> Value {
+    let (status, body) = match rest {
+        Rest::Whole { status, body, .. } => (status, body),
+        Rest::Tail(_) => (502, Bytes::new()),
+    };
+    let mut answer: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let id = &exchange.record.request_id;
+    if status != 200 || !answer.is_object() {
+        let mut failed = responses::pending(asked, id, now_ms() / 1000, "failed");
+        let message = answer.pointer("/error/message").cloned();
+        let message = message.unwrap_or_else(|| "the model's server did not answer".into());
+        failed["error"] = json!({"code": "server_error", "message": message});
+        return failed;
+    }
+    answer["id"] = format!("resp_{id}").into();
+    answer["background"] = true.into();
+    answer
+}
+
+/// A response that did not come about.
+fn unanswered(exchange: &Exchange, stop: &Stop, asked: &[u8]) -> Value {
+    let is_cancelled = matches!(stop.reason, Reason::Cancelled | Reason::ClientGone);
+    let status = if is_cancelled { "cancelled" } else { "failed" };
+    let mut answer = responses::pending(asked, &exchange.record.request_id, now_ms() / 1000, status);
+    if !is_cancelled {
+        answer["error"] = json!({"code": stop.reason.name(), "message": stop.message});
+    }
+    answer
+}
+
+/// Where a request that can go on without its client is asked for.
+fn endpoint(call: Call) -> &'static str {
+    match call {
+        Call::Responses => "/v1/responses",
+        _ => "/generate",
     }
 }
 
@@ -112,7 +160,7 @@ async fn walk(exchange: &mut Exchange, wait: Wait, body: Bytes) -> Option<Result
     gateway.in_background.fetch_add(1, Relaxed);
     let answered = async {
         let understood = protocol::understand(exchange.record.call, &body)?;
-        forward(exchange, &mut client, &body, understood).await
+        forward(exchange, &mut client, &body, &understood).await
     };
     let answered = answered.await;
     gateway.in_background.fetch_sub(1, Relaxed);
@@ -133,11 +181,19 @@ pub(crate) async fn take_over(gateway: &Arc<Gateway>) -> Result<(), Unavailable>
 
 /// Goes on with a request that the process before had queued or begun.
 async fn resume(gateway: Arc<Gateway>, job: Job) {
-    let mut exchange = Exchange::new(&gateway, job.id.clone(), Call::Generate);
+    let call = if job.endpoint == endpoint(Call::Responses) {
+        Call::Responses
+    } else {
+        Call::Generate
+    };
+    let mut exchange = Exchange::new(&gateway, job.id.clone(), call);
     let recorded = jobs::recorded(gateway.ledger.store(), &job.id).await;
     if recorded.is_ok_and(|ids| ids.contains(&job.id)) {
         let message = "the request was done, and its answer was lost when the gateway stopped";
-        let answer = status_body(&exchange, "failed", message);
+        let answer = match call {
+            Call::Responses => unanswered(&exchange, &Stop::new(Reason::UpstreamError, message), &job.body),
+            _ => status_body(&exchange, "failed", message),
+        };
         if let Err(error) = jobs::finish(gateway.ledger.store(), &job.id, &answer, now_ms()).await {
             tracing::error!(%error, request_id = job.id, "an answer was not kept");
         }
@@ -145,7 +201,7 @@ async fn resume(gateway: Arc<Gateway>, job: Job) {
     }
     let alone = Alone {
         id: &job.id,
-        call: Call::Generate,
+        call,
         user_id: &job.user_id,
         key_id: job.key_id.as_deref(),
         class: job.class,
@@ -160,7 +216,7 @@ async fn resume(gateway: Arc<Gateway>, job: Job) {
     };
     match offered {
         Ok(wait) => run(exchange, wait, Bytes::from(job.body)).await,
-        Err(stop) => finish(exchange, Err(stop)).await,
+        Err(stop) => finish(exchange, Err(stop), &job.body).await,
     }
 }
 
@@ -200,7 +256,10 @@ pub(crate) async fn alone(gateway: &Arc<Gateway>, alone: &Alone<'_>) -> Option<D
     Some(match conclude(&mut exchange, walked) {
         Ok(Rest::Whole { status, body, .. }) => Done::Answered(status, body),
         Ok(Rest::Tail(_)) => Done::Answered(200, Bytes::new()),
-        Err(stop) => Done::Answered(stop.reason.status(), stop.body(exchange.record.protocol()).into()),
+        Err(stop) => Done::Answered(
+            stop.reason.status(),
+            stop.body(exchange.record.protocol(), alone.id).into(),
+        ),
     })
 }
 
@@ -217,7 +276,8 @@ fn offer(exchange: &mut Exchange, alone: &Alone<'_>) -> Result<Wait, Stop> {
     (record.class, record.priority) = (alone.class, alone.priority);
     exchange.listed.note(caller.project, None);
     record.caller = Some(caller);
-    let ask = ask(exchange, &understood)?;
+    let ask = ask(exchange, alone.body, &understood)?;
+    exchange.translation = None;
     let (offer, standing) = exchange.gateway.gate.offer(&ask);
     exchange.standing = standing;
     let wait = match offer {
@@ -251,8 +311,23 @@ pub(crate) async fn status(gateway: &Gateway, id: &str, of: Option<ProjectId>) -
         .await?
         .map(|known| match known {
             Known::Done(answer) => answer,
-            Known::Waiting => is("queued", "Request is waiting in the queue"),
+            Known::Waiting(..) => is("queued", "Request is waiting in the queue"),
         }))
+}
+
+/// A response that is made in the background, done or not.
+pub(super) async fn shown(gateway: &Gateway, id: &str, of: Option<ProjectId>) -> Result<Option<Value>, Unavailable> {
+    let snapshot = gateway.current.get();
+    let project = of.map(|project| snapshot.config.project(project).id.as_str());
+    let known = jobs::known(gateway.ledger.store(), id, project).await?;
+    Ok(known.map(|known| match known {
+        Known::Done(answer) => answer,
+        Known::Waiting(body, since_ms) => {
+            let runs = gateway.requests.status(id, of) == Some(Status::Processing);
+            let status = if runs { "in_progress" } else { "queued" };
+            responses::pending(&body, id, since_ms / 1000, status)
+        }
+    }))
 }
 
 /// The original's fields, before there is an answer or where there will be none.

@@ -4,30 +4,30 @@
 //! Every way out passes settlement and the ledger: [`serve`] is `walk`, then [`conclude`], and only then do
 //! the last bytes go to the client. What is held on the way is a guard.
 
-use super::answer::{self, Rest};
+use super::answer::Rest;
 use super::client::Client;
-use super::{Gateway, background, inbound, outbound};
+use super::forward::forward;
+use super::{Gateway, background, inbound, locally, outbound};
 use crate::config::{Config, Model};
 use crate::gate::{Entry, Offer, Permit, Wait};
 use crate::identity;
 use crate::ledger::{Outcome, Record};
+use crate::protocol::hub::About;
 use crate::protocol::meter::{Meter, Source};
 use crate::protocol::refuse::{Reason, Stop};
-use crate::protocol::{self, Call, Changes, Understood};
+use crate::protocol::translate::{self, Translation};
+use crate::protocol::{self, Call, Understood};
 use crate::requests::Listed;
-use crate::upstream;
+use crate::upstream::Wish;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use pingora_core::protocols::http::ServerSession;
 use pingora_timeout::fast_timeout::fast_timeout;
 use policy::{Alert, Ask, ModelId, Pace, Settlement, Standing, Usage};
-use std::pin::{Pin, pin};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-
-/// An intent is written for requests that run longer than this.
-const INTEND_AFTER: Duration = Duration::from_millis(250);
 
 /// A request on its way, and all that it holds.
 pub(super) struct Exchange {
@@ -38,12 +38,22 @@ pub(super) struct Exchange {
     pub(super) traceparent: Option<HeaderValue>,
     pub(super) head_is_sent: bool,
     pub(super) meter: Option<Meter>,
-    permit: Option<Permit>,
-    prompt_bytes: usize,
+    /// Where the client's protocol is not its model's server's.
+    pub(super) translation: Option<Translation>,
+    /// What matters for the choice of a server.
+    pub(super) wish: Wish,
+    /// How long the client waits, if it says so.
+    pub(super) timeout: Option<Duration>,
+    /// What was asked of policy, for the models that come in place of the first.
+    pub(super) asked_for: Option<Ask>,
+    /// How many of those were thought of.
+    pub(super) fallen_back: usize,
+    pub(super) permit: Option<Permit>,
+    pub(super) prompt_bytes: usize,
     /// The gateway's own time before the upstream was asked, waiting left out.
     overhead: Option<Duration>,
     /// How long after the start the upstream was asked.
-    asked: Duration,
+    pub(super) asked: Duration,
     /// The status with which the upstream answered, if it did.
     pub(super) upstream_status: Option<u16>,
 }
@@ -79,32 +89,60 @@ async fn walk(exchange: &mut Exchange, session: &mut ServerSession) -> Result<Wa
     let body = inbound::body(session, &exchange.record.snapshot.config).await?;
     let understood = protocol::understand(exchange.record.call, &body)?;
     identify(exchange, &session.req_header().headers, &understood)?;
-    let ask = ask(exchange, &understood)?;
+    exchange.wish.beginning = session_hash(&session.req_header().headers);
+    let ask = ask(exchange, &body, &understood)?;
+    if let Some(rest) = locally::answer(exchange, ask.input_tokens) {
+        return Ok(Walked::Through(rest));
+    }
     exchange.overhead = Some(exchange.record.started.elapsed());
     let (offer, standing) = exchange.gateway.gate.offer(&ask);
     exchange.standing = standing;
     let mut client = Client::here(session, Arc::clone(&exchange.listed.cancel));
     let entry = match offer {
+        Offer::Entered(entry) if understood.in_background => {
+            exchange.translation = None;
+            exchange.record.terms = entry.terms;
+            return Ok(Walked::Queued(Wait::over(entry), body));
+        }
         Offer::Entered(entry) => entry,
         Offer::Refused(refusal) => return Err(refusal.into()),
         Offer::Waits(wait) => {
             exchange.listed.note(ask.project, wait.ticket());
-            if exchange.record.call == Call::Generate {
+            // It is made again when its turn comes: a tree takes more room than a text.
+            exchange.translation = None;
+            if exchange.record.call == Call::Generate || understood.in_background {
                 exchange.record.terms = wait.terms();
                 return Ok(Walked::Queued(wait, body));
             }
             let _buffered = exchange.gateway.buffer(&exchange.record.snapshot.config, body.len())?;
-            tokio::select! {
-                biased;
-                entry = wait.granted() => entry?,
-                gone = client.gone() => return Err(gone),
-            }
+            turn(exchange, &mut client, wait).await?
         }
     };
     exchange.enter(entry);
     Ok(Walked::Through(
-        forward(exchange, &mut client, &body, understood).await?,
+        forward(exchange, &mut client, &body, &understood).await?,
     ))
+}
+
+/// Waits for a place, as long as the client does.
+pub(super) async fn turn(exchange: &Exchange, client: &mut Client<'_>, wait: Wait) -> Result<Entry, Stop> {
+    let left = exchange.timeout.map_or(Duration::MAX, |timeout| {
+        timeout.saturating_sub(exchange.record.started.elapsed())
+    });
+    tokio::select! {
+        biased;
+        entry = fast_timeout(left, wait.granted()) => match entry {
+            Ok(entry) => Ok(entry?),
+            Err(_) => Err(Stop::new(Reason::QueueTimeout, "the request waited as long as its client does")),
+        },
+        gone = client.gone() => Err(gone),
+    }
+}
+
+/// A session sticks to a server by the name that its client gives it.
+fn session_hash(headers: &HeaderMap) -> Option<u64> {
+    let session = headers.get("x-sluice-session")?;
+    Some(BuildHasherDefault::<DefaultHasher>::default().hash_one(session.as_bytes()))
 }
 
 /// Step 3: who asks, and how important that is.
@@ -125,7 +163,7 @@ fn identify(exchange: &mut Exchange, headers: &HeaderMap, understood: &Understoo
 }
 
 /// Step 4: for what, whether it may be had, and how much it is at worst.
-pub(super) fn ask(exchange: &mut Exchange, understood: &Understood<'_>) -> Result<Ask, Stop> {
+pub(super) fn ask(exchange: &mut Exchange, body: &[u8], understood: &Understood<'_>) -> Result<Ask, Stop> {
     let record = &mut exchange.record;
     let snapshot = Arc::clone(&record.snapshot);
     let config = &snapshot.config;
@@ -134,7 +172,7 @@ pub(super) fn ask(exchange: &mut Exchange, understood: &Understood<'_>) -> Resul
         .caller
         .as_ref()
         .ok_or_else(|| Stop::new(Reason::UnknownUser, "nobody said who asks"))?;
-    let (model_id, model) = resolve(config, call, understood)?;
+    let (model_id, model) = resolve(config, understood)?;
     if let Some(key) = caller.key.as_ref().filter(|key| !key.allows(&model.name)) {
         let message = format!("key {} may not ask for model `{}`", key.id, model.name);
         return Err(Stop::param(Reason::ModelNotAllowed, "model", message));
@@ -147,12 +185,22 @@ pub(super) fn ask(exchange: &mut Exchange, understood: &Understood<'_>) -> Resul
         let message = format!("the prompt has about {input_tokens} tokens, and model `{name}` takes at most {most}");
         return Err(Stop::new(Reason::ContextLengthExceeded, message));
     }
+    let upstreams = &snapshot.upstreams;
+    let speaks = upstreams.speaks(model_id);
+    let about = about(record, model, input_tokens);
+    exchange.translation = translate::request(speaks, call, body, understood, &about)?;
     let smaller = model.smaller.filter(|smaller| {
-        let smaller = config.model(*smaller);
+        let (its, smaller) = (upstreams.speaks(*smaller), config.model(*smaller));
         let is_allowed = caller.key.as_ref().is_none_or(|key| key.allows(&smaller.name));
-        smaller.enabled && is_allowed && upstream::speaks(smaller.backend, call).is_ok()
+        let is_said = its == speaks || translate::request(its, call, body, understood, &about).is_ok();
+        smaller.enabled && is_allowed && is_said
     });
-    Ok(Ask {
+    if upstreams.has_choice(model_id) && exchange.wish.beginning.is_none() {
+        let beginning = understood.prompt.map(protocol::beginning);
+        let hasher = BuildHasherDefault::<DefaultHasher>::default();
+        exchange.wish.beginning = beginning.map(|beginning| hasher.hash_one(beginning));
+    }
+    let ask = Ask {
         project: caller.project,
         user: caller.user,
         key: caller.key.as_ref().map(|key| key.number),
@@ -164,11 +212,24 @@ pub(super) fn ask(exchange: &mut Exchange, understood: &Understood<'_>) -> Resul
         input_tokens,
         max_tokens: understood.max_tokens.unwrap_or(u64::MAX).min(model.max_output_tokens),
         answers: if call.generates() { understood.answers } else { 0 },
-    })
+    };
+    exchange.asked_for = Some(ask);
+    Ok(ask)
+}
+
+/// What an answer in another protocol needs to know of the request.
+pub(super) fn about(record: &Record, model: &Model, prompt_tokens: u64) -> About {
+    About {
+        request_id: record.request_id.clone(),
+        model: record.requested_model.clone(),
+        created: crate::clock::now_ms() / 1000,
+        context: model.max_input_tokens + model.max_output_tokens,
+        prompt_tokens,
+    }
 }
 
 /// Step 4: the model that is asked, if it may be.
-fn resolve<'a>(config: &'a Config, call: Call, understood: &Understood<'_>) -> Result<(ModelId, &'a Model), Stop> {
+fn resolve<'a>(config: &'a Config, understood: &Understood<'_>) -> Result<(ModelId, &'a Model), Stop> {
     let name = &understood.model;
     let tagged = || config.model_by_name(name.strip_suffix(":latest")?);
     let id = config.model_by_name(name).or_else(tagged).ok_or_else(|| {
@@ -180,66 +241,7 @@ fn resolve<'a>(config: &'a Config, call: Call, understood: &Understood<'_>) -> R
         let message = format!("model `{name}` is disabled");
         return Err(Stop::param(Reason::ModelDisabled, "model", message));
     }
-    upstream::speaks(model.backend, call)?;
     Ok((id, model))
-}
-
-/// Steps 9 and 10: the body as the upstream is to have it, and the answer, within the deadline for all.
-pub(super) async fn forward(
-    exchange: &mut Exchange,
-    client: &mut Client<'_>,
-    body: &Bytes,
-    understood: Understood<'_>,
-) -> Result<Rest, Stop> {
-    let record = &mut exchange.record;
-    let snapshot = Arc::clone(&record.snapshot);
-    let (call, terms) = (record.call, record.terms);
-    let model = snapshot.config.model(terms.model);
-    let changes = Changes {
-        model: model.upstream_name.as_deref().unwrap_or(&model.name),
-        max_tokens: terms.max_tokens,
-    };
-    let rewritten = protocol::rewrite(call, body, &understood, &changes).map(Bytes::from);
-    exchange.meter = Some(Meter::new(call, understood.is_streaming && !understood.wants_usage));
-    drop(understood);
-    let outbound = rewritten.unwrap_or_else(|| body.clone());
-    let total = model.deadlines.total.saturating_sub(record.started.elapsed());
-    exchange.asked = record.started.elapsed();
-    // A job is its own intent: it is begun again.
-    let intent = client.is_here().then(|| {
-        record.ledger_id = Some(exchange.gateway.ledger.next_id());
-        Record {
-            was_forwarded: true,
-            ..record.clone()
-        }
-    });
-    let gateway = Arc::clone(&exchange.gateway);
-    let answered = pin!(answer::exchange(exchange, client, (terms.model, model), outbound));
-    answer_in_time(&gateway, answered, total, intent.as_ref())
-        .await
-        .unwrap_or_else(|| {
-            let seconds = model.deadlines.total.as_secs();
-            let message = format!("the request took longer than {seconds} s in all");
-            Err(Stop::new(Reason::UpstreamTimeout, message))
-        })
-}
-
-/// Waits for an answer, `total` at most. Of one that takes longer than a moment an intent is written, so that it is
-/// not forgotten if the gateway is killed.
-async fn answer_in_time<T>(
-    gateway: &Gateway,
-    mut answered: Pin<&mut impl Future<Output = T>>,
-    total: Duration,
-    intent: Option<&Record>,
-) -> Option<T> {
-    let moment = total.min(INTEND_AFTER);
-    if let Ok(answered) = fast_timeout(moment, answered.as_mut()).await {
-        return Some(answered);
-    }
-    if let Some(record) = intent {
-        gateway.ledger.intend(record);
-    }
-    fast_timeout(total.saturating_sub(moment), answered).await.ok()
 }
 
 /// Steps 11 and 12: writes into the record how the walk ended, puts the actual in the place of what was
@@ -277,6 +279,7 @@ impl Exchange {
         let mut exchange = Self::new(gateway, request_id, call);
         exchange.record.trace_id = inbound::trace_id(headers).map(str::to_owned);
         exchange.traceparent = headers.get("traceparent").cloned();
+        exchange.timeout = inbound::timeout(headers);
         exchange
     }
 
@@ -290,6 +293,11 @@ impl Exchange {
             traceparent: None,
             head_is_sent: false,
             meter: None,
+            translation: None,
+            wish: Wish::default(),
+            timeout: None,
+            asked_for: None,
+            fallen_back: 0,
             permit: None,
             prompt_bytes: 0,
             overhead: None,
@@ -300,13 +308,26 @@ impl Exchange {
 
     /// Takes what was granted.
     pub(super) fn enter(&mut self, entry: Entry) {
-        self.record.queue_wait = entry.waited;
+        let before = self.record.queue_wait;
+        self.record.queue_wait = entry
+            .waited
+            .map(|waited| waited + before.unwrap_or_default())
+            .or(before);
         self.record.terms = entry.terms;
         self.record.model = Some(entry.terms.model);
         self.permit = Some(entry.permit);
         if let Some(caller) = self.record.caller.as_ref().filter(|_| entry.waited.is_some()) {
             self.listed.note(caller.project, None);
         }
+    }
+
+    /// Whether a failure is that of the servers that were asked, and nobody has seen anything of an answer.
+    pub(super) fn is_servers_fault(&self, stop: &Stop) -> bool {
+        let failed = matches!(
+            stop.reason,
+            Reason::NoHealthyUpstream | Reason::UpstreamError | Reason::UpstreamTimeout
+        );
+        failed && !self.head_is_sent
     }
 
     /// How the walk ended.

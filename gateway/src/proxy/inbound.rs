@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use pingora_core::protocols::http::ServerSession;
 use pingora_timeout::fast_timeout::fast_timeout;
+use std::time::Duration;
 
 /// Reserved for a body before any of it has arrived, at most.
 const FIRST_RESERVE: usize = 1 << 20;
@@ -103,4 +104,12 @@ pub(super) fn trace_id(headers: &HeaderMap) -> Option<&str> {
     let parent = headers.get("traceparent")?.to_str().ok()?;
     let id = parent.split('-').nth(1)?;
     (id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(id)
+}
+
+/// How long the client says that it waits, in seconds.
+pub(super) fn timeout(headers: &HeaderMap) -> Option<Duration> {
+    let seconds: f64 = headers.get("x-request-timeout-seconds")?.to_str().ok()?.parse().ok()?;
+    Duration::try_from_secs_f64(seconds)
+        .ok()
+        .filter(|timeout| !timeout.is_zero())
 }

@@ -5,6 +5,7 @@ use crate::protocol::{self, Route};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream};
+use pingora_core::listeners::tls::TlsSettings;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::server::{Fds, ShutdownWatch};
 use pingora_core::services::Service as _;
@@ -33,7 +34,13 @@ struct Counted(Arc<AtomicUsize>);
 ///
 /// The socket is ours, so that its port is known before anyone is let in; pingora is handed it as it would
 /// be by the process before, and does the rest.
-pub(crate) async fn serve(gateway: Arc<Gateway>, listener: TcpListener, stop: ShutdownWatch, drain: Duration) {
+pub(crate) async fn serve(
+    gateway: Arc<Gateway>,
+    listener: TcpListener,
+    tls: Option<TlsSettings>,
+    stop: ShutdownWatch,
+    drain: Duration,
+) {
     let Ok(address) = listener.local_addr().map(|address| address.to_string()) else {
         return;
     };
@@ -48,7 +55,10 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, listener: TcpListener, stop: Sh
     let mut sockets = Fds::new();
     sockets.add(address.clone(), listener.into_raw_fd());
     let mut service = Service::new("proxy".to_owned(), proxy);
-    service.add_tcp(&address);
+    match tls {
+        Some(tls) => service.add_tls_with_settings(&address, None, tls),
+        None => service.add_tcp(&address),
+    }
     service
         .start_service(Some(Arc::new(Mutex::new(sockets))), stop, 1)
         .await;

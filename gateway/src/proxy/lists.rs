@@ -3,10 +3,10 @@
 use super::{Gateway, background, files, inbound};
 use crate::config::Config;
 use crate::identity;
-use crate::ledger::Unavailable;
+use crate::ledger::{Unavailable, jobs};
 use crate::protocol::catalogue::{self, Entry};
 use crate::protocol::refuse::{Reason, Stop};
-use crate::protocol::{Protocol, Route};
+use crate::protocol::{Background, Protocol, Route};
 use crate::standing;
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -40,6 +40,7 @@ pub(super) async fn answer(
             "models are managed by whoever runs the server, not through the gateway",
         )),
         Route::Usage => own_usage(gateway, session).await.map(Body::from),
+        Route::Response(what) => response(gateway, session, *what).await.map(Body::from),
         Route::Kept(kept) => files::answer(gateway, session, *kept).await,
         Route::Status(id) | Route::Cancel(id) => request(gateway, session, route, id).await.map(Body::from),
         _ => list(gateway, session, route).map(Body::from),
@@ -50,7 +51,10 @@ pub(super) async fn answer(
         Err(stop) if stop.reason == Reason::UnknownRequest && protocol == Protocol::Generate => {
             (404, not_found(route, &stop).into())
         }
-        Err(stop) => (stop.reason.status(), Body::Json(stop.body(protocol).into())),
+        Err(stop) => {
+            let id = inbound::sane_request_id(&session.req_header().headers).unwrap_or_default();
+            (stop.reason.status(), Body::Json(stop.body(protocol, id).into()))
+        }
     };
     let mut head = ResponseHeader::build(StatusCode::from_u16(status).unwrap_or(StatusCode::OK), Some(4))?;
     head.insert_header("content-type", body.content_type())?;
@@ -170,6 +174,36 @@ async fn request(gateway: &Gateway, session: &ServerSession, route: &Route<'_>, 
             "no request with this id runs, waits or has ended lately",
         )
     })
+}
+
+/// A response that is made in the background: shown, cancelled or forgotten.
+async fn response(gateway: &Gateway, session: &ServerSession, what: Background<'_>) -> Result<Value, Stop> {
+    let snapshot = gateway.current.get();
+    let caller = identity::caller(&snapshot, &session.req_header().headers, None, crate::clock::now_ms())?;
+    let of = caller.key.is_some().then_some(caller.project);
+    let (Background::Show(name) | Background::Cancel(name) | Background::Delete(name)) = what;
+    let id = name.strip_prefix("resp_").unwrap_or(name);
+    let unknown = || {
+        let message = format!("no response `{name}` is made in the background, or was made within a day");
+        Stop::new(Reason::UnknownRequest, message)
+    };
+    match what {
+        Background::Delete(_) => {
+            let project = of.map(|project| snapshot.config.project(project).id.as_str());
+            let forgotten = jobs::forget(gateway.ledger.store(), id, project).await?;
+            let deleted = json!({"id": name, "object": "response", "deleted": true});
+            forgotten.then_some(deleted).ok_or_else(unknown)
+        }
+        Background::Cancel(_) => {
+            let is_told = gateway.requests.cancel(id, of);
+            let mut shown = background::shown(gateway, id, of).await?.ok_or_else(unknown)?;
+            if is_told {
+                shown["status"] = "cancelled".into();
+            }
+            Ok(shown)
+        }
+        Background::Show(_) => background::shown(gateway, id, of).await?.ok_or_else(unknown),
+    }
 }
 
 impl From<Unavailable> for Stop {

@@ -5,10 +5,13 @@ pub(crate) mod background;
 mod client;
 mod exchange;
 mod files;
+mod forward;
 mod inbound;
 pub(crate) mod listener;
 mod lists;
+mod locally;
 mod outbound;
+pub(crate) mod tls;
 
 use crate::batch::Unfinished;
 use crate::config::Config;

@@ -56,7 +56,7 @@ pub(super) fn head(
 
 /// The head and body of a refusal.
 fn refusal(exchange: &Exchange, stop: &Stop) -> Result<Vec<HttpTask>, BError> {
-    let body = Bytes::from(stop.body(exchange.record.protocol()));
+    let body = Bytes::from(stop.body(exchange.record.protocol(), &exchange.record.request_id));
     let mut head = head(exchange, stop.reason.status(), b"application/json", Some(body.len()))?;
     if let Some(after) = stop.retry_after_seconds() {
         head.insert_header("retry-after", after)?;
@@ -81,7 +81,7 @@ pub(super) async fn deliver(session: &mut ServerSession, exchange: &Exchange, re
         Err(stop) if stop.reason == Reason::ClientGone => return false,
         Err(stop) if exchange.head_is_sent => {
             // An error event, and then no clean end: the connection closes without the last chunk.
-            let event = Bytes::from(stop.event(exchange.record.protocol()));
+            let event = Bytes::from(stop.event(exchange.record.protocol(), &exchange.record.request_id));
             let _ = write(session, vec![piece(event)]).await;
             return false;
         }

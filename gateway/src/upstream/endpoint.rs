@@ -1,14 +1,29 @@
-//! One server: its address, its key, how many requests it has.
+//! One server: its address, its key, what it has to do, and how it is.
 
-use crate::config;
+use super::tls;
+use crate::config::{self, Backend};
 use crate::protocol::refuse::{Reason, Stop};
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use parking_lot::Mutex;
 use pingora_core::upstreams::peer::HttpPeer;
+use policy::{Breaker, BreakerRules, Candidate, Passage, Time};
+use std::collections::HashSet;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// How old an address may be before its name is looked up again.
+const ADDRESS_LASTS: Duration = Duration::from_secs(30);
+
+/// Above so many thousandths of its cache in use, a server counts twice.
+const CACHE_IS_FULL: u64 = 900;
+
+/// What a request of somebody else's is thought to have, where this gateway has none to go by.
+const FOREIGN_TOKENS: u64 = 512;
 
 /// A server that models are asked at.
 #[derive(Debug)]
@@ -16,76 +31,183 @@ pub(crate) struct Endpoint {
     /// `host:port`, also the `host` header.
     pub(crate) authority: Arc<str>,
     pub(crate) path_prefix: String,
+    pub(crate) backend: Backend,
     /// The whole `authorization` header.
     pub(crate) authorization: Option<String>,
-    weight: usize,
-    under_way: AtomicUsize,
+    /// The same over restarts.
+    hash: u64,
+    pub(super) under_way: AtomicUsize,
+    /// Tokens of what is under way, at most.
+    pub(super) tokens: AtomicU64,
     slots: Option<Arc<Semaphore>>,
     most: Option<usize>,
     connect: Duration,
-    /// Forgotten when a connection fails, so that a name is looked up again.
-    peer: ArcSwapOption<HttpPeer>,
+    tls: Option<config::EndpointTls>,
+    /// Forgotten when a connection fails or it is old, so that a name is looked up again.
+    peer: ArcSwapOption<Address>,
+    breaker: Mutex<Breaker>,
+    /// It asked to be left alone until then, in nanoseconds.
+    paused_until: AtomicU64,
+    pub(super) seen: Seen,
+}
+
+/// What it says of itself when it is asked.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// It was found to be away.
+    pub(super) is_away: AtomicBool,
+    /// Requests of others that it has, running and waiting.
+    pub(super) foreign: AtomicU64,
+    /// Thousandths of its cache in use.
+    pub(super) cache: AtomicU64,
+    /// Models in its memory, where it says so.
+    pub(super) loaded: ArcSwapOption<HashSet<String>>,
+    /// Why it failed last.
+    pub(super) last_failure: ArcSwap<String>,
+}
+
+#[derive(Debug)]
+struct Address {
+    peer: Arc<HttpPeer>,
+    since: Instant,
 }
 
 /// A request's place at an endpoint; dropping it gives it back.
 #[derive(Debug)]
 pub(crate) struct Lease {
     pub(crate) endpoint: Arc<Endpoint>,
+    tokens: u64,
+    /// Whether the breaker knows how it went.
+    is_told: bool,
     /// Held only to be given back.
     #[allow(dead_code)]
     slot: Option<OwnedSemaphorePermit>,
 }
 
+/// Time for breakers, which never goes back.
+pub(crate) fn now() -> Time {
+    static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
+    Time::after_epoch(STARTED.elapsed())
+}
+
 impl Endpoint {
-    pub(crate) fn new(configured: &config::Endpoint, connect: Duration) -> Self {
+    pub(crate) fn new(
+        configured: &config::Endpoint,
+        backend: Backend,
+        connect: Duration,
+        breaker: BreakerRules,
+    ) -> Self {
         let key = configured
             .api_key_env
             .as_ref()
             .and_then(|name| std::env::var(name).ok());
+        let hasher = BuildHasherDefault::<DefaultHasher>::default();
         Self {
             authority: configured.authority.as_str().into(),
             path_prefix: configured.path_prefix.clone(),
+            backend,
             authorization: key.map(|key| format!("Bearer {key}")),
-            weight: usize::try_from(configured.weight).unwrap_or(1).max(1),
+            hash: hasher.hash_one((&configured.authority, &configured.path_prefix)),
             under_way: AtomicUsize::new(0),
+            tokens: AtomicU64::new(0),
             slots: configured
                 .max_concurrent_requests
                 .map(|count| Arc::new(Semaphore::new(count))),
             most: configured.max_concurrent_requests,
             connect,
+            tls: configured.tls.clone(),
             peer: ArcSwapOption::empty(),
+            breaker: Mutex::new(Breaker::new(breaker)),
+            paused_until: AtomicU64::new(0),
+            seen: Seen::default(),
         }
     }
 
     /// The bundled simulated upstream.
-    pub(crate) fn bundled(address: SocketAddr, connect: Duration) -> Self {
+    pub(crate) fn bundled(address: SocketAddr, connect: Duration, breaker: BreakerRules) -> Self {
         let configured = config::Endpoint {
             authority: address.to_string(),
             path_prefix: String::new(),
             api_key_env: None,
             weight: 1,
             max_concurrent_requests: None,
+            tls: None,
         };
-        Self::new(&configured, connect)
+        Self::new(&configured, Backend::Simulated, connect, breaker)
     }
 
     /// Whether it is configured as another one is.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         (&self.authority, &self.path_prefix, &self.authorization)
             == (&other.authority, &other.path_prefix, &other.authorization)
-            && (self.weight, self.connect, self.most) == (other.weight, other.connect, other.most)
+            && (self.backend, self.connect, self.most, &self.tls)
+                == (other.backend, other.connect, other.most, &other.tls)
     }
 
-    /// Requests under way for the weight, in thousandths.
-    pub(crate) fn load(&self) -> usize {
-        (self.under_way.load(Relaxed) + 1) * 1000 / self.weight
+    /// Takes over changed rules for its breaker.
+    pub(crate) fn reconfigure(&self, breaker: BreakerRules) {
+        self.breaker.lock().reconfigure(breaker);
+    }
+
+    /// What its breaker says.
+    pub(super) fn passage(&self, now: Time) -> Passage {
+        self.breaker.lock().passage(now)
+    }
+
+    /// Whether a request may go now; then one goes.
+    pub(super) fn enter(&self, now: Time) -> bool {
+        self.breaker.lock().enter(now)
+    }
+
+    pub(super) fn breaker_word(&self) -> &'static str {
+        self.breaker.lock().word()
+    }
+
+    /// Whether requests are sent to it as usual.
+    pub(crate) fn is_healthy(&self) -> bool {
+        self.passage(now()) == Passage::Open
+    }
+
+    pub(super) fn is_paused(&self, now: Time) -> bool {
+        self.paused_until.load(Relaxed) > now.nanos()
+    }
+
+    /// It asked to be left alone for so long.
+    pub(crate) fn pause(&self, how_long: Duration) {
+        let until = now() + how_long.min(Duration::from_secs(60));
+        self.paused_until.fetch_max(until.nanos(), Relaxed);
+    }
+
+    /// As the choice between servers sees it.
+    pub(super) fn candidate(&self, weight: u64, now: Time) -> Candidate {
+        let (tokens, under_way) = (self.tokens.load(Relaxed), self.under_way.load(Relaxed) as u64);
+        let each = tokens.checked_div(under_way).unwrap_or(FOREIGN_TOKENS);
+        let load = tokens + self.seen.foreign.load(Relaxed) * each;
+        let cache_is_full = self.seen.cache.load(Relaxed) > CACHE_IS_FULL;
+        Candidate {
+            hash: self.hash,
+            load: if cache_is_full { load * 2 } else { load },
+            weight: weight * self.breaker.lock().share(now),
+        }
+    }
+
+    /// Whether the model is known to be in its memory; a server that says nothing of it keeps its models there.
+    pub(crate) fn has_loaded(&self, model: &str) -> bool {
+        let loaded = self.seen.loaded.load();
+        match (&*loaded, self.backend) {
+            (Some(loaded), _) => loaded.contains(model) || loaded.contains(&format!("{model}:latest")),
+            (None, backend) => backend != Backend::Ollama,
+        }
     }
 
     /// Takes a place, waiting while all are taken.
-    pub(crate) async fn lease(self: &Arc<Self>) -> Lease {
+    pub(crate) async fn lease(self: &Arc<Self>, tokens: u64) -> Lease {
         self.under_way.fetch_add(1, Relaxed);
+        self.tokens.fetch_add(tokens, Relaxed);
         let mut lease = Lease {
             endpoint: Arc::clone(self),
+            tokens,
+            is_told: false,
             slot: None,
         };
         if let Some(slots) = &self.slots {
@@ -94,26 +216,64 @@ impl Endpoint {
         lease
     }
 
+    /// It did not answer as it should.
+    pub(super) fn failed(&self, why: &str) {
+        self.seen.last_failure.store(Arc::new(why.to_owned()));
+        let (now, jitter) = (now(), jitter());
+        if self.breaker.lock().failed(now, jitter) {
+            tracing::warn!(upstream = %self.authority, why, "left alone for a while: it failed several times in a row");
+        }
+    }
+
+    pub(super) fn succeeded(&self) {
+        self.breaker.lock().succeeded(now());
+    }
+
+    /// Asked how it is, it did not say.
+    pub(super) fn is_away(&self, why: &str) {
+        self.seen.last_failure.store(Arc::new(why.to_owned()));
+        if !self.seen.is_away.swap(true, Relaxed) {
+            tracing::warn!(upstream = %self.authority, why, "upstream is away");
+        }
+        self.breaker.lock().away(now(), jitter());
+        self.forget_address();
+    }
+
+    /// Asked how it is, it answered.
+    pub(super) fn is_there(&self) {
+        if self.seen.is_away.swap(false, Relaxed) {
+            tracing::info!(upstream = %self.authority, "upstream is back");
+            self.succeeded();
+        }
+    }
+
     /// The peer to connect to; looks the name up if it is not known.
     pub(crate) async fn peer(&self) -> Result<Arc<HttpPeer>, Stop> {
-        if let Some(peer) = self.peer.load_full() {
-            return Ok(peer);
+        let known = self.peer.load_full();
+        if let Some(known) = &known
+            && known.since.elapsed() < ADDRESS_LASTS
+        {
+            return Ok(Arc::clone(&known.peer));
         }
-        let address = tokio::net::lookup_host(&*self.authority)
-            .await
-            .ok()
-            .and_then(|mut found| found.next());
-        let address = address.ok_or_else(|| {
-            Stop::new(
-                Reason::NoHealthyUpstream,
-                format!("the upstream's name `{}` cannot be resolved", self.authority),
-            )
-        })?;
-        let mut peer = HttpPeer::new(address, false, String::new());
+        let found = tokio::net::lookup_host(&*self.authority).await;
+        let address = found.ok().and_then(|mut found| found.next());
+        let address = match (address, &known) {
+            (Some(address), _) => address,
+            // Its name cannot be looked up just now: it is where it was.
+            (None, Some(known)) => return Ok(Arc::clone(&known.peer)),
+            (None, None) => {
+                let message = format!("the upstream's name `{}` cannot be resolved", self.authority);
+                return Err(Stop::new(Reason::NoHealthyUpstream, message));
+            }
+        };
+        let mut peer = tls::peer(address, self.tls.as_ref())?;
         peer.options.connection_timeout = Some(self.connect);
         peer.options.total_connection_timeout = Some(self.connect);
         let peer = Arc::new(peer);
-        self.peer.store(Some(Arc::clone(&peer)));
+        self.peer.store(Some(Arc::new(Address {
+            peer: Arc::clone(&peer),
+            since: Instant::now(),
+        })));
         Ok(peer)
     }
 
@@ -123,8 +283,34 @@ impl Endpoint {
     }
 }
 
+impl Lease {
+    /// The server answered as it should, be it that the request is wrong; unless it has failed before.
+    pub(crate) fn succeeded(&mut self) {
+        if !self.is_told {
+            self.is_told = true;
+            self.endpoint.succeeded();
+        }
+    }
+
+    /// The server did not.
+    pub(crate) fn failed(&mut self, why: &str) {
+        self.is_told = true;
+        self.endpoint.failed(why);
+    }
+}
+
 impl Drop for Lease {
     fn drop(&mut self) {
         self.endpoint.under_way.fetch_sub(1, Relaxed);
+        self.endpoint.tokens.fetch_sub(self.tokens, Relaxed);
+        if !self.is_told {
+            self.endpoint.breaker.lock().withdrawn(now());
+        }
     }
+}
+
+/// 0 to 1, another one each time.
+#[allow(clippy::cast_precision_loss)]
+fn jitter() -> f64 {
+    (now().nanos() / 1000 % 1000) as f64 / 1000.0
 }

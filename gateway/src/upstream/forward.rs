@@ -13,7 +13,7 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{BError, ErrorType};
 use pingora_http::RequestHeader;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Idle connections kept to the upstreams, in all.
 const POOL: usize = 1024;
@@ -36,19 +36,35 @@ pub(crate) struct Outbound<'a> {
     pub(crate) body: Bytes,
     pub(crate) request_id: &'a str,
     pub(crate) traceparent: Option<&'a HeaderValue>,
+    /// What the answer may still take, if the client has said how long it waits.
+    pub(crate) timeout: Option<Duration>,
     pub(crate) deadlines: Deadlines,
+    /// Until the first token of a stream, or the whole of another answer.
+    pub(crate) first: Duration,
+    /// Tokens to read and write, at most.
+    pub(crate) tokens: u64,
 }
+
+/// The longest answer to a question of the gateway's own.
+const LONGEST_ANSWER: usize = 4 << 20;
 
 /// An answer whose head has been read. Dropping it closes the connection, which stops the upstream.
 pub(crate) struct Answer {
     pub(crate) session: HttpSession,
     peer: Arc<HttpPeer>,
-    lease: Lease,
+    pub(crate) lease: Lease,
+    /// Between two pieces, once the first is there.
+    gap: Duration,
 }
 
 impl Answer {
     pub(crate) fn endpoint(&self) -> &Endpoint {
         &self.lease.endpoint
+    }
+
+    /// The first piece of a stream is there: from now on the deadline is that between two.
+    pub(crate) fn has_begun(&mut self) {
+        self.session.set_read_timeout(Some(self.gap));
     }
 }
 
@@ -62,27 +78,92 @@ impl Forward {
     /// Sends and waits for the answer's head. A pooled connection that the upstream has closed
     /// meanwhile is tried once more on a fresh one.
     pub(crate) async fn open(&self, endpoint: &Arc<Endpoint>, outbound: &Outbound<'_>) -> Result<Answer, Stop> {
-        let lease = endpoint.lease().await;
+        let mut lease = endpoint.lease(outbound.tokens).await;
+        let answer = self.ask(endpoint, outbound).await;
+        match answer {
+            Ok((session, peer)) => Ok(Answer {
+                session,
+                peer,
+                lease,
+                gap: outbound.deadlines.gap,
+            }),
+            Err(stop) => {
+                lease.failed(&stop.message);
+                Err(stop)
+            }
+        }
+    }
+
+    async fn ask(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        outbound: &Outbound<'_>,
+    ) -> Result<(HttpSession, Arc<HttpPeer>), Stop> {
         let peer = endpoint.peer().await?;
         let (mut session, is_reused) = self.connect(endpoint, &peer).await?;
         let mut sent = send(&mut session, endpoint, outbound).await;
         if is_reused && sent.as_ref().is_err_and(is_stale) {
             let mut fresh = (*peer).clone();
-            fresh.group_key = FRESH;
+            fresh.group_key ^= FRESH;
             (session, _) = self.connect(endpoint, &fresh).await?;
             sent = send(&mut session, endpoint, outbound).await;
         }
         match sent {
-            Ok(()) => Ok(Answer { session, peer, lease }),
+            Ok(()) => Ok((session, peer)),
             Err(error) => Err(failure(endpoint, &error, "before it answered")),
         }
     }
 
     /// Gives a connection whose answer is complete back to the pool.
     pub(crate) async fn keep(&self, answer: Answer) {
-        let Answer { session, peer, lease } = answer;
+        let Answer {
+            session,
+            peer,
+            mut lease,
+            ..
+        } = answer;
+        lease.succeeded();
         drop(lease);
         self.connector.release_http_session(session, &*peer, Some(IDLE)).await;
+    }
+
+    /// Asks a server something of the gateway's own, on the same connections. A status and a body, or why there is none.
+    pub(crate) async fn get(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        path: &str,
+        within: Duration,
+    ) -> Result<(u16, Bytes), String> {
+        match tokio::time::timeout(within, self.get_all(endpoint, path)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(format!("it did not answer at {path} within {within:?}")),
+        }
+    }
+
+    async fn get_all(&self, endpoint: &Arc<Endpoint>, path: &str) -> Result<(u16, Bytes), String> {
+        let failed = |error: BError| error.to_string();
+        let peer = endpoint.peer().await.map_err(|stop| stop.message)?;
+        let (mut session, _) = self.connector.get_http_session(&*peer).await.map_err(failed)?;
+        let path = format!("{}{path}", endpoint.path_prefix);
+        let mut head = RequestHeader::build_no_case(Method::GET, path.as_bytes(), Some(2)).map_err(failed)?;
+        head.insert_header("host", &*endpoint.authority).map_err(failed)?;
+        if let Some(authorization) = &endpoint.authorization {
+            head.insert_header("authorization", authorization.as_str())
+                .map_err(failed)?;
+        }
+        session.write_request_header(Box::new(head)).await.map_err(failed)?;
+        session.finish_request_body().await.map_err(failed)?;
+        session.read_response_header().await.map_err(failed)?;
+        let status = session.response_header().map_or(0, |head| head.status.as_u16());
+        let mut body = Vec::new();
+        while let Some(piece) = session.read_response_body().await.map_err(failed)? {
+            body.extend_from_slice(&piece);
+            if body.len() > LONGEST_ANSWER {
+                return Err(format!("its answer at {path} is too long"));
+            }
+        }
+        self.connector.release_http_session(session, &*peer, Some(IDLE)).await;
+        Ok((status, body.into()))
     }
 
     async fn connect(&self, endpoint: &Endpoint, peer: &HttpPeer) -> Result<(HttpSession, bool), Stop> {
@@ -102,7 +183,8 @@ async fn send(session: &mut HttpSession, endpoint: &Endpoint, outbound: &Outboun
     session.write_request_header(head(endpoint, outbound)?).await?;
     session.write_request_body(outbound.body.clone(), true).await?;
     session.finish_request_body().await?;
-    session.set_read_timeout(Some(outbound.deadlines.first_byte));
+    let asked = Instant::now();
+    session.set_read_timeout(Some(outbound.first));
     loop {
         session.read_response_header().await?;
         // Interim heads (100, 103) are for the gateway alone.
@@ -113,7 +195,7 @@ async fn send(session: &mut HttpSession, endpoint: &Endpoint, outbound: &Outboun
             break;
         }
     }
-    session.set_read_timeout(Some(outbound.deadlines.gap));
+    session.set_read_timeout(Some(outbound.first.saturating_sub(asked.elapsed())));
     Ok(())
 }
 
@@ -133,6 +215,9 @@ fn head(endpoint: &Endpoint, outbound: &Outbound<'_>) -> Result<Box<RequestHeade
     }
     if let Some(traceparent) = outbound.traceparent {
         head.insert_header("traceparent", traceparent)?;
+    }
+    if let Some(timeout) = outbound.timeout {
+        head.insert_header("x-request-timeout-seconds", timeout.as_secs().max(1))?;
     }
     Ok(Box::new(head))
 }

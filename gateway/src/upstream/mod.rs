@@ -1,73 +1,225 @@
-//! Where a request goes: the endpoints of each model, and the way there through pingora's pooled
-//! connector.
+//! Where a request goes: the servers of each model, which of them is asked, and the way there through pingora's
+//! pooled connector.
 
 mod endpoint;
 mod forward;
+pub(crate) mod health;
+mod tls;
 
-pub(crate) use endpoint::Endpoint;
+pub(crate) use endpoint::{Endpoint, now};
 pub(crate) use forward::{Answer, Forward, Outbound, failure};
 
-use crate::config::{Backend, Config};
+use crate::config::{Backend, Config, Model};
 use crate::protocol::refuse::{Reason, Stop};
-use crate::protocol::{Call, Protocol};
-use policy::ModelId;
+use crate::protocol::translate::Speaks;
+use parking_lot::Mutex;
+use policy::{Candidate, ModelId, Passage, RetryBudget, Time};
+use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
-/// The endpoints of every model.
+/// Where every model is.
 #[derive(Debug)]
 pub(crate) struct Upstreams {
-    by_model: Vec<Vec<Arc<Endpoint>>>,
+    by_model: Vec<Route>,
+}
+
+/// The servers of one model.
+#[derive(Debug)]
+struct Route {
+    choices: Vec<Choice>,
+    speaks: Speaks,
+    retries: Arc<Mutex<RetryBudget>>,
+    share: f64,
+}
+
+#[derive(Debug)]
+struct Choice {
+    endpoint: Arc<Endpoint>,
+    weight: u64,
+}
+
+/// What matters of a request for the choice of a server.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Wish {
+    /// A hash of what the prompt begins with, or of the session.
+    pub(crate) beginning: Option<u64>,
+    pub(crate) tokens: u64,
 }
 
 impl Upstreams {
-    /// `simulated` is where the bundled upstream listens, if it runs. Endpoints that were there `before` stay, with
-    /// what they have under way.
+    /// `simulated` is where the bundled upstream listens, if it runs. Servers that were there `before` stay, with what
+    /// they have under way and what is known of them; two models at the same server share it.
     pub(crate) fn new(config: &Config, simulated: Option<SocketAddr>, before: Option<&Self>) -> Self {
-        let known: Vec<&Arc<Endpoint>> = before.iter().flat_map(|before| before.endpoints()).collect();
-        let kept = |endpoint: Endpoint| {
-            let same = known.iter().find(|known| known.is_same(&endpoint));
-            same.map_or_else(|| Arc::new(endpoint), |known| Arc::clone(known))
+        let mut known: Vec<Arc<Endpoint>> = before.map_or_else(Vec::new, Self::endpoints);
+        let breaker = config.gateway.breaker;
+        let mut kept = |endpoint: Endpoint| {
+            if let Some(same) = known.iter().find(|known| known.is_same(&endpoint)) {
+                same.reconfigure(breaker);
+                return Arc::clone(same);
+            }
+            let endpoint = Arc::new(endpoint);
+            known.push(Arc::clone(&endpoint));
+            endpoint
         };
-        let by_model = config.models.iter().map(|model| {
-            let is_simulated = model.backend == Backend::Simulated || config.gateway.simulated;
-            let bundled =
-                simulated.filter(|_| is_simulated && (config.gateway.simulated || model.endpoints.is_empty()));
-            match bundled {
-                Some(address) => vec![kept(Endpoint::bundled(address, model.deadlines.connect))],
+        let mut by_model = Vec::with_capacity(config.models.len());
+        for (index, model) in config.models.iter().enumerate() {
+            let bundled = simulated.filter(|_| is_bundled(config, model));
+            let connect = model.deadlines.connect;
+            let choices = match bundled {
+                // Nobody asks for it, and nobody needs to know how its servers are.
+                _ if !model.enabled => Vec::new(),
+                Some(address) => vec![Choice {
+                    endpoint: kept(Endpoint::bundled(address, connect, breaker)),
+                    weight: 1,
+                }],
                 None => model
                     .endpoints
                     .iter()
-                    .map(|endpoint| kept(Endpoint::new(endpoint, model.deadlines.connect)))
+                    .map(|endpoint| Choice {
+                        endpoint: kept(Endpoint::new(endpoint, model.backend, connect, breaker)),
+                        weight: u64::from(endpoint.weight).max(1),
+                    })
                     .collect(),
-            }
-        });
-        Self {
-            by_model: by_model.collect(),
+            };
+            let share = config.gateway.retry_share;
+            let same_retries = before
+                .and_then(|before| before.by_model.get(index))
+                .filter(|route| route.share.total_cmp(&share).is_eq())
+                .map(|route| Arc::clone(&route.retries));
+            by_model.push(Route {
+                choices,
+                speaks: if bundled.is_some() { SIMULATED } else { model.speaks },
+                retries: same_retries.unwrap_or_else(|| Arc::new(Mutex::new(RetryBudget::new(share)))),
+                share,
+            });
+        }
+        Self { by_model }
+    }
+
+    /// What a model's servers speak.
+    pub(crate) fn speaks(&self, model: ModelId) -> Speaks {
+        self.by_model[model.0 as usize].speaks
+    }
+
+    /// Whether there is a choice between servers.
+    pub(crate) fn has_choice(&self, model: ModelId) -> bool {
+        self.by_model[model.0 as usize].choices.len() > 1
+    }
+
+    /// A request for the model begins; it earns a share of a retry.
+    pub(crate) fn earn(&self, model: ModelId) {
+        let route = &self.by_model[model.0 as usize];
+        if route.share > 0.0 {
+            route.retries.lock().earn();
         }
     }
 
-    /// The least loaded endpoint of a model, by requests under way for its weight.
-    pub(crate) fn pick(&self, model: ModelId) -> Result<&Arc<Endpoint>, Stop> {
-        let endpoints = &self.by_model[model.0 as usize];
-        endpoints
-            .iter()
-            .min_by_key(|endpoint| endpoint.load())
-            .ok_or_else(|| Stop::new(Reason::NoHealthyUpstream, "no upstream is set up for this model"))
+    /// Whether a request may be tried again.
+    pub(crate) fn may_retry(&self, model: ModelId) -> bool {
+        self.by_model[model.0 as usize].retries.lock().spend(now())
     }
 
-    fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
-        self.by_model.iter().flatten()
+    /// Picks a server that was not `tried`, and goes through its breaker.
+    pub(crate) fn pick(&self, model: ModelId, wish: Wish, tried: &[Arc<Endpoint>]) -> Result<Arc<Endpoint>, Stop> {
+        let choices = &self.by_model[model.0 as usize].choices;
+        let now = now();
+        if let ([only], []) = (&choices[..], tried) {
+            let may = only.endpoint.enter(now).then(|| Arc::clone(&only.endpoint));
+            return may.ok_or_else(|| nobody_is_well(choices, now));
+        }
+        let new = choices
+            .iter()
+            .filter(|choice| !tried.iter().any(|tried| Arc::ptr_eq(tried, &choice.endpoint)));
+        let (mut well, mut paused) = (Vec::new(), Vec::new());
+        for choice in new {
+            match choice.endpoint.passage(now) {
+                // Whoever may be well again is asked; if it is not, another is.
+                Passage::Trial if choice.endpoint.enter(now) => return Ok(Arc::clone(&choice.endpoint)),
+                Passage::Open if choice.endpoint.is_paused(now) => paused.push(choice),
+                Passage::Open => well.push(choice),
+                Passage::Trial | Passage::Shut(_) => {}
+            }
+        }
+        let those = if well.is_empty() { paused } else { well };
+        let candidates: Vec<Candidate> = those
+            .iter()
+            .map(|choice| choice.endpoint.candidate(choice.weight, now))
+            .collect();
+        let picked = policy::pick(&candidates, wish.beginning, wish.tokens);
+        match picked.map(|at| &those[at].endpoint) {
+            Some(endpoint) if endpoint.enter(now) => Ok(Arc::clone(endpoint)),
+            _ => Err(nobody_is_well(choices, now)),
+        }
+    }
+
+    /// Every server, once.
+    pub(crate) fn endpoints(&self) -> Vec<Arc<Endpoint>> {
+        let mut all: Vec<Arc<Endpoint>> = Vec::new();
+        for choice in self.by_model.iter().flat_map(|route| &route.choices) {
+            if !all.iter().any(|known| Arc::ptr_eq(known, &choice.endpoint)) {
+                all.push(Arc::clone(&choice.endpoint));
+            }
+        }
+        all
+    }
+
+    /// What operators see: every server with its models, its load and how it is.
+    pub(crate) fn shown(&self, config: &Config) -> Vec<Value> {
+        let shown = |endpoint: &Arc<Endpoint>| {
+            let routes = self.by_model.iter().zip(&config.models);
+            let has_it = |route: &Route| {
+                route
+                    .choices
+                    .iter()
+                    .any(|choice| Arc::ptr_eq(&choice.endpoint, endpoint))
+            };
+            let of_it = routes.filter(|(route, model)| has_it(route) && !model.is_removed);
+            let models: Vec<&str> = of_it.map(|(_, model)| model.name.as_str()).collect();
+            let loaded = endpoint.seen.loaded.load();
+            let last_failure = endpoint.seen.last_failure.load();
+            json!({
+                "upstream": &*endpoint.authority,
+                "backend": endpoint.backend.word(),
+                "models": models,
+                "healthy": endpoint.is_healthy(),
+                "breaker": endpoint.breaker_word(),
+                "away": endpoint.seen.is_away.load(Relaxed),
+                "active_requests": endpoint.under_way.load(Relaxed),
+                "outstanding_tokens": endpoint.tokens.load(Relaxed),
+                "requests_of_others": endpoint.seen.foreign.load(Relaxed),
+                "cache_used": json!(endpoint.seen.cache.load(Relaxed)).as_f64().map(|thousandths| thousandths / 1000.0),
+                "loaded_models": loaded.as_ref().map(|loaded| loaded.iter().cloned().collect::<Vec<_>>()),
+                "last_failure": Some(last_failure.as_str()).filter(|why| !why.is_empty()),
+            })
+        };
+        self.endpoints().iter().map(shown).collect()
     }
 }
 
-/// Whether a backend understands a call as it is.
-pub(crate) fn speaks(backend: Backend, call: Call) -> Result<(), Stop> {
-    match (backend, call.protocol()) {
-        (Backend::Openai, Protocol::Ollama) => Err(Stop::new(
-            Reason::BadRequest,
-            "this model's upstream speaks OpenAI's protocol; ask for it at /v1/chat/completions, /v1/completions or /v1/embeddings",
-        )),
-        _ => Ok(()),
+/// What the bundled simulated upstream speaks.
+const SIMULATED: Speaks = Speaks {
+    openai: true,
+    responses: false,
+    anthropic: false,
+    ollama: true,
+};
+
+fn is_bundled(config: &Config, model: &Model) -> bool {
+    config.gateway.simulated || (model.backend == Backend::Simulated && model.endpoints.is_empty())
+}
+
+fn nobody_is_well(choices: &[Choice], now: Time) -> Stop {
+    if choices.is_empty() {
+        return Stop::new(Reason::NoHealthyUpstream, "no upstream is set up for this model");
     }
+    let mut stop = Stop::new(Reason::NoHealthyUpstream, "the model's servers are away; try again");
+    let until = choices.iter().filter_map(|choice| match choice.endpoint.passage(now) {
+        Passage::Shut(until) => Some(until - now),
+        _ => None,
+    });
+    stop.retry_after = Some(until.min().unwrap_or_default().max(Duration::from_secs(1)));
+    stop
 }

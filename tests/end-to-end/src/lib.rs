@@ -70,7 +70,11 @@ pub fn config_dir(edit: impl Fn(&str, String) -> String) -> TempDir {
     for entry in std::fs::read_dir(root().join("config")).expect("config/") {
         let path = entry.expect("readable").path();
         let name = path.file_name().expect("a file").to_string_lossy().into_owned();
-        let text = std::fs::read_to_string(&path).expect("readable");
+        let mut text = std::fs::read_to_string(&path).expect("readable");
+        if name == "gateway.yaml" {
+            // A scripted upstream hears nothing but a test's own requests.
+            text.push_str("\nhealth:\n  interval_seconds: 0\n");
+        }
         std::fs::write(dir.path().join("config").join(&name), edit(&name, text)).expect("writable");
     }
     dir
@@ -310,8 +314,13 @@ pub struct Simulated {
 impl Simulated {
     /// Starts with models such as `small=0.5`.
     pub fn start(models: &[&str]) -> Self {
+        Self::start_at("127.0.0.1:0", models)
+    }
+
+    /// The same at an address that is known.
+    pub fn start_at(listen: &str, models: &[&str]) -> Self {
         let mut command = Command::new(program("simulated-upstream"));
-        command.args(["--listen", "127.0.0.1:0"]);
+        command.args(["--listen", listen]);
         for model in models {
             command.args(["--model", model]);
         }

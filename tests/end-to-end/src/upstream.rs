@@ -86,6 +86,16 @@ impl Connection {
         }
     }
 
+    /// The last request that was read on any connection.
+    pub fn last_request(&self) -> String {
+        self.requests
+            .lock()
+            .expect("no panic")
+            .last()
+            .cloned()
+            .unwrap_or_default()
+    }
+
     /// Writes bytes.
     pub async fn write(&mut self, text: &str) {
         let _ = self.stream.write_all(text.as_bytes()).await;

@@ -73,10 +73,6 @@ async fn the_openai_client_works_against_a_real_llama_server_and_is_billed_what_
     let llama = Llama::start().await;
     let gateway = before(&llama, &format!("{}/v1", llama.url)).await;
     openai_agrees(&gateway, "tiny").await;
-    let refused = gateway
-        .post("/api/chat", &json!({"model": "tiny", "messages": []}))
-        .await;
-    assert_eq!(refused.status(), 400, "translation is not there yet, and says so");
 }
 
 #[tokio::test]

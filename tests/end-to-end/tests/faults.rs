@@ -188,7 +188,7 @@ async fn deadlines_end_a_request_that_the_upstream_does_not() {
         connection.closed().await;
     })
     .await;
-    let timeouts = ", weight: 1}]\n    timeouts: {first_byte_seconds: 0.3, gap_seconds: 0.3, total_seconds: 5}\n    aliases: [other]\n    #";
+    let timeouts = ", weight: 1}]\n    timeouts: {first_token_seconds: 0.3, gap_seconds: 0.3, total_seconds: 5}\n    aliases: [other]\n    #";
     let gateway = Gateway::with_upstream("openai", &hangs.url, timeouts).await;
     let answer = gateway.post("/v1/chat/completions", &streaming("tested")).await;
     assert_eq!(answer.status(), 504);

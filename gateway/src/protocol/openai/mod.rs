@@ -1,5 +1,8 @@
 //! OpenAI: chat completions, completions, embeddings.
 
+pub(in crate::protocol) mod client;
+pub(in crate::protocol) mod upstream;
+
 use super::refuse::Stop;
 use super::scan::{Places, Raw, Splices, model_named, quoted, top_level};
 use super::{Call, Changes, Lowered, Understood};
@@ -65,10 +68,13 @@ pub(super) fn understand(body: &[u8]) -> Result<Understood<'_>, Stop> {
             class: (head.service_tier.text() == Some("\"flex\"")).then_some(Class::Batch),
             priority: None,
         },
+        in_background: false,
+        prompt: [head.messages, head.prompt, head.input].into_iter().find_map(Raw::text),
         places: Places {
             model: head.model.place(body),
             max_tokens: limit.place(body),
             options: head.stream_options.place(body),
+            background: None,
         },
     })
 }

@@ -1,5 +1,8 @@
 //! Ollama's native API: chat, generate, embed, embeddings, show.
 
+pub(in crate::protocol) mod client;
+pub(in crate::protocol) mod upstream;
+
 use super::refuse::{Reason, Stop};
 use super::scan::{Places, Raw, Splices, model_named, quoted, top_level};
 use super::{Call, Changes, Lowered, Understood};
@@ -55,10 +58,13 @@ pub(super) fn understand(call: Call, body: &[u8]) -> Result<Understood<'_>, Stop
         user_id: None,
         project_id: None,
         lowered: Lowered::default(),
+        in_background: false,
+        prompt: [head.messages, head.prompt, head.input].into_iter().find_map(Raw::text),
         places: Places {
             model: named.place(body),
             max_tokens: max_tokens_place,
             options: head.options.place(body),
+            background: None,
         },
     })
 }

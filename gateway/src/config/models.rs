@@ -1,0 +1,326 @@
+//! Models and where they are: what is in `models.yaml`, checked.
+
+use super::Found;
+use super::check::{Check, band};
+use super::checked::{Backend, Deadlines, Discovery, Endpoint, EndpointTls, Model};
+use super::limits::concurrency;
+use super::raw::{self, Api, Places};
+use super::read::{At, Named};
+use crate::protocol::translate::Speaks;
+use policy::{ModelId, Prices, Rates};
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+/// What Ollama may take to load a model, unless `load_timeout` says otherwise; its own default is 5 minutes.
+const LOAD: Duration = Duration::from_secs(300);
+
+impl Check<'_> {
+    pub(super) fn models(
+        &mut self,
+        raw: &Named<raw::Model>,
+        defaults: &raw::Timeouts,
+        total: Duration,
+    ) -> (Vec<Model>, HashMap<String, ModelId>) {
+        let mut models = Vec::new();
+        let mut by_name = HashMap::new();
+        for ((name, model), index) in raw.0.iter().zip(0u32..) {
+            let key = |field: &str| format!("models.{}.{field}", name.value);
+            self.at_least_one("models.yaml", &key("max_output_tokens"), &model.max_output_tokens);
+            for (name, field) in
+                std::iter::once((name, None)).chain(model.aliases.iter().map(|alias| (alias, Some("aliases"))))
+            {
+                if by_name.insert(name.value.clone(), ModelId(index)).is_some() {
+                    let key = field.map_or_else(|| format!("models.{}", name.value), key);
+                    self.problem(
+                        "models.yaml",
+                        name.line,
+                        key,
+                        format!("the name `{}` is taken by another model", name.value),
+                    );
+                }
+            }
+            let timeouts = model.timeouts.as_ref();
+            models.push(Model {
+                name: name.value.clone(),
+                backend: model.backend.value,
+                enabled: model.enabled,
+                is_removed: false,
+                priority: band(model.priority),
+                upstream_name: model
+                    .upstream_model
+                    .clone()
+                    .or_else(|| model.ollama_model.as_ref().map(|at| at.value.clone())),
+                max_input_tokens: model.max_input_tokens,
+                max_output_tokens: model.max_output_tokens.value.max(1),
+                prices: Prices {
+                    input: model.input_cost_per_1k_tokens_eur,
+                    cached_input: model
+                        .cached_input_cost_per_1k_tokens_eur
+                        .unwrap_or(model.input_cost_per_1k_tokens_eur),
+                    output: model.output_cost_per_1k_tokens_eur,
+                },
+                rates: Rates::default(),
+                concurrency: concurrency(model),
+                smaller: None,
+                average_latency: model
+                    .average_latency_seconds
+                    .as_ref()
+                    .map_or(Duration::ZERO, |at| at.value),
+                endpoints: self.endpoints(&name.value, model),
+                speaks: speaks(model),
+                fallbacks: Vec::new(),
+                deadlines: Deadlines {
+                    connect: timeouts
+                        .and_then(|t| t.connect_seconds)
+                        .unwrap_or(defaults.connect_seconds),
+                    first_token: timeouts
+                        .and_then(|t| t.first_token_seconds)
+                        .unwrap_or(defaults.first_token_seconds),
+                    load: model.load_timeout.unwrap_or(match model.backend.value {
+                        Backend::Ollama => LOAD,
+                        _ => Duration::ZERO,
+                    }),
+                    gap: timeouts.and_then(|t| t.gap_seconds).unwrap_or(defaults.gap_seconds),
+                    total: timeouts.and_then(|t| t.total_seconds).unwrap_or(total),
+                },
+            });
+        }
+        self.smaller_models(raw, &mut models, &by_name);
+        self.fallbacks(raw, &mut models, &by_name);
+        (models, by_name)
+    }
+
+    /// Resolves `fallbacks`: other models.
+    fn fallbacks(&mut self, raw: &Named<raw::Model>, models: &mut [Model], by_name: &HashMap<String, ModelId>) {
+        let known: Vec<String> = raw.0.iter().map(|(name, _)| name.value.clone()).collect();
+        for (at, (name, model)) in raw.0.iter().enumerate() {
+            for fallback in &model.fallbacks {
+                let key = format!("models.{}.fallbacks", name.value);
+                match by_name.get(&fallback.value) {
+                    Some(id) if id.0 as usize == at => {
+                        self.problem("models.yaml", fallback.line, key, "has this model itself in it");
+                    }
+                    Some(id) => models[at].fallbacks.push(*id),
+                    None => {
+                        self.reference(("models.yaml", key), fallback, Some(&known), "model");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Entries with `discover: true`.
+    pub(super) fn discoveries(&mut self, raw: &Named<raw::Model>) -> Vec<Discovery> {
+        let mut discoveries = Vec::new();
+        for (name, model) in raw.0.iter().filter(|(_, model)| model.discover) {
+            let key = |field: &str| format!("models.{}.{field}", name.value);
+            for (field, line) in [
+                ("upstream_model", model.upstream_model.as_ref().map(|_| name.line)),
+                ("ollama_model", model.ollama_model.as_ref().map(|at| at.line)),
+                ("aliases", model.aliases.first().map(|at| at.line)),
+            ] {
+                if let Some(line) = line {
+                    let message = "cannot be given with `discover: true`, which takes the names that the servers give";
+                    self.problem("models.yaml", line, key(field), message);
+                }
+            }
+            if model.backend.value == Backend::Simulated && model.backend.line > 0 {
+                let message = "a simulated model is found nowhere; leave `discover` out";
+                self.problem("models.yaml", model.backend.line, key("discover"), message);
+            }
+            let endpoints = self.endpoints(&name.value, model);
+            if model.enabled {
+                discoveries.push(Discovery {
+                    name: name.value.clone(),
+                    backend: model.backend.value,
+                    endpoints,
+                });
+            }
+        }
+        discoveries
+    }
+
+    /// Resolves `smaller_model`: another model, and not in a circle.
+    fn smaller_models(&mut self, raw: &Named<raw::Model>, models: &mut [Model], by_name: &HashMap<String, ModelId>) {
+        for (at, (name, model)) in raw.0.iter().enumerate() {
+            let Some(smaller) = model.smaller_model.as_ref().filter(|smaller| smaller.line > 0) else {
+                continue;
+            };
+            let key = format!("models.{}.smaller_model", name.value);
+            match by_name.get(&smaller.value) {
+                Some(id) if id.0 as usize == at => {
+                    self.problem("models.yaml", smaller.line, key, "is this model itself");
+                }
+                Some(id) => models[at].smaller = Some(*id),
+                None => {
+                    let known: Vec<String> = raw.0.iter().map(|(name, _)| name.value.clone()).collect();
+                    self.reference(("models.yaml", key), smaller, Some(&known), "model");
+                }
+            }
+        }
+    }
+
+    fn endpoints(&mut self, name: &str, model: &raw::Model) -> Vec<Endpoint> {
+        let file = "models.yaml";
+        let key = |field: &str| format!("models.{name}.{field}");
+        let backend = &model.backend;
+        if backend.line > 0 && backend.value != Backend::Ollama {
+            for (field, line) in [
+                ("ollama_model", model.ollama_model.as_ref().map(|at| at.line)),
+                ("ollama_base_url", model.ollama_base_url.as_ref().map(|at| at.line)),
+            ] {
+                if let Some(line) = line {
+                    self.problem(
+                        file,
+                        line,
+                        key(field),
+                        format!("only for `backend: ollama`, and this one is {}", backend.value.word()),
+                    );
+                }
+            }
+        }
+        if backend.line > 0
+            && backend.value != Backend::Simulated
+            && let Some(latency) = &model.average_latency_seconds
+        {
+            self.problem(
+                file,
+                latency.line,
+                key("average_latency_seconds"),
+                "only for `backend: simulated`",
+            );
+        }
+        let mut endpoints = Vec::new();
+        if let Some(url) = &model.ollama_base_url {
+            endpoints.extend(self.endpoint(key("ollama_base_url"), url).map(|address| Endpoint {
+                tls: address.tls(None, None),
+                authority: address.authority,
+                path_prefix: address.path_prefix,
+                api_key_env: None,
+                weight: 1,
+                max_concurrent_requests: None,
+            }));
+        }
+        for (raw, index) in model.endpoints.iter().zip(0..) {
+            let key = |field: &str| format!("models.{name}.endpoints.{index}.{field}");
+            self.at_least_one(file, &key("weight"), &raw.weight);
+            let ca_file = raw
+                .ca_file
+                .as_ref()
+                .filter(|at| self.file_is_there(file, &key("ca_file"), at));
+            endpoints.extend(self.endpoint(key("base_url"), &raw.base_url).map(|address| Endpoint {
+                tls: address.tls(raw.server_name.as_ref(), ca_file),
+                authority: address.authority,
+                path_prefix: address.path_prefix,
+                api_key_env: raw.api_key_env.as_ref().map(|at| at.value.clone()),
+                weight: raw.weight.value,
+                max_concurrent_requests: raw.max_concurrent_requests.as_ref().and_then(|at| match at.value {
+                    Places::Fixed(count) => Some(count),
+                    Places::Auto => None,
+                }),
+            }));
+        }
+        let declared = !model.endpoints.is_empty() || model.ollama_base_url.is_some();
+        if backend.line > 0 && backend.value != Backend::Simulated && !declared {
+            self.problem(
+                file,
+                backend.line,
+                key("endpoints"),
+                format!(
+                    "`backend: {}` needs `endpoints: [{{base_url: http://host:port}}]`",
+                    backend.value.word()
+                ),
+            );
+        }
+        endpoints
+    }
+
+    /// `http(s)://host:port[/prefix][/v1]` taken apart.
+    fn endpoint(&mut self, key: String, url: &At<String>) -> Option<Address> {
+        if url.line == 0 {
+            return None;
+        }
+        let wrong = match url.value.parse::<http::Uri>() {
+            Ok(uri) if matches!(uri.scheme_str(), Some("http" | "https")) && uri.query().is_none() => {
+                let is_tls = uri.scheme_str() == Some("https");
+                let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'));
+                if let Some(authority) = authority {
+                    let port = authority.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
+                    let path = uri.path().trim_end_matches('/');
+                    let prefix = path.strip_suffix("/v1").unwrap_or(path);
+                    return Some(Address {
+                        host: is_tls.then(|| authority.host().trim_matches(['[', ']']).to_owned()),
+                        authority: format!("{}:{port}", authority.host()),
+                        path_prefix: prefix.to_owned(),
+                    });
+                }
+                "has no host, or has a user in it"
+            }
+            _ => "is not an address such as http://127.0.0.1:8080",
+        };
+        self.problem("models.yaml", url.line, key, format!("`{}` {wrong}", url.value));
+        None
+    }
+}
+
+/// A server's address.
+struct Address {
+    /// The host alone, if it speaks TLS.
+    host: Option<String>,
+    authority: String,
+    path_prefix: String,
+}
+
+impl Address {
+    fn tls(&self, server_name: Option<&At<String>>, ca_file: Option<&At<String>>) -> Option<EndpointTls> {
+        let host = self.host.as_ref()?;
+        Some(EndpointTls {
+            server_name: server_name.map_or_else(|| host.clone(), |at| at.value.clone()),
+            ca_file: ca_file.map(|at| at.value.clone()),
+        })
+    }
+}
+
+/// What a model's servers speak.
+fn speaks(model: &raw::Model) -> Speaks {
+    let backend = model.backend.value;
+    let also = |api: Api| model.native_apis.contains(&api);
+    Speaks {
+        openai: backend != Backend::Ollama || also(Api::Openai),
+        responses: also(Api::Responses),
+        anthropic: also(Api::Anthropic),
+        ollama: backend != Backend::Openai || also(Api::Ollama),
+    }
+}
+
+/// The entries, with each that stands for what its servers offer replaced by what was found there. A name that is
+/// configured by itself stays what it is.
+pub(super) fn expanded(models: Named<raw::Model>, found: &Found) -> Named<raw::Model> {
+    let mut taken: HashSet<String> = HashSet::new();
+    for (name, model) in models.0.iter().filter(|(_, model)| !model.discover) {
+        taken.insert(name.value.clone());
+        taken.extend(model.aliases.iter().map(|alias| alias.value.clone()));
+    }
+    let mut all = Vec::with_capacity(models.0.len());
+    for (name, model) in models.0 {
+        if !model.discover {
+            all.push((name, model));
+            continue;
+        }
+        for offered in found.get(&name.value).into_iter().flatten() {
+            if taken.insert(offered.clone()) {
+                let mut model = model.clone();
+                (model.upstream_model, model.discover) = (Some(offered.clone()), false);
+                let line = name.line;
+                all.push((
+                    At {
+                        value: offered.clone(),
+                        line,
+                    },
+                    model,
+                ));
+            }
+        }
+    }
+    Named(all)
+}

@@ -1,0 +1,215 @@
+//! Steps 9 and 10 of an exchange: the body in the words of a server, and one server after the other, one model after the
+//! other, until an answer has begun.
+
+use super::Gateway;
+use super::answer::{self, Rest};
+use super::client::Client;
+use super::exchange::{Exchange, about, turn};
+use crate::gate::Offer;
+use crate::ledger::Record;
+use crate::protocol::meter::Meter;
+use crate::protocol::refuse::{Reason, Stop};
+use crate::protocol::translate;
+use crate::protocol::{self, Changes, Understood};
+use bytes::Bytes;
+use pingora_timeout::fast_timeout::fast_timeout;
+use policy::Ask;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// An intent is written for requests that run longer than this.
+const INTEND_AFTER: Duration = Duration::from_millis(250);
+
+/// Steps 9 and 10; again with the models that are to come in this one's place, if its servers fail before the answer
+/// has begun.
+pub(super) async fn forward(
+    exchange: &mut Exchange,
+    client: &mut Client<'_>,
+    body: &Bytes,
+    understood: &Understood<'_>,
+) -> Result<Rest, Stop> {
+    loop {
+        match forward_once(exchange, client, body, understood).await {
+            Err(stop) if exchange.is_servers_fault(&stop) => {
+                fall_back(exchange, client, body, understood).await.ok_or(stop)?;
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Steps 9 and 10 with one model, within the deadline for all.
+async fn forward_once(
+    exchange: &mut Exchange,
+    client: &mut Client<'_>,
+    body: &Bytes,
+    understood: &Understood<'_>,
+) -> Result<Rest, Stop> {
+    let record = &mut exchange.record;
+    let snapshot = Arc::clone(&record.snapshot);
+    let model = snapshot.config.model(record.terms.model);
+    let total = exchange.timeout.unwrap_or(Duration::MAX).min(model.deadlines.total);
+    let left = total.saturating_sub(record.started.elapsed());
+    exchange.asked = record.started.elapsed();
+    // A job is its own intent: it is begun again.
+    let intent = client.is_here().then(|| {
+        record
+            .ledger_id
+            .get_or_insert_with(|| exchange.gateway.ledger.next_id());
+        Record {
+            was_forwarded: true,
+            ..record.clone()
+        }
+    });
+    let gateway = Arc::clone(&exchange.gateway);
+    let answered = pin!(ask_servers(exchange, client, body, understood, left));
+    answer_in_time(&gateway, answered, left, intent.as_ref())
+        .await
+        .unwrap_or_else(|| {
+            let message = format!("the request took longer than {} s in all", total.as_secs_f64());
+            Err(Stop::new(Reason::UpstreamTimeout, message))
+        })
+}
+
+/// Asks one of the model's servers, and while nothing has come back another, as far as the model's budget for that goes.
+async fn ask_servers(
+    exchange: &mut Exchange,
+    client: &mut Client<'_>,
+    body: &Bytes,
+    understood: &Understood<'_>,
+    left: Duration,
+) -> Result<Rest, Stop> {
+    let snapshot = Arc::clone(&exchange.record.snapshot);
+    let (upstreams, id) = (&snapshot.upstreams, exchange.record.terms.model);
+    exchange.wish.tokens = exchange.record.terms.estimate.tokens();
+    upstreams.earn(id);
+    let began = Instant::now();
+    let mut tried = Vec::new();
+    let mut failed: Option<Stop> = None;
+    loop {
+        let endpoint = match upstreams.pick(id, exchange.wish, &tried) {
+            Ok(endpoint) => endpoint,
+            Err(nobody) => return Err(failed.unwrap_or(nobody)),
+        };
+        let outbound = prepare(exchange, body, understood)?;
+        let left = left.saturating_sub(began.elapsed());
+        match answer::exchange(exchange, client, &endpoint, outbound, left).await {
+            Err(stop) if exchange.is_servers_fault(&stop) && upstreams.has_choice(id) => {
+                tried.push(endpoint);
+                if tried.len() >= snapshot.config.gateway.attempts || !upstreams.may_retry(id) {
+                    return Err(stop);
+                }
+                exchange.gateway.metrics.retried(&exchange.record);
+                failed = Some(stop);
+            }
+            done => return done,
+        }
+    }
+}
+
+/// The body as the server is to have it, and what its answer is measured and translated by.
+fn prepare(exchange: &mut Exchange, body: &Bytes, understood: &Understood<'_>) -> Result<Bytes, Stop> {
+    let record = &exchange.record;
+    let (call, terms, snapshot) = (record.call, record.terms, &record.snapshot);
+    let model = snapshot.config.model(terms.model);
+    let changes = Changes {
+        model: model.upstream_name.as_deref().unwrap_or(&model.name),
+        max_tokens: terms.max_tokens,
+    };
+    // What was translated for the first server serves once; an answer's writer has a state.
+    let of_the_ask = exchange.asked_for.filter(|ask| ask.model == terms.model);
+    let translation = match exchange.translation.take().filter(|_| of_the_ask.is_some()) {
+        Some(translation) => Some(translation),
+        None => {
+            let about = about(record, model, terms.estimate.input_tokens);
+            translate::request(snapshot.upstreams.speaks(terms.model), call, body, understood, &about)?
+        }
+    };
+    let Some(mut translation) = translation else {
+        exchange.meter = Some(Meter::new(call, understood.is_streaming && !understood.wants_usage));
+        let rewritten = protocol::rewrite(call, body, understood, &changes).map(Bytes::from);
+        return Ok(rewritten.unwrap_or_else(|| body.clone()));
+    };
+    exchange.meter = Some(Meter::new(translation.call, false));
+    let outbound = translation.body(&changes).into();
+    exchange.translation = Some(translation);
+    Ok(outbound)
+}
+
+/// Puts the next of the model's fallbacks in its place: decided on anew, as if the first had not been asked for. `None`
+/// where none is left, or may be had.
+async fn fall_back(
+    exchange: &mut Exchange,
+    client: &mut Client<'_>,
+    body: &Bytes,
+    understood: &Understood<'_>,
+) -> Option<()> {
+    let first = exchange.asked_for?;
+    let snapshot = Arc::clone(&exchange.record.snapshot);
+    let config = &snapshot.config;
+    while let Some(id) = config.model(first.model).fallbacks.get(exchange.fallen_back).copied() {
+        exchange.fallen_back += 1;
+        let model = config.model(id);
+        let key = exchange.record.caller.as_ref().and_then(|caller| caller.key.as_ref());
+        let input_tokens = snapshot.tokens.tokens(id, exchange.prompt_bytes);
+        let about = about(&exchange.record, model, input_tokens);
+        let said = translate::request(
+            snapshot.upstreams.speaks(id),
+            exchange.record.call,
+            body,
+            understood,
+            &about,
+        );
+        let may_be_had = model.enabled && key.is_none_or(|key| key.allows(&model.name));
+        if !may_be_had || said.is_err() || input_tokens > model.max_input_tokens {
+            continue;
+        }
+        let ask = Ask {
+            model: id,
+            smaller: None,
+            input_tokens,
+            max_tokens: understood.max_tokens.unwrap_or(u64::MAX).min(model.max_output_tokens),
+            ..first
+        };
+        let (offer, standing) = match exchange.permit.take() {
+            Some(permit) => permit.instead(&ask),
+            None => exchange.gateway.gate.offer(&ask),
+        };
+        exchange.standing = standing;
+        let entry = match offer {
+            Offer::Entered(entry) => entry,
+            Offer::Refused(_) => continue,
+            Offer::Waits(wait) => {
+                exchange.listed.note(ask.project, wait.ticket());
+                match turn(exchange, client, wait).await {
+                    Ok(entry) => entry,
+                    Err(_) => continue,
+                }
+            }
+        };
+        exchange.translation = None;
+        exchange.upstream_status = None;
+        exchange.enter(entry);
+        return Some(());
+    }
+    None
+}
+
+/// Waits for an answer, `total` at most. Of one that takes longer than a moment an intent is written, so that it is
+/// not forgotten if the gateway is killed.
+async fn answer_in_time<T>(
+    gateway: &Gateway,
+    mut answered: Pin<&mut impl Future<Output = T>>,
+    total: Duration,
+    intent: Option<&Record>,
+) -> Option<T> {
+    let moment = total.min(INTEND_AFTER);
+    if let Ok(answered) = fast_timeout(moment, answered.as_mut()).await {
+        return Some(answered);
+    }
+    if let Some(record) = intent {
+        gateway.ledger.intend(record);
+    }
+    fast_timeout(total.saturating_sub(moment), answered).await.ok()
+}
