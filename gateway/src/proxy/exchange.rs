@@ -15,7 +15,7 @@ use crate::ledger::{Outcome, Record};
 use crate::protocol::hub::About;
 use crate::protocol::meter::{Meter, Source};
 use crate::protocol::refuse::{Reason, Stop};
-use crate::protocol::translate::{self, Translation};
+use crate::protocol::translate::{self, Speaks, Translation};
 use crate::protocol::{self, Call, Understood};
 use crate::requests::Listed;
 use crate::upstream::Wish;
@@ -187,14 +187,18 @@ pub(super) fn ask(exchange: &mut Exchange, body: &[u8], understood: &Understood<
     }
     let upstreams = &snapshot.upstreams;
     let speaks = upstreams.speaks(model_id);
-    let about = about(record, model, input_tokens);
-    exchange.translation = translate::request(speaks, call, body, understood, &about)?;
+    let translated = |speaks: Speaks| {
+        if speaks.natively(call) {
+            return Ok(None);
+        }
+        translate::request(speaks, call, body, understood, &about(record, model, input_tokens))
+    };
     let smaller = model.smaller.filter(|smaller| {
         let (its, smaller) = (upstreams.speaks(*smaller), config.model(*smaller));
         let is_allowed = caller.key.as_ref().is_none_or(|key| key.allows(&smaller.name));
-        let is_said = its == speaks || translate::request(its, call, body, understood, &about).is_ok();
-        smaller.enabled && is_allowed && is_said
+        smaller.enabled && is_allowed && (its == speaks || translated(its).is_ok())
     });
+    exchange.translation = translated(speaks)?;
     if upstreams.has_choice(model_id) && exchange.wish.beginning.is_none() {
         let beginning = understood.prompt.map(protocol::beginning);
         let hasher = BuildHasherDefault::<DefaultHasher>::default();

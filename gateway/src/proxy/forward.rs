@@ -119,8 +119,10 @@ fn prepare(exchange: &mut Exchange, body: &Bytes, understood: &Understood<'_>) -
     };
     // What was translated for the first server serves once; an answer's writer has a state.
     let of_the_ask = exchange.asked_for.filter(|ask| ask.model == terms.model);
+    let speaks = snapshot.upstreams.speaks(terms.model);
     let translation = match exchange.translation.take().filter(|_| of_the_ask.is_some()) {
         Some(translation) => Some(translation),
+        None if speaks.natively(call) => None,
         None => {
             let about = about(record, model, terms.estimate.input_tokens);
             translate::request(snapshot.upstreams.speaks(terms.model), call, body, understood, &about)?
