@@ -130,6 +130,7 @@ fn needs_a_restart(config: &mut Config, before: &Config) -> Vec<String> {
         ("metrics_need_token", new.metrics_need_token != old.metrics_need_token),
         ("retention_days", new.retention != old.retention),
         ("bounds.ledger_backlog", new.ledger_backlog != old.ledger_backlog),
+        ("ledger.durability", new.ledger_is_relaxed != old.ledger_is_relaxed),
         ("timeouts.drain_seconds", new.drain != old.drain),
         ("tls", new.tls != old.tls),
     ];
@@ -142,6 +143,7 @@ fn needs_a_restart(config: &mut Config, before: &Config) -> Vec<String> {
     new.retention = old.retention;
     new.ledger_backlog = old.ledger_backlog;
     new.drain = old.drain;
+    new.ledger_is_relaxed = old.ledger_is_relaxed;
     new.tls = old.tls;
     let changed = fixed.into_iter().filter(|(_, changed)| *changed);
     changed

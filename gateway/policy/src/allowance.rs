@@ -224,6 +224,26 @@ impl Allowances {
         add(&mut used.used, [usage.tokens, usage.requests, usage.cost.0]);
     }
 
+    /// Corrects what is counted as used, today and this month: tokens and nano-euros, more or less.
+    pub(crate) fn correct(&mut self, scope: Scope, id: u32, tokens: i64, nano_eur: i64, now: Time) {
+        let account = self.accounts.entry((scope, id)).or_default();
+        account.day.turn(now.day());
+        account.month.turn(now.month());
+        let amounts = [tokens.unsigned_abs(), 0, nano_eur.unsigned_abs()];
+        for used in [&mut account.day, &mut account.month] {
+            let [more_tokens, _, more_cost] = amounts;
+            let of = |is_more: bool| {
+                [
+                    if (tokens >= 0) == is_more { more_tokens } else { 0 },
+                    0,
+                    if (nano_eur >= 0) == is_more { more_cost } else { 0 },
+                ]
+            };
+            add(&mut used.used, of(true));
+            subtract(&mut used.used, of(false));
+        }
+    }
+
     /// Whether a subject has used so much of an allowance that it is throttled.
     pub(crate) fn is_throttled(&self, scope: Scope, id: u32, allowance: &Allowance, now: Time) -> bool {
         let Some(share) = allowance.actions.throttle else {

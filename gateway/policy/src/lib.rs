@@ -333,6 +333,11 @@ impl Policy {
         self.allowances.remember(scope, id, period, usage, now);
     }
 
+    /// Corrects what a project, user or key has used, today and this month: tokens and nano-euros, more or less.
+    pub fn correct(&mut self, scope: Scope, id: u32, tokens: i64, nano_eur: i64, now: Time) {
+        self.allowances.correct(scope, id, tokens, nano_eur, now);
+    }
+
     /// Takes over changed rules. What runs and waits stays, and is subject to the new ones from now on.
     pub fn reconfigure(&mut self, rules: Rules) {
         self.limits.reconfigure(&rules);

@@ -2,6 +2,7 @@
 //! public faces as the proxy, and holds no state of its own.
 
 mod config;
+mod corrections;
 mod keys;
 mod limits;
 mod queue;
@@ -54,6 +55,7 @@ pub(crate) fn router(admin: Admin) -> Router {
         .route("/keys/{id}", delete(keys::revoke))
         .route("/keys/{id}/rotate", post(keys::rotate))
         .route("/usage", get(usage::sums))
+        .route("/usage/corrections", post(corrections::add))
         .route("/usage/recent", get(usage::recent))
         .route("/usage/summary", get(usage::summary))
         .route("/usage/{scope}/{id}", get(usage::of_one))

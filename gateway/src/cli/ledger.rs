@@ -1,5 +1,6 @@
 //! `sluice ledger`: are the sums right, and all records as a file.
 
+use super::parquet::Records;
 use super::{Failure, StoreArgs};
 use crate::config;
 use crate::csv;
@@ -8,7 +9,7 @@ use crate::ledger::{self, Store};
 use clap::Subcommand;
 use jiff::civil::Date;
 use serde_json::Value;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 #[derive(Debug, Subcommand)]
@@ -18,7 +19,7 @@ pub(super) enum LedgerCommand {
         #[command(flatten)]
         store: StoreArgs,
     },
-    /// Print records, oldest first, as CSV.
+    /// Print records, oldest first, as CSV, JSON lines or Parquet.
     Export {
         /// The first day (UTC), such as 2026-11-01.
         #[arg(long)]
@@ -27,8 +28,11 @@ pub(super) enum LedgerCommand {
         #[arg(long)]
         to: Option<Date>,
         /// A JSON object a line instead.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "parquet")]
         json: bool,
+        /// A Parquet file instead.
+        #[arg(long)]
+        parquet: bool,
         #[command(flatten)]
         store: StoreArgs,
     },
@@ -41,7 +45,20 @@ pub(super) fn run(command: &LedgerCommand) -> Result<ExitCode, Failure> {
         let pool = ledger::connect(&url).await?;
         match command {
             LedgerCommand::Verify { .. } => verify(&pool).await,
-            LedgerCommand::Export { from, to, json, .. } => export(&pool, *from, *to, *json).await,
+            LedgerCommand::Export {
+                from,
+                to,
+                json,
+                parquet,
+                ..
+            } => {
+                let mut page = page(*from, *to)?;
+                if *parquet {
+                    export_parquet(&pool, &mut page).await
+                } else {
+                    export(&pool, &mut page, *json).await
+                }
+            }
         }
     })
 }
@@ -65,9 +82,8 @@ async fn verify(pool: &Store) -> Result<ExitCode, Failure> {
     )))
 }
 
-/// Page by page, so that memory does not grow with the ledger. Who reads may stop reading.
-async fn export(pool: &Store, from: Option<Date>, to: Option<Date>, as_json: bool) -> Result<ExitCode, Failure> {
-    let mut page = Page {
+fn page(from: Option<Date>, to: Option<Date>) -> Result<Page, Failure> {
+    Ok(Page {
         after: 0,
         from: from.map(|day| day.to_string()).unwrap_or_default(),
         before: match to.map(Date::tomorrow) {
@@ -75,7 +91,39 @@ async fn export(pool: &Store, from: Option<Date>, to: Option<Date>, as_json: boo
             Some(Ok(day)) => day.to_string(),
             Some(Err(error)) => return Err(Failure::usage(format!("--to: {error}"))),
         },
-    };
+    })
+}
+
+/// A row group holds so many records.
+const GROUP: usize = 50_000;
+
+async fn export_parquet(pool: &Store, page: &mut Page) -> Result<ExitCode, Failure> {
+    if io::stdout().is_terminal() {
+        return Err(Failure::usage(
+            "a Parquet file is not for a terminal; send it to a file: `> records.parquet`".to_owned(),
+        ));
+    }
+    let failed = |error: parquet::errors::ParquetError| Failure::other(format!("cannot write the records: {error}"));
+    let mut out = Records::begin(io::BufWriter::new(io::stdout())).map_err(failed)?;
+    let mut group = Vec::new();
+    loop {
+        let records = records::page(pool, page).await?;
+        let is_last = records.is_empty();
+        group.extend(records);
+        if group.len() >= GROUP || (is_last && !group.is_empty()) {
+            out.write(&group).map_err(failed)?;
+            group.clear();
+        }
+        if is_last {
+            break;
+        }
+    }
+    out.end().map_err(failed)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Page by page, so that memory does not grow with the ledger. Who reads may stop reading.
+async fn export(pool: &Store, page: &mut Page, as_json: bool) -> Result<ExitCode, Failure> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let head = if as_json {
         String::new()
@@ -84,7 +132,7 @@ async fn export(pool: &Store, from: Option<Date>, to: Option<Date>, as_json: boo
     };
     let mut written = out.write_all(head.as_bytes());
     while written.is_ok() {
-        let records = records::page(pool, &mut page).await?;
+        let records = records::page(pool, page).await?;
         if records.is_empty() {
             written = out.flush();
             break;

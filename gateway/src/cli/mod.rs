@@ -3,6 +3,7 @@
 mod check;
 mod keys;
 mod ledger;
+mod parquet;
 mod serve;
 mod tools;
 mod usage;

@@ -115,6 +115,7 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
             ledger::Bounds {
                 backlog: settings.ledger_backlog,
                 keep: settings.retention,
+                is_relaxed: settings.ledger_is_relaxed,
             },
             metrics.ledger_commit_seconds.clone(),
         )

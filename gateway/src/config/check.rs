@@ -232,6 +232,7 @@ impl Check<'_> {
             max_buffered_bytes: raw.bounds.max_buffered_bytes,
             max_files_bytes: i64::try_from(raw.bounds.max_files_bytes).unwrap_or(i64::MAX),
             ledger_backlog: raw.bounds.ledger_backlog,
+            ledger_is_relaxed: raw.ledger.durability == raw::Durability::Relaxed,
             head_timeout: timeouts.head_seconds,
             body_timeout: timeouts.body_seconds,
             keepalive: timeouts.keepalive_seconds,

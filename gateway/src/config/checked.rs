@@ -48,6 +48,8 @@ pub(crate) struct Gateway {
     pub(crate) max_buffered_bytes: usize,
     pub(crate) max_files_bytes: i64,
     pub(crate) ledger_backlog: usize,
+    /// Whether records of the last moment may be lost at a kill.
+    pub(crate) ledger_is_relaxed: bool,
     pub(crate) head_timeout: Duration,
     pub(crate) body_timeout: Duration,
     pub(crate) keepalive: Duration,

@@ -341,6 +341,8 @@ section! {
         simulated: bool = false,
         /// Whether `/metrics` asks for the admin token too.
         metrics_need_token: bool = false,
+        /// The ledger.
+        ledger: LedgerSettings = LedgerSettings::default(),
         /// Sizes.
         bounds: Bounds = Bounds::default(),
         /// Deadlines.
@@ -351,6 +353,12 @@ section! {
         health: Health = Health::default(),
         /// What is tried again.
         retries: Retries = Retries::default(),
+    }
+
+    /// The ledger.
+    struct LedgerSettings {
+        /// When a record is safe.
+        durability: Durability = Durability::Strict,
     }
 
     /// TLS on the proxy listener.
@@ -461,6 +469,14 @@ choice! {
         Openai = "openai",
     }
 
+    /// When a record is safe.
+    enum Durability {
+        /// Before its answer ends.
+        Strict = "strict",
+        /// Within a moment; a kill may lose the records of that moment.
+        Relaxed = "relaxed",
+    }
+
     /// What a server speaks.
     enum Api {
         /// OpenAI's chat completions, completions, embeddings.
@@ -529,6 +545,14 @@ impl Default for Bounds {
             max_buffered_bytes: 1 << 30,
             max_files_bytes: 1 << 30,
             ledger_backlog: 100_000,
+        }
+    }
+}
+
+impl Default for LedgerSettings {
+    fn default() -> Self {
+        Self {
+            durability: Durability::Strict,
         }
     }
 }

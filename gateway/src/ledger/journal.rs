@@ -9,6 +9,7 @@
 //! begins with a newline as well as ending with one, so that what a full disk has torn off ends at the next.
 
 use super::row::Row;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
@@ -22,6 +23,8 @@ pub(super) struct Segment {
     pub(super) number: u64,
     file: File,
     records: AtomicUsize,
+    /// Lines that are not in the file yet, where they need not be at once.
+    buffer: Option<Mutex<Vec<u8>>>,
 }
 
 thread_local! {
@@ -30,8 +33,9 @@ thread_local! {
 }
 
 impl Segment {
-    /// Makes segment `number` of the journal that is kept beside this database.
-    pub(super) fn create(database: &Path, number: u64) -> io::Result<Self> {
+    /// Makes segment `number` of the journal that is kept beside this database; `is_relaxed`: lines are gathered until
+    /// [`Self::flush`].
+    pub(super) fn create(database: &Path, number: u64, is_relaxed: bool) -> io::Result<Self> {
         let file = OpenOptions::new()
             .create(true)
             .append(true)
@@ -40,7 +44,19 @@ impl Segment {
             number,
             file,
             records: AtomicUsize::new(0),
+            buffer: is_relaxed.then(Mutex::default),
         })
+    }
+
+    /// Writes what was gathered. What the file does not take stays.
+    pub(super) fn flush(&self) -> io::Result<()> {
+        let Some(buffer) = &self.buffer else { return Ok(()) };
+        let mut lines = buffer.lock();
+        while !lines.is_empty() {
+            let written = (&self.file).write(&lines)?;
+            lines.drain(..written);
+        }
+        Ok(())
     }
 
     /// Appends a finished request's row; how many lines are in the segment then.
@@ -59,6 +75,10 @@ impl Segment {
             line.push(b'\n');
             serde_json::to_writer(&mut *line, what)?;
             line.push(b'\n');
+            if let Some(buffer) = &self.buffer {
+                buffer.lock().extend_from_slice(line);
+                return Ok(self.records.fetch_add(1, Relaxed) + 1);
+            }
             // Not `write_all`: what does not fit at once must not be mixed with another thread's line.
             let written = (&self.file).write(line)?;
             if written < line.len() {
@@ -176,9 +196,9 @@ mod tests {
     fn what_was_appended_is_found_again_and_what_was_torn_off_is_not() {
         let dir = tempfile::TempDir::new().expect("a directory");
         let database = dir.path().join("usage.db");
-        let first = Segment::create(&database, 1).expect("made");
+        let first = Segment::create(&database, 1, false).expect("made");
         assert_eq!(first.append(&row(1)).expect("appended"), 1);
-        let second = Segment::create(&database, 2).expect("made");
+        let second = Segment::create(&database, 2, false).expect("made");
         (&second.file).write_all(b"\n[3,\"to").expect("torn");
         second.append(&row(2)).expect("appended");
         second.intend(&row(7)).expect("appended");
@@ -194,7 +214,7 @@ mod tests {
     fn threads_that_append_together_lose_nothing() {
         let dir = tempfile::TempDir::new().expect("a directory");
         let database = dir.path().join("usage.db");
-        let segment = Segment::create(&database, 1).expect("made");
+        let segment = Segment::create(&database, 1, false).expect("made");
         std::thread::scope(|scope| {
             for thread in 0..4 {
                 let segment = &segment;

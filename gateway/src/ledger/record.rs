@@ -211,3 +211,22 @@ pub(crate) fn priority_named(name: &str) -> Priority {
         _ => Priority::Low,
     }
 }
+
+/// The status of a correction, which is no request.
+pub(super) const CORRECTION: &str = "correction";
+
+/// What an operator adds to the ledger, since nothing in it is ever changed: amounts may be negative.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Correction {
+    /// Its own, beginning with `correction-`.
+    pub(crate) id: String,
+    pub(crate) project_id: String,
+    pub(crate) user_id: String,
+    pub(crate) key_id: Option<String>,
+    pub(crate) model: String,
+    pub(crate) input_tokens: i64,
+    pub(crate) output_tokens: i64,
+    pub(crate) cost_nano_eur: i64,
+    /// In words, and of which request.
+    pub(crate) why: String,
+}

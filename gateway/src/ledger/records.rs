@@ -3,12 +3,30 @@
 use super::row::{COLUMNS, Row};
 use super::{Store, Unavailable};
 use serde_json::Value;
+use sqlx::Row as _;
 
 /// The newest `limit` records, newest first.
 pub(crate) async fn recent(store: &Store, limit: u32) -> Result<Vec<Value>, Unavailable> {
     let sql = format!("SELECT {} FROM requests ORDER BY id DESC LIMIT $1", COLUMNS.join(", "));
     let rows = sqlx::query(&sql).bind(i64::from(limit)).fetch_all(store).await?;
     rows.iter().map(|row| Ok(shown(&Row::read(row)?))).collect()
+}
+
+/// Whose a record is, by its request's id: project, user, key and model of the newest.
+pub(crate) async fn owner(store: &Store, request_id: &str) -> Result<Option<[Option<String>; 4]>, Unavailable> {
+    let found =
+        sqlx::query("SELECT project_id, user_id, key_id, model FROM requests WHERE request_id = $1 ORDER BY id DESC")
+            .bind(request_id)
+            .fetch_optional(store)
+            .await?;
+    let Some(row) = found else { return Ok(None) };
+    let text = |name: &str| row.try_get::<Option<String>, _>(name);
+    Ok(Some([
+        text("project_id")?,
+        text("user_id")?,
+        text("key_id")?,
+        text("model")?,
+    ]))
 }
 
 /// The fields of a record, in the order of a file's columns.

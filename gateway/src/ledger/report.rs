@@ -1,6 +1,7 @@
 //! Reports: sums by whatever groups are asked for, the original's summaries, and what had been used before this
 //! process began. All read the rollups.
 
+use super::record::CORRECTION;
 use super::rollup::latency_of;
 use super::{Store, Unavailable};
 use policy::{NanoEuro, Remembered};
@@ -20,6 +21,9 @@ pub(crate) const GROUPS: [(&str, &str); 7] = [
     ("status", "status"),
     ("day", "day"),
 ];
+
+/// Corrections have amounts, and are no requests.
+const REQUESTS: &str = "CASE WHEN status = 'correction' THEN 0 ELSE requests END";
 
 /// Which records a report is about.
 #[derive(Debug, Clone, Default)]
@@ -79,7 +83,7 @@ pub(crate) async fn lines(pool: &Store, columns: &[&'static str], filter: &Filte
     let only = filter.only.as_ref();
     let only_column = only.map_or("''", |(column, _)| column);
     let sql = format!(
-        "SELECT {select}CAST(coalesce(sum(requests), 0) AS BIGINT) AS requests, CAST(coalesce(sum(input_tokens), 0) AS BIGINT) AS input_tokens, \
+        "SELECT {select}CAST(coalesce(sum({REQUESTS}), 0) AS BIGINT) AS requests, CAST(coalesce(sum(input_tokens), 0) AS BIGINT) AS input_tokens, \
          CAST(coalesce(sum(output_tokens), 0) AS BIGINT) AS output_tokens, CAST(coalesce(sum(cached_input_tokens), 0) AS BIGINT) AS cached, \
          CAST(coalesce(sum(cost_nano_eur), 0) AS BIGINT) AS cost FROM rollups \
          WHERE day >= $1 AND day <= $2 AND {only_column} = $3 {group}"
@@ -124,6 +128,7 @@ pub(crate) async fn summary(pool: &Store, filter: &Filter) -> Result<Value, Unav
         let counts = lines(pool, &[column], filter).await?;
         let counts = counts
             .into_iter()
+            .filter(|line| line.requests > 0)
             .map(|line| (line.groups.concat(), Value::from(line.requests)));
         summary[format!("records_by_{name}")] = Value::Object(counts.collect());
     }
@@ -157,14 +162,18 @@ impl Totals {
         .fetch_all(pool)
         .await?;
         for row in rows {
-            let requests: i64 = row.try_get("requests")?;
+            let is_correction = row.try_get::<String, _>("status")? == CORRECTION;
+            let requests: i64 = if is_correction { 0 } else { row.try_get("requests")? };
             for (counts, column) in [
                 (&mut totals.requests, "status"),
                 (&mut totals.decisions, "decision"),
                 (&mut totals.projects, "project_id"),
                 (&mut totals.users, "user_id"),
                 (&mut totals.models, "model"),
-            ] {
+            ]
+            .into_iter()
+            .filter(|_| !is_correction)
+            {
                 *counts.entry(row.try_get::<String, _>(column)?).or_default() += requests;
             }
             totals.input_tokens += row.try_get::<i64, _>("input_tokens")?;
@@ -290,7 +299,7 @@ pub(crate) async fn used_since(
 ) -> Result<Vec<(String, Remembered)>, Unavailable> {
     let sql = format!(
         "SELECT {column} AS id, CAST(sum(input_tokens + output_tokens) AS BIGINT) AS tokens, CAST(sum(cost_nano_eur) AS BIGINT) AS cost, \
-         CAST(sum(CASE WHEN decision = 'rejected' THEN 0 ELSE requests END) AS BIGINT) AS requests FROM rollups \
+         CAST(sum(CASE WHEN decision IN ('rejected', 'correction') THEN 0 ELSE requests END) AS BIGINT) AS requests FROM rollups \
          WHERE day >= $1 GROUP BY 1"
     );
     let rows = sqlx::query(&sql).bind(day).fetch_all(pool).await?;

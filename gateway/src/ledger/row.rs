@@ -2,7 +2,7 @@
 //! of fields, so they cannot differ.
 
 use super::Unavailable;
-use super::record::{Record, class_name, priority_name};
+use super::record::{CORRECTION, Correction, Record, class_name, priority_name};
 use crate::protocol::meter::Usage;
 use jiff::Timestamp;
 use rusqlite::ToSql;
@@ -183,6 +183,50 @@ impl<'a> Row<'a> {
             cost_nano_eur: whole(record.price(usage).0),
             latency_seconds: record.started.elapsed().as_secs_f64(),
             ..Self::of(record, id)
+        }
+    }
+}
+
+impl<'a> Row<'a> {
+    /// The row of a correction: amounts to add to what the ledger says, and no request.
+    pub(super) fn correction(correction: &'a Correction, id: i64, config_version: u64) -> Self {
+        let now: Cow<'a, str> = iso(SystemTime::now()).into();
+        Self {
+            id,
+            request_id: Cow::from(&correction.id),
+            user_id: Cow::from(&correction.user_id),
+            project_id: Cow::from(&correction.project_id),
+            key_id: correction.key_id.as_deref().map(Cow::from),
+            requested_model: Cow::from(&correction.model),
+            model: Cow::from(&correction.model),
+            backend: "".into(),
+            upstream: None,
+            client_protocol: "admin".into(),
+            request_type: "interactive".into(),
+            priority: "normal".into(),
+            streamed: 0,
+            status: CORRECTION.into(),
+            decision: CORRECTION.into(),
+            reason: Some(CORRECTION.into()),
+            http_status: 200,
+            degradation_level: "normal".into(),
+            degraded: None,
+            input_tokens: correction.input_tokens,
+            output_tokens: correction.output_tokens,
+            cached_input_tokens: 0,
+            input_tokens_estimated: 0,
+            output_tokens_reserved: 0,
+            usage_source: "estimated".into(),
+            estimated_cost_nano_eur: 0,
+            cost_nano_eur: correction.cost_nano_eur,
+            latency_seconds: 0.0,
+            queue_wait_seconds: 0.0,
+            first_token_seconds: None,
+            error_message: Some(Cow::from(&correction.why)),
+            trace_id: None,
+            config_version: whole(config_version),
+            created_at: now.clone(),
+            updated_at: now,
         }
     }
 }

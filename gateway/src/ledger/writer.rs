@@ -6,6 +6,7 @@
 //! [`Ledger::is_full`] says so and the gateway refuses new requests; nothing is ever forgotten.
 
 use super::journal::{self, Lines, Segment};
+use super::record::Correction;
 use super::report::Filter;
 use super::row::Row;
 use super::store::Database;
@@ -68,7 +69,12 @@ pub(crate) struct Bounds {
     pub(crate) backlog: usize,
     /// How long records are kept in it; `None`: for ever.
     pub(crate) keep: Option<Duration>,
+    /// Whether records of the last moment may be lost at a kill.
+    pub(crate) is_relaxed: bool,
 }
+
+/// What was gathered is written so often, where it need not be at once.
+const WRITE_EVERY: Duration = Duration::from_millis(100);
 
 /// What the thread that moves records is told, and tells.
 #[derive(Debug, Default)]
@@ -109,7 +115,7 @@ impl Ledger {
             .await
             .map_err(|_| Unavailable("the ledger's thread has ended".to_owned()))??;
         let ledger = Arc::new(Self {
-            segment: ArcSwap::from_pointee(Segment::create(&journal, 1)?),
+            segment: ArcSwap::from_pointee(Segment::create(&journal, 1, bounds.is_relaxed)?),
             next_id: AtomicI64::new(last / NUMBERS * NUMBERS + number % NUMBERS),
             mover: Mutex::default(),
             due: Condvar::new(),
@@ -133,6 +139,13 @@ impl Ledger {
             self.due.notify_one();
         }
         self.commit_seconds.observe(since.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    /// Returns when the correction is in the journal.
+    pub(crate) fn correct(&self, correction: &Correction, config_version: u64) -> Result<(), Unavailable> {
+        let row = Row::correction(correction, self.next_id(), config_version);
+        self.segment.load().append(&row)?;
         Ok(())
     }
 
@@ -238,8 +251,22 @@ impl Ledger {
     }
 
     fn wait_until_due(&self) -> Vec<oneshot::Sender<()>> {
+        let since = Instant::now();
+        let step = if self.bounds.is_relaxed {
+            WRITE_EVERY
+        } else {
+            MOVE_EVERY
+        };
         let mut mover = self.mover.lock();
-        self.due.wait_while_for(&mut mover, |mover| !mover.is_due, MOVE_EVERY);
+        loop {
+            self.due.wait_while_for(&mut mover, |mover| !mover.is_due, step);
+            if mover.is_due || since.elapsed() >= MOVE_EVERY {
+                break;
+            }
+            if let Err(error) = self.segment.load().flush() {
+                tracing::error!(%error, "journal not written");
+            }
+        }
         mover.is_due = false;
         std::mem::take(&mut mover.readers)
     }
@@ -250,12 +277,13 @@ impl Ledger {
         if current.records() == 0 {
             return Ok(());
         }
-        let next = Segment::create(database, current.number + 1)?;
+        let next = Segment::create(database, current.number + 1, self.bounds.is_relaxed)?;
         drop(current);
         let closed = self.segment.swap(Arc::new(next));
         while Arc::strong_count(&closed) > 1 {
             std::thread::yield_now();
         }
+        closed.flush()?;
         self.mover.lock().moving += closed.records();
         Ok(())
     }

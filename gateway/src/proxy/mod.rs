@@ -105,7 +105,7 @@ impl RequestIds {
         })
     }
 
-    fn make(&self) -> String {
+    pub(crate) fn make(&self) -> String {
         format!("req-{:016x}{:08x}", self.start, self.next.fetch_add(1, Relaxed))
     }
 }

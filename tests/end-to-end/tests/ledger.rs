@@ -352,3 +352,154 @@ async fn what_runs_at_a_kill_is_interrupted_with_what_was_reserved_and_what_ends
     );
     assert!(sluice(gateway.dir.path(), &["ledger", "verify"]).status.success());
 }
+
+/// Corrects, as an operator; status and answer.
+async fn correct(gateway: &Gateway, body: Value) -> (u16, Value) {
+    let request = gateway
+        .http
+        .post(format!("{}/usage/corrections", gateway.admin))
+        .json(&body);
+    let answer = as_admin(request).await;
+    (answer.status().as_u16(), answer.json().await.expect("JSON"))
+}
+
+#[tokio::test]
+async fn a_correction_is_a_record_of_its_own_that_mends_sums_and_budgets_and_is_no_request() {
+    let gateway = Gateway::start_in(config_dir(fast), &[]).await;
+    six_records(&gateway).await;
+    let before = gateway.admin_json("/usage/summary").await;
+    let wrong = gateway.records().await[1].clone();
+    let body = json!({"request_id": wrong["request_id"], "output_tokens": -4, "cost_eur": -0.000_000_8, "reason": "price typed wrongly"});
+    let (status, told) = correct(&gateway, body).await;
+    assert_eq!(status, 200, "{told}");
+    let (status, _) = correct(
+        &gateway,
+        json!({"user": "user_standard_01", "input_tokens": 1000, "cost_eur": 1.5, "reason": "by hand"}),
+    )
+    .await;
+    assert_eq!(status, 200);
+
+    let after = gateway.admin_json("/usage/summary").await;
+    for same in [
+        "total_records",
+        "records_by_status",
+        "records_by_project",
+        "records_by_user",
+        "records_by_model",
+    ] {
+        assert_eq!(after[same], before[same], "a correction is no request");
+    }
+    let tokens = |summary: &Value| summary["total_tokens"].as_i64().expect("a count");
+    assert_eq!(tokens(&after), tokens(&before) + 996);
+    let metrics = gateway.admin_json("/metrics/summary").await;
+    assert_eq!(
+        (&metrics["total_requests"], &metrics["completed_requests"]),
+        (&json!(6), &json!(5))
+    );
+    assert_eq!(metrics["requests_by_status"], before["records_by_status"]);
+    let newest = &gateway.records().await[0];
+    assert_eq!(
+        (&newest["status"], &newest["project_id"]),
+        (&json!("correction"), &json!("standard_project"))
+    );
+    let limits = gateway.admin_json("/limits/project/standard_project").await;
+    let used = |limits: &Value| {
+        let all = limits["allowances"].as_array().expect("allowances").iter();
+        let costs = all
+            .filter(|one| one["measure"] == "eur")
+            .filter_map(|one| one["used"].as_f64());
+        costs.fold(0.0, f64::max)
+    };
+    assert!(used(&limits) > 1.49, "{limits}");
+    let verified = sluice(gateway.dir.path(), &["ledger", "verify"]);
+    assert!(
+        verified.status.success(),
+        "{}",
+        String::from_utf8_lossy(&verified.stdout)
+    );
+
+    for (body, said) in [
+        (json!({"user": "user_vip_01", "reason": "x"}), "nothing would change"),
+        (
+            json!({"user": "user_vip_01", "input_tokens": 1, "reason": " "}),
+            "`reason` is empty",
+        ),
+        (json!({"input_tokens": 1, "reason": "x"}), "name the `user`"),
+        (
+            json!({"request_id": "nowhere", "input_tokens": 1, "reason": "x"}),
+            "no record of a request",
+        ),
+        (
+            json!({"user": "user_vip_01", "input_tokens": 1, "reason": "x", "tokens": 5}),
+            "unknown field",
+        ),
+        (
+            json!({"user": "user_vip_01", "cost_eur": 1e300, "reason": "x"}),
+            "too large",
+        ),
+    ] {
+        let (status, told) = correct(&gateway, body).await;
+        assert!(
+            matches!(status, 400 | 422) && told["detail"].as_str().is_some_and(|detail| detail.contains(said)),
+            "{told}"
+        );
+    }
+    // A restart counts corrections too.
+    let mut gateway = gateway;
+    gateway.signal("TERM");
+    gateway.ended().await;
+    let gateway = Gateway::start_in(gateway.left(), &[]).await;
+    assert!(used(&gateway.admin_json("/limits/project/standard_project").await) > 1.49);
+}
+
+#[tokio::test]
+async fn records_come_as_a_parquet_file_with_the_types_of_their_columns() {
+    use parquet::file::reader::{FileReader, SerializedFileReader};
+    use parquet::record::Field;
+    let gateway = Gateway::start_in(config_dir(fast), &[]).await;
+    six_records(&gateway).await;
+    let records = gateway.records().await;
+    let file = sluice(gateway.dir.path(), &["ledger", "export", "--parquet"]);
+    assert!(file.status.success(), "{}", String::from_utf8_lossy(&file.stderr));
+    let reader = SerializedFileReader::new(bytes::Bytes::from(file.stdout)).expect("a Parquet file");
+    let rows: Vec<_> = reader
+        .get_row_iter(None)
+        .expect("rows")
+        .map(|row| row.expect("a row"))
+        .collect();
+    assert_eq!(rows.len(), 6);
+    for (row, record) in rows.iter().rev().zip(&records) {
+        for (name, field) in row.get_column_iter() {
+            let expected = &record[name.as_str()];
+            match field {
+                Field::Str(text) => assert_eq!(expected, text, "{name}"),
+                Field::Long(whole) => assert_eq!(expected.as_i64(), Some(*whole), "{name}"),
+                Field::Double(number) => assert_eq!(expected.as_f64(), Some(*number), "{name}"),
+                Field::Bool(truth) => assert_eq!(expected.as_bool(), Some(*truth), "{name}"),
+                Field::TimestampMicros(micros) => assert!(*micros > 1_700_000_000_000_000, "{name}"),
+                Field::Null => assert!(expected.is_null(), "{name}: {expected}"),
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn with_relaxed_durability_a_stop_loses_nothing_and_what_is_read_is_all_that_was_answered() {
+    let dir = config_dir(|name, text| match name {
+        "gateway.yaml" => format!("{text}\nledger: {{durability: relaxed}}\n"),
+        _ => fast(name, text),
+    });
+    let mut gateway = Gateway::start_in(dir, &[]).await;
+    for round in 1..=20 {
+        assert_eq!(ask(&gateway, "user_vip_01", &chat(2)).await, 200);
+        if round % 5 == 0 {
+            assert_eq!(gateway.records().await.len(), round);
+        }
+    }
+    assert_eq!(ask(&gateway, "user_vip_01", &chat(2)).await, 200);
+    gateway.signal("TERM");
+    assert_eq!(gateway.ended().await, Some(0));
+    let gateway = Gateway::start_in(gateway.left(), &[]).await;
+    assert_eq!(gateway.records().await.len(), 21);
+}

@@ -1,0 +1,319 @@
+//! A continuously batching engine, step by step, as vLLM's is: what decodes takes a token each, what is left of the
+//! step's budget goes to prompts in the order of their arrival, chunk by chunk. Memory for keys and values comes in
+//! blocks; blocks of the same beginning are shared; when none is left, whoever came last gives way and is computed again.
+//!
+//! Pure: it has no clock. A caller asks for a step, and waits as long as it took, or does not wait at all.
+
+mod blocks;
+mod noise;
+mod profile;
+
+pub use blocks::BLOCK_TOKENS;
+pub use profile::{Profile, ProfileError};
+
+use blocks::Blocks;
+use noise::Noise;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// What is asked of the engine.
+#[derive(Debug, Clone, Default)]
+pub struct Ask {
+    /// Its own, for as long as it is there.
+    pub id: u64,
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Hashes of the prompt's whole blocks; each of all up to its end. Shorter than the prompt, or empty, where nothing
+    /// is shared.
+    pub blocks: Vec<u64>,
+    /// Tokens of the answer, at least 1.
+    pub output_tokens: usize,
+}
+
+/// A request that is in the engine.
+#[derive(Debug, Clone)]
+struct Sequence {
+    ask: Ask,
+    /// Rises with the arrivals.
+    order: u64,
+    /// Tokens whose keys and values are in memory.
+    done: usize,
+    generated: usize,
+    held: Vec<blocks::Held>,
+    /// Of its prompt, how many were in memory already when it was first admitted.
+    cached: Option<usize>,
+}
+
+impl Sequence {
+    /// Tokens that have to be in memory before the next one can be made.
+    fn needed(&self) -> usize {
+        self.ask.prompt_tokens + self.generated
+    }
+
+    fn is_decoding(&self) -> bool {
+        self.generated > 0 && self.done + 1 >= self.needed()
+    }
+}
+
+/// A token that a step has made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Made {
+    /// Whose.
+    pub id: u64,
+    /// Which of the answer, from 0.
+    pub index: usize,
+    /// Whether it is the last.
+    pub is_last: bool,
+    /// With the first: tokens of the prompt that were in memory already.
+    pub cached_tokens: usize,
+}
+
+/// What one step did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// How long it took.
+    pub took: Duration,
+    /// The tokens that it made.
+    pub made: Vec<Made>,
+}
+
+/// What can be seen of an engine.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Gauges {
+    /// Requests that are computed.
+    pub running: usize,
+    /// Requests that wait.
+    pub waiting: usize,
+    /// Part of the memory in use, 0 to 1.
+    pub kv_usage: f64,
+    /// Times that a request had to give way, so far.
+    pub preemptions: u64,
+    /// Prompt tokens looked for in memory, and found there, so far.
+    pub prefix_queries: u64,
+    /// See `prefix_queries`.
+    pub prefix_hits: u64,
+}
+
+/// The engine of one model on one server.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    profile: Profile,
+    noise: Noise,
+    blocks: Blocks,
+    running: Vec<Sequence>,
+    waiting: VecDeque<Sequence>,
+    arrivals: u64,
+    preemptions: u64,
+    prefix_queries: u64,
+    prefix_hits: u64,
+}
+
+impl Engine {
+    /// An idle engine; `seed` is that of its noise.
+    pub fn new(profile: Profile, seed: u64) -> Self {
+        Self {
+            noise: Noise::new(seed, profile.noise),
+            blocks: Blocks::new(profile.kv_tokens / BLOCK_TOKENS, profile.prefix_cache),
+            profile,
+            running: Vec::new(),
+            waiting: VecDeque::new(),
+            arrivals: 0,
+            preemptions: 0,
+            prefix_queries: 0,
+            prefix_hits: 0,
+        }
+    }
+
+    /// How it is made.
+    pub fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    /// Whether a request of so many tokens can ever be computed.
+    pub fn fits(&self, tokens: usize) -> bool {
+        tokens.div_ceil(BLOCK_TOKENS) < self.blocks.total()
+    }
+
+    /// Takes a request in; it waits for its turn.
+    pub fn add(&mut self, mut ask: Ask) {
+        ask.output_tokens = ask.output_tokens.max(1);
+        ask.prompt_tokens = ask.prompt_tokens.max(1);
+        self.arrivals += 1;
+        self.waiting.push_back(Sequence {
+            ask,
+            order: self.arrivals,
+            done: 0,
+            generated: 0,
+            held: Vec::new(),
+            cached: None,
+        });
+    }
+
+    /// Lets a request go, wherever it is.
+    pub fn cancel(&mut self, id: u64) {
+        self.waiting.retain(|sequence| sequence.ask.id != id);
+        if let Some(at) = self.running.iter().position(|sequence| sequence.ask.id == id) {
+            let sequence = self.running.remove(at);
+            self.blocks.release(sequence.held);
+        }
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_idle(&self) -> bool {
+        self.running.is_empty() && self.waiting.is_empty()
+    }
+
+    /// What can be seen of it now.
+    pub fn gauges(&self) -> Gauges {
+        Gauges {
+            running: self.running.len(),
+            waiting: self.waiting.len(),
+            kv_usage: self.blocks.usage(),
+            preemptions: self.preemptions,
+            prefix_queries: self.prefix_queries,
+            prefix_hits: self.prefix_hits,
+        }
+    }
+
+    /// Computes one step; `None` if there is nothing to do.
+    pub fn step(&mut self) -> Option<Step> {
+        if self.is_idle() {
+            return None;
+        }
+        let mut budget = self.profile.token_budget;
+        let mut work = Work::default();
+        let chunks = self.schedule_running(&mut budget, &mut work);
+        let chunks = self.schedule_waiting(chunks, &mut budget, &mut work);
+        let made = self.advance(&chunks);
+        let took = self.profile.step_ms(&work) * self.noise.factor();
+        Some(Step {
+            took: Duration::from_secs_f64(took / 1000.0),
+            made,
+        })
+    }
+
+    /// A token for whoever decodes, a chunk for whoever still reads; in the order of arrival. The tokens of each
+    /// running sequence, in their order.
+    fn schedule_running(&mut self, budget: &mut usize, work: &mut Work) -> Vec<usize> {
+        let mut chunks = Vec::with_capacity(self.running.len());
+        let mut at = 0;
+        while at < self.running.len() {
+            let sequence = &self.running[at];
+            let chunk = (sequence.needed() - sequence.done).min(*budget);
+            let upto = sequence.done + chunk;
+            if chunk == 0 {
+                chunks.push(0);
+                at += 1;
+                continue;
+            }
+            if !self.make_room(at, upto) {
+                // It was the last, and has given way itself.
+                continue;
+            }
+            work.add(&self.running[at], chunk);
+            *budget -= chunk;
+            chunks.push(chunk);
+            at += 1;
+        }
+        chunks
+    }
+
+    /// Memory for a running sequence up to a token; whoever came last gives way for it. False if that was itself.
+    fn make_room(&mut self, at: usize, upto: usize) -> bool {
+        loop {
+            let sequence = &mut self.running[at];
+            if self.blocks.grow(&mut sequence.held, &sequence.ask.blocks, upto) {
+                return true;
+            }
+            let last = self.running.len() - 1;
+            let mut victim = self.running.remove(last);
+            self.blocks.release(std::mem::take(&mut victim.held));
+            victim.done = 0;
+            self.preemptions += 1;
+            self.waiting.push_front(victim);
+            if last == at {
+                return false;
+            }
+        }
+    }
+
+    /// Admits who waits while there is a place, budget and memory for its next chunk.
+    fn schedule_waiting(&mut self, mut chunks: Vec<usize>, budget: &mut usize, work: &mut Work) -> Vec<usize> {
+        while *budget > 0 && self.running.len() < self.profile.max_sequences {
+            let Some(mut sequence) = self.waiting.pop_front() else { break };
+            let reused = self.blocks.reuse(&mut sequence.held, &sequence.ask.blocks);
+            // The last token is always computed: the next one comes of it.
+            let reused = reused.min(sequence.needed() - 1);
+            let chunk = (sequence.needed() - reused).min(*budget);
+            if !self.blocks.grow(&mut sequence.held, &sequence.ask.blocks, reused + chunk) {
+                self.blocks.release(std::mem::take(&mut sequence.held));
+                self.waiting.push_front(sequence);
+                break;
+            }
+            if sequence.cached.is_none() {
+                sequence.cached = Some(reused);
+                self.prefix_queries += sequence.ask.prompt_tokens as u64;
+                self.prefix_hits += reused as u64;
+            }
+            sequence.done = reused;
+            work.add(&sequence, chunk);
+            *budget -= chunk;
+            chunks.push(chunk);
+            self.running.push(sequence);
+        }
+        chunks
+    }
+
+    /// What the chunks have brought about: tokens, and ends.
+    fn advance(&mut self, chunks: &[usize]) -> Vec<Made> {
+        let mut made = Vec::with_capacity(self.running.len());
+        let mut ended = Vec::new();
+        for (at, (sequence, chunk)) in self.running.iter_mut().zip(chunks).enumerate() {
+            sequence.done += chunk;
+            if *chunk == 0 || sequence.done < sequence.needed() {
+                continue;
+            }
+            self.blocks.share(&mut sequence.held, &sequence.ask.blocks);
+            let is_last = sequence.generated + 1 == sequence.ask.output_tokens;
+            made.push(Made {
+                id: sequence.ask.id,
+                index: sequence.generated,
+                is_last,
+                cached_tokens: sequence.cached.unwrap_or(0),
+            });
+            sequence.generated += 1;
+            if is_last {
+                ended.push(at);
+            }
+        }
+        for at in ended.into_iter().rev() {
+            let sequence = self.running.remove(at);
+            self.blocks.release(sequence.held);
+        }
+        made
+    }
+}
+
+/// What a step computes, as far as its time depends on it.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Work {
+    pub(crate) tokens: usize,
+    pub(crate) sequences: usize,
+    /// Tokens that those who decode look back at, together.
+    pub(crate) context: usize,
+    /// Pairs of tokens of the prompts' chunks.
+    pub(crate) pairs: f64,
+}
+
+impl Work {
+    #[allow(clippy::cast_precision_loss)]
+    fn add(&mut self, sequence: &Sequence, chunk: usize) {
+        self.tokens += chunk;
+        self.sequences += 1;
+        if sequence.is_decoding() {
+            self.context += sequence.done;
+        } else {
+            self.pairs += chunk as f64 * (2.0 * sequence.done as f64 + chunk as f64);
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! Capacity questions in virtual time: requests through one engine or several, as fast as they can be computed, and
+//! always with the same outcome.
+
+use crate::engine::{Ask, Engine, Profile};
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+/// A request of a workload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival {
+    /// After the beginning.
+    pub at: Duration,
+    /// Tokens of its prompt.
+    pub prompt_tokens: usize,
+    /// Tokens of its answer.
+    pub output_tokens: usize,
+}
+
+/// What became of a request; times are since the beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// What was asked, and when.
+    pub arrival: Arrival,
+    /// When its first token was there.
+    pub first_token: Duration,
+    /// When its last token was there.
+    pub finished: Duration,
+}
+
+impl Outcome {
+    /// Time to first token, in seconds.
+    pub fn ttft(&self) -> f64 {
+        (self.first_token - self.arrival.at).as_secs_f64()
+    }
+
+    /// Time per output token after the first, in seconds.
+    #[allow(clippy::cast_precision_loss)]
+    pub fn tpot(&self) -> f64 {
+        let gaps = self.arrival.output_tokens.saturating_sub(1).max(1);
+        (self.finished - self.first_token).as_secs_f64() / gaps as f64
+    }
+
+    /// From its arrival to its last token, in seconds.
+    pub fn end_to_end(&self) -> f64 {
+        (self.finished - self.arrival.at).as_secs_f64()
+    }
+}
+
+/// How a run went.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Run {
+    /// Every request that was finished, by when it was.
+    pub outcomes: Vec<Outcome>,
+    /// Requests that can never fit into the memory of a server.
+    pub impossible: usize,
+    /// The most memory that was in use on any server, 0 to 1.
+    pub kv_most: f64,
+    /// Memory in use, on average over steps.
+    pub kv_mean: f64,
+    /// Times that a request had to give way.
+    pub preemptions: u64,
+    /// By the second: requests in all engines together, and those that wait.
+    pub load: Vec<(usize, usize)>,
+}
+
+/// One server, with a clock of its own.
+struct Replica {
+    engine: Engine,
+    now: Duration,
+    /// Requests on their way into the queue.
+    coming: VecDeque<(Duration, Ask)>,
+    underway: HashMap<u64, (Arrival, Option<Duration>)>,
+    outstanding: usize,
+    kv_most: f64,
+    kv_sum: f64,
+    steps: u64,
+}
+
+impl Replica {
+    fn new(profile: &Profile, seed: u64) -> Self {
+        Self {
+            engine: Engine::new(profile.clone(), seed),
+            now: Duration::ZERO,
+            coming: VecDeque::new(),
+            underway: HashMap::new(),
+            outstanding: 0,
+            kv_most: 0.0,
+            kv_sum: 0.0,
+            steps: 0,
+        }
+    }
+
+    fn take(&mut self, id: u64, arrival: Arrival) {
+        let after = Duration::from_secs_f64(self.engine.profile().api_ms / 1000.0);
+        let ask = Ask {
+            id,
+            prompt_tokens: arrival.prompt_tokens,
+            blocks: Vec::new(),
+            output_tokens: arrival.output_tokens,
+        };
+        self.coming.push_back((arrival.at + after, ask));
+        self.underway.insert(id, (arrival, None));
+        self.outstanding += arrival.prompt_tokens + arrival.output_tokens;
+    }
+
+    /// Computes until `until`; the step that is under way then is finished. False when there was nothing to compute.
+    fn advance(&mut self, until: Duration, outcomes: &mut Vec<Outcome>) {
+        while self.now < until && self.step(until, outcomes) {}
+    }
+
+    /// One step that begins before `until`.
+    fn step(&mut self, until: Duration, outcomes: &mut Vec<Outcome>) -> bool {
+        if self.engine.is_idle() {
+            match self.coming.front() {
+                Some((at, _)) if *at < until => self.now = self.now.max(*at),
+                _ => return false,
+            }
+        }
+        while self.coming.front().is_some_and(|(at, _)| *at <= self.now) {
+            if let Some((_, ask)) = self.coming.pop_front() {
+                self.engine.add(ask);
+            }
+        }
+        let Some(step) = self.engine.step() else { return false };
+        let usage = self.engine.gauges().kv_usage;
+        self.kv_most = self.kv_most.max(usage);
+        self.kv_sum += usage;
+        self.steps += 1;
+        self.now += step.took;
+        for made in step.made {
+            let Some((arrival, first)) = self.underway.get_mut(&made.id) else { continue };
+            let first = *first.get_or_insert(self.now);
+            if made.is_last {
+                outcomes.push(Outcome {
+                    arrival: *arrival,
+                    first_token: first,
+                    finished: self.now,
+                });
+                self.outstanding -= arrival.prompt_tokens + arrival.output_tokens;
+                self.underway.remove(&made.id);
+            }
+        }
+        true
+    }
+}
+
+/// Requests that come when they come, to the server that has least to do.
+pub fn open_loop(profile: &Profile, seed: u64, replicas: usize, arrivals: &[Arrival]) -> Run {
+    let mut servers: Vec<Replica> = (0..replicas.max(1))
+        .map(|number| Replica::new(profile, seed.wrapping_add(number as u64)))
+        .collect();
+    let mut run = Run::default();
+    let mut next_second = Duration::ZERO;
+    for (id, arrival) in (0u64..).zip(arrivals) {
+        while next_second <= arrival.at {
+            note_load(&mut servers, next_second, &mut run);
+            next_second += Duration::from_secs(1);
+        }
+        for server in &mut servers {
+            server.advance(arrival.at, &mut run.outcomes);
+        }
+        let Some(server) = servers.iter_mut().min_by_key(|server| server.outstanding) else { break };
+        if server.engine.fits(arrival.prompt_tokens + arrival.output_tokens) {
+            server.take(id, *arrival);
+        } else {
+            run.impossible += 1;
+        }
+    }
+    while servers.iter().any(|server| !server.underway.is_empty()) {
+        note_load(&mut servers, next_second, &mut run);
+        next_second += Duration::from_secs(1);
+    }
+    finish(&servers, &mut run);
+    run
+}
+
+fn note_load(servers: &mut [Replica], at: Duration, run: &mut Run) {
+    let mut load = (0, 0);
+    for server in servers {
+        server.advance(at, &mut run.outcomes);
+        load.0 += server.underway.len();
+        load.1 += server.engine.gauges().waiting + server.coming.len();
+    }
+    run.load.push(load);
+}
+
+/// `concurrency` clients, each of which asks anew as soon as it has its answer, until there were so many requests.
+pub fn closed_loop(profile: &Profile, seed: u64, concurrency: usize, requests: usize, size: (usize, usize)) -> Run {
+    let mut server = Replica::new(profile, seed);
+    let mut run = Run::default();
+    let arrival = |at| Arrival {
+        at,
+        prompt_tokens: size.0,
+        output_tokens: size.1,
+    };
+    let mut begun = 0;
+    while begun < concurrency.min(requests) {
+        server.take(begun as u64, arrival(Duration::ZERO));
+        begun += 1;
+    }
+    let mut seen = 0;
+    while server.step(Duration::MAX, &mut run.outcomes) {
+        while seen < run.outcomes.len() {
+            seen += 1;
+            if begun < requests {
+                server.take(begun as u64, arrival(server.now));
+                begun += 1;
+            }
+        }
+    }
+    finish(&[server], &mut run);
+    run
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn finish(servers: &[Replica], run: &mut Run) {
+    run.outcomes.sort_by_key(|outcome| outcome.finished);
+    let steps: u64 = servers.iter().map(|server| server.steps).sum();
+    run.kv_mean = servers.iter().map(|server| server.kv_sum).sum::<f64>() / steps.max(1) as f64;
+    for server in servers {
+        run.kv_most = run.kv_most.max(server.kv_most);
+        run.preemptions += server.engine.gauges().preemptions;
+    }
+}
+
+impl Run {
+    /// A percentile, 0 to 1, of a figure of all outcomes; 0 if there are none.
+    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    pub fn percentile(&self, part: f64, of: impl Fn(&Outcome) -> f64) -> f64 {
+        let mut all: Vec<f64> = self.outcomes.iter().map(of).collect();
+        all.sort_by(f64::total_cmp);
+        let at = (all.len() as f64 * part).ceil() as usize;
+        all.get(at.saturating_sub(1)).copied().unwrap_or(0.0)
+    }
+
+    /// The mean of a figure.
+    #[allow(clippy::cast_precision_loss)]
+    pub fn mean(&self, of: impl Fn(&Outcome) -> f64) -> f64 {
+        self.outcomes.iter().map(of).sum::<f64>() / self.outcomes.len().max(1) as f64
+    }
+
+    /// Tokens of answers a second, from the first arrival to the last token.
+    #[allow(clippy::cast_precision_loss)]
+    pub fn throughput(&self) -> f64 {
+        let tokens: usize = self.outcomes.iter().map(|outcome| outcome.arrival.output_tokens).sum();
+        tokens as f64 / self.seconds()
+    }
+
+    /// Requests a second that were within both bounds, in seconds.
+    #[allow(clippy::cast_precision_loss)]
+    pub fn goodput(&self, ttft: f64, tpot: f64) -> f64 {
+        let good = self.outcomes.iter().filter(|outcome| outcome.ttft() <= ttft && outcome.tpot() <= tpot);
+        good.count() as f64 / self.seconds()
+    }
+
+    fn seconds(&self) -> f64 {
+        let first = self.outcomes.iter().map(|outcome| outcome.arrival.at).min().unwrap_or_default();
+        let last = self.outcomes.last().map_or(Duration::ZERO, |outcome| outcome.finished);
+        (last.saturating_sub(first)).as_secs_f64().max(1e-9)
+    }
+}
+
+/// Reads a trace: CSV with a head, and in each line a time, the prompt's and the answer's tokens; times such as
+/// `2023-11-16 18:15:46.68`, or seconds.
+///
+/// # Errors
+/// A line that is none, with its number.
+pub fn read_trace(text: &str) -> Result<Vec<Arrival>, String> {
+    let mut arrivals = Vec::new();
+    for (line, number) in text.lines().zip(1..).skip(1).filter(|(line, _)| !line.trim().is_empty()) {
+        let mut fields = line.split(',').map(str::trim);
+        let (Some(time), Some(prompt), Some(output)) = (fields.next(), fields.next(), fields.next()) else {
+            return Err(format!("line {number} has no three fields: time, prompt tokens, answer tokens"));
+        };
+        let seconds = seconds(time).ok_or_else(|| format!("line {number}: `{time}` is no time"))?;
+        let tokens = |text: &str| text.parse::<usize>().map_err(|_| format!("line {number}: `{text}` is no count"));
+        arrivals.push((seconds, tokens(prompt)?, tokens(output)?));
+    }
+    arrivals.sort_by(|one, other| one.0.total_cmp(&other.0));
+    let first = arrivals.first().map_or(0.0, |first| first.0);
+    let arrivals = arrivals.into_iter().map(|(seconds, prompt_tokens, output_tokens)| Arrival {
+        at: Duration::from_secs_f64(seconds - first),
+        prompt_tokens: prompt_tokens.max(1),
+        output_tokens: output_tokens.max(1),
+    });
+    Ok(arrivals.collect())
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn seconds(time: &str) -> Option<f64> {
+    if let Ok(seconds) = time.parse::<f64>() {
+        return Some(seconds).filter(|seconds| seconds.is_finite());
+    }
+    let moment: jiff::civil::DateTime = time.parse().ok()?;
+    let zoned = moment.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
+    Some(zoned.timestamp().as_nanosecond() as f64 / 1e9)
+}
