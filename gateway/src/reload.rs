@@ -165,9 +165,10 @@ impl Simulated {
                 .any(|model| model.backend == Backend::Simulated && model.endpoints.is_empty());
         let models = config.models.iter().map(|model| simulated_upstream::Model {
             name: model.upstream_name.clone().unwrap_or_else(|| model.name.clone()),
-            average_latency: model.average_latency,
+            timing: model.timing.clone(),
             max_input_tokens: model.max_input_tokens,
             max_output_tokens: model.max_output_tokens,
+            adapter_of: None,
         });
         let models = models.collect();
         if let Some((server, address)) = &*self.0.lock() {

@@ -1,38 +1,72 @@
-//! A simulated LLM server: OpenAI's and Ollama's APIs, plain and streamed, with exact usage and a given
-//! latency; the same answer to the same question, by seed. For trying a gateway without a GPU.
+//! A simulated LLM server: OpenAI's, Anthropic's and Ollama's APIs, plain and streamed, with exact usage; the same answer
+//! to the same question, by seed; and the time that a real server takes, by a profile. For trying a gateway, and for
+//! planning capacity, without a GPU.
 
 mod answer;
+mod anthropic;
+mod clock;
+pub mod engine;
+mod faults;
+mod generation;
+mod known;
+mod metrics;
 mod ollama;
 mod openai;
 mod pace;
+pub mod plan;
+pub mod report;
+mod responses;
+mod runner;
+mod sse;
 mod tools;
 
 pub use answer::count_tokens;
+pub use faults::{Fault, Rates};
+pub use known::Known;
+pub use pace::Timing;
 
-use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
+use axum::{Router, body::Body};
+use engine::Profile;
+use generation::Broken;
+use runner::Runner;
 use serde_json::json;
-use std::fmt::Write;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 
 /// A model that is simulated.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Model {
     /// The name that requests use.
     pub name: String,
-    /// From the request to the end of an answer of any length; a fifth of it passes before the first
-    /// token.
-    pub average_latency: Duration,
+    /// How it spends its time.
+    pub timing: Timing,
     /// The longest prompt, in tokens.
     pub max_input_tokens: u64,
     /// The longest answer, in tokens.
     pub max_output_tokens: u64,
+    /// The model of which this is an adapter (LoRA), if it is one.
+    pub adapter_of: Option<String>,
+}
+
+impl Model {
+    /// A model with room for almost anything.
+    pub fn new(name: impl Into<String>, timing: Timing) -> Self {
+        Self {
+            name: name.into(),
+            timing,
+            max_input_tokens: 1 << 20,
+            max_output_tokens: 1 << 16,
+            adapter_of: None,
+        }
+    }
 }
 
 /// The server.
@@ -43,33 +77,47 @@ pub struct Server(Arc<Inner>);
 struct Inner {
     models: RwLock<Vec<Model>>,
     seed: u64,
-    counts: Counts,
-}
-
-/// What `/metrics` tells.
-#[derive(Debug, Default)]
-struct Counts {
-    requests: AtomicU64,
-    running: AtomicU64,
-    aborted: AtomicU64,
-    prompt_tokens: AtomicU64,
-    generation_tokens: AtomicU64,
+    known: Known,
+    faults: Rates,
+    metrics: metrics::Metrics,
+    /// Engines that run, by model.
+    runners: Mutex<HashMap<String, Runner>>,
+    /// Models that are loaded, where loading takes time: until when.
+    loaded: Mutex<HashMap<String, Instant>>,
+    started: Instant,
+    /// It has crashed, and is back so many milliseconds after its start.
+    down_until: AtomicU64,
 }
 
 /// A request under way; counted as aborted if it is dropped before its end.
 #[derive(Debug)]
 struct Running {
     server: Server,
+    model: String,
     is_complete: bool,
 }
 
+/// How long a model stays loaded, unless a request says otherwise; Ollama's own default.
+const KEEP_ALIVE: Duration = Duration::from_secs(300);
+
 impl Server {
-    /// `seed` varies the answers.
+    /// `seed` varies the answers and the noise.
     pub fn new(models: Vec<Model>, seed: u64) -> Self {
+        Self::with(models, seed, Known::default(), Rates::default())
+    }
+
+    /// The same with answers that are known, and faults that happen by themselves.
+    pub fn with(models: Vec<Model>, seed: u64, known: Known, faults: Rates) -> Self {
         Self(Arc::new(Inner {
             models: RwLock::new(models),
             seed,
-            counts: Counts::default(),
+            known,
+            faults,
+            metrics: metrics::Metrics::default(),
+            runners: Mutex::default(),
+            loaded: Mutex::default(),
+            started: Instant::now(),
+            down_until: AtomicU64::new(0),
         }))
     }
 
@@ -88,21 +136,32 @@ impl Server {
     fn router(self) -> Router {
         Router::new()
             .route("/health", get(|| async { Json(json!({"status": "ok"})) }))
-            .route("/metrics", get(metrics))
+            .route("/metrics", get(metrics::show))
+            .route("/tokenize", post(openai::tokenize))
             .route("/v1/chat/completions", post(openai::chat))
             .route("/v1/completions", post(openai::completions))
             .route("/v1/embeddings", post(openai::embeddings))
+            .route("/v1/responses", post(responses::create))
             .route("/v1/models", get(openai::models))
+            .route("/v1/messages", post(anthropic::messages))
+            .route("/v1/messages/count_tokens", post(anthropic::count))
             .route("/api/chat", post(ollama::chat))
             .route("/api/generate", post(ollama::generate))
             .route("/api/embed", post(ollama::embed))
             .route("/api/embeddings", post(ollama::embeddings))
             .route("/api/tags", get(ollama::tags))
-            .route("/api/ps", get(ollama::tags))
+            .route("/api/ps", get(ollama::ps))
             .route("/api/show", post(ollama::show))
             .route(
                 "/api/version",
                 get(|| async { Json(json!({"version": env!("CARGO_PKG_VERSION")})) }),
+            )
+            .route(
+                "/api/pull",
+                post(|| async {
+                    let error = json!({"error": "a simulated server pulls no models"});
+                    (StatusCode::FORBIDDEN, Json(error))
+                }),
             )
             .fallback(|| async {
                 (
@@ -111,11 +170,17 @@ impl Server {
                 )
             })
             .layer(axum::extract::DefaultBodyLimit::max(256 << 20))
+            .layer(middleware::from_fn_with_state(self.clone(), unless_crashed))
             .with_state(self)
     }
 
     /// Serves these models from now on; answers under way are finished.
     pub fn set_models(&self, models: Vec<Model>) {
+        let mut runners = lock(&self.0.runners);
+        runners.retain(|name, runner| {
+            let same = models.iter().find(|model| model.name == *name);
+            same.is_some_and(|model| matches!(&model.timing, Timing::Engine(profile) if **profile == *runner.profile))
+        });
         *self.0.models.write().unwrap_or_else(PoisonError::into_inner) = models;
     }
 
@@ -128,73 +193,113 @@ impl Server {
         models.iter().find(|model| model.name == name).cloned()
     }
 
-    fn begin(&self) -> Running {
-        self.0.counts.requests.fetch_add(1, Relaxed);
-        self.0.counts.running.fetch_add(1, Relaxed);
+    /// The engine of a model; an adapter shares that of the model that it adapts.
+    fn runner(&self, model: &str, profile: &Profile) -> Runner {
+        let known = self.model(model);
+        let of = known
+            .and_then(|model| model.adapter_of)
+            .unwrap_or_else(|| model.to_owned());
+        let mut runners = lock(&self.0.runners);
+        let runner = runners.entry(of).or_insert_with(|| Runner::start(profile, self.0.seed));
+        runner.clone()
+    }
+
+    fn runner_if_started(&self, model: &str) -> Option<Runner> {
+        lock(&self.0.runners).get(model).cloned()
+    }
+
+    fn begin(&self, model: &str) -> Running {
+        self.0.metrics.began(model);
         Running {
             server: self.clone(),
+            model: model.to_owned(),
             is_complete: false,
         }
     }
+
+    /// Loads a model where that takes time, and keeps it for a while; how long it took.
+    async fn load(&self, model: &Model, keep_alive: Option<Duration>) -> Duration {
+        let Timing::Engine(profile) = &model.timing else {
+            return Duration::ZERO;
+        };
+        if profile.load_seconds == 0.0 {
+            return Duration::ZERO;
+        }
+        let began = Instant::now();
+        let is_loaded = lock(&self.0.loaded)
+            .get(&model.name)
+            .is_some_and(|until| *until > began);
+        if !is_loaded {
+            tokio::time::sleep(Duration::from_secs_f64(profile.load_seconds)).await;
+        }
+        let until = Instant::now() + keep_alive.unwrap_or(KEEP_ALIVE);
+        lock(&self.0.loaded).insert(model.name.clone(), until);
+        began.elapsed()
+    }
+
+    /// The models in memory, and for how much longer; `None`: for good.
+    fn in_memory(&self) -> Vec<(Model, Option<Duration>)> {
+        let loaded = lock(&self.0.loaded);
+        let now = Instant::now();
+        let in_memory = self.models().into_iter().filter_map(|model| match &model.timing {
+            Timing::Engine(profile) if profile.load_seconds > 0.0 => {
+                let left = loaded.get(&model.name)?.checked_duration_since(now)?;
+                (!left.is_zero()).then_some((model, Some(left)))
+            }
+            _ => Some((model, None)),
+        });
+        in_memory.collect()
+    }
+
+    /// Everything that runs is lost; connections are refused for a while.
+    fn crash(&self) {
+        let until = self.0.started.elapsed() + faults::RETRY_AFTER;
+        self.0
+            .down_until
+            .store(u64::try_from(until.as_millis()).unwrap_or(u64::MAX), Relaxed);
+        for runner in lock(&self.0.runners).values() {
+            runner.crash();
+        }
+        lock(&self.0.loaded).clear();
+    }
+
+    fn is_down(&self) -> bool {
+        self.0.started.elapsed().as_millis() < u128::from(self.0.down_until.load(Relaxed))
+    }
+}
+
+/// A server that has crashed answers nobody.
+async fn unless_crashed(State(server): State<Server>, request: Request, next: Next) -> Response {
+    if server.is_down() {
+        generation::close_the_connection();
+    }
+    next.run(request).await
 }
 
 impl Running {
     fn complete(&mut self, prompt_tokens: u64, generation_tokens: u64) {
-        let counts = &self.server.0.counts;
-        counts.prompt_tokens.fetch_add(prompt_tokens, Relaxed);
-        counts.generation_tokens.fetch_add(generation_tokens, Relaxed);
+        let metrics = &self.server.0.metrics;
+        metrics.prompt_tokens.fetch_add(prompt_tokens, Relaxed);
+        metrics.generation_tokens.fetch_add(generation_tokens, Relaxed);
         self.is_complete = true;
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let counts = &self.server.0.counts;
-        counts.running.fetch_sub(1, Relaxed);
-        counts.aborted.fetch_add(u64::from(!self.is_complete), Relaxed);
+        self.server.0.metrics.ended(&self.model, self.is_complete);
     }
 }
 
-async fn metrics(State(server): State<Server>) -> Response {
-    let counts = &server.0.counts;
-    let mut text = String::new();
-    for (name, kind, help, value) in [
-        (
-            "simulated_requests_total",
-            "counter",
-            "Requests received.",
-            &counts.requests,
-        ),
-        (
-            "simulated_requests_running",
-            "gauge",
-            "Requests under way.",
-            &counts.running,
-        ),
-        (
-            "simulated_requests_aborted_total",
-            "counter",
-            "Requests whose client left before the end.",
-            &counts.aborted,
-        ),
-        (
-            "simulated_prompt_tokens_total",
-            "counter",
-            "Tokens read, of complete requests.",
-            &counts.prompt_tokens,
-        ),
-        (
-            "simulated_generation_tokens_total",
-            "counter",
-            "Tokens written, of complete requests.",
-            &counts.generation_tokens,
-        ),
-    ] {
-        let _ = writeln!(
-            text,
-            "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {}",
-            value.load(Relaxed)
-        );
-    }
-    ([("content-type", "text/plain; version=0.0.4")], text).into_response()
+/// A stream whose end says nothing more.
+fn streamed(
+    content_type: &'static str,
+    pieces: impl futures_util::Stream<Item = Result<String, Broken>> + Send + 'static,
+) -> Response {
+    let head = [("content-type", content_type), ("cache-control", "no-cache")];
+    (head, Body::from_stream(pieces)).into_response()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

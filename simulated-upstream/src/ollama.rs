@@ -1,18 +1,17 @@
 //! Ollama's native API.
 
-use crate::answer::{Answer, count_tokens};
-use crate::openai::{embedding, inputs, text_of};
-use crate::pace::Pace;
-use crate::{Running, Server, tools};
-use axum::body::{Body, Bytes};
+use crate::answer::count_tokens;
+use crate::generation::{Broken, Generation, Refusal, Want, close_the_connection};
+use crate::openai::{embedding, inputs, refused, text_of, texts};
+use crate::{Server, streamed};
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 use futures_util::stream;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::convert::Infallible;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 #[derive(Deserialize)]
 struct Request {
@@ -29,11 +28,14 @@ struct Request {
     input: Option<Value>,
     stream: Option<bool>,
     options: Option<Options>,
+    keep_alive: Option<Value>,
 }
 
 #[derive(Deserialize)]
 struct Options {
     num_predict: Option<i64>,
+    seed: Option<u64>,
+    stop: Option<Value>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -52,107 +54,147 @@ pub(crate) async fn generate(State(server): State<Server>, body: Bytes) -> Respo
 
 /// One answer under way.
 struct Work {
-    running: Running,
     kind: Kind,
-    model: String,
-    /// The tool that is called in the place of a text.
-    call: Option<(String, Value)>,
-    answer: Answer,
-    pace: Pace,
-    began: Instant,
-    prompt_tokens: u64,
-    total: u64,
+    generation: Generation,
+    is_done: bool,
 }
 
 async fn complete(server: Server, body: &[u8], kind: Kind) -> Response {
-    let (request, latency, longest) = match parse(&server, body) {
-        Ok(parsed) => parsed,
-        Err(refusal) => return *refusal,
+    let request: Request = match serde_json::from_slice(body) {
+        Ok(request) => request,
+        Err(error) => return refuse(&Refusal::new(StatusCode::BAD_REQUEST, error.to_string())),
     };
+    let keep_alive = request.keep_alive.as_ref().and_then(duration);
+    let is_empty = request.messages.is_empty() && text_of(&request.prompt).is_empty();
+    if is_empty && keep_alive == Some(Duration::ZERO) {
+        return unload(&server, &request.model, kind);
+    }
+    let is_streaming = request.stream.unwrap_or(true);
+    let want = want(request, keep_alive);
+    let generation = match Generation::begin(&server, want).await {
+        Ok(generation) => generation,
+        Err(refusal) => return refuse(&refusal),
+    };
+    let mut work = Work {
+        kind,
+        generation,
+        is_done: false,
+    };
+    if is_streaming {
+        return lines(work);
+    }
+    match work.generation.whole().await {
+        Ok(text) => {
+            let mut last = work.last(&text);
+            if let Some(called) = work.called(&text) {
+                last["message"] = called["message"].clone();
+            }
+            Json(last).into_response()
+        }
+        Err(Broken) => close_the_connection(),
+    }
+}
+
+fn want(request: Request, keep_alive: Option<Duration>) -> Want {
     let mut parts: Vec<String> = request.system.into_iter().collect();
     parts.extend(request.messages.iter().map(|message| text_of(&message["content"])));
     parts.push(text_of(&request.prompt));
-    let prompt = parts.join("\n");
-    let limit = request
-        .options
-        .and_then(|options| options.num_predict)
-        .and_then(|limit| u64::try_from(limit).ok());
-    let limit = limit.unwrap_or(longest).clamp(1, longest);
-    let last_said = request.messages.last().unwrap_or(&Value::Null);
-    let call = tools::called(&request.tools, None, last_said);
-    let schema = request.format.as_ref().filter(|format| format.is_object());
-    let answer = match (&call, schema) {
-        (Some((_, arguments)), _) => Answer::given(&arguments.to_string(), limit),
-        (None, Some(schema)) => Answer::given(&tools::value_of(schema, 0).to_string(), limit),
-        (None, None) => Answer::new(server.0.seed, &prompt, limit),
-    };
-    let work = Work {
-        running: server.begin(),
-        kind,
-        call,
+    let options = request.options.as_ref();
+    Want {
         model: request.model,
-        total: answer.tokens,
-        pace: Pace::begin(latency, answer.tokens),
-        answer,
-        began: Instant::now(),
-        prompt_tokens: count_tokens(&prompt),
+        prompt: parts.join("\n"),
+        limit: options
+            .and_then(|options| options.num_predict)
+            .and_then(|limit| u64::try_from(limit).ok()),
+        ignore_eos: false,
+        stop: texts(options.and_then(|options| options.stop.as_ref())),
+        seed: options.and_then(|options| options.seed).unwrap_or(0),
+        tools: request.tools,
+        tool_choice: None,
+        last_said: request.messages.last().cloned().unwrap_or_default(),
+        schema: request.format.filter(Value::is_object),
+        keep_alive,
+    }
+}
+
+/// Seconds, or `5m` and the like; less than 0 is for ever.
+fn duration(value: &Value) -> Option<Duration> {
+    const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 86_400);
+    if let Some(seconds) = value.as_f64() {
+        return Some(Duration::try_from_secs_f64(seconds).unwrap_or(FOR_EVER));
+    }
+    let text = value.as_str()?;
+    let (number, unit) = text.split_at(
+        text.find(|letter: char| letter.is_ascii_alphabetic())
+            .unwrap_or(text.len()),
+    );
+    let number: f64 = number.parse().ok()?;
+    let seconds = match unit {
+        "ms" => 0.001,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => 1.0,
     };
-    if request.stream.unwrap_or(true) {
-        streamed(work)
-    } else {
-        whole(work).await
-    }
+    Some(Duration::try_from_secs_f64(number * seconds).unwrap_or(FOR_EVER))
 }
 
-fn parse(server: &Server, body: &[u8]) -> Result<(Request, Duration, u64), Box<Response>> {
-    let request: Request =
-        serde_json::from_slice(body).map_err(|error| Box::new(refuse(StatusCode::BAD_REQUEST, &error.to_string())))?;
-    let model = server.model(&request.model).ok_or_else(|| {
-        Box::new(refuse(
+/// `keep_alive: 0` without a question: the model goes.
+fn unload(server: &Server, model: &str, kind: Kind) -> Response {
+    if server.model(model).is_none() {
+        return refuse(&Refusal::new(
             StatusCode::NOT_FOUND,
-            &format!("model '{}' not found", request.model),
-        ))
-    })?;
-    let (latency, longest) = (model.average_latency, model.max_output_tokens);
-    Ok((request, latency, longest))
-}
-
-async fn whole(mut work: Work) -> Response {
-    work.pace.whole().await;
-    let text = work.answer.clone().text();
-    let mut last = work.last(&text);
-    if let Some(called) = work.called() {
-        last["message"]["tool_calls"] = called["message"]["tool_calls"].clone();
+            format!("model '{model}' not found"),
+        ));
     }
-    Json(last).into_response()
+    crate::lock(&server.0.loaded).remove(model);
+    let mut answer = json!({"model": model, "created_at": jiff::Timestamp::now().to_string(), "done": true, "done_reason": "unload"});
+    match kind {
+        Kind::Chat => answer["message"] = json!({"role": "assistant", "content": ""}),
+        Kind::Generate => answer["response"] = "".into(),
+    }
+    Json(answer).into_response()
 }
 
-fn streamed(work: Work) -> Response {
-    let lines = stream::unfold((work, 0u64), |(mut work, index)| async move {
-        if index > work.total {
+fn lines(work: Work) -> Response {
+    let start = (work, String::new());
+    let lines = stream::unfold(start, |(mut work, mut arguments)| async move {
+        if work.is_done {
             return None;
         }
-        let line = if index == work.total {
-            let last = work.last("");
-            match work.called() {
-                Some(called) => return Some((Ok::<_, Infallible>(format!("{called}\n{last}\n")), (work, index + 1))),
-                None => last,
+        let piece = match work.generation.next().await {
+            Ok(piece) => piece,
+            Err(broken) => {
+                work.is_done = true;
+                return Some((Err(broken), (work, arguments)));
             }
-        } else {
-            work.pace.token(index).await;
-            let word = work.answer.next().unwrap_or_default();
-            work.piece(&word)
         };
-        Some((Ok::<_, Infallible>(format!("{line}\n")), (work, index + 1)))
+        let Some(piece) = piece else {
+            work.is_done = true;
+            let last = work.last("");
+            let line = match work.called(&arguments) {
+                Some(called) => format!("{called}\n{last}\n"),
+                None => format!("{last}\n"),
+            };
+            return Some((Ok(line), (work, arguments)));
+        };
+        if work.generation.tool.is_some() {
+            // A call comes as a whole, when it is complete.
+            arguments.push_str(&piece);
+            return Some((Ok(String::new()), (work, arguments)));
+        }
+        let line = format!("{}\n", work.piece(&piece));
+        Some((Ok(line), (work, arguments)))
     });
-    ([("content-type", "application/x-ndjson")], Body::from_stream(lines)).into_response()
+    streamed("application/x-ndjson", lines)
 }
 
 impl Work {
     fn piece(&self, text: &str) -> Value {
-        let mut piece = json!({"model": self.model, "created_at": jiff::Timestamp::now().to_string(), "done": false});
+        let mut piece = json!({"model": self.generation.model.name, "created_at": jiff::Timestamp::now().to_string(), "done": false});
         match self.kind {
-            Kind::Chat if self.call.is_some() => piece["message"] = json!({"role": "assistant", "content": ""}),
+            Kind::Chat if self.generation.tool.is_some() => {
+                piece["message"] = json!({"role": "assistant", "content": ""});
+            }
             Kind::Chat => piece["message"] = json!({"role": "assistant", "content": text}),
             Kind::Generate => piece["response"] = text.into(),
         }
@@ -160,26 +202,28 @@ impl Work {
     }
 
     /// The call, as a whole, as Ollama gives it.
-    fn called(&self) -> Option<Value> {
-        let (name, arguments) = self.call.as_ref()?;
+    fn called(&self, arguments: &str) -> Option<Value> {
+        let name = self.generation.tool.as_ref()?;
+        let arguments: Value = serde_json::from_str(arguments).unwrap_or_else(|_| json!({}));
         let mut piece = self.piece("");
         piece["message"]["tool_calls"] = json!([{"function": {"name": name, "arguments": arguments}}]);
         Some(piece)
     }
 
-    fn last(&mut self, text: &str) -> Value {
-        self.running.complete(self.prompt_tokens, self.total);
+    fn last(&self, text: &str) -> Value {
+        let generation = &self.generation;
         let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        let total = self.began.elapsed();
+        let total = generation.began.elapsed();
+        let first = generation.first.unwrap_or(total);
         let mut last = self.piece(text);
         last["done"] = true.into();
-        last["done_reason"] = if self.answer.is_cut { "length" } else { "stop" }.into();
+        last["done_reason"] = if generation.is_cut { "length" } else { "stop" }.into();
         last["total_duration"] = nanos(total).into();
-        last["load_duration"] = 0.into();
-        last["prompt_eval_count"] = self.prompt_tokens.into();
-        last["prompt_eval_duration"] = nanos(total / 5).into();
-        last["eval_count"] = self.total.into();
-        last["eval_duration"] = nanos(total.saturating_sub(total / 5)).into();
+        last["load_duration"] = nanos(generation.loading).into();
+        last["prompt_eval_count"] = generation.prompt_tokens.into();
+        last["prompt_eval_duration"] = nanos(first.saturating_sub(generation.loading)).into();
+        last["eval_count"] = generation.total.into();
+        last["eval_duration"] = nanos(total.saturating_sub(first)).into();
         last
     }
 }
@@ -201,39 +245,60 @@ pub(crate) async fn embeddings(State(server): State<Server>, body: Bytes) -> Res
 }
 
 fn embedded(server: &Server, body: &[u8], answer: impl FnOnce(&Request, &[String]) -> Value) -> Response {
-    let (request, _, _) = match parse(server, body) {
-        Ok(parsed) => parsed,
-        Err(refusal) => return *refusal,
+    let request = match parse(server, body) {
+        Ok(request) => request,
+        Err(refusal) => return refuse(&refusal),
     };
-    let mut running = server.begin();
+    let mut running = server.begin(&request.model);
     let texts = inputs(request.input.as_ref());
     let answer = answer(&request, &texts);
     running.complete(texts.iter().map(|text| count_tokens(text)).sum(), 0);
     Json(answer).into_response()
 }
 
+fn parse(server: &Server, body: &[u8]) -> Result<Request, Refusal> {
+    let request: Request =
+        serde_json::from_slice(body).map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.to_string()))?;
+    if server.model(&request.model).is_none() {
+        let message = format!("model '{}' not found", request.model);
+        return Err(Refusal::new(StatusCode::NOT_FOUND, message));
+    }
+    Ok(request)
+}
+
 pub(crate) async fn tags(State(server): State<Server>) -> Json<Value> {
-    let models: Vec<Value> = server
-        .models()
-        .iter()
-        .map(|model| {
-            json!({"name": model.name, "model": model.name, "modified_at": "2024-01-01T00:00:00Z", "size": 0, "digest": "",
-                "details": details()})
-        })
-        .collect();
-    Json(json!({"models": models}))
+    let models = server.models().into_iter().map(|model| entry(&model.name));
+    Json(json!({"models": models.collect::<Vec<_>>()}))
+}
+
+/// The models in memory, and until when.
+pub(crate) async fn ps(State(server): State<Server>) -> Json<Value> {
+    let models = server.in_memory().into_iter().map(|(model, left)| {
+        let mut entry = entry(&model.name);
+        let left = left.unwrap_or(Duration::from_secs(10 * 365 * 86_400));
+        let until = jiff::Timestamp::now() + jiff::SignedDuration::try_from(left).unwrap_or_default();
+        entry["expires_at"] = until.to_string().into();
+        entry["size_vram"] = 0.into();
+        entry
+    });
+    Json(json!({"models": models.collect::<Vec<_>>()}))
+}
+
+fn entry(name: &str) -> Value {
+    json!({"name": name, "model": name, "modified_at": "2024-01-01T00:00:00Z", "size": 0, "digest": "",
+        "details": details()})
 }
 
 pub(crate) async fn show(State(server): State<Server>, body: Bytes) -> Response {
-    let (request, _, _) = match parse(&server, &body) {
-        Ok(parsed) => parsed,
-        Err(refusal) => return *refusal,
+    let request = match parse(&server, &body) {
+        Ok(request) => request,
+        Err(refusal) => return refuse(&refusal),
     };
     let context = server.model(&request.model).map_or(0, |model| model.max_input_tokens);
     Json(json!({
         "modelfile": "", "parameters": "", "template": "", "details": details(),
         "model_info": {"general.architecture": "simulated", "simulated.context_length": context},
-        "capabilities": ["completion", "embedding"], "modified_at": "2024-01-01T00:00:00Z",
+        "capabilities": ["completion", "tools", "embedding"], "modified_at": "2024-01-01T00:00:00Z",
     }))
     .into_response()
 }
@@ -243,6 +308,7 @@ fn details() -> Value {
         "parameter_size": "", "quantization_level": ""})
 }
 
-fn refuse(status: StatusCode, message: &str) -> Response {
-    (status, Json(json!({"error": message}))).into_response()
+fn refuse(refusal: &Refusal) -> Response {
+    let body = json!({"error": refusal.message});
+    refused(refusal, body)
 }

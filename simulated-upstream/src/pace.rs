@@ -1,40 +1,110 @@
-//! When the tokens of an answer come: a fifth of the latency before the first, the rest evenly.
+//! When the tokens of an answer come: by the simplest profile, evenly; or from an engine.
 
-use std::time::Duration;
-use tokio::time::Instant;
+use crate::clock;
+use crate::runner::Runner;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
 
-/// The schedule of one answer.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Pace {
-    began: Instant,
-    latency: Duration,
-    tokens: u64,
+/// How a model spends its time.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Timing {
+    /// From the request to the end of an answer of any length: a fifth of it passes before the first token, the rest is
+    /// shared evenly.
+    Whole(Duration),
+    /// To the first token, and to each one after it.
+    Steady(Duration, Duration),
+    /// An engine's.
+    Engine(Box<crate::engine::Profile>),
 }
 
-impl Pace {
-    pub(crate) fn begin(latency: Duration, tokens: u64) -> Self {
-        Self {
+impl Timing {
+    /// Seconds for a whole answer, such as `0.5`; `20ms/5ms`, to the first token and to each after it; or the name or
+    /// file of an engine's profile.
+    ///
+    /// # Errors
+    /// If it is none of them.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if let Ok(seconds) = text.parse::<f64>() {
+            let whole = Duration::try_from_secs_f64(seconds).map_err(|error| format!("`{text}`: {error}"))?;
+            return Ok(Timing::Whole(whole));
+        }
+        let millis = |text: &str| {
+            let number: f64 = text.strip_suffix("ms")?.parse().ok()?;
+            Duration::try_from_secs_f64(number / 1000.0).ok()
+        };
+        if let Some((first, each)) = text.split_once('/')
+            && let (Some(first), Some(each)) = (millis(first), millis(each))
+        {
+            return Ok(Timing::Steady(first, each));
+        }
+        let profile = crate::engine::Profile::named(text).map_err(|error| error.to_string())?;
+        Ok(Timing::Engine(Box::new(profile)))
+    }
+}
+
+/// The tokens of one answer, as they come.
+#[derive(Debug)]
+pub(crate) enum Tokens {
+    Even {
+        began: Instant,
+        first: Duration,
+        each: Duration,
+        index: u32,
+    },
+    Engine {
+        tokens: mpsc::UnboundedReceiver<usize>,
+        id: u64,
+        runner: Runner,
+    },
+}
+
+impl Tokens {
+    pub(crate) fn even(timing: &Timing, count: u64) -> Self {
+        let (first, each) = match timing {
+            Timing::Whole(whole) => {
+                let first = *whole / 5;
+                let steps = u32::try_from(count.saturating_sub(1)).unwrap_or(u32::MAX).max(1);
+                // An answer of one token takes as long as any other.
+                let first = if count <= 1 { *whole } else { first };
+                (first, whole.saturating_sub(first) / steps)
+            }
+            Timing::Steady(first, each) => (*first, *each),
+            Timing::Engine(_) => (Duration::ZERO, Duration::ZERO),
+        };
+        Tokens::Even {
             began: Instant::now(),
-            latency,
-            tokens,
+            first,
+            each,
+            index: 0,
         }
     }
 
-    /// Waits until the token of this index, from 0, is due.
-    pub(crate) async fn token(&self, index: u64) {
-        if self.latency.is_zero() {
-            return;
+    /// Waits for the next token. With the first: how many of the prompt's were in memory. `None` if the engine has lost
+    /// the request.
+    pub(crate) async fn next(&mut self) -> Option<usize> {
+        match self {
+            Tokens::Even {
+                began,
+                first,
+                each,
+                index,
+            } => {
+                let due = *first + *each * *index;
+                *index += 1;
+                if !due.is_zero() {
+                    clock::until(*began + due).await;
+                }
+                Some(0)
+            }
+            Tokens::Engine { tokens, .. } => tokens.recv().await,
         }
-        let first = self.latency / 5;
-        let steps = u32::try_from(self.tokens.saturating_sub(1)).unwrap_or(u32::MAX).max(1);
-        let index = u32::try_from(index).unwrap_or(u32::MAX);
-        tokio::time::sleep_until(self.began + first + self.latency.saturating_sub(first) / steps * index).await;
     }
+}
 
-    /// Waits until the whole answer is due.
-    pub(crate) async fn whole(&self) {
-        if !self.latency.is_zero() {
-            tokio::time::sleep_until(self.began + self.latency).await;
+impl Drop for Tokens {
+    fn drop(&mut self) {
+        if let Tokens::Engine { id, runner, .. } = self {
+            runner.cancel(*id);
         }
     }
 }

@@ -30,19 +30,19 @@ pub struct Outcome {
 impl Outcome {
     /// Time to first token, in seconds.
     pub fn ttft(&self) -> f64 {
-        (self.first_token - self.arrival.at).as_secs_f64()
+        self.first_token.saturating_sub(self.arrival.at).as_secs_f64()
     }
 
     /// Time per output token after the first, in seconds.
     #[allow(clippy::cast_precision_loss)]
     pub fn tpot(&self) -> f64 {
         let gaps = self.arrival.output_tokens.saturating_sub(1).max(1);
-        (self.finished - self.first_token).as_secs_f64() / gaps as f64
+        self.finished.saturating_sub(self.first_token).as_secs_f64() / gaps as f64
     }
 
     /// From its arrival to its last token, in seconds.
     pub fn end_to_end(&self) -> f64 {
-        (self.finished - self.arrival.at).as_secs_f64()
+        self.finished.saturating_sub(self.arrival.at).as_secs_f64()
     }
 }
 
@@ -128,7 +128,9 @@ impl Replica {
         self.steps += 1;
         self.now += step.took;
         for made in step.made {
-            let Some((arrival, first)) = self.underway.get_mut(&made.id) else { continue };
+            let Some((arrival, first)) = self.underway.get_mut(&made.id) else {
+                continue;
+            };
             let first = *first.get_or_insert(self.now);
             if made.is_last {
                 outcomes.push(Outcome {
@@ -159,7 +161,9 @@ pub fn open_loop(profile: &Profile, seed: u64, replicas: usize, arrivals: &[Arri
         for server in &mut servers {
             server.advance(arrival.at, &mut run.outcomes);
         }
-        let Some(server) = servers.iter_mut().min_by_key(|server| server.outstanding) else { break };
+        let Some(server) = servers.iter_mut().min_by_key(|server| server.outstanding) else {
+            break;
+        };
         if server.engine.fits(arrival.prompt_tokens + arrival.output_tokens) {
             server.take(id, *arrival);
         } else {
@@ -225,7 +229,11 @@ fn finish(servers: &[Replica], run: &mut Run) {
 
 impl Run {
     /// A percentile, 0 to 1, of a figure of all outcomes; 0 if there are none.
-    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss
+    )]
     pub fn percentile(&self, part: f64, of: impl Fn(&Outcome) -> f64) -> f64 {
         let mut all: Vec<f64> = self.outcomes.iter().map(of).collect();
         all.sort_by(f64::total_cmp);
@@ -249,12 +257,20 @@ impl Run {
     /// Requests a second that were within both bounds, in seconds.
     #[allow(clippy::cast_precision_loss)]
     pub fn goodput(&self, ttft: f64, tpot: f64) -> f64 {
-        let good = self.outcomes.iter().filter(|outcome| outcome.ttft() <= ttft && outcome.tpot() <= tpot);
+        let good = self
+            .outcomes
+            .iter()
+            .filter(|outcome| outcome.ttft() <= ttft && outcome.tpot() <= tpot);
         good.count() as f64 / self.seconds()
     }
 
     fn seconds(&self) -> f64 {
-        let first = self.outcomes.iter().map(|outcome| outcome.arrival.at).min().unwrap_or_default();
+        let first = self
+            .outcomes
+            .iter()
+            .map(|outcome| outcome.arrival.at)
+            .min()
+            .unwrap_or_default();
         let last = self.outcomes.last().map_or(Duration::ZERO, |outcome| outcome.finished);
         (last.saturating_sub(first)).as_secs_f64().max(1e-9)
     }
@@ -267,22 +283,34 @@ impl Run {
 /// A line that is none, with its number.
 pub fn read_trace(text: &str) -> Result<Vec<Arrival>, String> {
     let mut arrivals = Vec::new();
-    for (line, number) in text.lines().zip(1..).skip(1).filter(|(line, _)| !line.trim().is_empty()) {
+    for (line, number) in text
+        .lines()
+        .zip(1..)
+        .skip(1)
+        .filter(|(line, _)| !line.trim().is_empty())
+    {
         let mut fields = line.split(',').map(str::trim);
         let (Some(time), Some(prompt), Some(output)) = (fields.next(), fields.next(), fields.next()) else {
-            return Err(format!("line {number} has no three fields: time, prompt tokens, answer tokens"));
+            return Err(format!(
+                "line {number} has no three fields: time, prompt tokens, answer tokens"
+            ));
         };
         let seconds = seconds(time).ok_or_else(|| format!("line {number}: `{time}` is no time"))?;
-        let tokens = |text: &str| text.parse::<usize>().map_err(|_| format!("line {number}: `{text}` is no count"));
+        let tokens = |text: &str| {
+            text.parse::<usize>()
+                .map_err(|_| format!("line {number}: `{text}` is no count"))
+        };
         arrivals.push((seconds, tokens(prompt)?, tokens(output)?));
     }
     arrivals.sort_by(|one, other| one.0.total_cmp(&other.0));
     let first = arrivals.first().map_or(0.0, |first| first.0);
-    let arrivals = arrivals.into_iter().map(|(seconds, prompt_tokens, output_tokens)| Arrival {
-        at: Duration::from_secs_f64(seconds - first),
-        prompt_tokens: prompt_tokens.max(1),
-        output_tokens: output_tokens.max(1),
-    });
+    let arrivals = arrivals
+        .into_iter()
+        .map(|(seconds, prompt_tokens, output_tokens)| Arrival {
+            at: Duration::from_secs_f64(seconds - first),
+            prompt_tokens: prompt_tokens.max(1),
+            output_tokens: output_tokens.max(1),
+        });
     Ok(arrivals.collect())
 }
 

@@ -22,7 +22,9 @@ impl std::str::FromStr for Slo {
             tpot: f64::INFINITY,
         };
         for part in text.split(',') {
-            let (name, value) = part.split_once('=').ok_or_else(|| format!("`{part}` is not such as ttft=500ms"))?;
+            let (name, value) = part
+                .split_once('=')
+                .ok_or_else(|| format!("`{part}` is not such as ttft=500ms"))?;
             let (number, unit) = match (value.strip_suffix("ms"), value.strip_suffix('s')) {
                 (Some(number), _) => (number, 0.001),
                 (None, Some(number)) => (number, 1.0),
@@ -55,13 +57,26 @@ pub fn table(run: &Run, slo: Slo) -> String {
     let requests = run.outcomes.len();
     let _ = writeln!(text, "\nrequests        {requests:>10}");
     if run.impossible > 0 {
-        let _ = writeln!(text, "too long        {:>10} (never fit into the memory of a server)", run.impossible);
+        let _ = writeln!(
+            text,
+            "too long        {:>10} (never fit into the memory of a server)",
+            run.impossible
+        );
     }
     let _ = writeln!(text, "throughput      {:>10.0} tokens/s", run.throughput());
     let good = run.goodput(slo.ttft, slo.tpot);
     let share = run.goodput(f64::INFINITY, f64::INFINITY);
-    let _ = writeln!(text, "goodput         {good:>10.2} requests/s ({:.1} % of all)", 100.0 * good / share.max(1e-9));
-    let _ = writeln!(text, "memory in use   {:>10.1} % at most, {:.1} % on average", run.kv_most * 100.0, run.kv_mean * 100.0);
+    let _ = writeln!(
+        text,
+        "goodput         {good:>10.2} requests/s ({:.1} % of all)",
+        100.0 * good / share.max(1e-9)
+    );
+    let _ = writeln!(
+        text,
+        "memory in use   {:>10.1} % at most, {:.1} % on average",
+        run.kv_most * 100.0,
+        run.kv_mean * 100.0
+    );
     let _ = writeln!(text, "gave way        {:>10} times", run.preemptions);
     text
 }

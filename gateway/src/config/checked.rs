@@ -7,6 +7,7 @@ use policy::{
     Allowance, BreakerRules, Class, Concurrency, Degradation, GlobalLimits, KeyId, ModelId, ModelRules, PlanId, Prices,
     Priority, ProjectId, ProjectRules, Rates, Rules, Scheduling, SubjectRules, UserId,
 };
+use simulated_upstream::Timing;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -154,7 +155,8 @@ pub(crate) struct Model {
     pub(crate) concurrency: Concurrency,
     /// Where requests go when something has to give way.
     pub(crate) smaller: Option<ModelId>,
-    pub(crate) average_latency: Duration,
+    /// How the simulated upstream spends its time.
+    pub(crate) timing: Timing,
     pub(crate) endpoints: Vec<Endpoint>,
     /// What its servers speak.
     pub(crate) speaks: Speaks,

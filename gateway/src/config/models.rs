@@ -8,6 +8,7 @@ use super::raw::{self, Api, Places};
 use super::read::{At, Named};
 use crate::protocol::translate::Speaks;
 use policy::{ModelId, Prices, Rates};
+use simulated_upstream::Timing;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
@@ -62,10 +63,7 @@ impl Check<'_> {
                 rates: Rates::default(),
                 concurrency: concurrency(model),
                 smaller: None,
-                average_latency: model
-                    .average_latency_seconds
-                    .as_ref()
-                    .map_or(Duration::ZERO, |at| at.value),
+                timing: self.timing(&name.value, model),
                 endpoints: self.endpoints(&name.value, model),
                 speaks: speaks(model),
                 fallbacks: Vec::new(),
@@ -88,6 +86,30 @@ impl Check<'_> {
         self.smaller_models(raw, &mut models, &by_name);
         self.fallbacks(raw, &mut models, &by_name);
         (models, by_name)
+    }
+
+    /// How a simulated model spends its time.
+    fn timing(&mut self, name: &str, model: &raw::Model) -> Timing {
+        let whole = model.average_latency_seconds.as_ref().map(|at| at.value);
+        let Some(profile) = &model.profile else {
+            return Timing::Whole(whole.unwrap_or_default());
+        };
+        let key = format!("models.{name}.profile");
+        if model.backend.value != Backend::Simulated {
+            self.problem(
+                "models.yaml",
+                profile.line,
+                key.clone(),
+                "only for `backend: simulated`",
+            );
+        } else if whole.is_some() {
+            let message = "cannot be given beside `average_latency_seconds`";
+            self.problem("models.yaml", profile.line, key.clone(), message);
+        }
+        Timing::parse(&profile.value).unwrap_or_else(|error| {
+            self.problem("models.yaml", profile.line, key, error);
+            Timing::Whole(Duration::ZERO)
+        })
     }
 
     /// Resolves `fallbacks`: other models.

@@ -118,6 +118,9 @@ section! {
         smaller_model: Option<At<String>>,
         /// How long the simulated upstream takes, on average.
         average_latency_seconds: Option<At<Duration>>,
+        /// How the simulated upstream spends its time: a profile's name or file, or `20ms/5ms` to the first token and to
+        /// each after it.
+        profile: Option<At<String>>,
         /// The model's name at Ollama.
         ollama_model: Option<At<String>>,
         /// Where Ollama is.

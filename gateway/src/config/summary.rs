@@ -5,6 +5,7 @@ use super::checked::Config;
 use crate::ledger::record::{class_name, priority_name};
 use policy::{Order, Priority};
 use serde_json::{Map, Value, json};
+use simulated_upstream::Timing;
 
 /// What is loaded, by file.
 pub(crate) fn summary(config: &Config) -> Value {
@@ -49,7 +50,10 @@ pub(crate) fn summary(config: &Config) -> Value {
                 "max_output_tokens": model.max_output_tokens,
                 "input_cost_per_1k_tokens_eur": model.prices.input.euros(),
                 "output_cost_per_1k_tokens_eur": model.prices.output.euros(),
-                "average_latency_seconds": model.average_latency.as_secs_f64(),
+                "average_latency_seconds": match &model.timing {
+                    Timing::Whole(whole) => Some(whole.as_secs_f64()),
+                    _ => None,
+                },
                 "endpoints": endpoints,
             }),
         )

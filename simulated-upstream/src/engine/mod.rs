@@ -34,8 +34,6 @@ pub struct Ask {
 #[derive(Debug, Clone)]
 struct Sequence {
     ask: Ask,
-    /// Rises with the arrivals.
-    order: u64,
     /// Tokens whose keys and values are in memory.
     done: usize,
     generated: usize,
@@ -100,9 +98,9 @@ pub struct Engine {
     profile: Profile,
     noise: Noise,
     blocks: Blocks,
+    /// In the order of arrival: whoever gives way is the last, and is the first to be admitted again.
     running: Vec<Sequence>,
     waiting: VecDeque<Sequence>,
-    arrivals: u64,
     preemptions: u64,
     prefix_queries: u64,
     prefix_hits: u64,
@@ -117,7 +115,6 @@ impl Engine {
             profile,
             running: Vec::new(),
             waiting: VecDeque::new(),
-            arrivals: 0,
             preemptions: 0,
             prefix_queries: 0,
             prefix_hits: 0,
@@ -138,10 +135,8 @@ impl Engine {
     pub fn add(&mut self, mut ask: Ask) {
         ask.output_tokens = ask.output_tokens.max(1);
         ask.prompt_tokens = ask.prompt_tokens.max(1);
-        self.arrivals += 1;
         self.waiting.push_back(Sequence {
             ask,
-            order: self.arrivals,
             done: 0,
             generated: 0,
             held: Vec::new(),
@@ -240,12 +235,17 @@ impl Engine {
     /// Admits who waits while there is a place, budget and memory for its next chunk.
     fn schedule_waiting(&mut self, mut chunks: Vec<usize>, budget: &mut usize, work: &mut Work) -> Vec<usize> {
         while *budget > 0 && self.running.len() < self.profile.max_sequences {
-            let Some(mut sequence) = self.waiting.pop_front() else { break };
+            let Some(mut sequence) = self.waiting.pop_front() else {
+                break;
+            };
             let reused = self.blocks.reuse(&mut sequence.held, &sequence.ask.blocks);
             // The last token is always computed: the next one comes of it.
             let reused = reused.min(sequence.needed() - 1);
             let chunk = (sequence.needed() - reused).min(*budget);
-            if !self.blocks.grow(&mut sequence.held, &sequence.ask.blocks, reused + chunk) {
+            if !self
+                .blocks
+                .grow(&mut sequence.held, &sequence.ask.blocks, reused + chunk)
+            {
                 self.blocks.release(std::mem::take(&mut sequence.held));
                 self.waiting.push_front(sequence);
                 break;

@@ -107,7 +107,9 @@ impl Profile {
             ("load_seconds", profile.load_seconds, 0.0),
         ] {
             if !(value.is_finite() && value >= least) {
-                return Err(wrong(format!("{key} must be a number of at least {least}, not {value}")));
+                return Err(wrong(format!(
+                    "{key} must be a number of at least {least}, not {value}"
+                )));
             }
         }
         for (key, value, least) in [

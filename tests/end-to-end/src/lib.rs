@@ -319,11 +319,14 @@ impl Simulated {
 
     /// The same at an address that is known.
     pub fn start_at(listen: &str, models: &[&str]) -> Self {
+        let models = models.iter().flat_map(|model| ["--model", model]);
+        Self::start_with(&["--listen", listen].into_iter().chain(models).collect::<Vec<_>>())
+    }
+
+    /// The same with any flags.
+    pub fn start_with(flags: &[&str]) -> Self {
         let mut command = Command::new(program("simulated-upstream"));
-        command.args(["--listen", listen]);
-        for model in models {
-            command.args(["--model", model]);
-        }
+        command.args(flags);
         let mut child = command
             .stdout(Stdio::piped())
             .spawn()
