@@ -104,6 +104,15 @@ pub fn with_model(text: &str, name: &str, backend: &str, base_url: &str, more: &
     )
 }
 
+/// Runs a program of this workspace to its end in a directory.
+pub fn run(name: &str, dir: &Path, args: &[&str]) -> Output {
+    Command::new(program(name))
+        .args(args)
+        .current_dir(dir)
+        .output()
+        .expect("it runs")
+}
+
 /// Runs `sluice` to its end in a directory.
 pub fn sluice(dir: &Path, args: &[&str]) -> Output {
     Command::new(program("sluice"))

@@ -1,0 +1,214 @@
+//! When requests are sent, in an open loop: whether the ones before have been answered or not.
+
+use crate::random::Random;
+use std::time::Duration;
+
+/// A pattern of arrivals.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Arrivals {
+    /// Evenly.
+    Constant,
+    /// At random, independently.
+    Poisson,
+    /// From one rate to another, evenly rising or falling.
+    Ramp(f64, f64),
+    /// One rate after the other, each for the same time.
+    Steps(Vec<f64>),
+    /// All at once, so many a time, evenly spaced.
+    Burst(usize),
+    /// As in a file: time, prompt tokens, answer tokens.
+    Trace(String),
+}
+
+/// One that is to come.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Arrival {
+    pub(crate) at: Duration,
+    /// Tokens of prompt and answer, where a trace says so.
+    pub(crate) tokens: Option<(usize, u64)>,
+}
+
+impl std::str::FromStr for Arrivals {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let rate = |text: &str| {
+            text.trim()
+                .parse::<f64>()
+                .ok()
+                .filter(|rate| rate.is_finite() && *rate > 0.0)
+        };
+        let wrong =
+            || format!("`{text}` is none of constant, poisson, ramp:FROM..TO, steps:A,B,…, burst:SIZE, trace:FILE");
+        match text.split_once(':') {
+            None if text == "constant" => Ok(Arrivals::Constant),
+            None if text == "poisson" => Ok(Arrivals::Poisson),
+            Some(("ramp", rates)) => {
+                let (from, to) = rates.split_once("..").ok_or_else(wrong)?;
+                rate(from)
+                    .zip(rate(to))
+                    .map(|(from, to)| Arrivals::Ramp(from, to))
+                    .ok_or_else(wrong)
+            }
+            Some(("steps", rates)) => {
+                let rates: Option<Vec<f64>> = rates.split(',').map(rate).collect();
+                rates.map(Arrivals::Steps).ok_or_else(wrong)
+            }
+            Some(("burst", size)) => match size.trim().parse() {
+                Ok(size) if size > 0 => Ok(Arrivals::Burst(size)),
+                _ => Err(wrong()),
+            },
+            Some(("trace", file)) => Ok(Arrivals::Trace(file.to_owned())),
+            _ => Err(wrong()),
+        }
+    }
+}
+
+impl Arrivals {
+    /// All of them: so many a second (a trace: so much faster than it was), for so long, or until there are `count`.
+    #[allow(clippy::cast_precision_loss)]
+    pub(crate) fn all(
+        &self,
+        rate: f64,
+        lasts: Duration,
+        count: usize,
+        random: &mut Random,
+    ) -> Result<Vec<Arrival>, String> {
+        let lasts = lasts.as_secs_f64();
+        let is_over = |at: f64, made: usize| if lasts > 0.0 { at >= lasts } else { made >= count };
+        let mut times = Vec::new();
+        let mut at = 0.0;
+        match self {
+            Arrivals::Trace(file) => return trace(file, rate, lasts, count),
+            Arrivals::Constant => {
+                while !is_over(at, times.len()) {
+                    times.push(at);
+                    at = times.len() as f64 / rate;
+                }
+            }
+            Arrivals::Poisson => {
+                at -= (1.0 - random.part()).ln() / rate;
+                while !is_over(at, times.len()) {
+                    times.push(at);
+                    at -= (1.0 - random.part()).ln() / rate;
+                }
+            }
+            Arrivals::Burst(size) => {
+                while !is_over(at, times.len()) {
+                    times.extend(std::iter::repeat_n(at, *size));
+                    at = times.len() as f64 / rate;
+                }
+            }
+            Arrivals::Ramp(from, to) => times = changing(|part| from + (to - from) * part, lasts)?,
+            Arrivals::Steps(rates) => {
+                let step = |part: f64| {
+                    rates[rates
+                        .iter()
+                        .enumerate()
+                        .filter(|(at, _)| *at as f64 / rates.len() as f64 <= part)
+                        .count()
+                        - 1]
+                };
+                times = changing(step, lasts)?;
+            }
+        }
+        if lasts == 0.0 {
+            times.truncate(count);
+        }
+        let arrival = |at| Arrival {
+            at: Duration::from_secs_f64(at),
+            tokens: None,
+        };
+        Ok(times.into_iter().map(arrival).collect())
+    }
+}
+
+/// Arrivals of a rate that changes with the part of the time that has passed.
+fn changing(rate: impl Fn(f64) -> f64, lasts: f64) -> Result<Vec<f64>, String> {
+    if lasts <= 0.0 {
+        return Err("ramp and steps need a `--duration`".to_owned());
+    }
+    let mut times = Vec::new();
+    let (mut at, mut due) = (0.0, 0.0);
+    // What has become due is integrated in steps of a millisecond.
+    while at < lasts {
+        while due >= 0.0 {
+            times.push(at);
+            due -= 1.0;
+        }
+        due += rate(at / lasts) / 1000.0;
+        at += 0.001;
+    }
+    Ok(times)
+}
+
+fn trace(file: &str, speed: f64, lasts: f64, count: usize) -> Result<Vec<Arrival>, String> {
+    let text = crate::read(file)?;
+    let mut arrivals = Vec::new();
+    let mut first = None;
+    for (line, number) in text
+        .lines()
+        .zip(1..)
+        .skip(1)
+        .filter(|(line, _)| !line.trim().is_empty())
+    {
+        let fields: Vec<&str> = line.split(',').map(str::trim).collect();
+        let [time, prompt, output, ..] = fields[..] else {
+            return Err(format!(
+                "{file}: line {number} has no three fields: time, prompt tokens, answer tokens"
+            ));
+        };
+        let seconds = seconds(time).ok_or_else(|| format!("{file}: line {number}: `{time}` is no time"))?;
+        let wrong = |_| format!("{file}: line {number}: tokens are whole numbers");
+        let tokens = (prompt.parse().map_err(wrong)?, output.parse().map_err(wrong)?);
+        let at = (seconds - *first.get_or_insert(seconds)).max(0.0) / speed;
+        if (lasts > 0.0 && at >= lasts) || (lasts == 0.0 && arrivals.len() >= count) {
+            break;
+        }
+        arrivals.push(Arrival {
+            at: Duration::from_secs_f64(at),
+            tokens: Some(tokens),
+        });
+    }
+    Ok(arrivals)
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn seconds(time: &str) -> Option<f64> {
+    if let Ok(seconds) = time.parse::<f64>() {
+        return Some(seconds).filter(|seconds| seconds.is_finite());
+    }
+    let moment: jiff::civil::DateTime = time.parse().ok()?;
+    let zoned = moment.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
+    Some(zoned.timestamp().as_nanosecond() as f64 / 1e9)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn count(pattern: &str, rate: f64, seconds: u64) -> usize {
+        let pattern: Arrivals = pattern.parse().expect("a pattern");
+        pattern
+            .all(rate, Duration::from_secs(seconds), 0, &mut Random::new(1))
+            .expect("arrivals")
+            .len()
+    }
+
+    #[test]
+    fn every_pattern_sends_as_many_as_it_should_in_order() {
+        assert_eq!(count("constant", 50.0, 10), 500);
+        assert!((4700..5300).contains(&count("poisson", 50.0, 100)));
+        assert!((1480..1520).contains(&count("ramp:0.001..100", 1.0, 30)));
+        assert!((3990..4010).contains(&count("steps:100,200,300", 1.0, 20)));
+        assert_eq!(count("burst:20", 100.0, 10), 1000);
+        for wrong in ["", "ramp:1", "steps:a", "burst:0", "what:1"] {
+            assert!(wrong.parse::<Arrivals>().is_err(), "{wrong}");
+        }
+        let poisson = Arrivals::Poisson
+            .all(10.0, Duration::ZERO, 100, &mut Random::new(3))
+            .expect("arrivals");
+        assert_eq!(poisson.len(), 100);
+        assert!(poisson.windows(2).all(|pair| pair[0].at <= pair[1].at));
+    }
+}
