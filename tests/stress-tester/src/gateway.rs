@@ -62,7 +62,7 @@ impl Admin {
                         level: count("current_degradation_level_number"),
                     });
                 }
-                tokio::time::sleep(Duration::from_millis(500)).await;
+                tokio::time::sleep(Duration::from_millis(200)).await;
             }
         });
         Watch { seen, task }

@@ -3,6 +3,7 @@
 use crate::sample::{Figure, Sample};
 use crate::summary::Whole;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 const WIDTH: f64 = 880.0;
@@ -28,9 +29,12 @@ pub(super) fn page(whole: &Whole, summary: &Value) -> String {
     );
     over_time(&mut html, whole, seconds);
     html.push_str("<h2>Percentiles</h2><p>How many of 100 requests were faster.</p>");
-    curves(&mut html, whole);
+    curves(&mut html, by_figure(whole), "latency by percentile");
+    html.push_str("<h2>By user and class</h2><p>End to end, of what was completed, by percentile.</p>");
+    curves(&mut html, by_class(whole), "latency by user and class");
+    classes(&mut html, whole);
     if !whole.watched.is_empty() {
-        html.push_str("<h2>The gateway meanwhile</h2><p>As its admin listener said, second by second.</p>");
+        html.push_str("<h2>The gateway meanwhile</h2><p>As its admin listener said, five times a second.</p>");
         watched(&mut html, whole, seconds);
     }
     for (title, name) in [
@@ -39,7 +43,6 @@ pub(super) fn page(whole: &Whole, summary: &Value) -> String {
     ] {
         table(&mut html, title, &summary[name]);
     }
-    classes(&mut html, whole);
     html.push_str("</body></html>\n");
     html
 }
@@ -154,29 +157,40 @@ fn over_time(html: &mut String, whole: &Whole, seconds: f64) {
     key(html, &outcomes.iter().map(String::as_str).collect::<Vec<_>>());
 }
 
-#[allow(clippy::cast_precision_loss)]
-fn curves(html: &mut String, whole: &Whole) {
+/// By what is measured: from the first answer on.
+fn by_figure(whole: &Whole) -> Vec<(String, Vec<f64>)> {
     let figures: [(&str, Figure); 3] = [
         ("end to end", |sample| Some(sample.end_to_end_latency_seconds)),
         ("first answer", |sample| Some(sample.latency_seconds)),
         ("first token", |sample| sample.time_to_first_token_seconds),
     ];
-    let sorted: Vec<(&str, Vec<f64>)> = figures
-        .into_iter()
-        .map(|(name, of)| {
-            let mut all: Vec<f64> = whole.samples.iter().filter_map(of).collect();
-            all.sort_by(f64::total_cmp);
-            (name, all)
-        })
-        .filter(|(_, all)| !all.is_empty())
-        .collect();
-    let most = sorted
+    let of = |(name, of): (&str, Figure)| (name.to_owned(), whole.samples.iter().filter_map(of).collect());
+    figures.into_iter().map(of).collect()
+}
+
+/// End to end, by user and class, of what was completed.
+fn by_class(whole: &Whole) -> Vec<(String, Vec<f64>)> {
+    let mut groups: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for sample in whole.samples.iter().filter(|sample| sample.is_completed()) {
+        let group = format!("{} · {}", sample.user_id, sample.request_type);
+        groups.entry(group).or_default().push(sample.end_to_end_latency_seconds);
+    }
+    groups.into_iter().take(COLOURS.len()).collect()
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn curves(html: &mut String, mut groups: Vec<(String, Vec<f64>)>, label: &str) {
+    groups.retain(|(_, all)| !all.is_empty());
+    for (_, all) in &mut groups {
+        all.sort_by(f64::total_cmp);
+    }
+    let most = groups
         .iter()
         .filter_map(|(_, all)| all.last())
         .copied()
         .fold(0.001, f64::max);
-    begin(html, "latency by percentile");
-    for ((_, all), colour) in sorted.iter().zip(COLOURS) {
+    begin(html, label);
+    for ((_, all), colour) in groups.iter().zip(COLOURS) {
         let _ = write!(
             html,
             "<polyline fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\" points=\""
@@ -193,7 +207,7 @@ fn curves(html: &mut String, whole: &Whole) {
         html.push_str("\"/>");
     }
     end(html, "100", &format!("{most:.2} s"));
-    key(html, &sorted.iter().map(|(name, _)| *name).collect::<Vec<_>>());
+    key(html, &groups.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>());
 }
 
 #[allow(clippy::cast_precision_loss)]
@@ -254,7 +268,7 @@ fn table(html: &mut String, title: &str, groups: &Value) {
 
 fn classes(html: &mut String, whole: &Whole) {
     let groups = whole.distribution(|sample| format!("{} · {}", sample.user_id, sample.request_type));
-    html.push_str("<h2>By user and class</h2><table><thead><tr><th></th><th>requests</th><th>completed</th><th>refused</th></tr></thead><tbody>");
+    html.push_str("<table><thead><tr><th></th><th>requests</th><th>completed</th><th>refused</th></tr></thead><tbody>");
     for (group, count) in groups {
         let of = |status: &str| {
             let is = |sample: &&Sample| {
