@@ -480,3 +480,100 @@ async fn the_models_that_a_server_offers_are_found_and_served_under_their_names(
         assert_eq!(gateway.post(path, &body).await.status(), 200, "a reload forgets none");
     }
 }
+
+#[tokio::test]
+async fn a_stream_without_end_ends_at_the_deadline_and_gives_everything_back() {
+    let endless = Scripted::start(|mut connection| async move {
+        connection.read_request().await;
+        connection.begin_stream().await;
+        for _ in 0..200 {
+            connection.chunk(&delta("x")).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    let gateway = at(&[&endless.url], "    timeouts: {total_seconds: 1}\n", "").await;
+    let mut body = asking("hi");
+    body["stream"] = true.into();
+    let mut answer = gateway.post("/v1/chat/completions", &body).await;
+    let mut text = String::new();
+    while let Ok(Some(chunk)) = answer.chunk().await {
+        text.push_str(&String::from_utf8_lossy(&chunk));
+    }
+    assert!(text.contains("upstream_timeout") && !text.contains("[DONE]"), "{text}");
+    let record = &gateway.wait_for_records(1).await[0];
+    assert_eq!(
+        (&record["status"], &record["usage_source"]),
+        (&json!("timed_out"), &json!("counted"))
+    );
+    assert!(gateway.metric("sluice_active_requests").await < 0.5);
+}
+
+#[tokio::test]
+async fn loading_a_model_does_not_count_against_the_first_token() {
+    for (load, status) in [(5, 200), (0, 504)] {
+        let cold = Scripted::start(|mut connection| async move {
+            connection.read_request().await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            connection
+                .write("HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n")
+                .await;
+            let line = "{\"message\":{\"role\":\"assistant\",\"content\":\"hi\"},\"done\":true,\"done_reason\":\"stop\",\"prompt_eval_count\":1,\"eval_count\":1}\n";
+            connection.chunk(line).await;
+            connection.write("0\r\n\r\n").await;
+        })
+        .await;
+        let dir = config_dir(|name, text| match name {
+            "models.yaml" => {
+                let more = format!("    load_timeout: {load}\n    timeouts: {{first_token_seconds: 0.3}}\n");
+                with_model(&text, "tested", "ollama", &cold.url, "") + &more
+            }
+            _ => roomy(name, text),
+        });
+        let gateway = Gateway::start_in(dir, &[]).await;
+        let body = json!({"model": "tested", "messages": [{"role": "user", "content": "hi"}], "stream": true});
+        assert_eq!(
+            gateway.post("/v1/chat/completions", &body).await.status(),
+            status,
+            "load_timeout: {load}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_busy_with_others_requests_gets_fewer() {
+    let servers = [
+        Simulated::start(&["tested=0", "slow=30"]),
+        Simulated::start(&["tested=0", "slow=30"]),
+    ];
+    let others = format!("}}, {{base_url: \"{}\"", servers[1].url);
+    let dir = config_dir(|name, text| match name {
+        "models.yaml" => with_model(&text, "tested", "openai", &servers[0].url, &others),
+        "gateway.yaml" => text.replace("interval_seconds: 0", "interval_seconds: 0.1"),
+        _ => roomy(name, text),
+    });
+    let gateway = Gateway::start_in(dir, &[]).await;
+    let busy = format!("{}/v1/chat/completions", servers[0].url);
+    let slow = json!({"model": "slow", "messages": [{"role": "user", "content": "hi"}]});
+    let direct: Vec<_> = (0..40)
+        .map(|_| tokio::spawn(gateway.http.post(&busy).json(&slow).send()))
+        .collect();
+    wait_for("notice", || async {
+        let upstreams = gateway.admin_json("/upstreams").await;
+        let all = upstreams["upstreams"].as_array()?;
+        all.iter().any(|one| one["requests_of_others"] == 40).then_some(())
+    })
+    .await;
+    let before = servers[1].metric("simulated_requests_total").await;
+    for number in 0..20 {
+        let answer = gateway
+            .post("/v1/chat/completions", &asking(&format!("{number}")))
+            .await;
+        assert_eq!(answer.status(), 200);
+    }
+    let idle_got = servers[1].metric("simulated_requests_total").await - before;
+    assert!(idle_got > 19.5, "{idle_got} of 20 went to the idle one");
+    for one in direct {
+        one.abort();
+    }
+}

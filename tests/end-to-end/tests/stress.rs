@@ -302,3 +302,58 @@ async fn the_page_opens_in_a_browser_without_network_and_without_a_word_on_its_c
         std::fs::copy(&shot, Path::new(&keep).join("stress-report.png")).expect("writable");
     }
 }
+
+#[tokio::test]
+async fn an_interrupted_run_writes_its_reports_and_a_capacity_is_found() {
+    let upstream = Simulated::start(&["m=0.05"]);
+    let out = TempDir::new().expect("a directory");
+    let common = [
+        "--base-url",
+        &upstream.url,
+        "--admin-url",
+        "http://127.0.0.1:9",
+        "--protocol",
+        "openai",
+        "--model",
+        "m",
+    ];
+    let mut child = Command::new(end_to_end::program("sluice-stress"))
+        .args(common)
+        .args([
+            "--arrivals",
+            "constant",
+            "--rate",
+            "50",
+            "--duration",
+            "60",
+            "--out",
+            "cut",
+        ])
+        .current_dir(out.path())
+        .spawn()
+        .expect("it runs");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let told = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(told.expect("kill runs").success());
+    assert!(child.wait().expect("an end").success());
+    let seen = summary(&out.path().join("cut"))["total_requests"]
+        .as_u64()
+        .expect("a count");
+    assert!((20..200).contains(&seen), "{seen}");
+
+    let found = [
+        "--find-capacity",
+        "--slo",
+        "e2e=1s",
+        "--rate",
+        "2000",
+        "--duration",
+        "0.5",
+        "--json",
+        "--out",
+        "found",
+    ];
+    let output = stress(out.path(), &[&common[..], &found].concat()).await;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.contains("capacity: "), "{said}");
+}
