@@ -14,6 +14,7 @@ mod ollama;
 mod openai;
 mod pace;
 pub mod plan;
+pub mod random;
 pub mod report;
 mod responses;
 mod runner;

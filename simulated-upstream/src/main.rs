@@ -6,7 +6,6 @@ use simulated_upstream::engine::Profile;
 use simulated_upstream::report::{self, Slo};
 use simulated_upstream::{Known, Model, Rates, Server, Timing, plan};
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -133,9 +132,8 @@ async fn serve(args: ServeArgs) -> Result<(), String> {
         models.push(named_model("simulated-small=0.5")?);
     }
     let known = match &args.answers {
-        Some(path) => {
-            Known::read(&read(path)?, args.answers_correct).map_err(|error| format!("{}: {error}", path.display()))?
-        }
+        Some(path) => Known::read(&plan::read_file(path)?, args.answers_correct)
+            .map_err(|error| format!("{}: {error}", path.display()))?,
         None => Known::default(),
     };
     let known = if args.echo { known.echoing() } else { known };
@@ -157,7 +155,7 @@ fn plan(args: &PlanArgs) -> Result<(), String> {
     if !(args.speed.is_finite() && args.speed > 0.0) {
         return Err(format!("--speed must be more than 0, not {}", args.speed));
     }
-    let text = read(&args.trace)?;
+    let text = plan::read_file(&args.trace)?;
     let mut arrivals = plan::read_trace(&text).map_err(|error| format!("{}: {error}", args.trace.display()))?;
     for arrival in &mut arrivals {
         arrival.at = arrival.at.div_f64(args.speed);
@@ -181,24 +179,9 @@ fn plan(args: &PlanArgs) -> Result<(), String> {
     Ok(())
 }
 
-/// A file's text; one that ends in .gz is unpacked.
-fn read(path: &Path) -> Result<String, String> {
-    let wrong = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
-    let bytes = std::fs::read(path).map_err(wrong)?;
-    let mut text = String::new();
-    if path.extension().is_some_and(|ending| ending == "gz") {
-        flate2::read::GzDecoder::new(&bytes[..])
-            .read_to_string(&mut text)
-            .map_err(wrong)?;
-    } else {
-        (&bytes[..]).read_to_string(&mut text).map_err(wrong)?;
-    }
-    Ok(text)
-}
-
 fn read_models(path: &Path) -> Result<Vec<Model>, String> {
     let file: ModelsFile =
-        serde_yaml::from_str(&read(path)?).map_err(|error| format!("{}: {error}", path.display()))?;
+        serde_yaml::from_str(&plan::read_file(path)?).map_err(|error| format!("{}: {error}", path.display()))?;
     let models = file.models.into_iter().map(|(name, entry)| {
         let timing = match (&entry.profile, entry.average_latency_seconds) {
             (Some(profile), _) => Timing::parse(profile),

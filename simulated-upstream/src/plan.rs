@@ -2,7 +2,10 @@
 //! always with the same outcome.
 
 use crate::engine::{Ask, Engine, Profile};
+use crate::report::Slo;
 use std::collections::{HashMap, VecDeque};
+use std::io::Read;
+use std::path::Path;
 use std::time::Duration;
 
 /// A request of a workload.
@@ -254,14 +257,13 @@ impl Run {
         tokens as f64 / self.seconds()
     }
 
-    /// Requests a second that were within both bounds, in seconds.
+    /// Requests a second that were within all bounds.
     #[allow(clippy::cast_precision_loss)]
-    pub fn goodput(&self, ttft: f64, tpot: f64) -> f64 {
-        let good = self
-            .outcomes
-            .iter()
-            .filter(|outcome| outcome.ttft() <= ttft && outcome.tpot() <= tpot);
-        good.count() as f64 / self.seconds()
+    pub fn goodput(&self, slo: Slo) -> f64 {
+        let is_good = |outcome: &&Outcome| {
+            outcome.ttft() <= slo.ttft && outcome.tpot() <= slo.tpot && outcome.end_to_end() <= slo.e2e
+        };
+        self.outcomes.iter().filter(is_good).count() as f64 / self.seconds()
     }
 
     fn seconds(&self) -> f64 {
@@ -274,6 +276,24 @@ impl Run {
         let last = self.outcomes.last().map_or(Duration::ZERO, |outcome| outcome.finished);
         (last.saturating_sub(first)).as_secs_f64().max(1e-9)
     }
+}
+
+/// A file's text; one that ends in .gz is unpacked.
+///
+/// # Errors
+/// Those of reading, with the file's name.
+pub fn read_file(path: &Path) -> Result<String, String> {
+    let wrong = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
+    let bytes = std::fs::read(path).map_err(wrong)?;
+    let mut text = String::new();
+    if path.extension().is_some_and(|ending| ending == "gz") {
+        flate2::read::GzDecoder::new(&bytes[..])
+            .read_to_string(&mut text)
+            .map_err(wrong)?;
+    } else {
+        (&bytes[..]).read_to_string(&mut text).map_err(wrong)?;
+    }
+    Ok(text)
 }
 
 /// Reads a trace: CSV with a head, and in each line a time, the prompt's and the answer's tokens; times such as

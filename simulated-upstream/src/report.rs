@@ -1,26 +1,37 @@
 //! What a plan says, as a table and as a picture.
 
 use crate::plan::{Outcome, Run};
+use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 
 /// Seconds within which an answer counts as good.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Slo {
     /// To the first token.
     pub ttft: f64,
     /// A token after it.
     pub tpot: f64,
+    /// To the last token.
+    pub e2e: f64,
+}
+
+impl Default for Slo {
+    /// Whatever it takes; JSON has no infinity.
+    fn default() -> Self {
+        Self {
+            ttft: 1e9,
+            tpot: 1e9,
+            e2e: 1e9,
+        }
+    }
 }
 
 impl std::str::FromStr for Slo {
     type Err = String;
 
-    /// `ttft=500ms,tpot=50ms`, in ms or s.
+    /// `ttft=500ms,tpot=50ms,e2e=10s`.
     fn from_str(text: &str) -> Result<Self, String> {
-        let mut slo = Self {
-            ttft: f64::INFINITY,
-            tpot: f64::INFINITY,
-        };
+        let mut slo = Self::default();
         for part in text.split(',') {
             let (name, value) = part
                 .split_once('=')
@@ -34,7 +45,8 @@ impl std::str::FromStr for Slo {
             match name.trim() {
                 "ttft" => slo.ttft = number * unit,
                 "tpot" => slo.tpot = number * unit,
-                other => return Err(format!("`{other}` is neither ttft nor tpot")),
+                "e2e" => slo.e2e = number * unit,
+                other => return Err(format!("`{other}` is none of ttft, tpot, e2e")),
             }
         }
         Ok(slo)
@@ -64,8 +76,8 @@ pub fn table(run: &Run, slo: Slo) -> String {
         );
     }
     let _ = writeln!(text, "throughput      {:>10.0} tokens/s", run.throughput());
-    let good = run.goodput(slo.ttft, slo.tpot);
-    let share = run.goodput(f64::INFINITY, f64::INFINITY);
+    let good = run.goodput(slo);
+    let share = run.goodput(Slo::default());
     let _ = writeln!(
         text,
         "goodput         {good:>10.2} requests/s ({:.1} % of all)",

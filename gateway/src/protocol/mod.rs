@@ -294,6 +294,27 @@ pub(crate) fn understand(call: Call, body: &[u8]) -> Result<Understood<'_>, Stop
     }
 }
 
+/// The model's name at the upstream, where it is another.
+fn splice_model(understood: &Understood<'_>, changes: &Changes<'_>, splices: &mut Splices) {
+    if changes.model != understood.model
+        && let Some(place) = &understood.places.model
+    {
+        splices.replace(place.clone(), scan::quoted(changes.model));
+    }
+}
+
+/// The limit of an answer, where it is another, at its place or under a new key.
+fn splice_limit(key: &str, body: &[u8], understood: &Understood<'_>, changes: &Changes<'_>, splices: &mut Splices) {
+    if understood.max_tokens == Some(changes.max_tokens) {
+        return;
+    }
+    let limit = changes.max_tokens.to_string();
+    match &understood.places.max_tokens {
+        Some(place) => splices.replace(place.clone(), limit),
+        None => splices.add_key(body, 0, key, &limit),
+    }
+}
+
 /// The body for the upstream: the client's bytes but for what had to change. `None`: unchanged.
 pub(crate) fn rewrite(call: Call, body: &[u8], understood: &Understood<'_>, changes: &Changes<'_>) -> Option<Vec<u8>> {
     let mut splices = Splices::default();

@@ -1,6 +1,8 @@
 //! When requests are sent, in an open loop: whether the ones before have been answered or not.
 
-use crate::random::Random;
+use simulated_upstream::plan;
+use simulated_upstream::random::Random;
+use std::path::Path;
 use std::time::Duration;
 
 /// A pattern of arrivals.
@@ -143,44 +145,25 @@ fn changing(rate: impl Fn(f64) -> f64, lasts: f64) -> Result<Vec<f64>, String> {
 }
 
 fn trace(file: &str, speed: f64, lasts: f64, count: usize) -> Result<Vec<Arrival>, String> {
-    let text = crate::read(file)?;
-    let mut arrivals = Vec::new();
-    let mut first = None;
-    for (line, number) in text
-        .lines()
-        .zip(1..)
-        .skip(1)
-        .filter(|(line, _)| !line.trim().is_empty())
-    {
-        let fields: Vec<&str> = line.split(',').map(str::trim).collect();
-        let [time, prompt, output, ..] = fields[..] else {
-            return Err(format!(
-                "{file}: line {number} has no three fields: time, prompt tokens, answer tokens"
-            ));
+    let text = plan::read_file(Path::new(file))?;
+    let all = plan::read_trace(&text).map_err(|error| format!("{file}: {error}"))?;
+    let sped = all.into_iter().map(|arrival| Arrival {
+        at: arrival.at.div_f64(speed),
+        tokens: Some((arrival.prompt_tokens, arrival.output_tokens as u64)),
+    });
+    let is_wanted = |(number, arrival): &(usize, Arrival)| {
+        let is_over = if lasts > 0.0 {
+            arrival.at.as_secs_f64() >= lasts
+        } else {
+            *number >= count
         };
-        let seconds = seconds(time).ok_or_else(|| format!("{file}: line {number}: `{time}` is no time"))?;
-        let wrong = |_| format!("{file}: line {number}: tokens are whole numbers");
-        let tokens = (prompt.parse().map_err(wrong)?, output.parse().map_err(wrong)?);
-        let at = (seconds - *first.get_or_insert(seconds)).max(0.0) / speed;
-        if (lasts > 0.0 && at >= lasts) || (lasts == 0.0 && arrivals.len() >= count) {
-            break;
-        }
-        arrivals.push(Arrival {
-            at: Duration::from_secs_f64(at),
-            tokens: Some(tokens),
-        });
-    }
-    Ok(arrivals)
-}
-
-#[allow(clippy::cast_precision_loss)]
-fn seconds(time: &str) -> Option<f64> {
-    if let Ok(seconds) = time.parse::<f64>() {
-        return Some(seconds).filter(|seconds| seconds.is_finite());
-    }
-    let moment: jiff::civil::DateTime = time.parse().ok()?;
-    let zoned = moment.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
-    Some(zoned.timestamp().as_nanosecond() as f64 / 1e9)
+        !is_over
+    };
+    Ok(sped
+        .enumerate()
+        .take_while(is_wanted)
+        .map(|(_, arrival)| arrival)
+        .collect())
 }
 
 #[cfg(test)]

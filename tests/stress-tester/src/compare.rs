@@ -1,8 +1,8 @@
 //! Two runs against each other: how far the second is from the first, and whether that is more than chance.
 
-use crate::random::Random;
 use crate::sample::Figure;
 use crate::summary::Whole;
+use simulated_upstream::random::Random;
 use std::fmt::Write;
 
 /// Samples drawn anew for an interval.
@@ -82,7 +82,8 @@ fn interval(a: &[f64], b: &[f64], part: f64, random: &mut Random) -> (f64, f64) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample::{Sample, Slo};
+    use crate::sample::Sample;
+    use simulated_upstream::report::Slo;
     use std::time::Duration;
 
     fn run(name: &str, latency: f64, random: &mut Random) -> Whole {

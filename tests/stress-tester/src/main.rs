@@ -7,7 +7,6 @@ mod gateway;
 mod live;
 mod plan;
 mod protocol;
-mod random;
 mod report;
 mod run;
 mod sample;
@@ -21,9 +20,8 @@ use gateway::Admin;
 use live::Live;
 use protocol::Protocol;
 use run::Settings;
-use sample::Slo;
 use scenario::Scenario;
-use std::io::Read;
+use simulated_upstream::report::Slo;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -449,19 +447,4 @@ async fn find_capacity(scenario: &Scenario, args: &RunArgs) -> Result<ExitCode, 
         tell(&whole, &args.out, args.json)?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// A file's text; one that ends in .gz is unpacked.
-fn read(file: &str) -> Result<String, String> {
-    let wrong = |error: std::io::Error| format!("cannot read {file}: {error}");
-    let bytes = std::fs::read(file).map_err(wrong)?;
-    let mut text = String::new();
-    if Path::new(file).extension().is_some_and(|ending| ending == "gz") {
-        flate2::read::GzDecoder::new(&bytes[..])
-            .read_to_string(&mut text)
-            .map_err(wrong)?;
-    } else {
-        (&bytes[..]).read_to_string(&mut text).map_err(wrong)?;
-    }
-    Ok(text)
 }

@@ -2,9 +2,9 @@
 //! their part of one plan.
 
 use crate::arrivals::Arrivals;
-use crate::random::Random;
 use crate::scenario::Scenario;
 use serde::Deserialize;
+use simulated_upstream::random::Random;
 use std::time::Duration;
 
 /// Tokens of a short, a medium and a long prompt.
@@ -97,7 +97,7 @@ pub(crate) fn make(
 }
 
 fn dataset(file: &str) -> Result<Vec<Line>, String> {
-    let text = crate::read(file)?;
+    let text = simulated_upstream::plan::read_file(std::path::Path::new(file))?;
     let lines = text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty());
     let parsed = lines
         .map(|(line, number)| serde_json::from_str(line).map_err(|error| format!("{file}: line {number}: {error}")));

@@ -1,6 +1,7 @@
 //! What was seen of one request, with the original's fields and more.
 
 use serde::{Deserialize, Serialize};
+use simulated_upstream::report::Slo;
 
 /// One request's line. Times are in seconds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -53,51 +54,5 @@ impl Sample {
             .unwrap_or(self.end_to_end_latency_seconds);
         let each = self.time_per_output_token_seconds.unwrap_or(0.0);
         self.is_completed() && first <= slo.ttft && each <= slo.tpot && self.end_to_end_latency_seconds <= slo.e2e
-    }
-}
-
-/// Bounds within which an answer counts as good, in seconds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Slo {
-    pub(crate) ttft: f64,
-    pub(crate) tpot: f64,
-    pub(crate) e2e: f64,
-}
-
-impl Default for Slo {
-    fn default() -> Self {
-        // JSON has no infinity.
-        Self {
-            ttft: 1e9,
-            tpot: 1e9,
-            e2e: 1e9,
-        }
-    }
-}
-
-impl std::str::FromStr for Slo {
-    type Err = String;
-
-    /// `ttft=500ms,tpot=50ms,e2e=10s`.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let mut slo = Self::default();
-        for part in text.split(',') {
-            let (name, value) = part
-                .split_once('=')
-                .ok_or_else(|| format!("`{part}` is not such as ttft=500ms"))?;
-            let (number, unit) = match (value.strip_suffix("ms"), value.strip_suffix('s')) {
-                (Some(number), _) => (number, 0.001),
-                (None, Some(number)) => (number, 1.0),
-                (None, None) => return Err(format!("`{value}` has no unit; give ms or s")),
-            };
-            let number: f64 = number.trim().parse().map_err(|_| format!("`{number}` is no number"))?;
-            match name.trim() {
-                "ttft" => slo.ttft = number * unit,
-                "tpot" => slo.tpot = number * unit,
-                "e2e" => slo.e2e = number * unit,
-                other => return Err(format!("`{other}` is none of ttft, tpot, e2e")),
-            }
-        }
-        Ok(slo)
     }
 }

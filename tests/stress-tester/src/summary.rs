@@ -1,8 +1,9 @@
 //! What a run was like as a whole: the original's fields, and more.
 
-use crate::sample::{Sample, Slo};
+use crate::sample::Sample;
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
+use simulated_upstream::report::Slo;
 use std::collections::BTreeMap;
 use std::time::Duration;
 

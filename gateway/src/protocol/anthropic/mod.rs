@@ -4,8 +4,8 @@ pub(in crate::protocol) mod client;
 
 use super::meter::{Seen, Usage};
 use super::refuse::Stop;
-use super::scan::{Places, Raw, Splices, model_named, quoted, top_level};
-use super::{Changes, Lowered, Understood};
+use super::scan::{Places, Raw, Splices, model_named, top_level};
+use super::{Changes, Lowered, Understood, splice_limit, splice_model};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -49,19 +49,8 @@ pub(super) fn understand(body: &[u8]) -> Result<Understood<'_>, Stop> {
 }
 
 pub(super) fn changes(body: &[u8], understood: &Understood<'_>, changes: &Changes<'_>, splices: &mut Splices) {
-    let places = &understood.places;
-    if changes.model != understood.model
-        && let Some(place) = &places.model
-    {
-        splices.replace(place.clone(), quoted(changes.model));
-    }
-    if understood.max_tokens != Some(changes.max_tokens) {
-        let limit = changes.max_tokens.to_string();
-        match &places.max_tokens {
-            Some(place) => splices.replace(place.clone(), limit),
-            None => splices.add_key(body, 0, "max_tokens", &limit),
-        }
-    }
+    splice_model(understood, changes, splices);
+    splice_limit("max_tokens", body, understood, changes, splices);
 }
 
 #[derive(Deserialize)]

@@ -4,8 +4,8 @@ pub(in crate::protocol) mod client;
 pub(in crate::protocol) mod upstream;
 
 use super::refuse::{Reason, Stop};
-use super::scan::{Places, Raw, Splices, model_named, quoted, top_level};
-use super::{Call, Changes, Lowered, Understood};
+use super::scan::{Places, Raw, Splices, model_named, top_level};
+use super::{Call, Changes, Lowered, Understood, splice_model};
 use serde::Deserialize;
 use std::ops::Range;
 
@@ -95,11 +95,7 @@ pub(super) fn changes(
     splices: &mut Splices,
 ) {
     let places = &understood.places;
-    if changes.model != understood.model
-        && let Some(place) = &places.model
-    {
-        splices.replace(place.clone(), quoted(changes.model));
-    }
+    splice_model(understood, changes, splices);
     if call.generates() && understood.max_tokens != Some(changes.max_tokens) {
         let limit = changes.max_tokens.to_string();
         match (&places.max_tokens, &places.options) {

@@ -4,8 +4,8 @@ pub(in crate::protocol) mod client;
 pub(in crate::protocol) mod upstream;
 
 use super::refuse::Stop;
-use super::scan::{Places, Raw, Splices, model_named, quoted, top_level};
-use super::{Call, Changes, Lowered, Understood};
+use super::scan::{Places, Raw, Splices, model_named, top_level};
+use super::{Call, Changes, Lowered, Understood, splice_limit, splice_model};
 use policy::Class;
 use serde::Deserialize;
 
@@ -87,17 +87,9 @@ pub(super) fn changes(
     splices: &mut Splices,
 ) {
     let places = &understood.places;
-    if changes.model != understood.model
-        && let Some(place) = &places.model
-    {
-        splices.replace(place.clone(), quoted(changes.model));
-    }
-    if call.generates() && understood.max_tokens != Some(changes.max_tokens) {
-        let limit = changes.max_tokens.to_string();
-        match &places.max_tokens {
-            Some(place) => splices.replace(place.clone(), limit),
-            None => splices.add_key(body, 0, "max_tokens", &limit),
-        }
+    splice_model(understood, changes, splices);
+    if call.generates() {
+        splice_limit("max_tokens", body, understood, changes, splices);
     }
     if understood.is_streaming && call.generates() && !understood.wants_usage {
         match &places.options {

@@ -5,8 +5,8 @@ pub(in crate::protocol) mod client;
 use super::hub::About;
 use super::meter::{Seen, Usage};
 use super::refuse::{Reason, Stop};
-use super::scan::{Places, Raw, Splices, model_named, quoted, top_level};
-use super::{Changes, Lowered, Understood};
+use super::scan::{Places, Raw, Splices, model_named, top_level};
+use super::{Changes, Lowered, Understood, splice_limit, splice_model};
 use policy::Class;
 use serde::Deserialize;
 use serde_json::Value;
@@ -65,22 +65,12 @@ pub(super) fn understand(body: &[u8]) -> Result<Understood<'_>, Stop> {
 
 pub(super) fn changes(body: &[u8], understood: &Understood<'_>, changes: &Changes<'_>, splices: &mut Splices) {
     let places = &understood.places;
-    if changes.model != understood.model
-        && let Some(place) = &places.model
-    {
-        splices.replace(place.clone(), quoted(changes.model));
-    }
+    splice_model(understood, changes, splices);
     // It is made in the background of the gateway: its server is asked as by anybody who waits.
     if let Some(place) = places.background.clone().filter(|_| understood.in_background) {
         splices.replace(place, "false");
     }
-    if understood.max_tokens != Some(changes.max_tokens) {
-        let limit = changes.max_tokens.to_string();
-        match &places.max_tokens {
-            Some(place) => splices.replace(place.clone(), limit),
-            None => splices.add_key(body, 0, "max_output_tokens", &limit),
-        }
-    }
+    splice_limit("max_output_tokens", body, understood, changes, splices);
 }
 
 /// A response that is made in the background, before there is one or where there will be none.

@@ -3,10 +3,11 @@
 mod html;
 mod markdown;
 
-use crate::sample::{Sample, Slo};
+use crate::sample::Sample;
 use crate::summary::{Watched, Whole};
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
+use simulated_upstream::report::Slo;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
