@@ -3,7 +3,7 @@
 use crate::plan::Planned;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// An API of the gateway's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -27,39 +27,94 @@ impl Protocol {
 
     /// The body of a request.
     pub(crate) fn body(self, planned: &Planned, project: Option<&str>, is_streaming: bool) -> Vec<u8> {
+        let (model, max_tokens) = (planned.model.as_str(), planned.max_tokens);
         let messages = || {
             let said = planned.said.iter().enumerate();
-            let turns = said.flat_map(|(at, text)| {
+            let turns = said.flat_map(|(at, content)| {
                 // What was answered in between is short, and the same every time.
-                let answered = (at > 0).then(|| json!({"role": "assistant", "content": "I see."}));
-                answered.into_iter().chain([json!({"role": "user", "content": text})])
+                let answered = Message {
+                    role: "assistant",
+                    content: "I see.",
+                };
+                let question = Message { role: "user", content };
+                (at > 0).then_some(answered).into_iter().chain([question])
             });
             turns.collect::<Vec<_>>()
         };
         let body = match self {
-            Protocol::Generate => {
-                let mut body = json!({"user_id": planned.user, "model": planned.model, "prompt": planned.said.join("\n"),
-                    "max_tokens": planned.max_tokens, "request_type": planned.kind});
-                if let Some(project) = project {
-                    body["project_id"] = project.into();
-                }
-                body
-            }
-            Protocol::Openai => {
-                let mut body = json!({"model": planned.model, "messages": messages(), "max_tokens": planned.max_tokens,
-                    "stream": is_streaming});
-                if is_streaming {
-                    body["stream_options"] = json!({"include_usage": true});
-                }
-                body
-            }
-            Protocol::Ollama => json!({"model": planned.model, "messages": messages(), "stream": is_streaming,
-                "options": {"num_predict": planned.max_tokens}}),
-            Protocol::Anthropic => json!({"model": planned.model, "messages": messages(), "stream": is_streaming,
-                "max_tokens": planned.max_tokens}),
+            Protocol::Generate => serde_json::to_vec(&Generate {
+                user_id: &planned.user,
+                project_id: project,
+                model,
+                prompt: &planned.said.join("\n"),
+                max_tokens,
+                request_type: &planned.kind,
+            }),
+            Protocol::Ollama => serde_json::to_vec(&Ollama {
+                model,
+                messages: messages(),
+                stream: is_streaming,
+                options: Options {
+                    num_predict: max_tokens,
+                },
+            }),
+            Protocol::Openai | Protocol::Anthropic => serde_json::to_vec(&Chat {
+                model,
+                messages: messages(),
+                max_tokens,
+                stream: is_streaming,
+                stream_options: (self == Protocol::Openai && is_streaming)
+                    .then_some(StreamOptions { include_usage: true }),
+            }),
         };
-        body.to_string().into_bytes()
+        // Texts and numbers can be written, always.
+        body.unwrap_or_default()
     }
+}
+
+#[derive(Serialize)]
+struct Message<'a> {
+    role: &'static str,
+    content: &'a str,
+}
+
+#[derive(Serialize)]
+struct Generate<'a> {
+    user_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    project_id: Option<&'a str>,
+    model: &'a str,
+    prompt: &'a str,
+    max_tokens: u64,
+    request_type: &'a str,
+}
+
+#[derive(Serialize)]
+struct Ollama<'a> {
+    model: &'a str,
+    messages: Vec<Message<'a>>,
+    stream: bool,
+    options: Options,
+}
+
+#[derive(Serialize)]
+struct Options {
+    num_predict: u64,
+}
+
+#[derive(Serialize)]
+struct Chat<'a> {
+    model: &'a str,
+    messages: Vec<Message<'a>>,
+    max_tokens: u64,
+    stream: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream_options: Option<StreamOptions>,
+}
+
+#[derive(Serialize)]
+struct StreamOptions {
+    include_usage: bool,
 }
 
 /// What is read of an answer, or of part of one.
@@ -75,34 +130,48 @@ pub(crate) struct Read {
     pub(crate) message: Option<String>,
 }
 
+/// Whatever an answer of any of the APIs may say that counts here.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Answer {
+    usage: Option<Usage>,
+    prompt_eval_count: Option<u64>,
+    eval_count: Option<u64>,
+    input_tokens: Option<u64>,
+    output_tokens: Option<u64>,
+    status: Option<String>,
+    request_id: Option<String>,
+    detail: Option<String>,
+    error: Option<Value>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Usage {
+    #[serde(alias = "prompt_tokens")]
+    input_tokens: Option<u64>,
+    #[serde(alias = "completion_tokens")]
+    output_tokens: Option<u64>,
+}
+
 /// Reads a whole answer, or an error.
 pub(crate) fn whole(body: &[u8]) -> Read {
-    let Ok(body) = serde_json::from_slice::<Value>(body) else {
+    let Ok(answer) = serde_json::from_slice::<Answer>(body) else {
         return Read::default();
     };
-    let count = |paths: &[&str]| paths.iter().find_map(|path| body.pointer(path)?.as_u64());
-    let text = |paths: &[&str]| {
-        paths
-            .iter()
-            .find_map(|path| body.pointer(path)?.as_str().map(str::to_owned))
-    };
+    let usage = answer.usage.unwrap_or_default();
+    let error = answer.error.unwrap_or_default();
+    let text = |value: &Value| value.as_str().map(str::to_owned);
     Read {
-        input_tokens: count(&[
-            "/usage/prompt_tokens",
-            "/usage/input_tokens",
-            "/prompt_eval_count",
-            "/input_tokens",
-        ]),
-        output_tokens: count(&[
-            "/usage/completion_tokens",
-            "/usage/output_tokens",
-            "/eval_count",
-            "/output_tokens",
-        ]),
-        status: text(&["/status"]),
-        request_id: text(&["/request_id"]),
-        reason: text(&["/error/code", "/error/type", "/detail", "/error"]),
-        message: text(&["/error/message", "/error", "/detail"]),
+        input_tokens: usage.input_tokens.or(answer.prompt_eval_count).or(answer.input_tokens),
+        output_tokens: usage.output_tokens.or(answer.eval_count).or(answer.output_tokens),
+        status: answer.status,
+        request_id: answer.request_id,
+        reason: text(&error["code"])
+            .or_else(|| text(&error["type"]))
+            .or_else(|| answer.detail.clone())
+            .or_else(|| text(&error)),
+        message: text(&error["message"]).or_else(|| text(&error)).or(answer.detail),
     }
 }
 
