@@ -88,11 +88,12 @@ async fn ask_servers(
     let mut tried = Vec::new();
     let mut failed: Option<Stop> = None;
     loop {
+        let outbound = prepare(exchange, body, understood)?;
+        // Whoever is picked has gone through its server's breaker, and is asked.
         let endpoint = match upstreams.pick(id, exchange.wish, &tried) {
             Ok(endpoint) => endpoint,
             Err(nobody) => return Err(failed.unwrap_or(nobody)),
         };
-        let outbound = prepare(exchange, body, understood)?;
         let left = left.saturating_sub(began.elapsed());
         match answer::exchange(exchange, client, &endpoint, outbound, left).await {
             Err(stop) if exchange.is_servers_fault(&stop) && upstreams.has_choice(id) => {

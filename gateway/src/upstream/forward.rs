@@ -62,8 +62,9 @@ impl Answer {
         &self.lease.endpoint
     }
 
-    /// The first piece of a stream is there: from now on the deadline is that between two.
+    /// The first piece of a stream is there: its server is well, and from now on the deadline is that between two.
     pub(crate) fn has_begun(&mut self) {
+        self.lease.succeeded();
         self.session.set_read_timeout(Some(self.gap));
     }
 }

@@ -577,3 +577,39 @@ async fn a_server_that_is_busy_with_others_requests_gets_fewer() {
         one.abort();
     }
 }
+
+#[tokio::test]
+async fn a_server_on_trial_is_well_again_with_the_first_token_of_a_long_stream() {
+    let is_well = Arc::new(AtomicBool::new(false));
+    let well = Arc::clone(&is_well);
+    let server = Scripted::start(move |mut connection| {
+        let well = Arc::clone(&well);
+        async move {
+            while connection.read_request().await {
+                if !well.load(Relaxed) {
+                    connection.answer("500 Oops", "{}").await;
+                    continue;
+                }
+                connection.begin_stream().await;
+                for _ in 0..100 {
+                    connection.chunk(&delta("x")).await;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+    })
+    .await;
+    let gateway = at(&[&server.url], "", "  failures: 2\n  rest_seconds: 0.3\n").await;
+    let mut body = asking("hi");
+    body["stream"] = true.into();
+    for _ in 0..2 {
+        assert_eq!(gateway.post("/v1/chat/completions", &body).await.status(), 502);
+    }
+    is_well.store(true, Relaxed);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let mut trial = gateway.post("/v1/chat/completions", &body).await;
+    assert_eq!(trial.status(), 200);
+    assert!(trial.chunk().await.expect("a chunk").is_some());
+    let beside = gateway.post("/v1/chat/completions", &body).await;
+    assert_eq!(beside.status(), 200, "the trial has not ended, and the server is well");
+}
