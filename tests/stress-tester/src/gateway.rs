@@ -54,12 +54,15 @@ impl Admin {
         let task = tokio::spawn(async move {
             loop {
                 if let Ok((200, status)) = self.http.get("/queue/status", &self.headers).await {
+                    let (_, queue) = self.http.get("/queue", &self.headers).await.unwrap_or_default();
+                    let waits = |class: &str| queue["by_priority"][class].as_u64().unwrap_or(0);
                     let count = |name: &str| status[name].as_u64().unwrap_or(0);
                     into.lock().unwrap_or_else(PoisonError::into_inner).push(Watched {
                         at_seconds: began.elapsed().as_secs_f64(),
                         queue_size: count("queue_size"),
                         active: count("active_requests"),
                         level: count("current_degradation_level_number"),
+                        by_class: ["high", "normal", "low", "batch"].map(waits),
                     });
                 }
                 tokio::time::sleep(Duration::from_millis(200)).await;

@@ -27,6 +27,9 @@ pub(crate) struct Watched {
     pub(crate) queue_size: u64,
     pub(crate) active: u64,
     pub(crate) level: u64,
+    /// Of those that wait: high, normal, low, batch class.
+    #[serde(default)]
+    pub(crate) by_class: [u64; 4],
 }
 
 /// Average and percentiles of some figures; percentiles from a histogram of three digits.

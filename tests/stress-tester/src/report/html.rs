@@ -221,10 +221,13 @@ fn watched(html: &mut String, whole: &Whole, seconds: f64) {
         .max(1) as f64;
     let top = whole.watched.iter().map(|seen| seen.level).max().unwrap_or(0).max(3) as f64;
     begin(html, "queue, active requests and degradation level over time");
-    let lines: [&dyn Fn(&crate::summary::Watched) -> f64; 3] = [
-        &|seen| seen.queue_size as f64 / most,
+    let lines: [&dyn Fn(&crate::summary::Watched) -> f64; 6] = [
         &|seen| seen.active as f64 / most,
         &|seen| seen.level as f64 / top,
+        &|seen| seen.by_class[0] as f64 / most,
+        &|seen| seen.by_class[1] as f64 / most,
+        &|seen| seen.by_class[2] as f64 / most,
+        &|seen| seen.by_class[3] as f64 / most,
     ];
     for (line, colour) in lines.iter().zip(COLOURS) {
         let _ = write!(
@@ -239,7 +242,8 @@ fn watched(html: &mut String, whole: &Whole, seconds: f64) {
     }
     end(html, &format!("{seconds:.1} s"), &format!("{most:.0}"));
     let level = format!("degradation level (the top is {top:.0})");
-    key(html, &["requests that wait", "requests that run", &level]);
+    let waiting = ["waiting: high", "normal", "low", "batch class"];
+    key(html, &[&["requests that run", level.as_str()][..], &waiting].concat());
 }
 
 fn table(html: &mut String, title: &str, groups: &Value) {
