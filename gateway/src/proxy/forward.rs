@@ -85,7 +85,7 @@ async fn ask_servers(
     exchange.wish.tokens = exchange.record.terms.estimate.tokens();
     upstreams.earn(id);
     let began = Instant::now();
-    let mut tried = Vec::new();
+    let (mut tried, mut asked) = (Vec::new(), 0);
     let mut failed: Option<Stop> = None;
     loop {
         let outbound = prepare(exchange, body, understood)?;
@@ -96,10 +96,16 @@ async fn ask_servers(
         };
         let left = left.saturating_sub(began.elapsed());
         match answer::exchange(exchange, client, &endpoint, outbound, left).await {
-            Err(stop) if exchange.is_servers_fault(&stop) && upstreams.has_choice(id) => {
-                tried.push(endpoint);
-                if tried.len() >= snapshot.config.gateway.attempts || !upstreams.may_retry(id) {
+            Err(stop) if exchange.is_servers_fault(&stop) => {
+                asked += 1;
+                // One that is alone is asked once more, where its connection broke before it had said anything.
+                let broke = stop.reason == Reason::UpstreamError && exchange.upstream_status.is_none();
+                let is_worth_it = upstreams.has_choice(id) || (broke && asked == 1);
+                if !is_worth_it || asked >= snapshot.config.gateway.attempts || !upstreams.may_retry(id) {
                     return Err(stop);
+                }
+                if upstreams.has_choice(id) {
+                    tried.push(endpoint);
                 }
                 exchange.gateway.metrics.retried(&exchange.record);
                 failed = Some(stop);
