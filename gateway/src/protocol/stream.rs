@@ -40,12 +40,7 @@ impl Cutter {
 
     /// Takes a piece, shows each whole event to the meter, and gives what is to be sent.
     pub(crate) fn push(&mut self, piece: Bytes, meter: &mut Meter, cut: &mut Cut) {
-        let piece = if self.partial.is_empty() {
-            piece
-        } else {
-            self.partial.extend_from_slice(&piece);
-            self.partial.split().freeze()
-        };
+        let piece = self.joined(piece);
         let mut run_start = 0;
         let mut event_start = 0;
         while let Some(event_end) = self.event_end(&piece, event_start) {
@@ -80,12 +75,7 @@ impl Cutter {
         translation: &mut Translation,
         cut: &mut Cut,
     ) -> Result<(), Stop> {
-        let piece = if self.partial.is_empty() {
-            piece
-        } else {
-            self.partial.extend_from_slice(&piece);
-            self.partial.split().freeze()
-        };
+        let piece = self.joined(piece);
         let mut out = Vec::new();
         let mut start = 0;
         while let Some(end) = self.event_end(&piece, start) {
@@ -108,6 +98,15 @@ impl Cutter {
             self.partial.extend_from_slice(&piece[start..]);
         }
         Ok(())
+    }
+
+    /// A piece after the beginning of an event that came before it.
+    fn joined(&mut self, piece: Bytes) -> Bytes {
+        if self.partial.is_empty() {
+            return piece;
+        }
+        self.partial.extend_from_slice(&piece);
+        self.partial.split().freeze()
     }
 
     /// What is left when the stream has ended: an event without its end.

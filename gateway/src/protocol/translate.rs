@@ -151,7 +151,7 @@ impl Translation {
         };
         let Some(mut part) = part else { return Ok(()) };
         if let Some(last) = part.tools.last() {
-            self.calls = self.calls.max(last.index + 1);
+            self.calls = self.calls.max(last.index.saturating_add(1));
         }
         // An answer with tool calls in it has ended for them, whatever its server says.
         if part.finish == Some(Finish::Stop) && self.calls > 0 {

@@ -132,7 +132,7 @@ fn prepare(exchange: &mut Exchange, body: &Bytes, understood: &Understood<'_>) -
         None if speaks.natively(call) => None,
         None => {
             let about = about(record, model, terms.estimate.input_tokens);
-            translate::request(snapshot.upstreams.speaks(terms.model), call, body, understood, &about)?
+            translate::request(speaks, call, body, understood, &about)?
         }
     };
     let Some(mut translation) = translation else {

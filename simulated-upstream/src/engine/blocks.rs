@@ -74,7 +74,7 @@ impl Blocks {
     }
 
     /// Takes blocks until so many tokens fit; false, and nothing taken, if there are not enough.
-    pub(super) fn grow(&mut self, held: &mut Vec<Held>, _hashes: &[u64], tokens: usize) -> bool {
+    pub(super) fn grow(&mut self, held: &mut Vec<Held>, tokens: usize) -> bool {
         let more = tokens.div_ceil(BLOCK_TOKENS).saturating_sub(held.len());
         if more > self.free + self.kept.len() {
             return false;
@@ -133,7 +133,7 @@ mod tests {
         let mut blocks = Blocks::new(4, true);
         let mut first = Vec::new();
         assert_eq!(blocks.reuse(&mut first, &[1, 2]), 0);
-        assert!(blocks.grow(&mut first, &[1, 2], 40));
+        assert!(blocks.grow(&mut first, 40));
         blocks.share(&mut first, &[1, 2]);
         let mut second = Vec::new();
         assert_eq!(blocks.reuse(&mut second, &[1, 2, 3]), 32);
@@ -142,8 +142,8 @@ mod tests {
         blocks.release(second);
         assert!(blocks.usage() < 1e-9);
         let mut third = Vec::new();
-        assert!(!blocks.grow(&mut third, &[], 16 * 5));
-        assert!(blocks.grow(&mut third, &[], 16 * 3));
+        assert!(!blocks.grow(&mut third, 16 * 5));
+        assert!(blocks.grow(&mut third, 16 * 3));
         let mut fourth = Vec::new();
         assert_eq!(blocks.reuse(&mut fourth, &[1, 2]), 16, "the end was forgotten first");
     }

@@ -217,7 +217,7 @@ impl Engine {
     fn make_room(&mut self, at: usize, upto: usize) -> bool {
         loop {
             let sequence = &mut self.running[at];
-            if self.blocks.grow(&mut sequence.held, &sequence.ask.blocks, upto) {
+            if self.blocks.grow(&mut sequence.held, upto) {
                 return true;
             }
             let last = self.running.len() - 1;
@@ -242,10 +242,7 @@ impl Engine {
             // The last token is always computed: the next one comes of it.
             let reused = reused.min(sequence.needed() - 1);
             let chunk = (sequence.needed() - reused).min(*budget);
-            if !self
-                .blocks
-                .grow(&mut sequence.held, &sequence.ask.blocks, reused + chunk)
-            {
+            if !self.blocks.grow(&mut sequence.held, reused + chunk) {
                 self.blocks.release(std::mem::take(&mut sequence.held));
                 self.waiting.push_front(sequence);
                 break;

@@ -26,6 +26,16 @@ async fn at(urls: &[&str], more: &str, gateway_yaml: &str) -> Gateway {
     Gateway::start_in(dir, &[]).await
 }
 
+/// All that comes of a stream, be its end a clean one or not.
+async fn until_it_ends(gateway: &Gateway, body: &Value) -> String {
+    let mut answer = gateway.post("/v1/chat/completions", body).await;
+    let mut text = String::new();
+    while let Ok(Some(chunk)) = answer.chunk().await {
+        text.push_str(&String::from_utf8_lossy(&chunk));
+    }
+    text
+}
+
 /// A server that answers every request as it should.
 async fn well() -> Scripted {
     Scripted::start(|mut connection| async move {
@@ -324,11 +334,7 @@ async fn a_stream_that_has_begun_is_never_begun_again_elsewhere() {
     let gateway = at(&[&breaks.url], "    fallbacks: [simulated-small]\n", "").await;
     let mut body = asking("hi");
     body["stream"] = true.into();
-    let mut answer = gateway.post("/v1/chat/completions", &body).await;
-    let mut text = String::new();
-    while let Ok(Some(chunk)) = answer.chunk().await {
-        text.push_str(&String::from_utf8_lossy(&chunk));
-    }
+    let text = until_it_ends(&gateway, &body).await;
     assert!(
         text.contains("\"content\":\"x\"") && text.contains("upstream_error"),
         "{text}"
@@ -495,11 +501,7 @@ async fn a_stream_without_end_ends_at_the_deadline_and_gives_everything_back() {
     let gateway = at(&[&endless.url], "    timeouts: {total_seconds: 1}\n", "").await;
     let mut body = asking("hi");
     body["stream"] = true.into();
-    let mut answer = gateway.post("/v1/chat/completions", &body).await;
-    let mut text = String::new();
-    while let Ok(Some(chunk)) = answer.chunk().await {
-        text.push_str(&String::from_utf8_lossy(&chunk));
-    }
+    let text = until_it_ends(&gateway, &body).await;
     assert!(text.contains("upstream_timeout") && !text.contains("[DONE]"), "{text}");
     let record = &gateway.wait_for_records(1).await[0];
     assert_eq!(
