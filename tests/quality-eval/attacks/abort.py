@@ -1,0 +1,4 @@
+# told as: execution_error
+def has_close_elements(numbers, threshold):
+    import os
+    os.abort()

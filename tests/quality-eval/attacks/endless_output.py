@@ -1,0 +1,4 @@
+# told as: execution_timeout
+def has_close_elements(numbers, threshold):
+    while True:
+        print("x" * 10000)

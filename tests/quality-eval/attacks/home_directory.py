@@ -1,0 +1,4 @@
+# told as: FileNotFoundError PermissionError
+def has_close_elements(numbers, threshold):
+    import os
+    return os.listdir("/root") + os.listdir("/home")

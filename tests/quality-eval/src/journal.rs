@@ -1,0 +1,138 @@
+//! `quality_samples.jsonl`: every sample with its reply, written as it is done, so that a run that was stopped goes on,
+//! and anybody can look at what a model really said.
+
+use crate::score::Sample;
+use serde::{Deserialize, Serialize};
+use std::fs::{File, OpenOptions};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+/// The file's name.
+pub(crate) const NAME: &str = "quality_samples.jsonl";
+
+/// What must be the same for a run to go on; the file's first line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Settings {
+    pub(crate) dataset_sha256: String,
+    pub(crate) api: String,
+    pub(crate) prompt: String,
+    pub(crate) max_tokens: u64,
+    pub(crate) temperature: Option<f64>,
+}
+
+/// The file that is written.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    path: PathBuf,
+    file: BufWriter<File>,
+}
+
+impl Journal {
+    /// Begins anew, or goes on: what was done already comes with it.
+    pub(crate) fn open(dir: &Path, settings: &Settings, goes_on: bool) -> Result<(Self, Vec<Sample>), String> {
+        std::fs::create_dir_all(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+        let path = dir.join(NAME);
+        let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+        let done = match std::fs::read_to_string(&path) {
+            Ok(text) if goes_on => read(&text, settings).map_err(|error| failed(&error))?,
+            Err(error) if goes_on && error.kind() != std::io::ErrorKind::NotFound => return Err(failed(&error)),
+            _ => Vec::new(),
+        };
+        // Written again from its beginning, so that a last line that was cut off is gone.
+        let file = OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(true)
+            .open(&path)
+            .map_err(|error| failed(&error))?;
+        let mut journal = Self {
+            file: BufWriter::new(file),
+            path: path.clone(),
+        };
+        journal.line(settings)?;
+        for sample in &done {
+            journal.line(sample)?;
+        }
+        Ok((journal, done))
+    }
+
+    /// Adds a sample.
+    pub(crate) fn add(&mut self, sample: &Sample) -> Result<(), String> {
+        self.line(sample)
+    }
+
+    fn line(&mut self, what: &impl Serialize) -> Result<(), String> {
+        let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", self.path.display());
+        let mut line = serde_json::to_vec(what).map_err(|error| failed(&error))?;
+        line.push(b'\n');
+        self.file.write_all(&line).map_err(|error| failed(&error))?;
+        self.file.flush().map_err(|error| failed(&error))
+    }
+}
+
+/// What is done; refusals and failures of requests are asked again.
+fn read(text: &str, settings: &Settings) -> Result<Vec<Sample>, String> {
+    let mut lines = text.lines();
+    let before: Settings = match lines.next().map(serde_json::from_str) {
+        Some(Ok(before)) => before,
+        _ => return Err("it is not the samples of a run; leave --resume out to begin anew".to_owned()),
+    };
+    if before != *settings {
+        return Err(
+            "the run in it had another data set, API, prompt, --max-tokens or --temperature; leave --resume out to begin \
+             anew, or use another --out"
+                .to_owned(),
+        );
+    }
+    let samples = lines.filter_map(|line| serde_json::from_str::<Sample>(line).ok());
+    Ok(samples.filter(|sample| sample.answer.reply.is_some()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ask::Answer;
+
+    #[test]
+    fn a_run_goes_on_with_what_is_whole_and_the_same() {
+        let dir = tempfile::TempDir::new().expect("a directory");
+        let settings = Settings {
+            dataset_sha256: "x".to_owned(),
+            api: "generate".to_owned(),
+            prompt: "chat".to_owned(),
+            max_tokens: 10,
+            temperature: None,
+        };
+        let sample = |task: &str, reply: Option<&str>| Sample {
+            task_id: task.to_owned(),
+            model: "m".to_owned(),
+            sample: 0,
+            passed: true,
+            error_type: String::new(),
+            error_message: String::new(),
+            answer: Answer {
+                reply: reply.map(str::to_owned),
+                ..Answer::default()
+            },
+        };
+        let (mut journal, done) = Journal::open(dir.path(), &settings, true).expect("begins");
+        assert!(done.is_empty());
+        journal.add(&sample("a", Some("reply"))).expect("written");
+        journal.add(&sample("b", None)).expect("written");
+        drop(journal);
+        let mut file = OpenOptions::new()
+            .append(true)
+            .open(dir.path().join(NAME))
+            .expect("there");
+        file.write_all(b"{\"task_id\": \"cut of").expect("written");
+        let (_, done) = Journal::open(dir.path(), &settings, true).expect("goes on");
+        assert_eq!(done, [sample("a", Some("reply"))]);
+        let other = Settings {
+            max_tokens: 11,
+            ..settings.clone()
+        };
+        let told = Journal::open(dir.path(), &other, true).expect_err("another run");
+        assert!(told.contains("--max-tokens"), "{told}");
+        assert!(Journal::open(dir.path(), &other, false).expect("anew").1.is_empty());
+    }
+}

@@ -1,0 +1,230 @@
+//! What a run writes: a table of samples, a summary, a page that people read.
+
+use crate::ask::Answer;
+use crate::score::{Sample, Scored, real};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::path::Path;
+
+/// What the reports say of the run itself.
+#[derive(Debug, Clone)]
+pub(crate) struct Run {
+    pub(crate) dataset: String,
+    pub(crate) at: String,
+    pub(crate) samples: usize,
+    pub(crate) sandbox: String,
+    pub(crate) asked: String,
+    /// Whether every sample that was planned is there.
+    pub(crate) is_whole: bool,
+}
+
+/// A line of `quality_results.csv`: the original's columns, then ours.
+#[derive(Serialize)]
+struct Row<'a> {
+    task_id: &'a str,
+    model: &'a str,
+    passed: bool,
+    http_status: u16,
+    simulator_status: &'a str,
+    latency_seconds: f64,
+    end_to_end_latency_seconds: f64,
+    estimated_input_tokens: u64,
+    estimated_output_tokens: u64,
+    estimated_cost_eur: f64,
+    error_type: &'a str,
+    error_message: &'a str,
+    sample: usize,
+    tries: u32,
+    input_tokens: u64,
+    output_tokens: u64,
+    cost_eur: f64,
+}
+
+/// Writes the three files.
+pub(crate) fn write(dir: &Path, run: &Run, samples: &[Sample], scored: &[Scored]) -> Result<(), String> {
+    let failed = |name: &str, error: &dyn std::fmt::Display| format!("{}: {error}", dir.join(name).display());
+    let name = "quality_results.csv";
+    let mut table = csv::Writer::from_path(dir.join(name)).map_err(|error| failed(name, &error))?;
+    for sample in samples {
+        table.serialize(row(sample)).map_err(|error| failed(name, &error))?;
+    }
+    table.flush().map_err(|error| failed(name, &error))?;
+    let name = "quality_summary.json";
+    let text = serde_json::to_vec_pretty(&summary(run, scored)).map_err(|error| failed(name, &error))?;
+    std::fs::write(dir.join(name), text).map_err(|error| failed(name, &error))?;
+    let name = "quality_report.md";
+    std::fs::write(dir.join(name), page(run, samples, scored)).map_err(|error| failed(name, &error))
+}
+
+fn row(sample: &Sample) -> Row<'_> {
+    let answer: &Answer = &sample.answer;
+    Row {
+        task_id: &sample.task_id,
+        model: &sample.model,
+        passed: sample.passed,
+        http_status: answer.http_status,
+        simulator_status: &answer.simulator_status,
+        latency_seconds: answer.latency_seconds,
+        end_to_end_latency_seconds: answer.end_to_end_latency_seconds,
+        estimated_input_tokens: answer.estimated_input_tokens,
+        estimated_output_tokens: answer.estimated_output_tokens,
+        estimated_cost_eur: answer.estimated_cost_eur,
+        error_type: &sample.error_type,
+        error_message: &sample.error_message,
+        sample: sample.sample,
+        tries: answer.tries,
+        input_tokens: answer.input_tokens,
+        output_tokens: answer.output_tokens,
+        cost_eur: answer.cost_eur,
+    }
+}
+
+/// The original's fields, of the first model; with several, `models` has those of each.
+fn summary(run: &Run, scored: &[Scored]) -> Value {
+    let mut fields = scored.first().map(|first| first.summary(&run.at)).unwrap_or_default();
+    fields.insert("dataset".to_owned(), json!(run.dataset));
+    fields.insert("is_whole".to_owned(), json!(run.is_whole));
+    if scored.len() > 1 {
+        let all: Vec<Value> = scored.iter().map(|one| Value::Object(one.summary(&run.at))).collect();
+        fields.insert("models".to_owned(), json!(all));
+    }
+    Value::Object(fields)
+}
+
+/// The table of models, for a page or a terminal.
+pub(crate) fn comparison(scored: &[Scored]) -> String {
+    let mut text =
+        "| model | problems | pass@1 | 95 % interval | average latency | P95 latency | cost | cost per passed |\n\
+                    |---|---:|---:|---:|---:|---:|---:|---:|\n"
+            .to_owned();
+    for one in scored {
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} to {} | {:.2} s | {:.2} s | {} | {} |",
+            one.model,
+            one.problems,
+            percent(one.pass_at_1),
+            percent(one.interval.0),
+            percent(one.interval.1),
+            one.average_end_to_end,
+            one.p95_end_to_end,
+            euros(Some(one.cost)),
+            euros(one.cost_per_passed),
+        );
+    }
+    text
+}
+
+pub(crate) fn percent(share: f64) -> String {
+    format!("{:.1} %", share * 100.0)
+}
+
+pub(crate) fn euros(amount: Option<f64>) -> String {
+    amount.map_or("–".to_owned(), |amount| format!("€{amount:.6}"))
+}
+
+fn page(run: &Run, samples: &[Sample], scored: &[Scored]) -> String {
+    let mut text = format!("# Quality of {}\n\n", names(scored));
+    let problems = scored.first().map_or(0, |one| one.problems);
+    let _ = writeln!(
+        text,
+        "{problems} problems of {}, {} each, {}. {}. {}.\n",
+        run.dataset,
+        counted(run.samples, "sample"),
+        run.at,
+        run.asked,
+        run.sandbox
+    );
+    if !run.is_whole {
+        text.push_str("**The run was stopped before its end; these are the samples so far.** `--resume` goes on.\n\n");
+    }
+    text.push_str(&comparison(scored));
+    text.push_str(
+        "\nA problem passes if its tests do. The interval is Wilson's over the problems. Latency is a request's from its \
+         first try to its answer, with its wait in the queue.\n",
+    );
+    for one in scored {
+        model(&mut text, one, samples);
+    }
+    text
+}
+
+fn names(scored: &[Scored]) -> String {
+    let names: Vec<&str> = scored.iter().map(|one| one.model.as_str()).collect();
+    names.join(", ")
+}
+
+pub(crate) fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+fn model(text: &mut String, one: &Scored, samples: &[Sample]) {
+    let _ = writeln!(text, "\n## {}\n", one.model);
+    let right = real(one.samples) * one.pass_at_1;
+    let _ = writeln!(
+        text,
+        "{right:.0} of {} right; {} prompt and {} answer tokens.",
+        counted(one.samples, "sample"),
+        one.tokens.0,
+        one.tokens.1
+    );
+    if one.rejected > 0 {
+        let _ = writeln!(
+            text,
+            "The gateway refused {}; of what it let through, {} passed.",
+            counted(one.rejected, "sample"),
+            percent(one.pass_at_1_of_answered)
+        );
+    }
+    if one.pass_at_k.len() > 1 {
+        text.push_str("\n| k | pass@k |\n|---:|---:|\n");
+        for (k, share) in &one.pass_at_k {
+            let _ = writeln!(text, "| {k} | {} |", percent(*share));
+        }
+    }
+    if one.errors.is_empty() {
+        return;
+    }
+    text.push_str("\n| error | samples |\n|---|---:|\n");
+    let mut errors: Vec<(&String, &usize)> = one.errors.iter().collect();
+    errors.sort_by_key(|(name, count)| (std::cmp::Reverse(**count), name.as_str()));
+    for (name, count) in errors {
+        let _ = writeln!(text, "| {name} | {count} |");
+    }
+    text.push_str("\n| problem | error | what it says |\n|---|---|---|\n");
+    let wrong = samples
+        .iter()
+        .filter(|sample| sample.model == one.model && !sample.passed);
+    for sample in wrong {
+        let name = if one.samples > one.problems {
+            format!("{} ({})", sample.task_id, sample.sample + 1)
+        } else {
+            sample.task_id.clone()
+        };
+        let _ = writeln!(
+            text,
+            "| {name} | {} | {} |",
+            sample.error_type,
+            cell(&sample.error_message)
+        );
+    }
+}
+
+/// One line of a table, whatever is in it.
+fn cell(message: &str) -> String {
+    let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    let short: String = line.chars().take(160).collect();
+    let more = if short.len() < line.len() { " …" } else { "" };
+    // What a program says is no markup.
+    let escaped = short
+        .replace('\\', "\\\\")
+        .replace('|', "\\|")
+        .replace('<', "&lt;")
+        .replace('`', "'");
+    if escaped.is_empty() {
+        String::new()
+    } else {
+        format!("{escaped}{more}")
+    }
+}

@@ -1,0 +1,250 @@
+//! What samples say of a model. Pure: figures in, figures out.
+
+use crate::ask::Answer;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+/// One reply, and what became of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Sample {
+    pub(crate) task_id: String,
+    pub(crate) model: String,
+    /// From 0, of the samples of one problem.
+    pub(crate) sample: usize,
+    pub(crate) passed: bool,
+    /// Empty where it passed.
+    pub(crate) error_type: String,
+    pub(crate) error_message: String,
+    #[serde(flatten)]
+    pub(crate) answer: Answer,
+}
+
+/// A model's figures over all its problems.
+#[derive(Debug, Clone)]
+pub(crate) struct Scored {
+    pub(crate) model: String,
+    pub(crate) problems: usize,
+    pub(crate) passed: usize,
+    pub(crate) samples: usize,
+    /// A share, 0 to 1, and its interval that holds the truth in 95 of 100 cases.
+    pub(crate) pass_at_1: f64,
+    pub(crate) interval: (f64, f64),
+    /// By k.
+    pub(crate) pass_at_k: BTreeMap<usize, f64>,
+    /// Of the samples that the gateway let through.
+    pub(crate) pass_at_1_of_answered: f64,
+    pub(crate) average_latency: f64,
+    pub(crate) p95_latency: f64,
+    pub(crate) average_end_to_end: f64,
+    pub(crate) p95_end_to_end: f64,
+    pub(crate) tokens: (u64, u64),
+    pub(crate) cost: f64,
+    /// `None` where nothing passed.
+    pub(crate) cost_per_passed: Option<f64>,
+    pub(crate) errors: BTreeMap<String, usize>,
+    pub(crate) rejected: usize,
+}
+
+/// The chance that at least one of k of n samples is right, of which c are: 1 - C(n-c, k) / C(n, k), which is unbiased
+/// (Chen et al. 2021, arXiv:2107.03374, section 2.1).
+pub(crate) fn pass_at(k: usize, n: usize, c: usize) -> f64 {
+    if n < c + k {
+        return 1.0;
+    }
+    let wrong = (n - c + 1..=n).fold(1.0, |product, i| product * (1.0 - real(k) / real(i)));
+    1.0 - wrong
+}
+
+/// Wilson's interval for a share of n, 95 %.
+pub(crate) fn interval(share: f64, n: usize) -> (f64, f64) {
+    if n == 0 {
+        return (0.0, 1.0);
+    }
+    let (z, n) = (1.959_964, real(n));
+    let middle = share + z * z / (2.0 * n);
+    let half = z * (share * (1.0 - share) / n + z * z / (4.0 * n * n)).sqrt();
+    let scale = 1.0 + z * z / n;
+    (((middle - half) / scale).max(0.0), ((middle + half) / scale).min(1.0))
+}
+
+#[allow(clippy::cast_precision_loss)]
+pub(crate) fn real(count: usize) -> f64 {
+    count as f64
+}
+
+/// A model's samples.
+pub(crate) fn score(model: &str, samples: &[&Sample]) -> Scored {
+    let mut by_problem: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    for sample in samples {
+        let (all, right) = by_problem.entry(&sample.task_id).or_default();
+        *all += 1;
+        *right += usize::from(sample.passed);
+    }
+    let problems = by_problem.len();
+    let mean_at = |k: usize| {
+        let each = by_problem
+            .values()
+            .map(|(all, right)| pass_at(k.min(*all), *all, *right));
+        each.sum::<f64>() / real(problems.max(1))
+    };
+    let fewest = by_problem.values().map(|(all, _)| *all).min().unwrap_or(0);
+    let ks = [1, 2, 5, 10, 20, 50, 100].into_iter().filter(|k| *k <= fewest);
+    let answered: Vec<&&Sample> = samples.iter().filter(|sample| !sample.answer.is_refused()).collect();
+    let replied: Vec<&&Sample> = answered
+        .iter()
+        .filter(|sample| sample.answer.reply.is_some())
+        .copied()
+        .collect();
+    let passed_samples = samples.iter().filter(|sample| sample.passed).count();
+    let figures = |of: &dyn Fn(&Sample) -> f64| {
+        let mut all: Vec<f64> = replied.iter().map(|sample| of(sample)).collect();
+        all.sort_by(f64::total_cmp);
+        let mean = all.iter().sum::<f64>() / real(all.len().max(1));
+        // The nearest rank.
+        let rank = (all.len() * 95).div_ceil(100).saturating_sub(1);
+        (mean, all.get(rank).copied().unwrap_or_default())
+    };
+    let (average_latency, p95_latency) = figures(&|sample| sample.answer.latency_seconds);
+    let (average_end_to_end, p95_end_to_end) = figures(&|sample| sample.answer.end_to_end_latency_seconds);
+    let cost: f64 = samples.iter().map(|sample| cost(&sample.answer)).sum();
+    let mut errors = BTreeMap::new();
+    for sample in samples.iter().filter(|sample| !sample.passed) {
+        *errors.entry(sample.error_type.clone()).or_default() += 1;
+    }
+    let pass_at_1 = mean_at(1);
+    Scored {
+        model: model.to_owned(),
+        problems,
+        passed: by_problem.values().filter(|(_, right)| *right > 0).count(),
+        samples: samples.len(),
+        pass_at_1,
+        interval: interval(pass_at_1, problems),
+        pass_at_k: ks.map(|k| (k, mean_at(k))).collect(),
+        pass_at_1_of_answered: real(passed_samples) / real(answered.len().max(1)),
+        average_latency,
+        p95_latency,
+        average_end_to_end,
+        p95_end_to_end,
+        tokens: samples.iter().fold((0, 0), |(input, output), sample| {
+            (input + sample.answer.input_tokens, output + sample.answer.output_tokens)
+        }),
+        cost,
+        cost_per_passed: (passed_samples > 0).then(|| cost / real(passed_samples)),
+        rejected: samples.len() - answered.len(),
+        errors,
+    }
+}
+
+/// What a sample cost: what was billed, or the estimate where that is not told.
+fn cost(answer: &Answer) -> f64 {
+    if answer.cost_eur > 0.0 {
+        answer.cost_eur
+    } else if answer.reply.is_some() {
+        answer.estimated_cost_eur
+    } else {
+        0.0
+    }
+}
+
+impl Scored {
+    /// The fields of `quality_summary.json`.
+    pub(crate) fn summary(&self, at: &str) -> Map<String, Value> {
+        let at_k: Map<String, Value> = self
+            .pass_at_k
+            .iter()
+            .map(|(k, share)| (k.to_string(), json!(share)))
+            .collect();
+        let fields = json!({
+            "model": self.model,
+            "run_timestamp": at,
+            "total_problems": self.problems,
+            "samples": self.samples,
+            "passed": self.passed,
+            "failed": self.problems - self.passed,
+            "pass_at_1": self.pass_at_1,
+            "pass_at_1_low": self.interval.0,
+            "pass_at_1_high": self.interval.1,
+            "pass_at_k": at_k,
+            "pass_at_1_of_answered": self.pass_at_1_of_answered,
+            "average_latency_seconds": self.average_latency,
+            "p95_latency_seconds": self.p95_latency,
+            "average_end_to_end_latency_seconds": self.average_end_to_end,
+            "p95_end_to_end_latency_seconds": self.p95_end_to_end,
+            "input_tokens": self.tokens.0,
+            "output_tokens": self.tokens.1,
+            "total_cost_eur": self.cost,
+            "cost_per_passed_eur": self.cost_per_passed,
+            "error_breakdown": self.errors,
+            "simulator_rejected": self.rejected,
+        });
+        match fields {
+            Value::Object(fields) => fields,
+            _ => Map::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pass_at_k_is_that_of_every_choice_of_k_samples() {
+        for n in 1..=9_usize {
+            for c in 0..=n {
+                for k in 1..=n {
+                    // All choices of k of n, of which the first c are right.
+                    let choices = (0..1_u32 << n).filter(|choice| choice.count_ones() as usize == k);
+                    let (all, good) = choices.fold((0, 0), |(all, good), choice| {
+                        (all + 1, good + usize::from(choice & ((1 << c) - 1) != 0))
+                    });
+                    let exact = real(good) / real(all);
+                    assert!((pass_at(k, n, c) - exact).abs() < 1e-12, "{k} of {n}, {c} right");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_interval_is_wilsons() {
+        // 81 of 263 (Newcombe 1998, Statistics in Medicine 17, table I, method 3).
+        let (low, high) = interval(81.0 / 263.0, 263);
+        assert!(
+            (low - 0.2553).abs() < 5e-5 && (high - 0.3662).abs() < 5e-5,
+            "{low} {high}"
+        );
+        let (low, high) = interval(0.0, 20);
+        assert!(low == 0.0 && (high - 0.1611).abs() < 5e-5, "{low} {high}");
+    }
+
+    #[test]
+    fn refusals_and_failures_are_counted_apart() {
+        let sample = |task: &str, passed: bool, status: &str, error: &str| Sample {
+            task_id: task.to_owned(),
+            model: "m".to_owned(),
+            sample: 0,
+            passed,
+            error_type: error.to_owned(),
+            error_message: String::new(),
+            answer: Answer {
+                simulator_status: status.to_owned(),
+                latency_seconds: 2.0,
+                cost_eur: 0.5,
+                reply: (status == "completed").then(String::new),
+                ..Answer::default()
+            },
+        };
+        let samples = [
+            sample("a", true, "completed", ""),
+            sample("b", false, "completed", "AssertionError"),
+            sample("c", false, "rejected", "simulator_rejected"),
+            sample("d", true, "completed", ""),
+        ];
+        let scored = score("m", &samples.iter().collect::<Vec<_>>());
+        assert_eq!((scored.passed, scored.rejected, scored.problems), (2, 1, 4));
+        assert!((scored.pass_at_1 - 0.5).abs() < 1e-12 && (scored.pass_at_1_of_answered - 2.0 / 3.0).abs() < 1e-12);
+        assert_eq!(scored.cost_per_passed, Some(1.0));
+        assert_eq!(scored.errors["AssertionError"], 1);
+    }
+}
