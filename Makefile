@@ -1,5 +1,5 @@
 # Every command of the project. `make run` and `make test` set up what they need themselves.
-.PHONY: run build test check fmt bench simulate deps test-deps
+.PHONY: run build test check fmt bench simulate docs deps test-deps
 
 run: build            ## build, then serve config/ with SQLite in data/ and the bundled simulated upstream
 	./target/release/sluice serve --config config
@@ -23,6 +23,9 @@ bench: build          ## side by side with other proxies; needs PEERS (see docs/
 
 simulate: deps        ## an hour of overload in virtual time: shares, waits, fairness
 	cargo run --release -p policy --example simulate
+
+docs:                 ## the tables of docs/configuration.md, from the types that read the files
+	SLUICE_WRITE_DOCS=1 cargo test -p gateway the_page_on_configuration
 
 deps:                 ## what the build needs beside the Rust toolchain
 	@tests/setup build

@@ -19,6 +19,7 @@ mod snapshot;
 mod standing;
 mod telemetry;
 mod tokens;
+mod traces;
 mod upstream;
 
 /// Many small, short-lived allocations on many threads: the case that mimalloc is made for.

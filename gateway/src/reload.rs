@@ -3,7 +3,7 @@
 
 use crate::config::report::Report;
 use crate::config::summary::{changes, summary};
-use crate::config::{self, Backend, Config, Found, keep_ids};
+use crate::config::{self, Backend, Config, Found, Telemetry, keep_ids};
 use crate::ledger::{self, Store, Unavailable};
 use crate::proxy::Gateway;
 use crate::upstream::Upstreams;
@@ -133,6 +133,22 @@ fn needs_a_restart(config: &mut Config, before: &Config) -> Vec<String> {
         ("ledger.durability", new.ledger_is_relaxed != old.ledger_is_relaxed),
         ("timeouts.drain_seconds", new.drain != old.drain),
         ("tls", new.tls != old.tls),
+        ("telemetry.log_format", new.telemetry.is_json != old.telemetry.is_json),
+        (
+            "telemetry.otlp_endpoint",
+            new.telemetry.otlp_endpoint != old.telemetry.otlp_endpoint,
+        ),
+        (
+            "telemetry.sample_ratio",
+            new.telemetry
+                .sample_ratio
+                .total_cmp(&old.telemetry.sample_ratio)
+                .is_ne(),
+        ),
+        (
+            "telemetry.service_name",
+            new.telemetry.service_name != old.telemetry.service_name,
+        ),
     ];
     let (old, new) = (old.clone(), &mut config.gateway);
     new.listen = old.listen;
@@ -145,6 +161,10 @@ fn needs_a_restart(config: &mut Config, before: &Config) -> Vec<String> {
     new.drain = old.drain;
     new.ledger_is_relaxed = old.ledger_is_relaxed;
     new.tls = old.tls;
+    new.telemetry = Telemetry {
+        log_requests: new.telemetry.log_requests,
+        ..old.telemetry
+    };
     let changed = fixed.into_iter().filter(|(_, changed)| *changed);
     changed
         .map(|(key, _)| format!("gateway.{key}: acts at the next start"))

@@ -104,6 +104,28 @@ impl Make<'_> {
     }
 }
 
+/// A request's line in the log: what it was, how it ended and what it used; nothing of what was said.
+pub(crate) fn log(record: &Record) {
+    let millis = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
+    tracing::info!(
+        request_id = record.request_id,
+        trace_id = record.trace_id,
+        project = record.project_id(),
+        user = record.user_id(),
+        model = record.model_name(),
+        upstream = record.upstream.as_deref(),
+        status = record.outcome.name(),
+        reason = record.stop.as_ref().map(|stop| stop.reason.name()),
+        http_status = record.http_status,
+        queue_ms = record.queue_wait.map(millis),
+        first_token_ms = record.first_token.map(millis),
+        latency_ms = millis(record.latency),
+        input_tokens = record.usage.input_tokens,
+        output_tokens = record.usage.output_tokens,
+        "request"
+    );
+}
+
 impl Metrics {
     #[allow(clippy::too_many_lines)] // A list.
     pub(crate) fn new() -> Result<Self, prometheus::Error> {

@@ -1,22 +1,79 @@
-//! `sluice check`.
+//! `sluice check`: is the configuration right, and what may be in it.
 
 use super::{ConfigArgs, Failure};
 use crate::config;
+use clap::Args;
+use serde_json::{Value, json};
 use std::process::ExitCode;
 
-pub(super) fn run(args: &ConfigArgs) -> Result<ExitCode, Failure> {
-    let config = config::load(&args.config, &config::Found::new())?;
+/// What to check, or to print.
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Print the files' JSON schemas, by name, and check nothing; with a file's name, its schema alone.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "")]
+    schema: Option<String>,
+    /// As JSON instead of words.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &CheckArgs) -> Result<ExitCode, Failure> {
+    if let Some(file) = &args.schema {
+        return schema(file);
+    }
+    let dir = &args.config.config;
+    let config = match config::load(dir, &config::Found::new()) {
+        Err(report) if args.json => {
+            let problems: Vec<Value> = report
+                .0
+                .iter()
+                .map(|problem| {
+                    json!({"file": problem.file, "line": problem.line, "key": problem.key, "message": problem.message})
+                })
+                .collect();
+            println!("{}", json!({"result": "wrong", "problems": problems}));
+            return Ok(ExitCode::from(2));
+        }
+        loaded => loaded?,
+    };
     if let Some(tls) = &config.gateway.tls {
         crate::proxy::tls::settings(tls).map_err(Failure::usage)?;
     }
-    println!(
-        "{} is right: {} users, {} projects, {} models, {} plans, {} degradation levels",
-        args.config.display(),
-        config.users.len(),
-        config.projects.len(),
-        config.models.len(),
-        config.plans.len(),
-        config.degradation.levels.len(),
-    );
+    let counts = [
+        ("users", config.users.len()),
+        ("projects", config.projects.len()),
+        ("models", config.models.len()),
+        ("plans", config.plans.len()),
+        ("degradation levels", config.degradation.levels.len()),
+    ];
+    if args.json {
+        let counts = counts.map(|(what, count)| (what.replace(' ', "_"), Value::from(count)));
+        println!(
+            "{}",
+            json!({"result": "right", "counts": serde_json::Map::from_iter(counts)})
+        );
+    } else {
+        let counts = counts.map(|(what, count)| format!("{count} {what}"));
+        println!("{} is right: {}", dir.display(), counts.join(", "));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn schema(file: &str) -> Result<ExitCode, Failure> {
+    let schemas = config::schemas();
+    let shown = match (file, schemas.get(file)) {
+        ("", _) => Value::Object(schemas),
+        (_, Some(schema)) => schema.clone(),
+        _ => {
+            let known: Vec<&str> = schemas.keys().map(String::as_str).collect();
+            return Err(Failure::usage(format!(
+                "--schema takes {}, not `{file}`",
+                known.join(", ")
+            )));
+        }
+    };
+    println!("{shown:#}");
     Ok(ExitCode::SUCCESS)
 }

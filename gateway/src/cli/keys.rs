@@ -6,7 +6,7 @@ use crate::config::{self, Config};
 use crate::keys::{self, Wanted};
 use crate::ledger::{self, Store};
 use clap::Subcommand;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::process::ExitCode;
 
 #[derive(Debug, Subcommand)]
@@ -25,6 +25,9 @@ pub(super) enum KeysCommand {
         /// The models it may ask for, with commas between; all if left out.
         #[arg(long, value_delimiter = ',')]
         models: Option<Vec<String>>,
+        /// As JSON, the secret with what belongs to it.
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         store: StoreArgs,
     },
@@ -43,6 +46,9 @@ pub(super) enum KeysCommand {
         /// How long the old secret still works: 1h if left out.
         #[arg(long)]
         grace: Option<String>,
+        /// As JSON, the secret with what belongs to it.
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         store: StoreArgs,
     },
@@ -50,6 +56,9 @@ pub(super) enum KeysCommand {
     Revoke {
         /// The key's id, as `list` shows it.
         id: String,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         store: StoreArgs,
     },
@@ -63,6 +72,7 @@ pub(super) fn run(command: KeysCommand) -> Result<ExitCode, Failure> {
                 project,
                 expires,
                 models,
+                json,
                 store,
             } => {
                 let (config, store) = open(&store).await?;
@@ -72,15 +82,19 @@ pub(super) fn run(command: KeysCommand) -> Result<ExitCode, Failure> {
                     expires: expires.as_deref(),
                     models,
                 };
-                print_secret(keys::make(&config, &store, wanted).await?);
+                print_secret(keys::make(&config, &store, wanted).await?, json);
             }
             KeysCommand::List { json, store } => print_list(&keys::list(&open(&store).await?.1).await?, json),
-            KeysCommand::Rotate { id, grace, store } => {
-                print_secret(keys::rotate(&open(&store).await?.1, &id, grace.as_deref()).await?);
+            KeysCommand::Rotate { id, grace, json, store } => {
+                print_secret(keys::rotate(&open(&store).await?.1, &id, grace.as_deref()).await?, json);
             }
-            KeysCommand::Revoke { id, store } => {
+            KeysCommand::Revoke { id, json, store } => {
                 keys::revoke(&open(&store).await?.1, &id).await?;
-                println!("key {id} is revoked");
+                if json {
+                    println!("{}", json!({"id": id, "state": "revoked"}));
+                } else {
+                    println!("key {id} is revoked");
+                }
             }
         }
         Ok(ExitCode::SUCCESS)
@@ -94,7 +108,12 @@ async fn open(args: &StoreArgs) -> Result<(Config, Store), Failure> {
 }
 
 /// The secret alone goes to standard output, so that a script can take it.
-fn print_secret((secret, key): (String, Value)) {
+fn print_secret((secret, mut key): (String, Value), as_json: bool) {
+    if as_json {
+        key["secret"] = secret.into();
+        println!("{key}");
+        return;
+    }
     let text = |name: &str| key[name].as_str().unwrap_or_default().to_owned();
     eprintln!(
         "key {} for user {}, project {}; it is shown only now:",

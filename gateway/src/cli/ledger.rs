@@ -8,7 +8,7 @@ use crate::ledger::records::{self, FIELDS, Page};
 use crate::ledger::{self, Store};
 use clap::Subcommand;
 use jiff::civil::Date;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
@@ -16,6 +16,9 @@ use std::process::ExitCode;
 pub(super) enum LedgerCommand {
     /// Add up all records again and say where the kept sums disagree.
     Verify {
+        /// As JSON instead of words.
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         store: StoreArgs,
     },
@@ -39,12 +42,12 @@ pub(super) enum LedgerCommand {
 }
 
 pub(super) fn run(command: &LedgerCommand) -> Result<ExitCode, Failure> {
-    let (LedgerCommand::Verify { store } | LedgerCommand::Export { store, .. }) = command;
+    let (LedgerCommand::Verify { store, .. } | LedgerCommand::Export { store, .. }) = command;
     super::block_on(async {
         let url = store.url(&config::load(&store.config.config, &config::Found::new())?);
         let pool = ledger::connect(&url).await?;
         match command {
-            LedgerCommand::Verify { .. } => verify(&pool).await,
+            LedgerCommand::Verify { json, .. } => verify(&pool, *json).await,
             LedgerCommand::Export {
                 from,
                 to,
@@ -63,8 +66,20 @@ pub(super) fn run(command: &LedgerCommand) -> Result<ExitCode, Failure> {
     })
 }
 
-async fn verify(pool: &Store) -> Result<ExitCode, Failure> {
+async fn verify(pool: &Store, as_json: bool) -> Result<ExitCode, Failure> {
     let found = ledger::verify(pool).await?;
+    if as_json {
+        let (records, since) = (found.records, found.since);
+        println!(
+            "{}",
+            json!({"records": records, "since": since, "disagreements": found.disagreements})
+        );
+        return Ok(if found.disagreements.is_empty() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        });
+    }
     if found.disagreements.is_empty() {
         println!(
             "{} records from {} on: the kept sums agree with them",

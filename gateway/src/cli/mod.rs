@@ -3,12 +3,13 @@
 mod check;
 mod keys;
 mod ledger;
+mod operator;
 mod parquet;
 mod serve;
 mod tools;
 mod usage;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -29,7 +30,7 @@ enum Command {
     /// Start the gateway (the default).
     Serve(ServeArgs),
     /// Check the configuration and report every mistake at once.
-    Check(ConfigArgs),
+    Check(check::CheckArgs),
     /// Make, list and revoke API keys.
     Keys {
         #[command(subcommand)]
@@ -37,11 +38,21 @@ enum Command {
     },
     /// Print who used how much.
     Usage(usage::UsageArgs),
+    /// Print who runs and who waits.
+    Queue(operator::QueueArgs),
+    /// Print every server and how it is.
+    Upstreams(operator::UpstreamsArgs),
+    /// Watch a running gateway.
+    Top(operator::TopArgs),
+    /// Print a link into a running gateway's console.
+    Console(operator::ConsoleArgs),
     /// Look after the ledger.
     Ledger {
         #[command(subcommand)]
         command: ledger::LedgerCommand,
     },
+    /// Print a script with which a shell completes commands: `sluice completions bash > /etc/bash_completion.d/sluice`.
+    Completions { shell: clap_complete::Shell },
     /// Run `sluice-stress`.
     #[command(disable_help_flag = true)]
     Stress(tools::ToolArgs),
@@ -130,6 +141,14 @@ pub(crate) fn run() -> ExitCode {
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Keys { command }) => keys::run(command),
         Some(Command::Usage(args)) => usage::run(&args),
+        Some(Command::Queue(args)) => operator::queue(&args),
+        Some(Command::Upstreams(args)) => operator::upstreams(&args),
+        Some(Command::Top(args)) => operator::top(&args),
+        Some(Command::Console(args)) => operator::console(&args),
+        Some(Command::Completions { shell }) => {
+            clap_complete::generate(shell, &mut Cli::command(), "sluice", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
         Some(Command::Ledger { command }) => ledger::run(&command),
         Some(Command::Stress(args)) => tools::run("sluice-stress", &args),
         Some(Command::Eval(args)) => tools::run("sluice-eval", &args),

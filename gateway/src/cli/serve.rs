@@ -12,6 +12,7 @@ use crate::proxy::{Gateway, RequestIds, background, listener, tls};
 use crate::reload::{Reloader, Simulated};
 use crate::snapshot::Current;
 use crate::telemetry::Metrics;
+use crate::traces::Traces;
 use crate::upstream::{Forward, Upstreams, health};
 use parking_lot::Mutex;
 use policy::{Period, Scope};
@@ -29,16 +30,10 @@ use tokio::sync::watch;
 const KEYS_EVERY: Duration = Duration::from_millis(500);
 
 pub(super) fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("SLUICE_LOG")
-                .unwrap_or_else(|_| "info,pingora=error,pingora_core=error".into()),
-        )
-        .init();
     let mut config = config::load(&args.config, &config::Found::new())?;
     overrule(&mut config, args);
     safe(&config)?;
+    log_as(config.gateway.telemetry.is_json);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -46,6 +41,24 @@ pub(super) fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let done = runtime.block_on(serve(config, args));
     runtime.shutdown_timeout(Duration::from_millis(200));
     done
+}
+
+/// Begins the log: for people, or an object a line.
+fn log_as(is_json: bool) {
+    let level = tracing_subscriber::EnvFilter::try_from_env("SLUICE_LOG")
+        .unwrap_or_else(|_| "info,pingora=error,pingora_core=error".into());
+    let log = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(level);
+    if is_json {
+        log.json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .init();
+    } else {
+        log.init();
+    }
 }
 
 /// Flag over variable over file.
@@ -107,6 +120,7 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
     let gate = Gate::new(current.rules());
     let (stop, stopping) = watch::channel(false);
     let metrics = Metrics::new().map_err(|error| Failure::other(error.to_string()))?;
+    let traces = Traces::new(&settings.telemetry).map_err(Failure::usage)?;
     let gateway = Arc::new(Gateway {
         gate,
         forward: Forward::new(),
@@ -127,6 +141,7 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
         in_background: AtomicUsize::new(0),
         buffered: AtomicUsize::new(0),
         metrics,
+        traces,
         ids: RequestIds::new().map_err(|error| Failure::other(error.to_string()))?,
         completed: AtomicU64::new(0),
         failed: AtomicU64::new(0),
@@ -176,6 +191,8 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
     let _ = stop.send(true);
     let _ = proxy.await;
     gateway.ledger.flush().await;
+    let ended = Arc::clone(&gateway);
+    let _ = tokio::task::spawn_blocking(move || ended.traces.as_ref().map(Traces::shutdown)).await;
     let _ = std::fs::remove_file(&addr_file);
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)

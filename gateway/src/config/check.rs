@@ -2,7 +2,7 @@
 //! after a mistake, so that all are found.
 
 use super::Found;
-use super::checked::{Config, Gateway, Identity, Project, Tls, User, position};
+use super::checked::{Config, Gateway, Identity, Project, Telemetry, Tls, User, position};
 use super::limits::allowance;
 use super::models::expanded;
 use super::raw::{self, IdentityMode};
@@ -243,7 +243,36 @@ impl Check<'_> {
             breaker: self.breaker(&raw.health),
             attempts: self.attempts(&raw.retries),
             retry_share: raw.retries.share.value,
+            telemetry: self.telemetry(&raw.telemetry),
         })
+    }
+
+    fn telemetry(&mut self, raw: &raw::Telemetry) -> Telemetry {
+        let file = "gateway.yaml";
+        let ratio = &raw.sample_ratio;
+        if ratio.value > 1.0 {
+            let message = "must be at most 1, which traces every request";
+            self.problem(file, ratio.line, "telemetry.sample_ratio".to_owned(), message);
+        }
+        if let Some(endpoint) = &raw.otlp_endpoint {
+            let is_address = ["http://", "https://"]
+                .iter()
+                .any(|scheme| endpoint.value.starts_with(scheme));
+            if !is_address && endpoint.line > 0 {
+                let message = format!("`{}` is not an address such as http://127.0.0.1:4318", endpoint.value);
+                self.problem(file, endpoint.line, "telemetry.otlp_endpoint".to_owned(), message);
+            }
+        }
+        Telemetry {
+            is_json: raw.log_format == raw::LogFormat::Json,
+            log_requests: raw.log_requests,
+            otlp_endpoint: raw
+                .otlp_endpoint
+                .as_ref()
+                .map(|at| at.value.trim_end_matches('/').to_owned()),
+            sample_ratio: ratio.value,
+            service_name: raw.service_name.clone(),
+        }
     }
 
     fn tls(&mut self, raw: &raw::Tls) -> Option<Tls> {

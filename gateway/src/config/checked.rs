@@ -62,6 +62,21 @@ pub(crate) struct Gateway {
     /// Servers that one request is sent to, at most.
     pub(crate) attempts: usize,
     pub(crate) retry_share: f64,
+    pub(crate) telemetry: Telemetry,
+}
+
+/// Logs and traces.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Telemetry {
+    /// Whether the log is written as JSON, an object a line.
+    pub(crate) is_json: bool,
+    /// Whether every request has a line in it.
+    pub(crate) log_requests: bool,
+    /// The root of a collector; without one, nothing is traced.
+    pub(crate) otlp_endpoint: Option<String>,
+    /// 0 to 1.
+    pub(crate) sample_ratio: f64,
+    pub(crate) service_name: String,
 }
 
 /// Files of the proxy listener's TLS.

@@ -3,6 +3,8 @@
 
 mod check;
 pub(crate) mod checked;
+mod defaults;
+mod describe;
 mod limits;
 mod models;
 mod raw;
@@ -11,10 +13,11 @@ pub(crate) mod report;
 mod stable;
 pub(crate) mod summary;
 
+pub(crate) use describe::schemas;
 pub(crate) use stable::keep_ids;
 
 pub(crate) use checked::{
-    Backend, Config, Deadlines, Discovery, Endpoint, EndpointTls, Identity, Model, Tls, limits_anything,
+    Backend, Config, Deadlines, Discovery, Endpoint, EndpointTls, Identity, Model, Telemetry, Tls, limits_anything,
 };
 
 use read::{FromNode, Reader};

@@ -2,8 +2,9 @@
 //!
 //! What belongs together across files is checked in [`super::checked`].
 
-use super::read::{At, FromNode, Named, Reader, choice, scalar, section};
-use marked_yaml::Node;
+pub(crate) use super::defaults::Places;
+use super::defaults::default;
+use super::read::{At, Named, choice, section};
 use policy::NanoEuro;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ section! {
         name: String,
         /// Who pays for what this user asks.
         project_id: At<String>,
-        /// What kind of user.
+        /// What kind of user; what a `batch` user asks is batch class.
         role: Role = Role::User,
         /// Tokens a day (UTC).
         daily_token_quota: Option<u64>,
@@ -99,7 +100,7 @@ section! {
         backend: At<Backend>,
         /// Whether requests are accepted at all.
         enabled: bool = true,
-        /// The model's rank among models; informative.
+        /// Informative.
         priority: Band = Band::Normal,
         /// The longest prompt, in tokens.
         max_input_tokens: u64,
@@ -112,14 +113,15 @@ section! {
         cached_input_cost_per_1k_tokens_eur: Option<NanoEuro>,
         /// Price of a thousand tokens of answer, in euros.
         output_cost_per_1k_tokens_eur: NanoEuro,
-        /// How many requests it takes at once, or `auto`: found out from how fast it answers.
+        /// How many requests it takes at once, or `auto`: found out from how fast it answers. The sum of its
+        /// endpoints', or no limit, if left out.
         max_concurrent_requests: Option<At<Places>>,
-        /// The model that requests are routed to when something has to give way.
+        /// Where requests go when something has to give way.
         smaller_model: Option<At<String>>,
-        /// How long the simulated upstream takes, on average.
+        /// Of the simulated upstream: how long an answer of any length takes.
         average_latency_seconds: Option<At<Duration>>,
-        /// How the simulated upstream spends its time: a profile's name or file, or `20ms/5ms` to the first token and to
-        /// each after it.
+        /// Of the simulated upstream, instead: `20ms/5ms` (to the first token, and to each after it), or an engine's
+        /// profile by name or file (see simulated-upstream.md).
         profile: Option<At<String>>,
         /// The model's name at Ollama.
         ollama_model: Option<At<String>>,
@@ -129,15 +131,18 @@ section! {
         upstream_model: Option<String>,
         /// Other names that clients may use.
         aliases: Vec<At<String>>,
-        /// Models that answer in its place while its servers do not, in their order.
+        /// Models that answer in its place, in their order, while its servers fail before an answer has begun; each
+        /// is decided on anew, under its own limits and prices.
         fallbacks: Vec<At<String>>,
         /// What its servers speak beside what `backend` says; requests in these go through untouched.
         native_apis: Vec<Api>,
-        /// Whether this entry stands for every model that its servers offer, under the names that they give.
+        /// Whether the entry stands for every model that all of its servers offer, under the names that they give,
+        /// with this entry's limits and prices; asked every 15 s.
         discover: bool = false,
-        /// How long a server may take to load the model, beside the deadline for the first token.
+        /// Seconds that a server may take to load the model, beside the deadline for the first token; counts where
+        /// Ollama does not say that the model is loaded. 300 for `ollama`, else 0, if left out.
         load_timeout: Option<Duration>,
-        /// The servers that have the model.
+        /// The servers that have the model; of several, the one that knows the conversation, or the least loaded.
         endpoints: Vec<Endpoint>,
         /// Deadlines of this model, instead of those in `gateway.yaml`.
         timeouts: Option<ModelTimeouts>,
@@ -145,7 +150,7 @@ section! {
 
     /// One server of a model.
     struct Endpoint {
-        /// The server's root, or ending in `/v1`.
+        /// The server's root, or ending in `/v1`; `http` or `https`.
         base_url: At<String>,
         /// The environment variable that holds the key for it.
         api_key_env: Option<At<String>>,
@@ -187,7 +192,7 @@ section! {
         model_limits: Option<Named<Rates>>,
         /// Shares of the bands.
         priority_weights: PriorityWeights,
-        /// Places that only a band and those above it may take; left out, a tenth is kept for `high`.
+        /// Places that only a band and those above it may take; a tenth of them is kept for `high` if left out.
         reserved_active_requests: Option<Reserved>,
         /// Who is next.
         scheduling: Scheduling = Scheduling::Weighted,
@@ -326,19 +331,20 @@ section! {
 
     /// `gateway.yaml`.
     struct GatewayFile {
-        /// Where clients come in.
+        /// Where clients come in; port 0 takes a free one. Acts at the next start.
         listen: At<String> = default("127.0.0.1:8000"),
-        /// Where operators come in.
+        /// Where operators come in. Acts at the next start.
         admin_listen: At<String> = default("127.0.0.1:8001"),
-        /// Where the address file and the admin token lie.
+        /// Where the address file and the admin token lie, and with PostgreSQL the journal. Acts at the next start.
         data_dir: String = "data".to_owned(),
         /// How callers are known.
         identity: IdentityMode = IdentityMode::Open,
         /// Who an unnamed caller is, with `identity: open`.
         default_user: Option<At<String>>,
-        /// `sqlite://path`, or `postgres://…` for several gateways.
+        /// `sqlite://path`, or `postgres://user:password@host/database`, which several gateways may share. Acts at
+        /// the next start.
         database_url: At<String> = default("sqlite://data/usage.db"),
-        /// How many days records are kept; for ever if left out. Their sums stay.
+        /// How many days records are kept; for ever if left out. Their sums stay. Acts at the next start.
         retention_days: Option<At<u64>>,
         /// Whether every model is served by the bundled simulated upstream.
         simulated: bool = false,
@@ -350,17 +356,35 @@ section! {
         bounds: Bounds = Bounds::default(),
         /// Deadlines.
         timeouts: Timeouts = Timeouts::default(),
-        /// TLS on the proxy listener; without it, plain HTTP.
+        /// HTTPS, with HTTP/2, on the proxy listener; plain HTTP if left out. Acts at the next start.
         tls: Option<Tls>,
         /// How servers are found to be away, and back.
         health: Health = Health::default(),
         /// What is tried again.
         retries: Retries = Retries::default(),
+        /// Logs and traces.
+        telemetry: Telemetry = Telemetry::default(),
+    }
+
+    /// Logs and traces; neither has prompts, answers or keys in it.
+    struct Telemetry {
+        /// How the log is written. Acts at the next start.
+        log_format: LogFormat = Telemetry::default().log_format,
+        /// A line a request, at level `info`.
+        log_requests: bool = Telemetry::default().log_requests,
+        /// Where traces go: the root of a collector that takes OTLP over HTTP, such as `http://127.0.0.1:4318`; none if
+        /// left out. Acts at the next start.
+        otlp_endpoint: Option<At<String>>,
+        /// The share of requests that are traced, 0 to 1; a caller's `traceparent` decides for its own. Acts at the next
+        /// start.
+        sample_ratio: At<f64> = Telemetry::default().sample_ratio,
+        /// The gateway's name in traces. Acts at the next start.
+        service_name: String = Telemetry::default().service_name,
     }
 
     /// The ledger.
     struct LedgerSettings {
-        /// When a record is safe.
+        /// When a record is safe. Acts at the next start.
         durability: Durability = Durability::Strict,
     }
 
@@ -380,13 +404,13 @@ section! {
         interval_seconds: Duration = Health::default().interval_seconds,
         /// How long it may take to say.
         timeout_seconds: Duration = Health::default().timeout_seconds,
-        /// Failed requests in a row after which it is left alone for a while.
+        /// Failed requests in a row after which a server is left alone for a while.
         failures: At<u32> = Health::default().failures,
-        /// How long, the first time; then twice as long each time.
+        /// How long it is left alone, the first time; then twice as long each time.
         rest_seconds: Duration = Health::default().rest_seconds,
-        /// The longest.
+        /// How long at most.
         longest_rest_seconds: Duration = Health::default().longest_rest_seconds,
-        /// How long one that comes back takes to its full share.
+        /// How long one that comes back takes to its full share of requests.
         slow_start_seconds: Duration = Health::default().slow_start_seconds,
     }
 
@@ -394,7 +418,8 @@ section! {
     struct Retries {
         /// Servers that one request is sent to, at most.
         attempts: At<u32> = Retries::default().attempts,
-        /// Retries for a request, over all of a model's; 0 for none.
+        /// Retries for a request, over all of a model's; 50 at once and 2 a second are let through besides; 0 for
+        /// none.
         share: At<f64> = Retries::default().share,
     }
 
@@ -492,106 +517,19 @@ choice! {
         Ollama = "ollama",
     }
 
+    /// How the log is written.
+    enum LogFormat {
+        /// For people.
+        Text = "text",
+        /// A JSON object a line.
+        Json = "json",
+    }
+
     /// How callers are known.
     enum IdentityMode {
         /// By what they say; for one's own machine.
         Open = "open",
         /// By API key.
         Keys = "keys",
-    }
-}
-
-fn default(text: &str) -> At<String> {
-    At {
-        value: text.to_owned(),
-        line: 0,
-    }
-}
-
-/// How many requests run at once: a number, or `auto`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Places {
-    /// So many.
-    Fixed(usize),
-    /// Found out.
-    Auto,
-}
-
-impl FromNode for Places {
-    fn placeholder() -> Self {
-        Places::Auto
-    }
-    fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
-        scalar(node, reader, "a whole number of at least 1, or auto", |text| {
-            if text.as_str() == "auto" {
-                return Some(Places::Auto);
-            }
-            text.as_usize().filter(|count| *count > 0).map(Places::Fixed)
-        })
-    }
-}
-
-impl Default for Hysteresis {
-    fn default() -> Self {
-        Self {
-            margin: At { value: 0.05, line: 0 },
-            hold_seconds: Duration::from_secs(2),
-        }
-    }
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Self {
-            max_body_bytes: 32 << 20,
-            max_response_bytes: 64 << 20,
-            max_buffered_bytes: 1 << 30,
-            max_files_bytes: 1 << 30,
-            ledger_backlog: 100_000,
-        }
-    }
-}
-
-impl Default for LedgerSettings {
-    fn default() -> Self {
-        Self {
-            durability: Durability::Strict,
-        }
-    }
-}
-
-impl Default for Health {
-    fn default() -> Self {
-        Self {
-            interval_seconds: Duration::from_secs(5),
-            timeout_seconds: Duration::from_secs(2),
-            failures: At { value: 5, line: 0 },
-            rest_seconds: Duration::from_secs(1),
-            longest_rest_seconds: Duration::from_secs(30),
-            slow_start_seconds: Duration::from_secs(10),
-        }
-    }
-}
-
-impl Default for Retries {
-    fn default() -> Self {
-        Self {
-            attempts: At { value: 3, line: 0 },
-            share: At { value: 0.2, line: 0 },
-        }
-    }
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            head_seconds: Duration::from_secs(10),
-            body_seconds: Duration::from_secs(60),
-            connect_seconds: Duration::from_secs(5),
-            first_token_seconds: Duration::from_secs(120),
-            gap_seconds: Duration::from_secs(60),
-            keepalive_seconds: Duration::from_secs(60),
-            drain_seconds: Duration::from_secs(30),
-        }
     }
 }

@@ -6,6 +6,7 @@
 use super::report::Problem;
 use marked_yaml::{LoadError, LoaderOptions, Node};
 use policy::NanoEuro;
+use serde_json::{Value, json};
 use std::time::Duration;
 
 /// Where in a file we are, and what has been found wrong so far.
@@ -35,6 +36,10 @@ pub(crate) trait FromNode: Sized {
     fn absent() -> Option<Self> {
         None
     }
+    /// What may stand there, as a JSON schema.
+    fn schema() -> Value;
+    /// The value as JSON, for a schema's default; null where there is nothing to show.
+    fn shown(&self) -> Value;
 }
 
 impl Reader {
@@ -149,6 +154,12 @@ impl FromNode for String {
             (!text.as_str().is_empty()).then(|| text.as_str().to_owned())
         })
     }
+    fn schema() -> Value {
+        json!({"type": "string", "minLength": 1})
+    }
+    fn shown(&self) -> Value {
+        self.as_str().into()
+    }
 }
 
 impl FromNode for bool {
@@ -163,6 +174,12 @@ impl FromNode for bool {
             marked_yaml::types::MarkedScalarNode::as_bool,
         )
     }
+    fn schema() -> Value {
+        json!({"type": "boolean"})
+    }
+    fn shown(&self) -> Value {
+        (*self).into()
+    }
 }
 
 macro_rules! whole_numbers {
@@ -173,6 +190,12 @@ macro_rules! whole_numbers {
             }
             fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
                 scalar(node, reader, "a whole number, 0 or more", |text| text.$as())
+            }
+            fn schema() -> Value {
+                json!({"type": "integer", "minimum": 0})
+            }
+            fn shown(&self) -> Value {
+                (*self).into()
             }
         }
     )*};
@@ -188,6 +211,12 @@ impl FromNode for f64 {
             text.as_f64().filter(|number| number.is_finite() && *number >= 0.0)
         })
     }
+    fn schema() -> Value {
+        json!({"type": "number", "minimum": 0})
+    }
+    fn shown(&self) -> Value {
+        (*self).into()
+    }
 }
 
 impl FromNode for Duration {
@@ -199,6 +228,17 @@ impl FromNode for Duration {
             text.as_f64()
                 .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         })
+    }
+    fn schema() -> Value {
+        json!({"type": "number", "minimum": 0})
+    }
+    fn shown(&self) -> Value {
+        let seconds = self.as_secs_f64();
+        if self.subsec_nanos() == 0 {
+            self.as_secs().into()
+        } else {
+            seconds.into()
+        }
     }
 }
 
@@ -213,6 +253,12 @@ impl FromNode for NanoEuro {
             "a number of euros, 0 or more, with at most 9 decimals",
             |text| nano_euros(text.as_str()),
         )
+    }
+    fn schema() -> Value {
+        json!({"type": "number", "minimum": 0})
+    }
+    fn shown(&self) -> Value {
+        self.euros().into()
     }
 }
 
@@ -238,6 +284,12 @@ impl<T: FromNode> FromNode for Option<T> {
     fn absent() -> Option<Self> {
         Some(None)
     }
+    fn schema() -> Value {
+        T::schema()
+    }
+    fn shown(&self) -> Value {
+        self.as_ref().map_or(Value::Null, FromNode::shown)
+    }
 }
 
 impl<T: FromNode> FromNode for At<T> {
@@ -250,6 +302,12 @@ impl<T: FromNode> FromNode for At<T> {
     fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
         let line = line_of(node);
         T::from_node(node, reader).map(|value| At { value, line })
+    }
+    fn schema() -> Value {
+        T::schema()
+    }
+    fn shown(&self) -> Value {
+        self.value.shown()
     }
 }
 
@@ -271,6 +329,12 @@ impl<T: FromNode> FromNode for Vec<T> {
     }
     fn absent() -> Option<Self> {
         Some(Vec::new())
+    }
+    fn schema() -> Value {
+        json!({"type": "array", "items": T::schema()})
+    }
+    fn shown(&self) -> Value {
+        self.iter().map(FromNode::shown).collect()
     }
 }
 
@@ -295,15 +359,51 @@ impl<T: FromNode> FromNode for Named<T> {
         }
         Some(Named(all))
     }
+    fn schema() -> Value {
+        json!({"type": "object", "additionalProperties": T::schema()})
+    }
+    fn shown(&self) -> Value {
+        Value::Null
+    }
+}
+
+/// A key of a mapping, as its schema has it.
+pub(super) struct Field {
+    pub(super) name: &'static str,
+    pub(super) doc: &'static str,
+    pub(super) schema: Value,
+    pub(super) default: Option<Value>,
+    pub(super) may_be_absent: bool,
+}
+
+/// The schema of a mapping with fixed keys.
+pub(super) fn mapping(doc: &str, fields: Vec<Field>) -> Value {
+    let mut required = Vec::new();
+    let mut properties = serde_json::Map::new();
+    for field in fields {
+        let mut schema = field.schema;
+        schema["description"] = field.doc.trim().into();
+        match field.default {
+            Some(Value::Null) => {}
+            Some(default) => schema["default"] = default,
+            None if field.may_be_absent => {}
+            None => required.push(field.name),
+        }
+        properties.insert(field.name.to_owned(), schema);
+    }
+    json!({
+        "type": "object", "description": doc.trim(), "properties": properties, "required": required,
+        "additionalProperties": false,
+    })
 }
 
 /// Declares a mapping with fixed keys. `key: Type` must be there (unless it is an `Option` or a list);
 /// `key: Type = value` may be left out.
 macro_rules! section {
-    ($($(#[$doc:meta])* struct $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty $(= $default:expr)?,)* })*) => {$(
-        $(#[$doc])*
+    ($($(#[doc = $doc:literal])* struct $name:ident { $($(#[doc = $field_doc:literal])* $field:ident: $type:ty $(= $default:expr)?,)* })*) => {$(
+        $(#[doc = $doc])*
         #[derive(Debug, Clone)]
-        pub(crate) struct $name { $($(#[$field_doc])* pub(crate) $field: $type,)* }
+        pub(crate) struct $name { $($(#[doc = $field_doc])* pub(crate) $field: $type,)* }
 
         impl $crate::config::read::FromNode for $name {
             fn placeholder() -> Self {
@@ -333,16 +433,29 @@ macro_rules! section {
                 };)*
                 Some(Self { $($field: $field.unwrap_or_else(<$type as FromNode>::placeholder),)* })
             }
+            fn schema() -> serde_json::Value {
+                use $crate::config::read::{Field, FromNode, mapping};
+                mapping(concat!($($doc),*), vec![$(Field {
+                    name: stringify!($field),
+                    doc: concat!($($field_doc),*),
+                    schema: <$type as FromNode>::schema(),
+                    default: None$(.or(Some(<$type as FromNode>::shown(&$default))))?,
+                    may_be_absent: <$type as FromNode>::absent().is_some(),
+                },)*])
+            }
+            fn shown(&self) -> serde_json::Value {
+                serde_json::Value::Null
+            }
         }
     )*};
 }
 
 /// Declares a word out of a few: `Variant = "word"`.
 macro_rules! choice {
-    ($($(#[$doc:meta])* enum $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* })*) => {$(
-        $(#[$doc])*
+    ($($(#[doc = $doc:literal])* enum $name:ident { $($(#[doc = $variant_doc:literal])* $variant:ident = $word:literal,)* })*) => {$(
+        $(#[doc = $doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub(crate) enum $name { $($(#[$variant_doc])* $variant,)* }
+        pub(crate) enum $name { $($(#[doc = $variant_doc])* $variant,)* }
 
         impl $name {
             /// The word that stands for it in a file.
@@ -368,6 +481,12 @@ macro_rules! choice {
                         None
                     }
                 }
+            }
+            fn schema() -> serde_json::Value {
+                serde_json::json!({"oneOf": [$({"const": $word, "description": concat!($($variant_doc),*).trim()}),*]})
+            }
+            fn shown(&self) -> serde_json::Value {
+                self.word().into()
             }
         }
     )*};

@@ -74,6 +74,14 @@ impl Call {
         }
     }
 
+    /// Where clients ask for it.
+    pub(crate) fn client_path(self) -> &'static str {
+        match self {
+            Call::Generate => "/generate",
+            other => other.upstream_path(),
+        }
+    }
+
     /// Where an upstream that speaks this protocol expects it.
     pub(crate) fn upstream_path(self) -> &'static str {
         match self {

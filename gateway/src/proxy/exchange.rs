@@ -18,6 +18,7 @@ use crate::protocol::refuse::{Reason, Stop};
 use crate::protocol::translate::{self, Speaks, Translation};
 use crate::protocol::{self, Call, Understood};
 use crate::requests::Listed;
+use crate::traces::{Steps, Trace};
 use crate::upstream::Wish;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
@@ -35,7 +36,10 @@ pub(super) struct Exchange {
     pub(super) record: Record,
     pub(super) listed: Listed,
     pub(super) standing: Standing,
+    /// What the upstream is told of its trace.
     pub(super) traceparent: Option<HeaderValue>,
+    /// The ids of its spans, where it is traced.
+    trace: Option<Trace>,
     pub(super) head_is_sent: bool,
     pub(super) meter: Option<Meter>,
     /// Where the client's protocol is not its model's server's.
@@ -262,6 +266,7 @@ pub(super) fn conclude(exchange: &mut Exchange, walked: Result<Rest, Stop>) -> R
         Outcome::Rejected | Outcome::Cancelled => None,
     };
     counter.map(|counter| counter.fetch_add(1, Relaxed));
+    exchange.tell();
     let is_unrecorded = matches!(&rest, Err(stop) if stop.reason == Reason::LedgerUnavailable);
     if is_unrecorded {
         // The ledger takes nothing on: the refusal is in the metrics alone.
@@ -281,8 +286,14 @@ impl Exchange {
     fn begin(gateway: &Arc<Gateway>, headers: &HeaderMap, call: Call) -> Self {
         let request_id = inbound::sane_request_id(headers).map_or_else(|| gateway.ids.make(), str::to_owned);
         let mut exchange = Self::new(gateway, request_id, call);
-        exchange.record.trace_id = inbound::trace_id(headers).map(str::to_owned);
-        exchange.traceparent = headers.get("traceparent").cloned();
+        exchange.trace = gateway.traces.as_ref().and_then(|traces| traces.begin(headers));
+        if let Some(trace) = &exchange.trace {
+            exchange.record.trace_id = Some(trace.id());
+            exchange.traceparent = trace.traceparent();
+        } else {
+            exchange.record.trace_id = inbound::trace_id(headers).map(str::to_owned);
+            exchange.traceparent = headers.get("traceparent").cloned();
+        }
         exchange.timeout = inbound::timeout(headers);
         exchange
     }
@@ -295,6 +306,7 @@ impl Exchange {
             listed,
             standing: Standing::default(),
             traceparent: None,
+            trace: None,
             head_is_sent: false,
             meter: None,
             translation: None,
@@ -332,6 +344,21 @@ impl Exchange {
             Reason::NoHealthyUpstream | Reason::UpstreamError | Reason::UpstreamTimeout
         );
         failed && !self.head_is_sent
+    }
+
+    /// Its trace and its line in the log, where they are wanted.
+    fn tell(&self) {
+        let record = &self.record;
+        if let (Some(traces), Some(trace)) = (&self.gateway.traces, self.trace) {
+            let steps = Steps {
+                understood: self.overhead,
+                asked: self.asked,
+            };
+            traces.end(trace, record, steps);
+        }
+        if record.snapshot.config.gateway.telemetry.log_requests {
+            crate::telemetry::log(record);
+        }
     }
 
     /// How the walk ended.

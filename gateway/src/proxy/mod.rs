@@ -23,6 +23,7 @@ use crate::reload::Reloaded;
 use crate::requests::Requests;
 use crate::snapshot::Current;
 use crate::telemetry::Metrics;
+use crate::traces::Traces;
 use crate::upstream::Forward;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -46,6 +47,8 @@ pub(crate) struct Gateway {
     /// Bytes of all bodies that wait.
     pub(crate) buffered: AtomicUsize,
     pub(crate) metrics: Metrics,
+    /// Where traces go, if anywhere.
+    pub(crate) traces: Option<Traces>,
     pub(crate) ids: RequestIds,
     pub(crate) completed: AtomicU64,
     pub(crate) failed: AtomicU64,

@@ -1,0 +1,349 @@
+//! `sluice queue`, `upstreams`, `top`, `console`: a running gateway, asked through its admin listener.
+
+use super::Failure;
+use clap::Args;
+use reqwest_blocking::blocking::{Client, RequestBuilder};
+use serde_json::Value;
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// Which gateway is asked.
+#[derive(Debug, Args)]
+pub(super) struct AdminArgs {
+    /// Where its admin listener is; as it has written down in the data directory if left out.
+    #[arg(long, env = "SLUICE_ADMIN_URL")]
+    admin_url: Option<String>,
+    /// The admin token; that in the data directory if left out.
+    #[arg(long, env = "SLUICE_ADMIN_TOKEN", hide_env_values = true)]
+    admin_token: Option<String>,
+    /// Its data directory.
+    #[arg(long, default_value = "data")]
+    data_dir: PathBuf,
+}
+
+/// `sluice queue`.
+#[derive(Debug, Args)]
+pub(super) struct QueueArgs {
+    /// Cancel a request that waits or runs, by its id.
+    #[arg(long, value_name = "REQUEST_ID")]
+    cancel: Option<String>,
+    /// As JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+/// `sluice upstreams`.
+#[derive(Debug, Args)]
+pub(super) struct UpstreamsArgs {
+    /// As JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+/// `sluice top`.
+#[derive(Debug, Args)]
+pub(super) struct TopArgs {
+    /// Seconds between two looks.
+    #[arg(long, default_value_t = 1.0)]
+    interval: f64,
+    /// Look once, and end.
+    #[arg(long)]
+    once: bool,
+    /// Look once, as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+/// `sluice console`.
+#[derive(Debug, Args)]
+pub(super) struct ConsoleArgs {
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+/// A gateway's admin listener.
+struct Admin {
+    http: Client,
+    url: String,
+    token: String,
+}
+
+impl Admin {
+    fn find(args: &AdminArgs) -> Result<Self, Failure> {
+        let url = match &args.admin_url {
+            Some(url) => url.trim_end_matches('/').to_owned(),
+            None => {
+                let file = args.data_dir.join("sluice.addr");
+                let written = std::fs::read(&file).ok();
+                let addresses = written.and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+                let address = addresses.as_ref().and_then(|addresses| addresses["admin"].as_str());
+                let address = address.ok_or_else(|| {
+                    Failure::other(format!(
+                        "no gateway runs here ({} is not there); start one with `sluice serve`, or name it with --admin-url",
+                        file.display()
+                    ))
+                })?;
+                format!("http://{address}")
+            }
+        };
+        let token = match &args.admin_token {
+            Some(token) => token.clone(),
+            None => {
+                let file = args.data_dir.join("admin.token");
+                let read = std::fs::read_to_string(&file).map_err(|error| {
+                    Failure::other(format!(
+                        "cannot read the admin token in {}: {error}; give it with SLUICE_ADMIN_TOKEN or --admin-token",
+                        file.display()
+                    ))
+                })?;
+                read.trim().to_owned()
+            }
+        };
+        let http = Client::builder().timeout(Duration::from_secs(10)).build();
+        Ok(Self {
+            http: http.map_err(|error| Failure::other(error.to_string()))?,
+            url,
+            token,
+        })
+    }
+
+    fn get(&self, path: &str) -> Result<Value, Failure> {
+        self.ask(self.http.get(format!("{}{path}", self.url)))
+    }
+
+    fn ask(&self, request: RequestBuilder) -> Result<Value, Failure> {
+        let answer = request.bearer_auth(&self.token).send().map_err(|error| {
+            let mut cause: &dyn std::error::Error = &error;
+            while let Some(inner) = cause.source() {
+                cause = inner;
+            }
+            Failure::other(format!(
+                "no gateway answers at {}: {cause}; start it with `sluice serve`, or name it with --admin-url",
+                self.url
+            ))
+        })?;
+        let status = answer.status();
+        let body: Value = answer.json().unwrap_or_default();
+        if status.is_success() {
+            return Ok(body);
+        }
+        let words = ["detail", "message"].iter().find_map(|name| body[*name].as_str());
+        Err(Failure::other(words.map_or_else(
+            || format!("{} answers {status}", self.url),
+            str::to_owned,
+        )))
+    }
+}
+
+pub(super) fn queue(args: &QueueArgs) -> Result<ExitCode, Failure> {
+    let admin = Admin::find(&args.admin)?;
+    if let Some(id) = &args.cancel {
+        let done = admin.ask(admin.http.delete(format!("{}/requests/{id}", admin.url)))?;
+        println!(
+            "{}",
+            if args.json {
+                done.to_string()
+            } else {
+                format!("{id} is being cancelled")
+            }
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (status, queue) = (admin.get("/queue/status")?, admin.get("/queue")?);
+    if args.json {
+        let mut both = status;
+        both["queue"] = queue;
+        println!("{both}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    print!("{}", told_queue(&status, &queue, usize::MAX));
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn upstreams(args: &UpstreamsArgs) -> Result<ExitCode, Failure> {
+    let shown = Admin::find(&args.admin)?.get("/upstreams")?;
+    if args.json {
+        println!("{shown}");
+    } else {
+        print!("{}", told_upstreams(&shown));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn console(args: &ConsoleArgs) -> Result<ExitCode, Failure> {
+    let admin = Admin::find(&args.admin)?;
+    let link = admin.ask(admin.http.post(format!("{}/login/links", admin.url)))?;
+    if args.json {
+        println!("{link}");
+    } else {
+        eprintln!("The console; the link works once, within ten minutes:");
+        println!("{}{}", admin.url, link["path"].as_str().unwrap_or_default());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn top(args: &TopArgs) -> Result<ExitCode, Failure> {
+    let admin = Admin::find(&args.admin)?;
+    let interval = Duration::try_from_secs_f64(args.interval.max(0.1)).unwrap_or(Duration::from_secs(1));
+    if args.json {
+        let all = serde_json::json!({
+            "status": admin.get("/queue/status")?, "queue": admin.get("/queue")?,
+            "upstreams": admin.get("/upstreams")?["upstreams"], "recent": admin.get("/usage/recent?limit=10")?,
+        });
+        println!("{all}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut before: Option<(Instant, u64)> = None;
+    let is_live = !args.once && std::io::stdout().is_terminal();
+    loop {
+        let page = look(&admin, &mut before)?;
+        if !is_live {
+            print!("{page}");
+            return Ok(ExitCode::SUCCESS);
+        }
+        // Home, the page with each line's old rest wiped, then everything below.
+        let wiped = page.replace('\n', "\x1b[K\n");
+        print!("\x1b[H{wiped}\x1b[J");
+        let _ = std::io::stdout().flush();
+        std::thread::sleep(interval);
+    }
+}
+
+/// One page of `top`.
+fn look(admin: &Admin, before: &mut Option<(Instant, u64)>) -> Result<String, Failure> {
+    let (status, queue) = (admin.get("/queue/status")?, admin.get("/queue")?);
+    let (upstreams, recent) = (admin.get("/upstreams")?, admin.get("/usage/recent?limit=8")?);
+    let done = status["completed_requests"].as_u64().unwrap_or(0);
+    let now = Instant::now();
+    let rate = before.map(|(at, count)| rate(done.saturating_sub(count), now - at));
+    *before = Some((now, done));
+    let mut page = format!("sluice at {}   {done} completed", admin.url);
+    if let Some(rate) = rate {
+        let _ = write!(page, "   {rate:.1}/s");
+    }
+    page.push_str("\n\n");
+    page.push_str(&told_queue(&status, &queue, 10));
+    page.push('\n');
+    page.push_str(&told_upstreams(&upstreams));
+    page.push('\n');
+    page.push_str(&told_recent(&recent));
+    Ok(page)
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn rate(count: u64, within: Duration) -> f64 {
+    count as f64 / within.as_secs_f64().max(0.001)
+}
+
+fn told_queue(status: &Value, queue: &Value, most: usize) -> String {
+    let mut text = format!(
+        "{} of {} run, {} of {} wait; level {} (pressure {:.2})\n",
+        status["active_requests"],
+        status["max_active_requests"],
+        status["queue_size"],
+        status["max_queue_size"],
+        status["current_degradation_level"].as_str().unwrap_or_default(),
+        status["pressure_ratio"].as_f64().unwrap_or_default(),
+    );
+    for action in status["degradation_actions"].as_array().into_iter().flatten() {
+        let _ = writeln!(text, "  gives way: {}", action.as_str().unwrap_or_default());
+    }
+    let waiting = queue["waiting"].as_array().map_or(&[][..], Vec::as_slice);
+    if waiting.is_empty() {
+        return text;
+    }
+    let mut rows = vec![["priority", "project", "user", "model", "place", "age", "expected"].map(str::to_owned)];
+    for one in waiting.iter().take(most) {
+        let word = |name: &str| one[name].as_str().unwrap_or("–").to_owned();
+        let seconds = |name: &str| format!("{:.1} s", one[name].as_f64().unwrap_or_default());
+        rows.push([
+            word("priority"),
+            word("project_id"),
+            word("user_id"),
+            word("model"),
+            one["position"].to_string(),
+            seconds("age_seconds"),
+            seconds("expected_wait_seconds"),
+        ]);
+    }
+    text.push_str(&columns(&rows));
+    if waiting.len() > most {
+        let _ = writeln!(text, "… and {} more", waiting.len() - most);
+    }
+    text
+}
+
+fn told_upstreams(shown: &Value) -> String {
+    let mut rows = vec![["upstream", "backend", "state", "running", "models", "last failure"].map(str::to_owned)];
+    for one in shown["upstreams"].as_array().into_iter().flatten() {
+        let word = |name: &str| one[name].as_str().unwrap_or("–").to_owned();
+        let models: Vec<&str> = one["models"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
+        let state = match (one["healthy"].as_bool(), one["away"].as_bool()) {
+            (Some(true), _) => "well".to_owned(),
+            (_, Some(true)) => "away".to_owned(),
+            _ => format!("breaker {}", word("breaker")),
+        };
+        rows.push([
+            word("upstream"),
+            word("backend"),
+            state,
+            one["active_requests"].to_string(),
+            models.join(", "),
+            word("last_failure"),
+        ]);
+    }
+    columns(&rows)
+}
+
+fn told_recent(recent: &Value) -> String {
+    let mut rows = vec![["request", "project", "model", "status", "waited", "latency", "tokens"].map(str::to_owned)];
+    for one in recent.as_array().into_iter().flatten() {
+        let word = |name: &str| one[name].as_str().unwrap_or("–").to_owned();
+        let seconds = |name: &str| {
+            one[name]
+                .as_f64()
+                .map_or("–".to_owned(), |seconds| format!("{seconds:.2} s"))
+        };
+        rows.push([
+            word("request_id"),
+            word("project_id"),
+            word("model"),
+            word("status"),
+            seconds("queue_wait_seconds"),
+            seconds("latency_seconds"),
+            one["total_tokens"].to_string(),
+        ]);
+    }
+    columns(&rows)
+}
+
+/// Rows in columns, each as wide as it must be.
+fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        let line = cells.collect::<Vec<_>>().join("  ");
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}

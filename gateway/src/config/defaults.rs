@@ -1,0 +1,123 @@
+//! What holds where a file says nothing, and values that are more than words and numbers.
+
+use super::raw::{Bounds, Durability, Health, Hysteresis, LedgerSettings, LogFormat, Retries, Telemetry, Timeouts};
+use super::read::{At, FromNode, Reader, scalar};
+use marked_yaml::Node;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+pub(super) fn default(text: &str) -> At<String> {
+    At {
+        value: text.to_owned(),
+        line: 0,
+    }
+}
+
+/// How many requests run at once: a number, or `auto`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Places {
+    /// So many.
+    Fixed(usize),
+    /// Found out.
+    Auto,
+}
+
+impl FromNode for Places {
+    fn placeholder() -> Self {
+        Places::Auto
+    }
+    fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
+        scalar(node, reader, "a whole number of at least 1, or auto", |text| {
+            if text.as_str() == "auto" {
+                return Some(Places::Auto);
+            }
+            text.as_usize().filter(|count| *count > 0).map(Places::Fixed)
+        })
+    }
+    fn schema() -> Value {
+        json!({"oneOf": [{"type": "integer", "minimum": 1}, {"const": "auto"}]})
+    }
+    fn shown(&self) -> Value {
+        match self {
+            Places::Fixed(count) => (*count).into(),
+            Places::Auto => "auto".into(),
+        }
+    }
+}
+
+impl Default for Hysteresis {
+    fn default() -> Self {
+        Self {
+            margin: At { value: 0.05, line: 0 },
+            hold_seconds: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            max_body_bytes: 32 << 20,
+            max_response_bytes: 64 << 20,
+            max_buffered_bytes: 1 << 30,
+            max_files_bytes: 1 << 30,
+            ledger_backlog: 100_000,
+        }
+    }
+}
+
+impl Default for LedgerSettings {
+    fn default() -> Self {
+        Self {
+            durability: Durability::Strict,
+        }
+    }
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            interval_seconds: Duration::from_secs(5),
+            timeout_seconds: Duration::from_secs(2),
+            failures: At { value: 5, line: 0 },
+            rest_seconds: Duration::from_secs(1),
+            longest_rest_seconds: Duration::from_secs(30),
+            slow_start_seconds: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for Retries {
+    fn default() -> Self {
+        Self {
+            attempts: At { value: 3, line: 0 },
+            share: At { value: 0.2, line: 0 },
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            head_seconds: Duration::from_secs(10),
+            body_seconds: Duration::from_secs(60),
+            connect_seconds: Duration::from_secs(5),
+            first_token_seconds: Duration::from_secs(120),
+            gap_seconds: Duration::from_secs(60),
+            keepalive_seconds: Duration::from_secs(60),
+            drain_seconds: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self {
+            log_format: LogFormat::Text,
+            log_requests: false,
+            otlp_endpoint: None,
+            sample_ratio: At { value: 0.01, line: 0 },
+            service_name: "sluice".to_owned(),
+        }
+    }
+}
