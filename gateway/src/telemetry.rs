@@ -2,6 +2,7 @@
 
 use crate::ledger::{Outcome, Record};
 use prometheus::core::Collector;
+use prometheus::proto::MetricFamily;
 use prometheus::{
     CounterVec, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry, TextEncoder,
@@ -102,6 +103,18 @@ impl Make<'_> {
         self.0.register(Box::new(collector.clone()))?;
         Ok(collector)
     }
+}
+
+/// Sums over all labels, for whoever draws them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Totals {
+    pub(crate) completed: u64,
+    pub(crate) refused: u64,
+    pub(crate) failed: u64,
+    pub(crate) input_tokens: u64,
+    pub(crate) output_tokens: u64,
+    /// Requests by their latency: at most so many seconds, so many; cumulative.
+    pub(crate) latencies: Vec<(f64, u64)>,
 }
 
 /// A request's line in the log: what it was, how it ended and what it used; nothing of what was said.
@@ -325,6 +338,48 @@ impl Metrics {
         self.alerts.with_label_values(&[project, window]).inc();
     }
 
+    /// What has been counted since the start.
+    pub(crate) fn totals(&self) -> Totals {
+        let sum = |counters: &IntCounterVec, label: &str, wanted: &[&str]| -> u64 {
+            let families = counters.collect();
+            let metrics = families.iter().flat_map(MetricFamily::get_metric);
+            let wanted = metrics.filter(|metric| {
+                let mut labels = metric.get_label().iter();
+                labels.any(|pair| pair.name() == label && wanted.contains(&pair.value()))
+            });
+            wanted.map(|metric| whole(metric.get_counter().get_value())).sum()
+        };
+        let mut latencies: Vec<(f64, u64)> = Vec::new();
+        for family in self.request_seconds.collect() {
+            for metric in family.get_metric() {
+                let histogram = metric.get_histogram();
+                let buckets = histogram.get_bucket().iter();
+                let all = buckets
+                    .map(|bucket| (bucket.upper_bound(), bucket.cumulative_count()))
+                    .filter(|(bound, _)| bound.is_finite())
+                    .chain([(f64::INFINITY, histogram.get_sample_count())]);
+                for (at, (bound, count)) in all.enumerate() {
+                    match latencies.get_mut(at) {
+                        Some((_, sum)) => *sum += count,
+                        None => latencies.push((bound, count)),
+                    }
+                }
+            }
+        }
+        Totals {
+            completed: sum(&self.requests, "status", &[Outcome::Completed.name()]),
+            refused: sum(&self.requests, "status", &[Outcome::Rejected.name()]),
+            failed: sum(
+                &self.requests,
+                "status",
+                &[Outcome::Failed.name(), Outcome::TimedOut.name()],
+            ),
+            input_tokens: sum(&self.tokens, "direction", &["input"]),
+            output_tokens: sum(&self.tokens, "direction", &["output"]),
+            latencies,
+        }
+    }
+
     /// The exposition text.
     pub(crate) fn render(&self, gauges: &Gauges<'_>) -> Result<String, prometheus::Error> {
         let whole = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
@@ -358,4 +413,10 @@ impl Metrics {
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
+}
+
+/// A counter as a whole number.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn whole(counted: f64) -> u64 {
+    counted as u64
 }

@@ -2,6 +2,7 @@
 //! public faces as the proxy, and holds no state of its own.
 
 mod config;
+pub(crate) mod console;
 mod corrections;
 mod keys;
 mod limits;
@@ -19,6 +20,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{delete, get, post};
+use console::session::Console;
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -31,6 +33,7 @@ pub(crate) struct Admin {
     pub(crate) reloader: Arc<Reloader>,
     pub(crate) pool: Store,
     pub(crate) token: Arc<Token>,
+    pub(crate) console: Arc<Console>,
 }
 
 impl Admin {
@@ -76,6 +79,7 @@ pub(crate) fn router(admin: Admin) -> Router {
         .route("/ready", get(ready))
         .merge(open)
         .merge(guarded)
+        .merge(console::routes())
         .fallback(|| async { refused(StatusCode::NOT_FOUND, "there is nothing at this path") })
         .with_state(admin)
 }

@@ -61,8 +61,11 @@ impl Unfinished {
 }
 
 /// Goes on with the batches that the process before has left.
-pub(crate) async fn take_over(gateway: &Arc<Gateway>) -> Result<(), Unavailable> {
-    for batch in batches::unfinished(gateway.ledger.store(), gateway.ledger.owner()).await? {
+pub(crate) async fn take_over(gateway: &Arc<Gateway>, owner: &str) -> Result<(), Unavailable> {
+    let (store, me) = (gateway.ledger.store(), gateway.ledger.owner());
+    let left = batches::unfinished(store, owner).await?;
+    batches::adopt(store, owner, me).await?;
+    for batch in left {
         tracing::info!(batch = batch.id, "taking over a batch");
         start(gateway, batch);
     }

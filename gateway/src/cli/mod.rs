@@ -7,6 +7,7 @@ mod operator;
 mod parquet;
 mod serve;
 mod tools;
+mod upgrade;
 mod usage;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -124,6 +125,9 @@ struct ServeArgs {
     /// Where both addresses are written once ready (default: sluice.addr in the data directory).
     #[arg(long, env = "SLUICE_ADDR_FILE")]
     addr_file: Option<PathBuf>,
+    /// Take the place of the gateway that runs with this data directory, without losing a request.
+    #[arg(long)]
+    upgrade: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

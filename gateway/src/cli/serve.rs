@@ -1,13 +1,15 @@
 //! `sluice serve`: builds the gateway from its configuration, opens both listeners, says so, and runs
 //! until it is told to stop.
 
-use super::{Failure, IdentityArg, ServeArgs};
+use super::{Failure, IdentityArg, ServeArgs, upgrade};
+use crate::admin::console::history;
+use crate::admin::console::session::Console;
 use crate::admin::token::Token;
 use crate::admin::{self, Admin};
 use crate::batch::{self, Unfinished};
 use crate::config::{self, Config, Identity};
 use crate::gate::Gate;
-use crate::ledger::{self, Ledger, Store, report};
+use crate::ledger::{self, Database, Ledger, Store, report};
 use crate::proxy::{Gateway, RequestIds, background, listener, tls};
 use crate::reload::{Reloader, Simulated};
 use crate::snapshot::Current;
@@ -15,14 +17,14 @@ use crate::telemetry::Metrics;
 use crate::traces::Traces;
 use crate::upstream::{Forward, Upstreams, health};
 use parking_lot::Mutex;
-use policy::{Period, Scope};
+use policy::{Period, Remembered, Scope};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -95,33 +97,97 @@ fn safe(config: &Config) -> Result<(), Failure> {
 async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
     let settings = config.gateway.clone();
     std::fs::create_dir_all(&settings.data_dir).map_err(|error| cannot("make", &settings.data_dir, &error))?;
-    let database = ledger::open(&settings.database_url, &settings.data_dir).await?;
+    let database = ledger::open(&settings.database_url, &settings.data_dir, args.upgrade).await?;
     let store = database.pool.clone();
-    let keys = ledger::keys::all(&store).await?;
     let token_file = settings.data_dir.join("admin.token");
     let token = Token::find_or_make(&token_file).map_err(|error| cannot("write", &token_file, &error))?;
     let tls = settings.tls.as_ref().map(tls::settings);
     let tls = tls.transpose().map_err(Failure::usage)?;
-    let proxy_listener = bind("listen", settings.listen).await?;
-    let admin_listener = bind("admin_listen", settings.admin_listen).await?;
-    let proxy_address = local(&proxy_listener)?;
-    let proxy_listener = proxy_listener
-        .into_std()
-        .map_err(|error| Failure::other(error.to_string()))?;
+    let addr_file = args
+        .addr_file
+        .clone()
+        .unwrap_or_else(|| settings.data_dir.join("sluice.addr"));
+    let socket = if args.upgrade {
+        upgrade::take_socket(&settings.data_dir, &addr_file).await?
+    } else {
+        proxy_socket(settings.listen).await?
+    };
+    let admin_listener = admin_listener(settings.admin_listen)?;
     let admin_address = local(&admin_listener)?;
     let simulated = Arc::new(Simulated::default());
     let bundled = simulated
         .serve(&config)
         .await
         .map_err(|error| Failure::other(format!("the simulated upstream cannot listen: {error}")))?;
+    let (stop, stopping) = watch::channel(false);
+    let gateway = build(config, database, bundled, stopping.clone()).await?;
+    take_on(&gateway).await?;
+    let flags = args.clone();
+    let reloader = Arc::new(Reloader {
+        gateway: Arc::clone(&gateway),
+        dir: args.config.clone(),
+        overrule: Box::new(move |config| {
+            overrule(config, &flags);
+            safe(config).map_err(|failure| failure.message)
+        }),
+        store: store.clone(),
+        simulated,
+        found: Mutex::default(),
+        turn: tokio::sync::Mutex::default(),
+    });
+    let console = Arc::new(Console::default());
+    let link = console.link().map_err(|error| Failure::other(error.to_string()))?;
+    let admin = Admin {
+        gateway: Arc::clone(&gateway),
+        reloader: Arc::clone(&reloader),
+        pool: store.clone(),
+        token: Arc::new(token),
+        console: Arc::clone(&console),
+    };
+    let admin_server = axum::serve(admin_listener, admin::router(admin)).with_graceful_shutdown(told(stopping.clone()));
+    tokio::spawn(async move { admin_server.await });
+    keep_watch(&gateway, &reloader, console, store);
+    let proxy = tokio::spawn(listener::serve(
+        Arc::clone(&gateway),
+        socket.clone(),
+        tls,
+        stopping,
+        settings.drain,
+    ));
+
+    tell_addresses(&addr_file, socket.address(), admin_address)?;
+    greet(&gateway, socket.address(), admin_address, &token_file, &link);
+
+    told_to_stop(&reloader, &socket, &settings.data_dir, &addr_file).await?;
+    tracing::info!("stopping: no new connections, finishing what runs");
+    let _ = stop.send(true);
+    let _ = proxy.await;
+    finish(gateway).await;
+    // Another's, if it has taken this one's place.
+    if upgrade::running(&addr_file) == Some(std::process::id()) {
+        let _ = std::fs::remove_file(&addr_file);
+    }
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The gateway itself, from its configuration and its database.
+async fn build(
+    config: Config,
+    database: Database,
+    bundled: Option<SocketAddr>,
+    stopping: watch::Receiver<bool>,
+) -> Result<Arc<Gateway>, Failure> {
+    let settings = config.gateway.clone();
+    let store = database.pool.clone();
+    let keys = ledger::keys::all(&store).await?;
     let config_version = ledger::versions::version_of(&store, &config.price_list()).await?;
     let upstreams = Upstreams::new(&config, bundled, None);
     let current = Current::new(config, config_version, keys, upstreams);
     let gate = Gate::new(current.rules());
-    let (stop, stopping) = watch::channel(false);
     let metrics = Metrics::new().map_err(|error| Failure::other(error.to_string()))?;
     let traces = Traces::new(&settings.telemetry).map_err(Failure::usage)?;
-    let gateway = Arc::new(Gateway {
+    Ok(Arc::new(Gateway {
         gate,
         forward: Forward::new(),
         ledger: Ledger::open(
@@ -137,7 +203,8 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
         requests: Arc::default(),
         reloaded: Mutex::default(),
         batches: Unfinished::default(),
-        stopping: stopping.clone(),
+        stopping,
+        handed_over: AtomicBool::new(false),
         in_background: AtomicUsize::new(0),
         buffered: AtomicUsize::new(0),
         metrics,
@@ -146,60 +213,35 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
         completed: AtomicU64::new(0),
         failed: AtomicU64::new(0),
         current,
-    });
-    remember_what_was_used(&gateway, &store).await?;
-    background::take_over(&gateway).await?;
-    batch::take_over(&gateway).await?;
-    let flags = args.clone();
-    let reloader = Arc::new(Reloader {
-        gateway: Arc::clone(&gateway),
-        dir: args.config.clone(),
-        overrule: Box::new(move |config| {
-            overrule(config, &flags);
-            safe(config).map_err(|failure| failure.message)
-        }),
-        store: store.clone(),
-        simulated,
-        found: Mutex::default(),
-        turn: tokio::sync::Mutex::default(),
-    });
-    let admin = Admin {
-        gateway: Arc::clone(&gateway),
-        reloader: Arc::clone(&reloader),
-        pool: store.clone(),
-        token: Arc::new(token),
-    };
-    let mut admin_stopping = stopping.clone();
-    let admin_server = axum::serve(admin_listener, admin::router(admin)).with_graceful_shutdown(async move {
-        let _ = admin_stopping.wait_for(|stop| *stop).await;
-    });
-    tokio::spawn(async move { admin_server.await });
-    keep_watch(&gateway, &reloader, store);
-    let proxy = tokio::spawn(listener::serve(
-        Arc::clone(&gateway),
-        proxy_listener,
-        tls,
-        stopping,
-        settings.drain,
-    ));
+    }))
+}
 
-    let addr_file = tell_addresses(args, &settings.data_dir, proxy_address, admin_address)?;
-    greet(&gateway, proxy_address, admin_address, &token_file);
+/// Goes on where the process before has stopped: with what was used, and with what had been queued.
+async fn take_on(gateway: &Arc<Gateway>) -> Result<(), Failure> {
+    let remembered = remember_what_was_used(gateway, gateway.ledger.store()).await?;
+    let owners = [Some(gateway.ledger.owner()), gateway.ledger.left()];
+    for owner in owners.into_iter().flatten() {
+        background::take_over(gateway, owner).await?;
+        batch::take_over(gateway, owner).await?;
+    }
+    tokio::spawn(adopt(Arc::clone(gateway), remembered));
+    Ok(())
+}
 
-    told_to_stop(&reloader).await?;
-    tracing::info!("stopping: no new connections, finishing what runs");
-    let _ = stop.send(true);
-    let _ = proxy.await;
+/// What is not yet in the database or with the collector goes there.
+async fn finish(gateway: Arc<Gateway>) {
     gateway.ledger.flush().await;
-    let ended = Arc::clone(&gateway);
-    let _ = tokio::task::spawn_blocking(move || ended.traces.as_ref().map(Traces::shutdown)).await;
-    let _ = std::fs::remove_file(&addr_file);
-    tracing::info!("stopped");
-    Ok(ExitCode::SUCCESS)
+    let _ = tokio::task::spawn_blocking(move || gateway.traces.as_ref().map(Traces::shutdown)).await;
+}
+
+/// Returns when the gateway is told to stop.
+async fn told(mut stopping: watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stop| *stop).await;
 }
 
 /// Everything that goes on beside requests.
-fn keep_watch(gateway: &Arc<Gateway>, reloader: &Arc<Reloader>, store: Store) {
+fn keep_watch(gateway: &Arc<Gateway>, reloader: &Arc<Reloader>, console: Arc<Console>, store: Store) {
+    tokio::spawn(history::keep(Arc::clone(gateway), console));
     tokio::spawn(Arc::clone(reloader).watch());
     tokio::spawn(follow_keys(Arc::clone(gateway), store));
     tokio::spawn(Arc::clone(&gateway.gate).keep_time());
@@ -207,41 +249,78 @@ fn keep_watch(gateway: &Arc<Gateway>, reloader: &Arc<Reloader>, store: Store) {
     tokio::spawn(health::discover(Arc::clone(gateway), Arc::clone(reloader)));
 }
 
-/// Writes down where both listeners are, for programs that start this one with port 0.
-fn tell_addresses(args: &ServeArgs, data_dir: &Path, proxy: SocketAddr, admin: SocketAddr) -> Result<PathBuf, Failure> {
-    let file = args.addr_file.clone().unwrap_or_else(|| data_dir.join("sluice.addr"));
+/// Writes down where both listeners are, for programs that start this one with port 0. At once, so that whoever reads it
+/// reads one or the other.
+fn tell_addresses(file: &Path, proxy: SocketAddr, admin: SocketAddr) -> Result<(), Failure> {
     let addresses = serde_json::json!({"proxy": proxy, "admin": admin, "pid": std::process::id()});
-    std::fs::write(&file, addresses.to_string()).map_err(|error| cannot("write", &file, &error))?;
-    Ok(file)
+    let written = file.with_extension("new");
+    std::fs::write(&written, addresses.to_string())
+        .and_then(|()| std::fs::rename(&written, file))
+        .map_err(|error| cannot("write", file, &error))
 }
 
-/// Quotas and budgets go on where they were: the day's and the month's sums come from the ledger.
-async fn remember_what_was_used(gateway: &Gateway, pool: &Store) -> Result<(), Failure> {
-    let now = gateway.gate.now();
-    let snapshot = gateway.current.get();
-    let config = &snapshot.config;
-    for (period, start) in [(Period::Day, now.day_start()), (Period::Month, now.month_start())] {
-        let day = ledger::day_of(Duration::from_nanos(start.nanos()));
-        for (scope, column) in [
-            (Scope::Project, "project_id"),
-            (Scope::User, "user_id"),
-            (Scope::Key, "key_id"),
-        ] {
-            for (id, usage) in report::used_since(pool, column, &day).await? {
-                let number = match scope {
-                    Scope::Project => config.project_by_id(&id).map(|id| id.0),
-                    Scope::User => config.user_by_id(&id).map(|id| id.0),
-                    _ => gateway.current.number_of(&id).map(|id| id.0),
-                };
-                if let Some(number) = number {
-                    gateway
-                        .gate
-                        .with(|policy, now| policy.remember(scope, number, period, usage, now));
+/// When the gateway whose place this one has taken has ended: what it has left is done, and what it has used counts.
+async fn adopt(gateway: Arc<Gateway>, remembered: i64) {
+    let Some(adopted) = gateway.ledger.adopted() else {
+        return;
+    };
+    let Ok(owner) = adopted.await else { return };
+    tracing::info!("the gateway before has ended");
+    let done = async {
+        background::take_over(&gateway, &owner).await?;
+        batch::take_over(&gateway, &owner).await?;
+        let store = gateway.ledger.store();
+        for (scope, column) in SUBJECTS {
+            for (id, usage) in report::used_by_others(store, column, remembered, gateway.ledger.ids()).await? {
+                for period in [Period::Day, Period::Month] {
+                    count(&gateway, scope, &id, period, usage);
                 }
             }
         }
+        Ok::<_, ledger::Unavailable>(())
+    };
+    if let Err(error) = done.await {
+        tracing::error!(%error, "what the gateway before has left is not taken over; the next start does it");
     }
-    Ok(())
+}
+
+/// Who has quotas and budgets, and the column that names them.
+const SUBJECTS: [(Scope, &str); 3] = [
+    (Scope::Project, "project_id"),
+    (Scope::User, "user_id"),
+    (Scope::Key, "key_id"),
+];
+
+/// Quotas and budgets go on where they were: the day's and the month's sums come from the ledger. The last record in
+/// them.
+async fn remember_what_was_used(gateway: &Gateway, pool: &Store) -> Result<i64, Failure> {
+    let now = gateway.gate.now();
+    let last = report::last_id(pool).await?;
+    for (period, start) in [(Period::Day, now.day_start()), (Period::Month, now.month_start())] {
+        let day = ledger::day_of(Duration::from_nanos(start.nanos()));
+        for (scope, column) in SUBJECTS {
+            for (id, usage) in report::used_since(pool, column, &day).await? {
+                count(gateway, scope, &id, period, usage);
+            }
+        }
+    }
+    Ok(last)
+}
+
+/// Counts what someone has used; nobody, if they are not configured any more.
+fn count(gateway: &Gateway, scope: Scope, id: &str, period: Period, usage: Remembered) {
+    let snapshot = gateway.current.get();
+    let config = &snapshot.config;
+    let number = match scope {
+        Scope::Project => config.project_by_id(id).map(|id| id.0),
+        Scope::User => config.user_by_id(id).map(|id| id.0),
+        _ => gateway.current.number_of(id).map(|id| id.0),
+    };
+    if let Some(number) = number {
+        gateway
+            .gate
+            .with(|policy, now| policy.remember(scope, number, period, usage, now));
+    }
 }
 
 /// Takes over keys that another process has made or revoked.
@@ -269,7 +348,7 @@ async fn follow_keys(gateway: Arc<Gateway>, pool: Store) {
 }
 
 /// Says where everything is, and how to ask.
-fn greet(gateway: &Gateway, proxy: SocketAddr, admin: SocketAddr, token_file: &Path) {
+fn greet(gateway: &Gateway, proxy: SocketAddr, admin: SocketAddr, token_file: &Path, link: &str) {
     let snapshot = gateway.current.get();
     let config = &snapshot.config;
     let scheme = if config.gateway.tls.is_some() { "https" } else { "http" };
@@ -279,6 +358,7 @@ fn greet(gateway: &Gateway, proxy: SocketAddr, admin: SocketAddr, token_file: &P
         "  admin    http://{admin}   (token: SLUICE_ADMIN_TOKEN, or in {})",
         token_file.display()
     );
+    eprintln!("  console  http://{admin}/login?code={link}   (works once, within ten minutes; then: sluice console)");
     let model = config.models.iter().find(|model| model.enabled);
     let Some(model) = model else { return };
     eprintln!("\n  Try it:");
@@ -301,25 +381,57 @@ fn greet(gateway: &Gateway, proxy: SocketAddr, admin: SocketAddr, token_file: &P
     }
 }
 
-/// Returns at SIGTERM or SIGINT; SIGHUP reads the configuration again.
-async fn told_to_stop(reloader: &Reloader) -> Result<(), Failure> {
+/// Returns at SIGTERM or SIGINT, or when another has taken this one's place, which it asks for with SIGQUIT; SIGHUP reads
+/// the configuration again.
+async fn told_to_stop(
+    reloader: &Reloader,
+    socket: &listener::Socket,
+    data_dir: &Path,
+    addr_file: &Path,
+) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::other(format!("cannot listen for signals: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
+    let mut quit = signal(SignalKind::quit()).map_err(failed)?;
     loop {
         tokio::select! {
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
             _ = hangup.recv() => drop(reloader.reload().await),
+            _ = quit.recv() => match upgrade::hand_over(socket, data_dir, addr_file).await {
+                Ok(()) => {
+                    tracing::info!("another gateway has taken this one's place");
+                    reloader.gateway.handed_over.store(true, Relaxed);
+                    return Ok(());
+                }
+                Err(why) => tracing::error!(why, "this gateway goes on"),
+            },
         }
     }
 }
 
-async fn bind(what: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| Failure::other(format!("{what}: cannot listen on {address}: {error}")))
+async fn proxy_socket(address: SocketAddr) -> Result<listener::Socket, Failure> {
+    let bound = TcpListener::bind(address).await.and_then(TcpListener::into_std);
+    bound
+        .and_then(listener::Socket::of)
+        .map_err(|error| Failure::other(format!("listen: cannot listen on {address}: {error}")))
+}
+
+/// A gateway that takes another's place listens beside it for a while.
+fn admin_listener(address: SocketAddr) -> Result<TcpListener, Failure> {
+    let open = || {
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
+        socket.set_reuseaddr(true)?;
+        socket.set_reuseport(true)?;
+        socket.bind(address)?;
+        socket.listen(1024)
+    };
+    open().map_err(|error| Failure::other(format!("admin_listen: cannot listen on {address}: {error}")))
 }
 
 fn local(listener: &TcpListener) -> Result<SocketAddr, Failure> {

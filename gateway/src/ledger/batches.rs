@@ -230,3 +230,13 @@ fn batch_of(row: &AnyRow) -> Result<Batch, sqlx::Error> {
         finished_at: row.try_get("finished_at")?,
     })
 }
+
+/// What another gateway has left unfinished is this one's from now on.
+pub(crate) async fn adopt(store: &Store, from: &str, to: &str) -> Result<(), Unavailable> {
+    sqlx::query("UPDATE batches SET owner = $1 WHERE owner = $2 AND finished_at IS NULL")
+        .bind(to)
+        .bind(from)
+        .execute(store)
+        .await?;
+    Ok(())
+}

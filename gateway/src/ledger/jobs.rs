@@ -154,3 +154,13 @@ fn job(row: &AnyRow) -> Result<Job, sqlx::Error> {
         attempts: row.try_get("attempts")?,
     })
 }
+
+/// What another gateway has left unfinished is this one's from now on.
+pub(crate) async fn adopt(store: &Store, from: &str, to: &str) -> Result<(), Unavailable> {
+    sqlx::query("UPDATE jobs SET owner = $1 WHERE owner = $2 AND finished_at IS NULL")
+        .bind(to)
+        .bind(from)
+        .execute(store)
+        .await?;
+    Ok(())
+}

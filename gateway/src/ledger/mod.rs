@@ -5,6 +5,7 @@ pub(crate) mod batches;
 pub(crate) mod jobs;
 mod journal;
 pub(crate) mod keys;
+mod place;
 mod postgres;
 pub(crate) mod record;
 pub(crate) mod records;
@@ -18,7 +19,7 @@ pub(crate) mod versions;
 mod writer;
 
 pub(crate) use record::{Outcome, Record};
-pub(crate) use store::{connect, open};
+pub(crate) use store::{Database, connect, open};
 pub(crate) use verify::verify;
 pub(crate) use writer::{Bounds, Ledger};
 

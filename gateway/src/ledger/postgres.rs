@@ -60,11 +60,11 @@ impl Writer for PostgresWriter {
         })
     }
 
-    fn conclude_intents(&mut self) -> Result<usize, Unavailable> {
+    fn conclude_intents(&mut self, owner: &str) -> Result<usize, Unavailable> {
         self.runtime.block_on(async {
             let mut transaction = self.pool.begin().await?;
             let found = sqlx::query("DELETE FROM intents WHERE owner = $1 RETURNING line")
-                .bind(&self.owner)
+                .bind(owner)
                 .fetch_all(&mut *transaction)
                 .await?;
             let lines = found.iter().map(|row| Row::of_line(row.try_get("line")?));

@@ -51,17 +51,17 @@ impl Writer for SqliteWriter {
         Ok(transaction.commit()?)
     }
 
-    fn conclude_intents(&mut self) -> Result<usize, Unavailable> {
+    fn conclude_intents(&mut self, owner: &str) -> Result<usize, Unavailable> {
         let transaction = self.connection.transaction()?;
         let mut rows: Vec<Row<'static>> = Vec::new();
         {
             let mut intents = transaction.prepare("SELECT line FROM intents WHERE owner = ?1 ORDER BY id")?;
-            for line in intents.query_map([&self.owner], |row| row.get::<_, String>(0))? {
+            for line in intents.query_map([owner], |row| row.get::<_, String>(0))? {
                 rows.push(Row::of_line(&line?)?);
             }
         }
         insert(&transaction, &rows)?;
-        transaction.execute("DELETE FROM intents WHERE owner = ?1", [&self.owner])?;
+        transaction.execute("DELETE FROM intents WHERE owner = ?1", [owner])?;
         transaction.commit()?;
         Ok(rows.len())
     }

@@ -1,6 +1,7 @@
 //! Opens the database, SQLite or PostgreSQL, and brings its schema up to date: one schema and one set of queries, in
 //! the words that both understand. Only the writing of records differs ([`super::sqlite`], [`super::postgres`]).
 
+use super::place::{self, Places};
 use super::postgres::PostgresWriter;
 use super::sqlite::SqliteWriter;
 use super::writer::Writer;
@@ -16,10 +17,8 @@ use std::time::Duration;
 pub(crate) struct Database {
     pub(crate) pool: Store,
     pub(super) writer: Box<dyn Writer>,
-    /// What the journal's segments are named after.
-    pub(super) journal: PathBuf,
-    /// This gateway's own id, among all that share the database.
-    pub(crate) owner: String,
+    /// Where the journal is, and under which id this gateway is known among all that share the database.
+    pub(super) places: Places,
     /// What its records' ids end in.
     pub(super) number: i64,
 }
@@ -117,16 +116,20 @@ pub(crate) async fn connect(url: &str) -> Result<Store, Unavailable> {
     Ok(store)
 }
 
-/// Connects, and opens what records are written with. `data_dir` is where this gateway keeps what is its own.
-pub(crate) async fn open(url: &str, data_dir: &Path) -> Result<Database, Unavailable> {
+/// Connects, and opens what records are written with. `data_dir` is where this gateway keeps what is its own;
+/// `is_hand_over`: another that is there still may be.
+pub(crate) async fn open(url: &str, data_dir: &Path, is_hand_over: bool) -> Result<Database, Unavailable> {
     let pool = connect(url).await?;
     let owner = own_id(&data_dir.join("gateway.id"))?;
-    let (writer, journal): (Box<dyn Writer>, PathBuf) = match Kind::of(url)? {
-        Kind::Sqlite(file) => (Box::new(SqliteWriter::open(&file, owner.clone())?), file),
-        Kind::Postgres => (
-            Box::new(PostgresWriter::open(url, owner.clone())?),
-            data_dir.join("postgres"),
-        ),
+    let journal = match Kind::of(url)? {
+        Kind::Sqlite(file) => file,
+        Kind::Postgres => data_dir.join("postgres"),
+    };
+    let places = place::take(&journal, &owner, is_hand_over)?;
+    let owner = places.mine.place.owner.clone();
+    let writer: Box<dyn Writer> = match Kind::of(url)? {
+        Kind::Sqlite(file) => Box::new(SqliteWriter::open(&file, owner)?),
+        Kind::Postgres => Box::new(PostgresWriter::open(url, owner)?),
     };
     // A number among those that share the database, so that no two records get the same id.
     let number = sqlx::query(
@@ -139,8 +142,7 @@ pub(crate) async fn open(url: &str, data_dir: &Path) -> Result<Database, Unavail
     Ok(Database {
         pool,
         writer,
-        journal,
-        owner,
+        places,
         number: number.parse().unwrap_or(0),
     })
 }

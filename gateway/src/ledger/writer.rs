@@ -6,6 +6,7 @@
 //! [`Ledger::is_full`] says so and the gateway refuses new requests; nothing is ever forgotten.
 
 use super::journal::{self, Lines, Segment};
+use super::place::{Place, Places};
 use super::record::Correction;
 use super::report::Filter;
 use super::row::Row;
@@ -39,8 +40,8 @@ pub(super) trait Writer: Send {
     /// Writes a segment's lines in one transaction: records that are not there yet, their sums, and intents of requests
     /// that run on.
     fn write(&mut self, lines: &Lines) -> Result<(), Unavailable>;
-    /// Makes records of the intents that this gateway has left when it was killed; how many.
-    fn conclude_intents(&mut self) -> Result<usize, Unavailable>;
+    /// Makes records of the intents that a gateway has left when it was killed; how many.
+    fn conclude_intents(&mut self, owner: &str) -> Result<usize, Unavailable>;
     /// The greatest id of a record.
     fn last_id(&mut self) -> Result<i64, Unavailable>;
     /// Deletes a small batch of the records that are older than `keep`, oldest first; their sums stay.
@@ -58,6 +59,10 @@ pub(crate) struct Ledger {
     bounds: Bounds,
     store: Store,
     owner: String,
+    /// Whose jobs and batches it has found left behind.
+    left: Option<String>,
+    /// Told the owner of the other place when its gateway has ended.
+    adopted: Mutex<Option<oneshot::Receiver<String>>>,
     number: i64,
     commit_seconds: prometheus::Histogram,
 }
@@ -97,18 +102,30 @@ impl Ledger {
         let Database {
             pool: store,
             mut writer,
-            journal,
-            owner,
+            places,
             number,
         } = database;
+        let Place { journal, owner } = places.mine.place.clone();
+        let left = places.left.as_ref().map(|held| held.place.owner.clone());
         let (tell, told) = oneshot::channel();
+        let (tell_adopted, adopted) = oneshot::channel();
         let (hand_over, handed) = std::sync::mpsc::channel::<Weak<Self>>();
-        let segments = journal.clone();
         std::thread::Builder::new().name("ledger".to_owned()).spawn(move || {
-            let _ = tell.send(recover(&mut *writer, &segments));
+            let Places { mine, left, awaited } = places;
+            let found = [Some(&mine), left.as_ref()].into_iter().flatten();
+            let recovered = found.map(|held| recover(&mut *writer, &held.place));
+            let _ = tell.send(
+                recovered
+                    .collect::<Result<Vec<i64>, _>>()
+                    .and_then(|_| writer.last_id()),
+            );
+            // Whoever comes next may have it.
+            drop(left);
+            let mut awaited = awaited.map(|place| (place, tell_adopted));
             let Ok(ledger) = handed.recv() else { return };
             while let Some(ledger) = ledger.upgrade() {
-                ledger.move_what_has_gathered(&mut *writer, &segments);
+                ledger.move_what_has_gathered(&mut *writer, &mine.place.journal);
+                awaited = awaited.and_then(|(place, tell)| adopt(&mut *writer, place, tell));
             }
         })?;
         let last = told
@@ -122,6 +139,8 @@ impl Ledger {
             bounds,
             store,
             owner,
+            left,
+            adopted: Mutex::new(Some(adopted)),
             number: number % NUMBERS,
             commit_seconds,
         });
@@ -166,6 +185,21 @@ impl Ledger {
     /// This gateway's id among those that share the database.
     pub(crate) fn owner(&self) -> &str {
         &self.owner
+    }
+
+    /// Whose jobs and batches it has found left behind, beside its own.
+    pub(crate) fn left(&self) -> Option<&str> {
+        self.left.as_deref()
+    }
+
+    /// Told the owner of the other place when its gateway has ended; for one caller.
+    pub(crate) fn adopted(&self) -> Option<oneshot::Receiver<String>> {
+        self.adopted.lock().take()
+    }
+
+    /// What the records' ids of this gateway end in, and how many such ends there are.
+    pub(crate) fn ids(&self) -> (i64, i64) {
+        (self.number, NUMBERS)
     }
 
     /// Notes that a request runs: if the gateway is killed before its record is committed, this becomes it.
@@ -289,10 +323,33 @@ impl Ledger {
     }
 }
 
+/// Moves what is left in a place whose gateway has ended; gives the place back while it is not.
+fn adopt(
+    writer: &mut dyn Writer,
+    place: Place,
+    tell: oneshot::Sender<String>,
+) -> Option<(Place, oneshot::Sender<String>)> {
+    let recovered = match place.lock() {
+        Ok(None) => return Some((place, tell)),
+        Ok(Some(held)) => recover(writer, &held.place),
+        Err(error) => Err(error),
+    };
+    match recovered {
+        Ok(_) => {
+            let _ = tell.send(place.owner);
+            None
+        }
+        Err(error) => {
+            tracing::error!(%error, "what the gateway before has left is not moved yet");
+            Some((place, tell))
+        }
+    }
+}
+
 /// Moves what a crash has left: segments, and intents of requests that ran. The greatest id then.
-fn recover(writer: &mut dyn Writer, journal: &Path) -> Result<i64, Unavailable> {
-    move_segments(writer, journal, u64::MAX)?;
-    let interrupted = writer.conclude_intents()?;
+fn recover(writer: &mut dyn Writer, place: &Place) -> Result<i64, Unavailable> {
+    move_segments(writer, &place.journal, u64::MAX)?;
+    let interrupted = writer.conclude_intents(&place.owner)?;
     if interrupted > 0 {
         tracing::warn!(
             requests = interrupted,

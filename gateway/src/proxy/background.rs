@@ -168,8 +168,10 @@ async fn walk(exchange: &mut Exchange, wait: Wait, body: Bytes) -> Option<Result
 }
 
 /// Takes over what the process before has left, each as a task of its own.
-pub(crate) async fn take_over(gateway: &Arc<Gateway>) -> Result<(), Unavailable> {
-    let left = jobs::take_over(gateway.ledger.store(), gateway.ledger.owner(), now_ms()).await?;
+pub(crate) async fn take_over(gateway: &Arc<Gateway>, owner: &str) -> Result<(), Unavailable> {
+    let (store, me) = (gateway.ledger.store(), gateway.ledger.owner());
+    let left = jobs::take_over(store, owner, now_ms()).await?;
+    jobs::adopt(store, owner, me).await?;
     if !left.is_empty() {
         tracing::info!(jobs = left.len(), "taking over what had been queued");
     }

@@ -11,8 +11,10 @@ use pingora_core::server::{Fds, ShutdownWatch};
 use pingora_core::services::Service as _;
 use pingora_core::services::listening::Service;
 use pingora_timeout::fast_timeout::fast_timeout;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::IntoRawFd;
+use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -30,20 +32,76 @@ struct Served;
 /// Counts a connection while it is served.
 struct Counted(Arc<AtomicUsize>);
 
-/// Accepts until told to stop; then waits, `drain` at most, for what runs.
+/// The proxy's listening socket, of this process's own or handed over by the one before.
 ///
 /// The socket is ours, so that its port is known before anyone is let in; pingora is handed it as it would
 /// be by the process before, and does the rest.
+#[derive(Clone)]
+pub(crate) struct Socket {
+    address: SocketAddr,
+    sockets: Arc<Mutex<Fds>>,
+}
+
+/// The longest path of a Unix socket that Linux takes, and one byte for its end.
+const LONGEST_PATH: usize = 107;
+
+impl Socket {
+    pub(crate) fn of(listener: TcpListener) -> std::io::Result<Self> {
+        let address = listener.local_addr()?;
+        let mut sockets = Fds::new();
+        sockets.add(address.to_string(), listener.into_raw_fd());
+        Ok(Self {
+            address,
+            sockets: Arc::new(Mutex::new(sockets)),
+        })
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits, some seconds, for the process before to hand its socket over at a path. Blocks.
+    pub(crate) fn inherit(path: &Path) -> Result<Self, String> {
+        let path = fitting(path)?;
+        let mut sockets = Fds::new();
+        sockets
+            .get_from_sock(path)
+            .map_err(|error| format!("the gateway before hands nothing over at {path}: {error}"))?;
+        let (addresses, _) = sockets.serialize();
+        let address = addresses.first().and_then(|address| address.parse().ok());
+        Ok(Self {
+            address: address.ok_or_else(|| "the gateway before hands over no socket".to_owned())?,
+            sockets: Arc::new(Mutex::new(sockets)),
+        })
+    }
+
+    /// Hands it to the process that waits at a path. Both accept from then on. Blocks.
+    pub(crate) fn hand_over(&self, path: &Path) -> Result<(), String> {
+        let path = fitting(path)?;
+        let sent = self.sockets.lock().send_to_sock(path);
+        sent.map(drop)
+            .map_err(|error| format!("nobody takes the socket at {path}: {error}"))
+    }
+}
+
+fn fitting(path: &Path) -> Result<&str, String> {
+    path.to_str().filter(|path| path.len() <= LONGEST_PATH).ok_or_else(|| {
+        format!(
+            "{} is too long for a Unix socket; use a shorter data_dir",
+            path.display()
+        )
+    })
+}
+
+/// Accepts until told to stop; then waits, `drain` at most, for what runs.
 pub(crate) async fn serve(
     gateway: Arc<Gateway>,
-    listener: TcpListener,
+    socket: Socket,
     tls: Option<TlsSettings>,
     stop: ShutdownWatch,
     drain: Duration,
 ) {
-    let Ok(address) = listener.local_addr().map(|address| address.to_string()) else {
-        return;
-    };
+    let address = socket.address.to_string();
     let mut options = HttpServerOptions::default();
     options.h2c = true;
     let connections = Arc::new(AtomicUsize::new(0));
@@ -52,16 +110,12 @@ pub(crate) async fn serve(
         options,
         connections: Arc::clone(&connections),
     };
-    let mut sockets = Fds::new();
-    sockets.add(address.clone(), listener.into_raw_fd());
     let mut service = Service::new("proxy".to_owned(), proxy);
     match tls {
         Some(tls) => service.add_tls_with_settings(&address, None, tls),
         None => service.add_tcp(&address),
     }
-    service
-        .start_service(Some(Arc::new(Mutex::new(sockets))), stop, 1)
-        .await;
+    service.start_service(Some(socket.sockets), stop, 1).await;
     let drained = async {
         while connections.load(Relaxed) + gateway.in_background.load(Relaxed) > 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -89,21 +143,34 @@ impl Proxy {
         if session.take_connection_user_context().is_some() {
             within += gateway.keepalive;
         }
-        tokio::select! {
-            biased;
-            read = fast_timeout(within, session.read_request()) => match read {
-                Ok(Ok(is_there)) => is_there,
-                Ok(Err(_)) => {
-                    let _ = session.respond_error(400).await;
-                    false
+        let read = {
+            let mut read = pin!(fast_timeout(within, session.read_request()));
+            tokio::select! {
+                biased;
+                read = &mut read => read.ok(),
+                // An idle connection ends when the gateway stops; where another has taken its place, it may still bring
+                // the request that its client is about to send, so that none meets a closed door.
+                () = told(stop.clone()) => {
+                    if !self.gateway.handed_over.load(Relaxed) {
+                        return false;
+                    }
+                    match fast_timeout(gateway.drain / 2, read).await {
+                        Ok(Ok(read)) => Some(read),
+                        Ok(Err(_)) | Err(_) => return false,
+                    }
                 }
-                Err(_) => {
-                    let _ = session.respond_error(408).await;
-                    false
-                }
-            },
-            // An idle connection ends when the gateway stops.
-            () = told(stop.clone()) => false,
+            }
+        };
+        match read {
+            Some(Ok(is_there)) => is_there,
+            Some(Err(_)) => {
+                let _ = session.respond_error(400).await;
+                false
+            }
+            None => {
+                let _ = session.respond_error(408).await;
+                false
+            }
         }
     }
 }

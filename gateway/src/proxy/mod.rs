@@ -27,7 +27,7 @@ use crate::traces::Traces;
 use crate::upstream::Forward;
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use tokio::sync::watch;
 
 /// Everything that an exchange calls on.
@@ -42,6 +42,8 @@ pub(crate) struct Gateway {
     pub(crate) batches: Unfinished,
     /// True once the gateway is told to stop.
     pub(crate) stopping: watch::Receiver<bool>,
+    /// Whether another process accepts at the same socket.
+    pub(crate) handed_over: AtomicBool,
     /// Requests that run without a client.
     pub(crate) in_background: AtomicUsize,
     /// Bytes of all bodies that wait.

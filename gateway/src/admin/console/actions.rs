@@ -1,0 +1,106 @@
+//! What is done from the console: keys and reloading. Every form carries its session's own secret, so no other page can
+//! send it.
+
+use super::page::Notice;
+use super::session::Session;
+use super::{Admin, full_page, login_page};
+use crate::keys::{self, Wanted};
+use axum::Form;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use serde::Deserialize;
+use subtle::ConstantTimeEq;
+
+#[derive(Deserialize)]
+pub(super) struct Make {
+    csrf: String,
+    user: String,
+    #[serde(default)]
+    expires: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Revoke {
+    csrf: String,
+    id: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Plain {
+    csrf: String,
+}
+
+/// The session of a form that it has sent itself.
+fn sender(admin: &Admin, headers: &HeaderMap, csrf: &str) -> Result<Session, Box<Response>> {
+    let session = admin.console.session_of(headers);
+    let session = session.ok_or_else(|| login_page(StatusCode::UNAUTHORIZED, Some("Your session has ended.")))?;
+    if bool::from(session.csrf.as_bytes().ct_eq(csrf.as_bytes())) {
+        return Ok(session);
+    }
+    let trouble = "This form is not of your session; open the console anew.";
+    Err(Box::new(login_page(StatusCode::FORBIDDEN, Some(trouble))))
+}
+
+pub(super) async fn make_key(State(admin): State<Admin>, headers: HeaderMap, Form(form): Form<Make>) -> Response {
+    let session = match sender(&admin, &headers, &form.csrf) {
+        Ok(session) => session,
+        Err(response) => return *response,
+    };
+    let expires = form.expires.trim();
+    let wanted = Wanted {
+        user: form.user.trim(),
+        project: None,
+        expires: (!expires.is_empty()).then_some(expires),
+        models: None,
+    };
+    let snapshot = admin.gateway.current.get();
+    let notice = match keys::make(&snapshot.config, &admin.pool, wanted).await {
+        Ok((secret, key)) => {
+            admin.reload_keys().await;
+            tracing::info!(key = key["id"].as_str(), user = form.user, "key made from the console");
+            Notice::Secret(secret)
+        }
+        Err(error) => Notice::Wrong(words(error)),
+    };
+    full_page(&admin, &session, Some(notice)).await
+}
+
+pub(super) async fn revoke_key(State(admin): State<Admin>, headers: HeaderMap, Form(form): Form<Revoke>) -> Response {
+    let session = match sender(&admin, &headers, &form.csrf) {
+        Ok(session) => session,
+        Err(response) => return *response,
+    };
+    let notice = match keys::revoke(&admin.pool, &form.id).await {
+        Ok(()) => {
+            admin.reload_keys().await;
+            tracing::info!(key = form.id, "key revoked from the console");
+            Notice::Done(format!("Key {} is revoked.", form.id))
+        }
+        Err(error) => Notice::Wrong(words(error)),
+    };
+    full_page(&admin, &session, Some(notice)).await
+}
+
+pub(super) async fn reload(State(admin): State<Admin>, headers: HeaderMap, Form(form): Form<Plain>) -> Response {
+    let session = match sender(&admin, &headers, &form.csrf) {
+        Ok(session) => session,
+        Err(response) => return *response,
+    };
+    let notice = match admin.reloader.reload().await.result {
+        Ok(changes) if changes.is_empty() => Notice::Done("Read again: nothing has changed.".to_owned()),
+        Ok(changes) => Notice::Done(format!("Reloaded: {}", changes.join("; "))),
+        Err(problems) => Notice::Wrong(format!("Nothing has changed: {}", problems.join("; "))),
+    };
+    full_page(&admin, &session, Some(notice)).await
+}
+
+fn words(error: keys::Error) -> String {
+    match error {
+        keys::Error::Wrong(words) | keys::Error::Unknown(words) => words,
+        keys::Error::Failed(error) => {
+            tracing::error!(error, "keys not changed");
+            "It has failed; see the gateway's log.".to_owned()
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The console at `/`: pages rendered here, kept fresh over `/events` by a small script of our own. Who may see it has
+//! come in by a link that works once, or with the admin token.
+
+mod actions;
+mod events;
+pub(crate) mod history;
+mod page;
+mod plot;
+pub(crate) mod session;
+mod state;
+
+use super::{Admin, challenge};
+use axum::Router;
+use axum::extract::{Query, Request, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::routing::{get, post};
+use axum::{Form, Json};
+use serde::Deserialize;
+use serde_json::json;
+use session::{LINK_LASTS, Session};
+
+const STYLE: &str = include_str!("style.css");
+const SCRIPT: &str = include_str!("script.js");
+const ICON: &str = include_str!("icon.svg");
+
+/// Nothing but what this listener serves itself; nobody frames it.
+const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; \
+                      form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// All of the console's routes.
+pub(super) fn routes() -> Router<Admin> {
+    Router::new()
+        .route("/", get(home))
+        .route("/login", get(by_link).post(by_token))
+        .route("/login/links", post(new_link))
+        .route("/logout", post(logout))
+        .route("/events", get(events::stream))
+        .route("/console/keys", post(actions::make_key))
+        .route("/console/keys/revoke", post(actions::revoke_key))
+        .route("/console/reload", post(actions::reload))
+        .route(
+            "/console.css",
+            get(|| async { asset("text/css; charset=utf-8", STYLE) }),
+        )
+        .route("/console.svg", get(|| async { asset("image/svg+xml", ICON) }))
+        .route(
+            "/console.js",
+            get(|| async { asset("text/javascript; charset=utf-8", SCRIPT) }),
+        )
+        .layer(middleware::from_fn(guarded))
+}
+
+fn asset(kind: &'static str, text: &'static str) -> Response {
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
+}
+
+/// What browsers are to keep to.
+async fn guarded(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CACHE_CONTROL, "no-store"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+async fn home(State(admin): State<Admin>, request: Request) -> Response {
+    let has_token = super::bearer(request.headers()).is_some_and(|given| admin.token.is(given));
+    // With the token one may look; its forms belong to no session and do nothing.
+    let session = admin
+        .console
+        .session_of(request.headers())
+        .or_else(|| has_token.then(Session::none));
+    match session {
+        Some(session) => full_page(&admin, &session, None).await,
+        None => login_page(StatusCode::UNAUTHORIZED, None),
+    }
+}
+
+/// The console, with what has just been done above it.
+async fn full_page(admin: &Admin, session: &Session, notice: Option<page::Notice>) -> Response {
+    match state::collect(admin).await {
+        Ok(state) => {
+            let keys = crate::keys::list(&admin.pool).await.unwrap_or_default();
+            let samples = admin.console.history.samples();
+            Html(page::console(&state, &samples, &keys, session, notice).into_string()).into_response()
+        }
+        Err(error) => super::internal(&error),
+    }
+}
+
+fn login_page(status: StatusCode, trouble: Option<&str>) -> Response {
+    (status, Html(page::login(trouble).into_string())).into_response()
+}
+
+#[derive(Deserialize)]
+struct Link {
+    code: Option<String>,
+}
+
+/// `GET /login?code=…`: once.
+async fn by_link(State(admin): State<Admin>, Query(link): Query<Link>) -> Response {
+    match link.code {
+        None => login_page(StatusCode::OK, None),
+        Some(code) if admin.console.redeem(&code) => let_in(&admin),
+        Some(_) => login_page(
+            StatusCode::UNAUTHORIZED,
+            Some("This link has been used, or is too old. `sluice console` prints a new one."),
+        ),
+    }
+}
+
+#[derive(Deserialize)]
+struct Given {
+    token: String,
+}
+
+async fn by_token(State(admin): State<Admin>, Form(given): Form<Given>) -> Response {
+    if admin.token.is(given.token.trim()) {
+        return let_in(&admin);
+    }
+    login_page(StatusCode::UNAUTHORIZED, Some("That is not the admin token."))
+}
+
+fn let_in(admin: &Admin) -> Response {
+    match admin.console.begin() {
+        Ok(cookie) => ([(header::SET_COOKIE, cookie)], Redirect::to("/")).into_response(),
+        Err(error) => super::internal(&error),
+    }
+}
+
+/// `POST /login/links`, with the admin token: another link.
+async fn new_link(State(admin): State<Admin>, request: Request) -> Response {
+    if !super::bearer(request.headers()).is_some_and(|given| admin.token.is(given)) {
+        return challenge();
+    }
+    match admin.console.link() {
+        Ok(code) => Json(json!({"path": format!("/login?code={code}"), "expires_in_seconds": LINK_LASTS.as_secs()}))
+            .into_response(),
+        Err(error) => super::internal(&error),
+    }
+}
+
+async fn logout(State(admin): State<Admin>, request: Request) -> Response {
+    admin.console.end(request.headers());
+    ([(header::SET_COOKIE, session::GONE)], Redirect::to("/")).into_response()
+}

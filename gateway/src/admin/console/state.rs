@@ -1,0 +1,66 @@
+//! All that the console shows but its plots, as one JSON value; `/events` sends the same.
+
+use super::Admin;
+use crate::admin::{config, queue};
+use crate::ledger::{self, Unavailable};
+use crate::standing;
+use axum::extract::State;
+use policy::Scope;
+use serde_json::{Value, json};
+
+/// How many of the newest requests are shown.
+const RECENT: u32 = 15;
+/// How many of those that wait.
+const WAITING: usize = 50;
+
+pub(super) async fn collect(admin: &Admin) -> Result<Value, Unavailable> {
+    let gateway = &admin.gateway;
+    let snapshot = gateway.current.get();
+    let axum::Json(status) = queue::status(State(admin.clone())).await;
+    let axum::Json(mut queue) = queue::list(State(admin.clone())).await;
+    if let Some(waiting) = queue["waiting"].as_array_mut() {
+        waiting.truncate(WAITING);
+    }
+    gateway.ledger.flush().await;
+    let recent = ledger::records::recent(&admin.pool, RECENT).await?;
+    let projects = snapshot
+        .config
+        .projects
+        .iter()
+        .zip(0..)
+        .filter(|(project, _)| !project.is_removed);
+    let projects: Vec<Value> = projects
+        .map(|(project, number)| {
+            let mut shown = standing::of(&gateway.gate, Scope::Project, number, Some(project.plan));
+            shown["id"] = project.id.as_str().into();
+            shown["name"] = project.name.as_str().into();
+            shown
+        })
+        .collect();
+    let last = admin.console.history.last().unwrap_or_default();
+    let axum::Json(in_force) = config::show(State(admin.clone())).await;
+    Ok(json!({
+        "at": jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        "version": env!("CARGO_PKG_VERSION"),
+        "status": status,
+        "queue": queue,
+        "rates": {
+            "completed_a_second": last.completed, "refused_a_second": last.refused, "failed_a_second": last.failed,
+            "input_tokens_a_second": last.input_tokens, "output_tokens_a_second": last.output_tokens,
+            "p50_seconds": last.p50, "p95_seconds": last.p95,
+        },
+        "upstreams": snapshot.upstreams.shown(&snapshot.config),
+        "projects": projects,
+        "recent": recent,
+        "config": {
+            "version": in_force["version"], "config_version": in_force["config_version"],
+            "last_reload": in_force["last_reload"],
+            "identity": match snapshot.config.gateway.identity {
+                crate::config::Identity::Keys => "keys",
+                crate::config::Identity::Open { .. } => "open",
+            },
+            "users": snapshot.config.users.iter().filter(|user| !user.is_removed).map(|user| user.id.as_str()).collect::<Vec<_>>(),
+            "models": snapshot.config.models.iter().filter(|model| model.enabled).map(|model| model.name.as_str()).collect::<Vec<_>>(),
+        },
+    }))
+}

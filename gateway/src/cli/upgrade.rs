@@ -1,0 +1,57 @@
+//! One gateway takes another's place, without a request lost between them: `sluice serve --upgrade` asks the one that
+//! runs for its socket, and accepts beside it; when it is ready, the other finishes what it has begun, and ends.
+
+use super::Failure;
+use crate::proxy::listener::Socket;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long the newer one may take until it is ready.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// Where the socket changes hands.
+fn meeting(data_dir: &Path) -> PathBuf {
+    data_dir.join("upgrade.sock")
+}
+
+/// The process that has written an address file.
+pub(super) fn running(addr_file: &Path) -> Option<u32> {
+    let written: Value = serde_json::from_slice(&std::fs::read(addr_file).ok()?).ok()?;
+    u32::try_from(written["pid"].as_u64()?).ok()
+}
+
+/// Asks the gateway that runs for its socket.
+pub(super) async fn take_socket(data_dir: &Path, addr_file: &Path) -> Result<Socket, Failure> {
+    let nobody = || {
+        Failure::other(format!(
+            "no gateway runs here whose place could be taken ({}); start without --upgrade",
+            addr_file.display()
+        ))
+    };
+    let pid = running(addr_file)
+        .and_then(|pid| i32::try_from(pid).ok())
+        .ok_or_else(nobody)?;
+    let meeting = meeting(data_dir);
+    let inherit = tokio::task::spawn_blocking(move || Socket::inherit(&meeting));
+    kill(Pid::from_raw(pid), Signal::SIGQUIT).map_err(|_| nobody())?;
+    let socket = inherit.await.map_err(|error| Failure::other(error.to_string()))?;
+    socket.map_err(Failure::other)
+}
+
+/// Hands the socket to whoever waits for it, and returns when that one is ready; an error says why it is not, and then
+/// this one goes on.
+pub(super) async fn hand_over(socket: &Socket, data_dir: &Path, addr_file: &Path) -> Result<(), String> {
+    let (socket, meeting) = (socket.clone(), meeting(data_dir));
+    let handed = tokio::task::spawn_blocking(move || socket.hand_over(&meeting));
+    handed.await.map_err(|error| error.to_string())??;
+    let is_ready = async {
+        while running(addr_file) == Some(std::process::id()) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let waited = tokio::time::timeout(READY_WITHIN, is_ready).await;
+    waited.map_err(|_| format!("the newer gateway is not ready after {} s", READY_WITHIN.as_secs()))
+}
