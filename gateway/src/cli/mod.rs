@@ -43,6 +43,8 @@ enum Command {
     Queue(operator::QueueArgs),
     /// Print every server and how it is.
     Upstreams(operator::UpstreamsArgs),
+    /// Ask a running gateway whether it is ready; exit code 1 if not.
+    Health(operator::HealthArgs),
     /// Watch a running gateway.
     Top(operator::TopArgs),
     /// Print a link into a running gateway's console.
@@ -125,9 +127,19 @@ struct ServeArgs {
     /// Where both addresses are written once ready (default: sluice.addr in the data directory).
     #[arg(long, env = "SLUICE_ADDR_FILE")]
     addr_file: Option<PathBuf>,
-    /// Take the place of the gateway that runs with this data directory, without losing a request.
-    #[arg(long)]
-    upgrade: bool,
+    /// Take the place of the gateway that runs with this data directory, without losing a request; with `auto`, if one
+    /// runs.
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "required")]
+    upgrade: Option<Upgrade>,
+}
+
+/// When another's place is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Upgrade {
+    /// It is an error if nobody runs.
+    Required,
+    /// If somebody runs.
+    Auto,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -147,6 +159,7 @@ pub(crate) fn run() -> ExitCode {
         Some(Command::Usage(args)) => usage::run(&args),
         Some(Command::Queue(args)) => operator::queue(&args),
         Some(Command::Upstreams(args)) => operator::upstreams(&args),
+        Some(Command::Health(args)) => operator::health(&args),
         Some(Command::Top(args)) => operator::top(&args),
         Some(Command::Console(args)) => operator::console(&args),
         Some(Command::Completions { shell }) => {

@@ -47,6 +47,16 @@ pub(super) struct UpstreamsArgs {
     admin: AdminArgs,
 }
 
+/// `sluice health`.
+#[derive(Debug, Args)]
+pub(super) struct HealthArgs {
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
 /// `sluice top`.
 #[derive(Debug, Args)]
 pub(super) struct TopArgs {
@@ -73,6 +83,30 @@ pub(super) struct ConsoleArgs {
     admin: AdminArgs,
 }
 
+impl AdminArgs {
+    /// Where the admin listener is.
+    fn url(&self) -> Result<String, Failure> {
+        if let Some(url) = self.admin_url.as_ref().filter(|url| !url.is_empty()) {
+            return Ok(url.trim_end_matches('/').to_owned());
+        }
+        let file = self.data_dir.join("sluice.addr");
+        let written = std::fs::read(&file).ok();
+        let addresses = written.and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+        let address = addresses.as_ref().and_then(|addresses| addresses["admin"].as_str());
+        let address = address.ok_or_else(|| {
+            Failure::other(format!(
+                "no gateway runs here ({} is not there); start one with `sluice serve`, or name it with --admin-url",
+                file.display()
+            ))
+        })?;
+        // Who listens everywhere listens here.
+        Ok(format!(
+            "http://{}",
+            address.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]")
+        ))
+    }
+}
+
 /// A gateway's admin listener.
 struct Admin {
     http: Client,
@@ -82,23 +116,8 @@ struct Admin {
 
 impl Admin {
     fn find(args: &AdminArgs) -> Result<Self, Failure> {
-        let url = match &args.admin_url {
-            Some(url) => url.trim_end_matches('/').to_owned(),
-            None => {
-                let file = args.data_dir.join("sluice.addr");
-                let written = std::fs::read(&file).ok();
-                let addresses = written.and_then(|text| serde_json::from_slice::<Value>(&text).ok());
-                let address = addresses.as_ref().and_then(|addresses| addresses["admin"].as_str());
-                let address = address.ok_or_else(|| {
-                    Failure::other(format!(
-                        "no gateway runs here ({} is not there); start one with `sluice serve`, or name it with --admin-url",
-                        file.display()
-                    ))
-                })?;
-                format!("http://{address}")
-            }
-        };
-        let token = match &args.admin_token {
+        let url = args.url()?;
+        let token = match args.admin_token.as_ref().filter(|token| !token.is_empty()) {
             Some(token) => token.clone(),
             None => {
                 let file = args.data_dir.join("admin.token");
@@ -180,6 +199,30 @@ pub(super) fn upstreams(args: &UpstreamsArgs) -> Result<ExitCode, Failure> {
         print!("{}", told_upstreams(&shown));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn health(args: &HealthArgs) -> Result<ExitCode, Failure> {
+    let (http, url) = (
+        Client::builder().timeout(Duration::from_secs(3)).build(),
+        args.admin.url()?,
+    );
+    let answer = http
+        .and_then(|http| http.get(format!("{url}/ready")).send())
+        .map_err(|error| Failure::other(format!("no gateway answers at {url}: {error}")))?;
+    let is_ready = answer.status().is_success();
+    let body: Value = answer.json().unwrap_or_default();
+    if args.json {
+        println!("{body}");
+    } else {
+        println!(
+            "{}",
+            body["detail"]
+                .as_str()
+                .or(body["status"].as_str())
+                .unwrap_or("not ready")
+        );
+    }
+    Ok(if is_ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 pub(super) fn console(args: &ConsoleArgs) -> Result<ExitCode, Failure> {

@@ -97,17 +97,18 @@ fn safe(config: &Config) -> Result<(), Failure> {
 async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
     let settings = config.gateway.clone();
     std::fs::create_dir_all(&settings.data_dir).map_err(|error| cannot("make", &settings.data_dir, &error))?;
-    let database = ledger::open(&settings.database_url, &settings.data_dir, args.upgrade).await?;
+    let addr_file = args
+        .addr_file
+        .clone()
+        .unwrap_or_else(|| settings.data_dir.join("sluice.addr"));
+    let is_hand_over = upgrade::is_wanted(args.upgrade, &addr_file);
+    let database = ledger::open(&settings.database_url, &settings.data_dir, is_hand_over).await?;
     let store = database.pool.clone();
     let token_file = settings.data_dir.join("admin.token");
     let token = Token::find_or_make(&token_file).map_err(|error| cannot("write", &token_file, &error))?;
     let tls = settings.tls.as_ref().map(tls::settings);
     let tls = tls.transpose().map_err(Failure::usage)?;
-    let addr_file = args
-        .addr_file
-        .clone()
-        .unwrap_or_else(|| settings.data_dir.join("sluice.addr"));
-    let socket = if args.upgrade {
+    let socket = if is_hand_over {
         upgrade::take_socket(&settings.data_dir, &addr_file).await?
     } else {
         proxy_socket(settings.listen).await?

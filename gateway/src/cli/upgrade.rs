@@ -1,7 +1,7 @@
 //! One gateway takes another's place, without a request lost between them: `sluice serve --upgrade` asks the one that
 //! runs for its socket, and accepts beside it; when it is ready, the other finishes what it has begun, and ends.
 
-use super::Failure;
+use super::{Failure, Upgrade};
 use crate::proxy::listener::Socket;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -21,6 +21,20 @@ fn meeting(data_dir: &Path) -> PathBuf {
 pub(super) fn running(addr_file: &Path) -> Option<u32> {
     let written: Value = serde_json::from_slice(&std::fs::read(addr_file).ok()?).ok()?;
     u32::try_from(written["pid"].as_u64()?).ok()
+}
+
+/// Whether another's place is to be taken.
+pub(super) fn is_wanted(upgrade: Option<Upgrade>, addr_file: &Path) -> bool {
+    let is_there = || {
+        let pid = running(addr_file).and_then(|pid| i32::try_from(pid).ok());
+        // No signal: only whether it could be sent.
+        pid.is_some_and(|pid| kill(Pid::from_raw(pid), None).is_ok())
+    };
+    match upgrade {
+        Some(Upgrade::Required) => true,
+        Some(Upgrade::Auto) => is_there(),
+        None => false,
+    }
 }
 
 /// Asks the gateway that runs for its socket.

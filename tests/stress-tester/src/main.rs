@@ -133,7 +133,7 @@ struct RunArgs {
     /// Find the highest rate at which 99 of 100 requests are good (--slo); each try lasts --duration (10 s).
     #[arg(long)]
     find_capacity: bool,
-    /// Make part I of N of the plan: I/N.
+    /// Make part I of N of the plan: I/N; or job/N, the part of a Kubernetes job's pod (JOB_COMPLETION_INDEX).
     #[arg(long, value_parser = shard)]
     shard: Option<(usize, usize)>,
     /// Where reports go.
@@ -157,12 +157,23 @@ struct RunArgs {
 }
 
 fn shard(text: &str) -> Result<(usize, usize), String> {
+    // A pod of a Kubernetes job has its number, from 0, in a variable.
+    let of_job = || {
+        std::env::var("JOB_COMPLETION_INDEX")
+            .ok()?
+            .parse::<usize>()
+            .ok()?
+            .checked_add(1)
+    };
+    let number = |number: &str| if number == "job" { of_job() } else { number.parse().ok() };
     let parts = text
         .split_once('/')
-        .and_then(|(number, of)| Some((number.parse().ok()?, of.parse().ok()?)));
+        .and_then(|(part, of)| Some((number(part)?, of.parse().ok()?)));
     match parts {
         Some((number, of)) if (1..=of).contains(&number) => Ok((number, of)),
-        _ => Err(format!("`{text}` is not such as 2/8")),
+        _ => Err(format!(
+            "`{text}` is not such as 2/8, or job/8 in a Kubernetes job with indices"
+        )),
     }
 }
 
