@@ -77,6 +77,7 @@ pub(crate) fn router(admin: Admin) -> Router {
     Router::new()
         .route("/health", get(|| async { Json(json!({"status": "ok"})) }))
         .route("/ready", get(ready))
+        .route("/openapi.json", get(openapi))
         .merge(open)
         .merge(guarded)
         .merge(console::routes())
@@ -103,6 +104,13 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
         .to_str()
         .ok()?
         .strip_prefix("Bearer ")
+}
+
+/// What this listener answers, for tools.
+const OPENAPI: &str = include_str!("openapi.json");
+
+async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], OPENAPI).into_response()
 }
 
 async fn ready(State(admin): State<Admin>) -> Response {
@@ -184,4 +192,33 @@ fn internal(error: &dyn std::fmt::Display) -> Response {
 /// Completed and failed since the start.
 pub(super) fn counts(gateway: &Gateway) -> (u64, u64) {
     (gateway.completed.load(Relaxed), gateway.failed.load(Relaxed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::OPENAPI;
+    use serde_json::Value;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_route_is_described_and_nothing_else() {
+        let document: Value = serde_json::from_str(OPENAPI).expect("JSON");
+        let described: BTreeSet<&str> = document["paths"]
+            .as_object()
+            .expect("paths")
+            .keys()
+            .map(String::as_str)
+            .collect();
+        let sources = [include_str!("mod.rs"), include_str!("console/mod.rs")];
+        let code = sources
+            .iter()
+            .map(|source| source.split("#[cfg(test)]").next().unwrap_or_default());
+        let routes: BTreeSet<&str> = code
+            .flat_map(|code| code.split(".route(").skip(1))
+            .filter_map(|call| call.trim_start().strip_prefix('"')?.split('"').next())
+            // What the console's own pages use.
+            .filter(|path| !path.starts_with("/console") && !["/login", "/logout"].contains(path))
+            .collect();
+        assert_eq!(routes, described);
+    }
 }

@@ -11,41 +11,62 @@ async fn link(gateway: &Gateway) -> String {
     format!("{}{}", gateway.admin, made["path"].as_str().expect("a path"))
 }
 
-/// A minute of everyday work: some answers, some refusals, and some that wait.
-async fn work(gateway: &Gateway) -> tokio::task::JoinHandle<()> {
-    for number in 0..12 {
-        let user = ["user_standard_01", "user_vip_01", "user_batch_01"][number % 3];
-        let project = ["standard_project", "vip_project", "batch_project"][number % 3];
-        let body = json!({"user_id": user, "project_id": project, "model": "simulated-small", "prompt": "a question", "max_tokens": 64});
-        assert_eq!(gateway.post("/generate", &body).await.status(), 200);
-    }
+/// Everyday work: three projects at once, more than there is room for, streams among it, and a stranger.
+async fn work(gateway: &Gateway) -> Vec<tokio::task::JoinHandle<()>> {
     let refused = json!({"user_id": "nobody", "model": "simulated-small", "prompt": "x"});
     assert_eq!(gateway.post("/generate", &refused).await.status(), 403);
-    let (http, url) = (gateway.http.clone(), format!("{}/generate", gateway.proxy));
-    tokio::spawn(async move {
-        for number in 0..400 {
-            let user = ["user_standard_01", "user_vip_01", "user_batch_01"][number % 3];
-            let body =
-                json!({"user_id": user, "model": "simulated-large", "prompt": "a longer question", "max_tokens": 200});
-            let _ = http.post(&url).json(&body).send().await;
-            tokio::time::sleep(std::time::Duration::from_millis(60)).await;
-        }
-    })
+    let users = ["user_standard_01", "user_vip_01", "user_batch_01", "user_standard_01"];
+    (0..14)
+        .map(|number: u64| {
+            let (http, url) = (gateway.http.clone(), format!("{}/v1/chat/completions", gateway.proxy));
+            let user = users[usize::try_from(number).unwrap_or(0) % users.len()];
+            let model = if number % 3 == 0 {
+                "simulated-large"
+            } else {
+                "simulated-small"
+            };
+            tokio::spawn(async move {
+                for turn in 0..u64::MAX {
+                    let body = json!({
+                        "model": model, "stream": number % 2 == 0, "max_tokens": 40 + (number * 37 + turn * 53) % 160,
+                        "messages": [{"role": "user", "content": "What comes to the surface when the water falls?"}],
+                    });
+                    let sent = http.post(&url).header("x-sluice-user", user).json(&body).send().await;
+                    if let Ok(answer) = sent {
+                        let _ = answer.bytes().await;
+                    }
+                    tokio::time::sleep(std::time::Duration::from_millis(40 * number + 20)).await;
+                }
+            })
+        })
+        .collect()
 }
 
 #[tokio::test]
 async fn the_console_opens_in_a_browser_light_dark_and_narrow_and_is_accessible() {
     let dir = config_dir(|name, text| match name {
         "models.yaml" => text
-            .replace("average_latency_seconds: 0.5", "average_latency_seconds: 0.05")
-            .replace("average_latency_seconds: 2.0", "average_latency_seconds: 0.6"),
-        "limits.yaml" => roomy(name, text).replace("max_active_requests: 2000", "max_active_requests: 6"),
-        "projects.yaml" => roomy(name, text).replace("monthly_budget_eur: 100\n", "monthly_budget_eur: 0.02\n"),
+            .replace("average_latency_seconds: 0.5", "profile: 60ms/4ms")
+            .replace("average_latency_seconds: 2.0", "profile: 150ms/8ms"),
+        "limits.yaml" => roomy(name, text)
+            .replace("max_active_requests: 2000", "max_active_requests: 6")
+            .replace("requests_per_minute: 300", "requests_per_minute: 100000")
+            .replace("requests_per_minute: 20\n", "requests_per_minute: 100000\n")
+            .replace("tokens_per_minute: 500000", "tokens_per_minute: 100000000")
+            .replace("tokens_per_minute: 200000", "tokens_per_minute: 100000000"),
+        "projects.yaml" => text
+            .replace("monthly_token_quota: 1000000\n", "monthly_token_quota: 60000\n")
+            .replace("monthly_budget_eur: 100\n", "monthly_budget_eur: 0.02\n"),
         _ => roomy(name, text),
     });
     let gateway = Gateway::start_in(dir, &[]).await;
     let busy = work(&gateway).await;
-    tokio::time::sleep(std::time::Duration::from_secs(12)).await;
+    let a_while = if std::env::var_os("SLUICE_KEEP_SCREENSHOTS").is_some() {
+        90
+    } else {
+        6
+    };
+    tokio::time::sleep(std::time::Duration::from_secs(a_while)).await;
     let pictures = TempDir::new().expect("a directory");
     let said = python::run_node(
         "console.mjs",
@@ -53,7 +74,7 @@ async fn the_console_opens_in_a_browser_light_dark_and_narrow_and_is_accessible(
     )
     .await;
     assert!(said.contains("console ok"), "{said}");
-    busy.abort();
+    busy.iter().for_each(tokio::task::JoinHandle::abort);
     for name in ["light", "dark", "narrow"] {
         let file = format!("console-{name}.png");
         let picture = pictures.path().join(&file);
@@ -183,4 +204,14 @@ async fn events_tell_the_state_and_the_command_line_shows_it() {
     );
     let told = String::from_utf8_lossy(&wrong.stderr).into_owned();
     assert!(told.contains("SLUICE_ADMIN_TOKEN"), "{told}");
+}
+
+#[tokio::test]
+async fn the_admin_listener_keeps_to_its_own_description() {
+    let gateway = Gateway::start().await;
+    let body = json!({"user_id": "user_vip_01", "model": "simulated-small", "prompt": "x", "max_tokens": 8});
+    let answer: Value = gateway.post("/generate", &body).await.json().await.expect("JSON");
+    let id = answer["request_id"].as_str().expect("an id");
+    let told = python::run("openapi.py", &[&gateway.admin, "admin-of-the-test", id]).await;
+    assert!(told.contains("openapi ok"), "{told}");
 }

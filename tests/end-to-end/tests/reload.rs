@@ -145,8 +145,18 @@ async fn sighup_and_a_changed_file_reload_and_whoever_was_removed_is_unknown() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_reloads_under_load_fail_no_request() {
+/// Resident memory of a process, in bytes.
+fn resident(pid: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).expect("Linux");
+    text.split(' ')
+        .nth(1)
+        .and_then(|pages| pages.parse::<u64>().ok())
+        .expect("pages")
+        * 4096
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_reloads_under_load_fail_no_request_and_hold_no_memory() {
     let gateway = Gateway::start_in(
         config_dir(|name, text| match name {
             "models.yaml" => text.replace("average_latency_seconds: 0.5", "average_latency_seconds: 0.01"),
@@ -155,17 +165,14 @@ async fn a_hundred_reloads_under_load_fail_no_request() {
         &[],
     )
     .await;
-    let (stop, stopped) = tokio::sync::watch::channel(false);
-    let workers: Vec<_> = (0..8)
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let asking: Vec<_> = (0..4)
         .map(|_| {
-            let (http, url, stopped) = (
-                gateway.http.clone(),
-                format!("{}/v1/chat/completions", gateway.proxy),
-                stopped.clone(),
-            );
+            let (http, url) = (gateway.http.clone(), format!("{}/v1/chat/completions", gateway.proxy));
+            let stop = std::sync::Arc::clone(&stop);
             tokio::spawn(async move {
-                let mut served = 0;
-                while !*stopped.borrow() {
+                let mut done = 0;
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
                     let answer = http
                         .post(&url)
                         .json(&chat("simulated-small"))
@@ -173,28 +180,48 @@ async fn a_hundred_reloads_under_load_fail_no_request() {
                         .await
                         .expect("an answer");
                     assert_eq!(answer.status(), 200);
-                    answer.bytes().await.expect("unbroken");
-                    served += 1;
+                    answer.bytes().await.expect("whole");
+                    done += 1;
                 }
-                served
+                done
             })
         })
         .collect();
-    for at in 0..100 {
+    let mut after_a_while = 0;
+    for round in 1..=1000_u32 {
         edit(&gateway, "limits.yaml", |text| {
-            let (old, new) = if at % 2 == 0 {
-                ("high: 10", "high: 9")
-            } else {
-                ("high: 9", "high: 10")
-            };
-            text.replace(old, new)
+            let weight =
+                |text: String, from: u32, to: u32| text.replace(&format!("high: {from}"), &format!("high: {to}"));
+            weight(text, 10 + (round - 1) % 7, 10 + round % 7)
         });
-        assert_eq!(reload(&gateway).await.0, 200);
+        let (status, told) = reload(&gateway).await;
+        assert_eq!((status, &told["result"]), (200, &json!("ok")), "round {round}: {told}");
+        if round == 200 {
+            after_a_while = resident(gateway.pid());
+        }
     }
-    stop.send(true).expect("workers run");
-    let mut served = 0;
-    for worker in workers {
-        served += worker.await.expect("no request failed");
+    let at_the_end = resident(gateway.pid());
+    // A file that is broken changes nothing, and is told of.
+    edit(&gateway, "limits.yaml", |text| {
+        text.replace("max_active_requests", "max_active_request")
+    });
+    let (status, told) = reload(&gateway).await;
+    assert_eq!((status, &told["result"]), (422, &json!("failed")));
+    assert!(told["problems"].to_string().contains("max_active_requests"), "{told}");
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    let mut done = 0;
+    for asking in asking {
+        done += asking.await.expect("no request failed");
     }
-    assert!(served > 50, "{served}");
+    assert!(done > 500, "there was load: {done}");
+    let summary = gateway.admin_json("/config/summary").await;
+    assert!(
+        summary["version"].as_u64().expect("a count") > 1000,
+        "{}",
+        summary["version"]
+    );
+    assert!(
+        at_the_end < after_a_while + (24 << 20),
+        "{after_a_while} bytes after 200 reloads, {at_the_end} after 1,000"
+    );
 }

@@ -150,6 +150,8 @@ fn nice(most: f64) -> f64 {
 /// A number in few characters.
 pub(super) fn short(value: f64) -> String {
     match value {
+        value if value >= 1e12 => format!("{}T", trimmed(value / 1e12)),
+        value if value >= 1e9 => format!("{}G", trimmed(value / 1e9)),
         value if value >= 1e6 => format!("{}M", trimmed(value / 1e6)),
         value if value >= 1e4 => format!("{}k", trimmed(value / 1e3)),
         value if value >= 100.0 => format!("{value:.0}"),
