@@ -20,7 +20,7 @@ async fn work(gateway: &Gateway) -> Vec<tokio::task::JoinHandle<()>> {
         .map(|number: u64| {
             let (http, url) = (gateway.http.clone(), format!("{}/v1/chat/completions", gateway.proxy));
             let user = users[usize::try_from(number).unwrap_or(0) % users.len()];
-            let model = if number % 3 == 0 {
+            let model = if number.is_multiple_of(3) {
                 "simulated-large"
             } else {
                 "simulated-small"
@@ -28,7 +28,7 @@ async fn work(gateway: &Gateway) -> Vec<tokio::task::JoinHandle<()>> {
             tokio::spawn(async move {
                 for turn in 0..u64::MAX {
                     let body = json!({
-                        "model": model, "stream": number % 2 == 0, "max_tokens": 40 + (number * 37 + turn * 53) % 160,
+                        "model": model, "stream": number.is_multiple_of(2), "max_tokens": 40 + (number * 37 + turn * 53) % 160,
                         "messages": [{"role": "user", "content": "What comes to the surface when the water falls?"}],
                     });
                     let sent = http.post(&url).header("x-sluice-user", user).json(&body).send().await;

@@ -84,7 +84,8 @@ fn attributes(span: &Span) -> BTreeMap<String, Value> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits = |byte: &u8| [byte >> 4, byte & 15].map(|digit| char::from_digit(u32::from(digit), 16).unwrap_or('?'));
+    bytes.iter().flat_map(digits).collect()
 }
 
 async fn gateway(upstream: &Scripted, telemetry: &str) -> Gateway {

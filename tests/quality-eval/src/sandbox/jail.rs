@@ -74,7 +74,7 @@ pub(crate) fn child(arguments: &[String]) -> Option<ExitCode> {
 fn outer(mut spec: Spec) -> Result<ExitCode, String> {
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(|error| error.to_string())?;
     spec.layers.note(Layer::Files, close_inherited());
-    if !geteuid().is_root() {
+    if !can_become_nobody() {
         // Gives the right to take the others; it is given up again when the new root stands.
         spec.layers.note(Layer::User, new_user(0));
     }
@@ -171,6 +171,19 @@ fn close_inherited() -> Result<(), String> {
         let _ = close(number);
     }
     Ok(())
+}
+
+/// Whether this is root, where there is a nobody that root can become: not so in a user namespace of root alone.
+fn can_become_nobody() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let has_nobody = map.lines().any(|line| {
+        let numbers: Vec<u64> = line
+            .split_whitespace()
+            .filter_map(|number| number.parse().ok())
+            .collect();
+        matches!(numbers[..], [first, _, count] if (first..first + count).contains(&u64::from(NOBODY)))
+    });
+    geteuid().is_root() && has_nobody
 }
 
 /// A user namespace in which this process is someone else, and has every right until it becomes another program (but

@@ -1,0 +1,187 @@
+//! Every command block of README and the guides is run as it stands, beside a gateway on its usual ports, in a network
+//! of its own. A block that cannot be run says why, in a comment before it.
+
+use end_to_end::{config_dir, llama, program, root};
+use std::path::Path;
+use std::process::Command;
+
+/// A block of a page.
+struct Block {
+    line: usize,
+    language: String,
+    code: String,
+    /// Why it is not run.
+    excuse: Option<String>,
+}
+
+fn blocks(page: &str) -> Vec<Block> {
+    let text = std::fs::read_to_string(root().join(page)).expect("the page");
+    let (mut all, mut open, mut before) = (Vec::new(), None::<Block>, "");
+    for (line, number) in text.lines().zip(1..) {
+        match (&mut open, line.strip_prefix("```")) {
+            (None, Some(language)) => {
+                let excuse = before
+                    .strip_prefix("<!-- not run: ")
+                    .and_then(|rest| rest.strip_suffix(" -->"));
+                open = Some(Block {
+                    line: number,
+                    language: language.to_owned(),
+                    code: String::new(),
+                    excuse: excuse.map(str::to_owned),
+                });
+            }
+            (Some(_), Some(_)) => all.extend(open.take()),
+            (Some(block), None) => block.code.extend([line, "\n"]),
+            (None, None) => before = line,
+        }
+    }
+    all
+}
+
+/// Answers that do not take long; the limits are the repository's own.
+fn quick(name: &str, text: String) -> String {
+    match name {
+        "models.yaml" => text
+            .replace("average_latency_seconds: 0.5", "average_latency_seconds: 0.1")
+            .replace("average_latency_seconds: 2.0", "average_latency_seconds: 0.2"),
+        _ => text,
+    }
+}
+
+/// Runs a page's blocks in a place like the repository's; how many.
+fn run_page(page: &str) -> usize {
+    let dir = config_dir(quick);
+    let copied = Command::new("cp")
+        .args(["-r", "data"])
+        .arg(dir.path())
+        .current_dir(root())
+        .status();
+    assert!(copied.expect("cp").success());
+    for left in ["usage.db", "sluice.addr", "admin.token", "gateway.id"] {
+        let _ = std::fs::remove_file(dir.path().join("data").join(left));
+    }
+    let (mut script, mut count) = (
+        "set -u\nip link set lo up\nsluice serve 2>>sluice.log &\n\
+         for _ in $(seq 200); do [ -s data/sluice.addr ] && break; sleep 0.1; done\n\
+         end() { kill \"$(grep -o '\"pid\":[0-9]*' data/sluice.addr | cut -d: -f2)\"; wait; exit \"$1\"; }\n"
+            .to_owned(),
+        0,
+    );
+    for block in blocks(page) {
+        let how = match (block.language.as_str(), &block.excuse) {
+            ("sh", None) => "bash -e -o pipefail".to_owned(),
+            ("python", None) => llama::home().join("clients/bin/python").display().to_string(),
+            ("sh" | "python", Some(excuse)) => {
+                assert!(excuse.len() > 10, "{page}:{}: why is it not run?", block.line);
+                continue;
+            }
+            // Pictures and configuration.
+            _ => continue,
+        };
+        let file = format!("block-{}", block.line);
+        std::fs::write(dir.path().join(&file), &block.code).expect("writable");
+        let place = format!("{page}:{}", block.line);
+        script.extend([
+            format!("echo '=== {place}'\n"),
+            format!("timeout 120 {how} {file} || {{ echo 'FAILED {place}'; end 1; }}\n"),
+        ]);
+        count += 1;
+    }
+    script += "end 0\n";
+    std::fs::write(dir.path().join("page.sh"), script).expect("writable");
+    let programs = program("sluice");
+    for other in ["sluice-stress", "sluice-eval", "simulated-upstream"] {
+        program(other);
+    }
+    let path = std::env::var("PATH").unwrap_or_default();
+    let output = Command::new("unshare")
+        .args(["--map-root-user", "--net", "bash", "page.sh"])
+        .env(
+            "PATH",
+            format!("{}:{path}", programs.parent().expect("target/debug").display()),
+        )
+        .env("SLUICE_LOG", "warn")
+        .env_remove("SLUICE_ADMIN_TOKEN")
+        .current_dir(dir.path())
+        .output()
+        .expect("unshare");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let log = std::fs::read_to_string(dir.path().join("sluice.log")).unwrap_or_default();
+    assert!(output.status.success(), "{said}\n{errors}\n{log}");
+    if std::env::var_os("SLUICE_SHOW_DOCUMENTS").is_some() {
+        println!("{said}");
+    }
+    judge(page, &said);
+    count
+}
+
+/// What a page says comes out.
+fn judge(page: &str, said: &str) {
+    if page.ends_with("testing_strategies_guide.md") {
+        let count = |of: &str| -> u32 {
+            let lines = said
+                .lines()
+                .filter_map(|line| line.trim().strip_suffix(of)?.trim().parse::<u32>().ok());
+            lines.sum()
+        };
+        let (taken, refused) = (count(" 200"), count(" 429"));
+        assert!(
+            (60..=65).contains(&taken) && taken + refused == 70,
+            "{taken} taken, {refused} refused: {said}"
+        );
+        assert!(said.contains("capacity: "), "{said}");
+        assert!(said.contains("quota_exceeded"), "{said}");
+        assert!(said.contains("\nthe same\n") && said.contains("agree"), "{said}");
+        assert!(said.contains("soft_pressure"), "{said}");
+    }
+}
+
+#[test]
+fn every_command_block_of_the_readme_runs() {
+    assert!(run_page("README.md") >= 5);
+}
+
+#[test]
+fn every_experiment_of_the_testing_guide_runs_and_shows_what_it_says() {
+    assert!(run_page("docs/testing_strategies_guide.md") >= 12);
+}
+
+#[test]
+fn every_command_block_of_the_tools_pages_runs() {
+    for page in [
+        "docs/quality-evaluator.md",
+        "docs/stress-tester.md",
+        "docs/simulated-upstream.md",
+    ] {
+        assert!(run_page(page) >= 1, "{page}");
+    }
+}
+
+#[test]
+fn no_page_refers_to_a_file_that_is_not_there() {
+    let mut pages = vec![
+        root().join("README.md"),
+        root().join("deploy/README.md"),
+        root().join("CONTRIBUTING.md"),
+    ];
+    for dir in ["docs", "docs/decisions"] {
+        let listed = std::fs::read_dir(root().join(dir)).expect("a directory");
+        pages.extend(
+            listed
+                .map(|entry| entry.expect("readable").path())
+                .filter(|path| path.extension().is_some_and(|ending| ending == "md")),
+        );
+    }
+    for page in pages {
+        let text = std::fs::read_to_string(&page).expect("text");
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let file = link.split('#').next().unwrap_or_default();
+            if file.is_empty() || file.contains("://") {
+                continue;
+            }
+            let target = page.parent().unwrap_or(Path::new(".")).join(file);
+            assert!(target.exists(), "{}: {link}", page.display());
+        }
+    }
+}
