@@ -1,6 +1,6 @@
 //! A changed configuration is taken over while requests run: all of it or nothing.
 
-use end_to_end::{Gateway, as_admin, config_dir, roomy, wait_for};
+use end_to_end::{Gateway, as_admin, config_dir, python, roomy, wait_for};
 use serde_json::{Value, json};
 
 fn chat(model: &str) -> Value {
@@ -224,4 +224,42 @@ async fn a_thousand_reloads_under_load_fail_no_request_and_hold_no_memory() {
         at_the_end < after_a_while + (24 << 20),
         "{after_a_while} bytes after 200 reloads, {at_the_end} after 1,000"
     );
+}
+
+#[tokio::test]
+async fn the_schemas_hold_for_the_repositorys_files_and_see_what_is_wrong() {
+    let dir = config_dir(|_, text| text);
+    let printed = end_to_end::sluice(dir.path(), &["check", "--schema"]);
+    assert!(printed.status.success());
+    let file = dir.path().join("schemas.json");
+    std::fs::write(&file, &printed.stdout).expect("writable");
+    let config = dir.path().join("config");
+    let told = python::run("schemas.py", &[&file.to_string_lossy(), &config.to_string_lossy()]).await;
+    assert!(told.contains("schemas ok 6"), "{told}");
+    let one = end_to_end::sluice(dir.path(), &["check", "--schema", "models.yaml"]);
+    assert_eq!(
+        serde_json::from_slice::<Value>(&one.stdout).expect("JSON")["title"],
+        "models.yaml"
+    );
+    let none = end_to_end::sluice(dir.path(), &["check", "--schema", "nothing.yaml"]);
+    assert_eq!(none.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&none.stderr).contains("gateway.yaml"));
+    // As JSON, every mistake with its place.
+    std::fs::write(config.join("users.yaml"), "users:\n  x: {name: X, project: y}\n").expect("writable");
+    let wrong = end_to_end::sluice(dir.path(), &["check", "--json"]);
+    let told: Value = serde_json::from_slice(&wrong.stdout).expect("JSON");
+    assert_eq!((wrong.status.code(), &told["result"]), (Some(2), &json!("wrong")));
+    let unknown = told["problems"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .find(|problem| problem["key"] == "users.x.project");
+    assert_eq!(unknown.expect("named")["line"], 2);
+    for shell in ["bash", "zsh", "fish"] {
+        let script = end_to_end::sluice(dir.path(), &["completions", shell]);
+        assert!(
+            script.status.success() && String::from_utf8_lossy(&script.stdout).contains("upstreams"),
+            "{shell}"
+        );
+    }
 }

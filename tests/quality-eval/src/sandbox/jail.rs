@@ -104,23 +104,14 @@ fn inner(mut spec: Spec) -> Result<ExitCode, String> {
     // In a user namespace of the outer one's it looks so, too.
     let is_own = spec.layers.holds(Layer::User);
     let is_root = geteuid().is_root() && !is_own;
-    let dir = if spec.layers.holds(Layer::Mount) {
-        let layer = spec.layers.0.iter_mut().find(|held| held.layer == Layer::Mount);
+    let mut dir = spec.dir.clone();
+    if spec.layers.holds(Layer::Mount) {
         match new_root(&spec.dir, &spec.files, is_own) {
-            Ok(()) => PathBuf::from(WORK),
-            // Half a new root is no place to run anything in.
-            Err(why) => match layer {
-                Some(_) if spec.must_hold => return Err(format!("mount namespace: {why}")),
-                Some(layer) => {
-                    layer.why_not = Some(why);
-                    spec.dir.clone()
-                }
-                None => spec.dir.clone(),
-            },
+            Ok(()) => dir = PathBuf::from(WORK),
+            // The machine's files stay in sight; whether the other layers are enough is found below.
+            Err(why) => spec.layers.does_not_hold(Layer::Mount, why),
         }
-    } else {
-        spec.dir.clone()
-    };
+    }
     if is_root {
         let owned = if dir == spec.dir {
             chown(&dir, Some(Uid::from_raw(NOBODY)), Some(Gid::from_raw(NOBODY)))
@@ -130,11 +121,9 @@ fn inner(mut spec: Spec) -> Result<ExitCode, String> {
         let done = owned.and_then(|()| become_nobody());
         let done = done.map_err(|error| format!("becoming nobody: {error}"));
         spec.layers.note(Layer::User, done.and_then(|()| new_user(NOBODY)));
-    } else if is_own
-        && let Err(why) = new_user(NOBODY)
-        && let Some(held) = spec.layers.0.iter_mut().find(|held| held.layer == Layer::User)
-    {
-        held.why_not = Some(format!("it keeps its rights inside: {why}"));
+    } else if is_own && let Err(why) = new_user(NOBODY) {
+        let why = format!("it keeps its rights inside: {why}");
+        spec.layers.does_not_hold(Layer::User, why);
     }
     chdir(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
     spec.layers.note(Layer::Limits, limit(&spec));

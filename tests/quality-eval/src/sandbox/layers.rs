@@ -63,6 +63,13 @@ impl Layers {
         });
     }
 
+    /// What was noted to hold does not, after all.
+    pub(crate) fn does_not_hold(&mut self, layer: Layer, why: String) {
+        if let Some(held) = self.0.iter_mut().find(|held| held.layer == layer) {
+            held.why_not = Some(why);
+        }
+    }
+
     pub(crate) fn holds(&self, layer: Layer) -> bool {
         self.0.iter().any(|held| held.layer == layer && held.why_not.is_none())
     }
