@@ -8,6 +8,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 
 /// The lanes of the queue: the priorities, and batch class behind them.
 pub(super) const LANES: [&str; 4] = ["high", "normal", "low", "batch"];
@@ -66,9 +67,12 @@ pub(super) async fn list(State(admin): State<Admin>) -> Json<Value> {
     let snapshot = gateway.current.get();
     let config = &snapshot.config;
     let occupancy = gateway.gate.occupancy(config.models.len());
-    let waiting: Vec<Value> = gateway
-        .gate
-        .everyone()
+    let everyone = gateway.gate.everyone();
+    let mut by_project: BTreeMap<&str, u64> = BTreeMap::new();
+    for (waiting, _) in &everyone {
+        *by_project.entry(&config.project(waiting.project).id).or_default() += 1;
+    }
+    let waiting: Vec<Value> = everyone
         .into_iter()
         .map(|(waiting, expected)| {
             json!({
@@ -91,7 +95,9 @@ pub(super) async fn list(State(admin): State<Admin>) -> Json<Value> {
         .zip(occupancy.waiting_by_lane)
         .map(|(lane, count)| (lane.to_owned(), count.into()))
         .collect();
-    Json(json!({"queue_size": occupancy.waiting, "by_priority": by_lane, "models": models, "waiting": waiting}))
+    Json(
+        json!({"queue_size": occupancy.waiting, "by_priority": by_lane, "by_project": by_project, "models": models, "waiting": waiting}),
+    )
 }
 
 /// What has become of a request.

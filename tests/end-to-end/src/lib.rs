@@ -113,6 +113,17 @@ pub fn run(name: &str, dir: &Path, args: &[&str]) -> Output {
         .expect("it runs")
 }
 
+/// The same, while the test goes on with what else it does.
+pub async fn run_aside(name: &str, dir: &Path, args: &[&str]) -> Output {
+    let (name, dir) = (name.to_owned(), dir.to_owned());
+    let args: Vec<String> = args.iter().map(ToString::to_string).collect();
+    let output = tokio::task::spawn_blocking(move || {
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        run(&name, &dir, &args)
+    });
+    output.await.expect("no panic")
+}
+
 /// Runs `sluice` to its end in a directory.
 pub fn sluice(dir: &Path, args: &[&str]) -> Output {
     Command::new(program("sluice"))

@@ -1,7 +1,7 @@
 //! The quality evaluator: the right answers pass, no wrong one does, nothing gets out of the sandbox or stops a run, and
 //! what the reports say is what the upstream was told to answer.
 
-use end_to_end::{Gateway, Simulated, config_dir, roomy, root, run, with_model};
+use end_to_end::{Gateway, Simulated, config_dir, roomy, root, run_aside, with_model};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -29,12 +29,7 @@ fn written(dir: &Path, name: &str, lines: &[Value]) -> String {
 }
 
 async fn eval(dir: &Path, args: &[&str]) -> Output {
-    let (dir, args) = (dir.to_owned(), args.iter().map(ToString::to_string).collect::<Vec<_>>());
-    let output = tokio::task::spawn_blocking(move || {
-        let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        run("sluice-eval", &dir, &args)
-    });
-    output.await.expect("no panic")
+    run_aside("sluice-eval", dir, args).await
 }
 
 fn summary(dir: &Path) -> Value {

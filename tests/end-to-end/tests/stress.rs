@@ -2,7 +2,7 @@
 //! and the page opens in a browser without network.
 
 use end_to_end::upstream::{Scripted, WHOLE};
-use end_to_end::{Gateway, Simulated, config_dir, run};
+use end_to_end::{Gateway, Simulated, config_dir, run_aside};
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -10,12 +10,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 async fn stress(dir: &Path, args: &[&str]) -> Output {
-    let (dir, args) = (dir.to_owned(), args.iter().map(ToString::to_string).collect::<Vec<_>>());
-    let output = tokio::task::spawn_blocking(move || {
-        let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        run("sluice-stress", &dir, &args)
-    });
-    output.await.expect("no panic")
+    run_aside("sluice-stress", dir, args).await
 }
 
 fn summary(dir: &Path) -> Value {

@@ -195,6 +195,11 @@ async fn judge_of(args: &JudgeArgs, is_quiet: bool) -> Result<(Judge, Trial), St
             println!("  {line}");
         }
         println!(
+            "  holds          wall clock: ends all that a program has begun after {} s",
+            args.code_timeout
+        );
+        println!("  holds          private directory: its own, removed after");
+        println!(
             "  tried          {} ways out: {}",
             trial.attempts,
             match trial.escaped.as_slice() {

@@ -169,13 +169,14 @@ fn tiles(state: &Value) -> Markup {
         .iter()
         .filter_map(Value::as_str)
         .collect();
+    let pressure = format!(
+        "pressure {}, queue {:.0} % full",
+        short(number(&status["pressure_ratio"])),
+        number(&status["queue_usage_ratio"]) * 100.0
+    );
     let why = match actions.as_slice() {
-        [] => format!("pressure {}", short(number(&status["pressure_ratio"]))),
-        actions => format!(
-            "pressure {}: {}",
-            short(number(&status["pressure_ratio"])),
-            actions.join(", ")
-        ),
+        [] => pressure,
+        actions => format!("{pressure}; {}", actions.join(", ")),
     };
     let of = |now: &str, most: &str| format!("{} of {}", status[now], status[most]);
     html! {
@@ -232,9 +233,14 @@ fn queue(state: &Value) -> Markup {
             @for (lane, count) in queue["by_priority"].as_object().into_iter().flatten() {
                 span.pill { (lane) " " b { (count) } }
             }
+            @for (project, count) in queue["by_project"].as_object().into_iter().flatten() {
+                span.pill { (project) " " b { (count) } }
+            }
+        }
+        p {
             @for (model, places) in queue["models"].as_object().into_iter().flatten() {
                 span.pill.model {
-                    (model) " " b { (places["active_requests"]) }
+                    (model) " runs " b { (places["active_requests"]) }
                     @if let Some(most) = places["places"].as_u64() { " of " (most) }
                 }
             }

@@ -22,8 +22,8 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 
-const CHECKER: &str = include_str!("checker.py");
-const SOLUTION: &str = include_str!("solution.py");
+const CHECKER: &str = concat!(include_str!("values.py"), include_str!("checker.py"));
+const SOLUTION: &str = concat!(include_str!("values.py"), include_str!("solution.py"));
 const PROBE: &str = include_str!("probe.py");
 /// The longest message between the two, in bytes; a program that answers more has failed.
 const LONGEST_MESSAGE: u64 = 32 << 20;

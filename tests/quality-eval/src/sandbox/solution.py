@@ -13,56 +13,19 @@ getattr(sys, "set_int_max_str_digits", lambda digits: None)(0)
 objects = {}
 
 
-def plain(value, depth=0):
-    """A value as data. What is none stays here, and has a number."""
-    if depth > 200:
-        raise ValueError("an answer nested deeper than 200")
-    if value is None or value is True or value is False:
-        return value
-    if isinstance(value, int):
-        return int.__int__(value)
-    if isinstance(value, float):
-        return float.__float__(value)
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, list):
-        return [plain(item, depth + 1) for item in list.__iter__(value)]
-    if isinstance(value, tuple):
-        return {"t": "tuple", "v": [plain(item, depth + 1) for item in tuple.__iter__(value)]}
-    if isinstance(value, dict):
-        return {"t": "dict", "v": [[plain(key, depth + 1), plain(item, depth + 1)] for key, item in dict.items(value)]}
-    if isinstance(value, frozenset):
-        return {"t": "frozenset", "v": [plain(item, depth + 1) for item in frozenset.__iter__(value)]}
-    if isinstance(value, set):
-        return {"t": "set", "v": [plain(item, depth + 1) for item in set.__iter__(value)]}
-    if isinstance(value, complex):
-        return {"t": "complex", "v": [value.real, value.imag]}
-    if isinstance(value, (bytes, bytearray)):
-        return {"t": type(value).__name__, "v": bytes(value).hex()}
-    if isinstance(value, range):
-        return {"t": "range", "v": [value.start, value.stop, value.step]}
+def kept(value):
+    """What is no plain value stays here, and has a number."""
     number = id(value)
     objects[number] = value
     return {"t": "object", "v": number, "type": type(value).__name__}
 
 
-def value_of(data):
-    if isinstance(data, list):
-        return [value_of(item) for item in data]
-    if not isinstance(data, dict):
-        return data
-    kind, inner = data["t"], data["v"]
-    if kind == "object":
-        return objects[inner]
-    if kind == "dict":
-        return {value_of(key): value_of(item) for key, item in inner}
-    if kind == "complex":
-        return complex(*inner)
-    if kind in ("bytes", "bytearray"):
-        return (bytes if kind == "bytes" else bytearray).fromhex(inner)
-    if kind == "range":
-        return range(*inner)
-    return {"tuple": tuple, "set": set, "frozenset": frozenset}[kind](value_of(item) for item in inner)
+def plain(value):
+    return data_of(value, kept)
+
+
+def meant(data):
+    return value_of(data, lambda told: objects[told["v"]])
 
 
 def answer(message):
@@ -106,10 +69,10 @@ def load(task):
 
 
 def act(message):
-    what, on = message["do"], value_of(message["on"])
+    what, on = message["do"], meant(message["on"])
     if what == "call":
-        arguments = [value_of(item) for item in message["args"]]
-        return on(*arguments, **{name: value_of(item) for name, item in message["kwargs"].items()})
+        arguments = [meant(item) for item in message["args"]]
+        return on(*arguments, **{name: meant(item) for name, item in message["kwargs"].items()})
     if what == "iter":
         return iter(on)
     if what == "next":
@@ -117,7 +80,7 @@ def act(message):
     if what == "len":
         return len(on)
     if what == "item":
-        return on[value_of(message["args"][0])]
+        return on[meant(message["args"][0])]
     return getattr(on, message["args"][0])
 
 
