@@ -85,6 +85,36 @@ async fn every_right_answer_passes_from_both_formats_of_the_data_set() {
     assert_eq!(tables[0], tables[1]);
 }
 
+#[tokio::test]
+async fn a_right_answer_passes_however_a_model_wraps_it() {
+    let dir = TempDir::new().expect("a directory");
+    let mut lines = Vec::new();
+    for problem in problems().iter().take(40) {
+        let text = |field: &str| problem[field].as_str().expect("text");
+        let (prompt, solution) = (text("prompt"), text("canonical_solution"));
+        let replies = [
+            solution.trim().to_owned(),
+            format!("Sure!\n```python\n{prompt}{solution}```\nDone."),
+            format!("{prompt}{solution}\n\nThis is how it works, as was asked."),
+            format!("```\n{solution}```"),
+            solution.replace("    ", "\t"),
+        ];
+        lines.extend(replies.map(|reply| json!({"task_id": problem["task_id"], "completion": reply})));
+    }
+    written(dir.path(), "wrapped.jsonl", &lines);
+    let output = eval(
+        dir.path(),
+        &["check", "wrapped.jsonl", "--num-problems", "40", "--out", "out"],
+    )
+    .await;
+    assert!(output.status.success(), "{}", said(&output));
+    let failed: Vec<_> = rows(&dir.path().join("out"))
+        .into_iter()
+        .filter(|row| row["passed"] != "true")
+        .collect();
+    assert!(failed.is_empty(), "{failed:?}");
+}
+
 /// Makes a wrong answer of a right one.
 type Wrong = Box<dyn Fn(&str) -> String>;
 

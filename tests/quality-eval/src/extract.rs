@@ -19,7 +19,7 @@ pub(crate) fn programs(reply: &str, problem: &Problem) -> Vec<String> {
     let defining = blocks.iter().filter(|block| defines(block, entry_point));
     let others = blocks.iter().filter(|block| !defines(block, entry_point));
     let has_fence = reply.contains("```") || reply.contains("~~~");
-    let unfenced = (!has_fence && !reply.trim().is_empty()).then_some(&reply);
+    let unfenced = (!has_fence && reply.lines().any(is_code)).then_some(&reply);
     for text in defining.chain(others).chain(unfenced) {
         // A tab is a step further in, or goes to the next eighth column.
         for code in [text.clone(), text.replace('\t', "    "), text.replace('\t', "        ")] {
@@ -135,32 +135,41 @@ fn without_prose(code: &str) -> Option<String> {
     (kept.len() < lines.len()).then(|| format!("{}\n", kept.join("\n")))
 }
 
+/// Whether a line, wherever it begins, is a statement and not words.
+fn is_code(line: &str) -> bool {
+    let line = line.trim();
+    let first = line.split([' ', '(', ':']).next().unwrap_or_default();
+    match first {
+        "def" | "class" | "for" | "while" | "if" | "elif" | "else" | "with" | "try" | "except" | "async" => {
+            line.contains(':')
+        }
+        "import" | "return" | "raise" | "pass" | "yield" | "assert" | "break" | "continue" => {
+            !line.ends_with(['.', '!', '?'])
+        }
+        "from" => line.contains(" import "),
+        _ => {
+            is_assignment(line)
+                || (line.ends_with(')') && first.len() < line.len() && line[first.len()..].starts_with('('))
+        }
+    }
+}
+
+/// `name = …`, `name: type = …`, `name[…] = …`
+fn is_assignment(line: &str) -> bool {
+    let name = line
+        .split([' ', '=', ':', '[', '.', '+', '-', ','])
+        .next()
+        .unwrap_or_default();
+    let is_name = !name.is_empty() && name.chars().all(|each| each.is_alphanumeric() || each == '_');
+    let rest = line.get(name.len()..).unwrap_or_default();
+    let is_next = rest.trim_start().starts_with(['=', '[', ':', '.', '+', '-', ',']);
+    is_name && is_next && rest.contains('=')
+}
+
 /// Whether a line at the margin can be code.
 fn begins_code(line: &str) -> bool {
-    const STARTS: [&str; 14] = [
-        "def ",
-        "class ",
-        "import ",
-        "from ",
-        "@",
-        "#",
-        "async def ",
-        "if ",
-        "for ",
-        "while ",
-        "try:",
-        "with ",
-        "assert ",
-        "return ",
-    ];
     let is_indented = line.starts_with([' ', '\t']) && !line.trim().is_empty();
-    // `name = …`, `name: type = …`
-    let name = line.split([' ', '=', ':', '[']).next().unwrap_or_default();
-    let is_name = !name.is_empty() && name.chars().all(|each| each.is_alphanumeric() || each == '_');
-    let is_assignment = is_name && line[name.len()..].trim_start().starts_with(['=', '[']) && line.contains('=');
-    is_indented
-        || is_assignment
-        || STARTS.iter().any(|start| line.starts_with(start)) && !line.ends_with(['.', '!', '?'])
+    is_indented || line.starts_with(['@', '#']) || is_code(line)
 }
 
 /// Everything one step further in, as the body of a function.
@@ -288,6 +297,13 @@ mod tests {
         assert!(programs("", &problem()).is_empty());
         assert!(programs("```python\n```", &problem()).is_empty());
         assert!(programs("<think>I wonder</think>\n", &problem()).is_empty());
+        for prose in [
+            " members however if has up saw sense said church",
+            "I am sorry, I cannot help with that. If you want, ask again.",
+            "Return the sum of both.",
+        ] {
+            assert!(programs(prose, &problem()).is_empty(), "{prose}");
+        }
         assert_eq!(answers("    c = a\n      return c + b\n"), "none");
     }
 }
