@@ -7,6 +7,7 @@ use prometheus::{
     CounterVec, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry, TextEncoder,
 };
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -340,15 +341,6 @@ impl Metrics {
 
     /// What has been counted since the start.
     pub(crate) fn totals(&self) -> Totals {
-        let sum = |counters: &IntCounterVec, label: &str, wanted: &[&str]| -> u64 {
-            let families = counters.collect();
-            let metrics = families.iter().flat_map(MetricFamily::get_metric);
-            let wanted = metrics.filter(|metric| {
-                let mut labels = metric.get_label().iter();
-                labels.any(|pair| pair.name() == label && wanted.contains(&pair.value()))
-            });
-            wanted.map(|metric| whole(metric.get_counter().get_value())).sum()
-        };
         let mut latencies: Vec<(f64, u64)> = Vec::new();
         for family in self.request_seconds.collect() {
             for metric in family.get_metric() {
@@ -366,16 +358,15 @@ impl Metrics {
                 }
             }
         }
+        let ended = sums(&self.requests, "status");
+        let tokens = sums(&self.tokens, "direction");
+        let of = |sums: &HashMap<String, u64>, name: &str| sums.get(name).copied().unwrap_or(0);
         Totals {
-            completed: sum(&self.requests, "status", &[Outcome::Completed.name()]),
-            refused: sum(&self.requests, "status", &[Outcome::Rejected.name()]),
-            failed: sum(
-                &self.requests,
-                "status",
-                &[Outcome::Failed.name(), Outcome::TimedOut.name()],
-            ),
-            input_tokens: sum(&self.tokens, "direction", &["input"]),
-            output_tokens: sum(&self.tokens, "direction", &["output"]),
+            completed: of(&ended, Outcome::Completed.name()),
+            refused: of(&ended, Outcome::Rejected.name()),
+            failed: of(&ended, Outcome::Failed.name()) + of(&ended, Outcome::TimedOut.name()),
+            input_tokens: of(&tokens, "input"),
+            output_tokens: of(&tokens, "output"),
             latencies,
         }
     }
@@ -415,8 +406,14 @@ impl Metrics {
     }
 }
 
-/// A counter as a whole number.
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-fn whole(counted: f64) -> u64 {
-    counted as u64
+/// Counters by one of their labels, over all others.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Whole numbers, counted up.
+fn sums(counters: &IntCounterVec, label: &str) -> HashMap<String, u64> {
+    let mut sums = HashMap::new();
+    for metric in counters.collect().iter().flat_map(MetricFamily::get_metric) {
+        if let Some(pair) = metric.get_label().iter().find(|pair| pair.name() == label) {
+            *sums.entry(pair.value().to_owned()).or_default() += metric.get_counter().get_value() as u64;
+        }
+    }
+    sums
 }

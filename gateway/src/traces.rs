@@ -178,6 +178,12 @@ fn parse(value: &HeaderValue) -> Option<(TraceId, SpanId, bool)> {
     (id != TraceId::INVALID && span != SpanId::INVALID).then_some((id, span, flags & 1 == 1))
 }
 
+/// The id of the trace that a caller's `traceparent` names, traced here or not.
+pub(crate) fn id_of(headers: &HeaderMap) -> Option<String> {
+    let (id, ..) = headers.get("traceparent").and_then(parse)?;
+    Some(id.to_string())
+}
+
 impl Trace {
     /// The trace's id, as the ledger has it.
     pub(crate) fn id(&self) -> String {

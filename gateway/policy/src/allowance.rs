@@ -212,7 +212,7 @@ impl Allowances {
         alerts
     }
 
-    /// Adds what had been used before this process began.
+    /// At least so much has been used, whoever counted it: what is in the ledger.
     pub(crate) fn remember(&mut self, scope: Scope, id: u32, period: Period, usage: Remembered, now: Time) {
         let account = self.accounts.entry((scope, id)).or_default();
         account.day.turn(now.day());
@@ -221,7 +221,9 @@ impl Allowances {
             Period::Day => &mut account.day,
             Period::Month => &mut account.month,
         };
-        add(&mut used.used, [usage.tokens, usage.requests, usage.cost.0]);
+        for (counted, known) in used.used.iter_mut().zip([usage.tokens, usage.requests, usage.cost.0]) {
+            *counted = known.max(*counted);
+        }
     }
 
     /// Corrects what is counted as used, today and this month: tokens and nano-euros, more or less.

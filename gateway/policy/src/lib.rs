@@ -328,7 +328,7 @@ impl Policy {
         }
     }
 
-    /// Adds what had been used before this process began, from the ledger.
+    /// At least so much has been used, by the ledger: before this process began, or by another beside it.
     pub fn remember(&mut self, scope: Scope, id: u32, period: Period, usage: Remembered, now: Time) {
         self.allowances.remember(scope, id, period, usage, now);
     }

@@ -14,8 +14,13 @@ pub(super) async fn show(State(admin): State<Admin>) -> Json<Value> {
     let mut shown = summary(&snapshot.config);
     shown["version"] = snapshot.version.into();
     shown["config_version"] = snapshot.config_version.into();
-    shown["last_reload"] = admin.gateway.reloaded.lock().as_ref().map_or(Value::Null, as_json);
+    shown["last_reload"] = last_reload(&admin);
     Json(shown)
+}
+
+/// How the last reload went; null before the first.
+pub(super) fn last_reload(admin: &Admin) -> Value {
+    admin.gateway.reloaded.lock().as_ref().map_or(Value::Null, as_json)
 }
 
 /// 200 with what has changed, or 422 with what is wrong; then the old configuration stays.

@@ -37,6 +37,11 @@ pub(crate) struct Admin {
 }
 
 impl Admin {
+    /// Whether a request carries the admin token.
+    fn is_known(&self, headers: &HeaderMap) -> bool {
+        bearer(headers).is_some_and(|given| self.token.is(given))
+    }
+
     /// Takes over changed keys at once.
     async fn reload_keys(&self) {
         match ledger::keys::all(&self.pool).await {
@@ -86,7 +91,7 @@ pub(crate) fn router(admin: Admin) -> Router {
 }
 
 async fn authorised(State(admin): State<Admin>, request: Request, next: Next) -> Response {
-    if bearer(request.headers()).is_some_and(|given| admin.token.is(given)) {
+    if admin.is_known(request.headers()) {
         return next.run(request).await;
     }
     challenge()
@@ -137,8 +142,7 @@ async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
         .is_some_and(|accept| accept.as_bytes().starts_with(b"application/json"));
     if wants_json {
         // The original's summary is for whoever has the token; it names users.
-        let is_known = bearer(&headers).is_some_and(|given| admin.token.is(given));
-        return if is_known {
+        return if admin.is_known(&headers) {
             usage::metrics_summary(State(admin)).await
         } else {
             challenge()

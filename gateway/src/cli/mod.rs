@@ -1,11 +1,13 @@
 //! The command line: flags and environment variables, and what each command does.
 
+mod addresses;
 mod check;
 mod keys;
 mod ledger;
 mod operator;
 mod parquet;
 mod serve;
+mod table;
 mod tools;
 mod upgrade;
 mod usage;

@@ -1,11 +1,14 @@
 //! `sluice queue`, `upstreams`, `top`, `console`: a running gateway, asked through its admin listener.
 
 use super::Failure;
+use super::addresses::Addresses;
+use super::table::aligned;
 use clap::Args;
 use reqwest_blocking::blocking::{Client, RequestBuilder};
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -90,20 +93,21 @@ impl AdminArgs {
             return Ok(url.trim_end_matches('/').to_owned());
         }
         let file = self.data_dir.join("sluice.addr");
-        let written = std::fs::read(&file).ok();
-        let addresses = written.and_then(|text| serde_json::from_slice::<Value>(&text).ok());
-        let address = addresses.as_ref().and_then(|addresses| addresses["admin"].as_str());
-        let address = address.ok_or_else(|| {
+        let addresses = Addresses::read(&file).ok_or_else(|| {
             Failure::other(format!(
                 "no gateway runs here ({} is not there); start one with `sluice serve`, or name it with --admin-url",
                 file.display()
             ))
         })?;
-        // Who listens everywhere listens here.
-        Ok(format!(
-            "http://{}",
-            address.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]")
-        ))
+        let mut admin = addresses.admin;
+        if admin.ip().is_unspecified() {
+            // Who listens everywhere listens here.
+            admin.set_ip(match admin {
+                SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+            });
+        }
+        Ok(format!("http://{admin}"))
     }
 }
 
@@ -143,16 +147,8 @@ impl Admin {
     }
 
     fn ask(&self, request: RequestBuilder) -> Result<Value, Failure> {
-        let answer = request.bearer_auth(&self.token).send().map_err(|error| {
-            let mut cause: &dyn std::error::Error = &error;
-            while let Some(inner) = cause.source() {
-                cause = inner;
-            }
-            Failure::other(format!(
-                "no gateway answers at {}: {cause}; start it with `sluice serve`, or name it with --admin-url",
-                self.url
-            ))
-        })?;
+        let sent = request.bearer_auth(&self.token).send();
+        let answer = sent.map_err(|error| nobody_answers(&self.url, &error))?;
         let status = answer.status();
         let body: Value = answer.json().unwrap_or_default();
         if status.is_success() {
@@ -164,6 +160,17 @@ impl Admin {
             str::to_owned,
         )))
     }
+}
+
+/// With what is at the bottom of it.
+fn nobody_answers(url: &str, error: &reqwest_blocking::Error) -> Failure {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    Failure::other(format!(
+        "no gateway answers at {url}: {cause}; start it with `sluice serve`, or name it with --admin-url"
+    ))
 }
 
 pub(super) fn queue(args: &QueueArgs) -> Result<ExitCode, Failure> {
@@ -208,7 +215,7 @@ pub(super) fn health(args: &HealthArgs) -> Result<ExitCode, Failure> {
     );
     let answer = http
         .and_then(|http| http.get(format!("{url}/ready")).send())
-        .map_err(|error| Failure::other(format!("no gateway answers at {url}: {error}")))?;
+        .map_err(|error| nobody_answers(&url, &error))?;
     let is_ready = answer.status().is_success();
     let body: Value = answer.json().unwrap_or_default();
     if args.json {
@@ -290,6 +297,11 @@ fn rate(count: u64, within: Duration) -> f64 {
     count as f64 / within.as_secs_f64().max(0.001)
 }
 
+/// A field's text.
+fn word(one: &Value, name: &str) -> String {
+    one[name].as_str().unwrap_or("–").to_owned()
+}
+
 fn told_queue(status: &Value, queue: &Value, most: usize) -> String {
     let mut text = format!(
         "{} of {} run, {} of {} wait; level {} (pressure {:.2})\n",
@@ -309,7 +321,7 @@ fn told_queue(status: &Value, queue: &Value, most: usize) -> String {
     }
     let mut rows = vec![["priority", "project", "user", "model", "place", "age", "expected"].map(str::to_owned)];
     for one in waiting.iter().take(most) {
-        let word = |name: &str| one[name].as_str().unwrap_or("–").to_owned();
+        let word = |name: &str| word(one, name);
         let seconds = |name: &str| format!("{:.1} s", one[name].as_f64().unwrap_or_default());
         rows.push([
             word("priority"),
@@ -321,7 +333,7 @@ fn told_queue(status: &Value, queue: &Value, most: usize) -> String {
             seconds("expected_wait_seconds"),
         ]);
     }
-    text.push_str(&columns(&rows));
+    text.push_str(&aligned(&rows, rows[0].len()));
     if waiting.len() > most {
         let _ = writeln!(text, "… and {} more", waiting.len() - most);
     }
@@ -331,7 +343,7 @@ fn told_queue(status: &Value, queue: &Value, most: usize) -> String {
 fn told_upstreams(shown: &Value) -> String {
     let mut rows = vec![["upstream", "backend", "state", "running", "models", "last failure"].map(str::to_owned)];
     for one in shown["upstreams"].as_array().into_iter().flatten() {
-        let word = |name: &str| one[name].as_str().unwrap_or("–").to_owned();
+        let word = |name: &str| word(one, name);
         let models: Vec<&str> = one["models"]
             .as_array()
             .into_iter()
@@ -352,13 +364,13 @@ fn told_upstreams(shown: &Value) -> String {
             word("last_failure"),
         ]);
     }
-    columns(&rows)
+    aligned(&rows, rows[0].len())
 }
 
 fn told_recent(recent: &Value) -> String {
     let mut rows = vec![["request", "project", "model", "status", "waited", "latency", "tokens"].map(str::to_owned)];
     for one in recent.as_array().into_iter().flatten() {
-        let word = |name: &str| one[name].as_str().unwrap_or("–").to_owned();
+        let word = |name: &str| word(one, name);
         let seconds = |name: &str| {
             one[name]
                 .as_f64()
@@ -374,19 +386,5 @@ fn told_recent(recent: &Value) -> String {
             one["total_tokens"].to_string(),
         ]);
     }
-    columns(&rows)
-}
-
-/// Rows in columns, each as wide as it must be.
-fn columns<const N: usize>(rows: &[[String; N]]) -> String {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..N).map(width).collect();
-    let mut text = String::new();
-    for row in rows {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        let line = cells.collect::<Vec<_>>().join("  ");
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
+    aligned(&rows, rows[0].len())
 }

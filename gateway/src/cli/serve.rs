@@ -1,6 +1,7 @@
 //! `sluice serve`: builds the gateway from its configuration, opens both listeners, says so, and runs
 //! until it is told to stop.
 
+use super::addresses::Addresses;
 use super::{Failure, IdentityArg, ServeArgs, upgrade};
 use crate::admin::console::history;
 use crate::admin::console::session::Console;
@@ -10,14 +11,14 @@ use crate::batch::{self, Unfinished};
 use crate::config::{self, Config, Identity};
 use crate::gate::Gate;
 use crate::ledger::{self, Database, Ledger, Store, report};
-use crate::proxy::{Gateway, RequestIds, background, listener, tls};
+use crate::proxy::{Gateway, RequestIds, background, listener, tls, told_to_stop};
 use crate::reload::{Reloader, Simulated};
 use crate::snapshot::Current;
 use crate::telemetry::Metrics;
 use crate::traces::Traces;
 use crate::upstream::{Forward, Upstreams, health};
 use parking_lot::Mutex;
-use policy::{Period, Remembered, Scope};
+use policy::{Period, Scope};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -145,7 +146,8 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
         token: Arc::new(token),
         console: Arc::clone(&console),
     };
-    let admin_server = axum::serve(admin_listener, admin::router(admin)).with_graceful_shutdown(told(stopping.clone()));
+    let admin_server =
+        axum::serve(admin_listener, admin::router(admin)).with_graceful_shutdown(told_to_stop(stopping.clone()));
     tokio::spawn(async move { admin_server.await });
     keep_watch(&gateway, &reloader, console, store);
     let proxy = tokio::spawn(listener::serve(
@@ -156,16 +158,23 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
         settings.drain,
     ));
 
-    tell_addresses(&addr_file, socket.address(), admin_address)?;
-    greet(&gateway, socket.address(), admin_address, &token_file, &link);
+    let addresses = Addresses {
+        proxy: socket.address(),
+        admin: admin_address,
+        pid: std::process::id(),
+    };
+    addresses
+        .write(&addr_file)
+        .map_err(|error| cannot("write", &addr_file, &error))?;
+    greet(&gateway, &addresses, &token_file, &link);
 
-    told_to_stop(&reloader, &socket, &settings.data_dir, &addr_file).await?;
+    until_stopped(&reloader, &socket, &settings.data_dir, &addr_file).await?;
     tracing::info!("stopping: no new connections, finishing what runs");
     let _ = stop.send(true);
     let _ = proxy.await;
     finish(gateway).await;
     // Another's, if it has taken this one's place.
-    if upgrade::running(&addr_file) == Some(std::process::id()) {
+    if upgrade::is_mine(&addr_file) {
         let _ = std::fs::remove_file(&addr_file);
     }
     tracing::info!("stopped");
@@ -219,13 +228,12 @@ async fn build(
 
 /// Goes on where the process before has stopped: with what was used, and with what had been queued.
 async fn take_on(gateway: &Arc<Gateway>) -> Result<(), Failure> {
-    let remembered = remember_what_was_used(gateway, gateway.ledger.store()).await?;
+    remember_what_was_used(gateway).await?;
     let owners = [Some(gateway.ledger.owner()), gateway.ledger.left()];
     for owner in owners.into_iter().flatten() {
-        background::take_over(gateway, owner).await?;
-        batch::take_over(gateway, owner).await?;
+        take_over(gateway, owner).await?;
     }
-    tokio::spawn(adopt(Arc::clone(gateway), remembered));
+    tokio::spawn(adopt(Arc::clone(gateway)));
     Ok(())
 }
 
@@ -233,11 +241,6 @@ async fn take_on(gateway: &Arc<Gateway>) -> Result<(), Failure> {
 async fn finish(gateway: Arc<Gateway>) {
     gateway.ledger.flush().await;
     let _ = tokio::task::spawn_blocking(move || gateway.traces.as_ref().map(Traces::shutdown)).await;
-}
-
-/// Returns when the gateway is told to stop.
-async fn told(mut stopping: watch::Receiver<bool>) {
-    let _ = stopping.wait_for(|stop| *stop).await;
 }
 
 /// Everything that goes on beside requests.
@@ -250,78 +253,56 @@ fn keep_watch(gateway: &Arc<Gateway>, reloader: &Arc<Reloader>, console: Arc<Con
     tokio::spawn(health::discover(Arc::clone(gateway), Arc::clone(reloader)));
 }
 
-/// Writes down where both listeners are, for programs that start this one with port 0. At once, so that whoever reads it
-/// reads one or the other.
-fn tell_addresses(file: &Path, proxy: SocketAddr, admin: SocketAddr) -> Result<(), Failure> {
-    let addresses = serde_json::json!({"proxy": proxy, "admin": admin, "pid": std::process::id()});
-    let written = file.with_extension("new");
-    std::fs::write(&written, addresses.to_string())
-        .and_then(|()| std::fs::rename(&written, file))
-        .map_err(|error| cannot("write", file, &error))
-}
-
 /// When the gateway whose place this one has taken has ended: what it has left is done, and what it has used counts.
-async fn adopt(gateway: Arc<Gateway>, remembered: i64) {
+async fn adopt(gateway: Arc<Gateway>) {
     let Some(adopted) = gateway.ledger.adopted() else {
         return;
     };
     let Ok(owner) = adopted.await else { return };
     tracing::info!("the gateway before has ended");
-    let done = async {
-        background::take_over(&gateway, &owner).await?;
-        batch::take_over(&gateway, &owner).await?;
-        let store = gateway.ledger.store();
-        for (scope, column) in SUBJECTS {
-            for (id, usage) in report::used_by_others(store, column, remembered, gateway.ledger.ids()).await? {
-                for period in [Period::Day, Period::Month] {
-                    count(&gateway, scope, &id, period, usage);
+    if let Err(error) = take_over(&gateway, &owner).await {
+        tracing::error!(%error, "what the gateway before has left is not taken over; the next start does it");
+    }
+    // The sums are to have this gateway's own, too.
+    gateway.ledger.flush().await;
+    if let Err(error) = remember_what_was_used(&gateway).await {
+        tracing::error!(%error, "what the gateway before has used at last is not counted; the next start does it");
+    }
+}
+
+/// Requests and batches that an owner has left behind go on.
+async fn take_over(gateway: &Arc<Gateway>, owner: &str) -> Result<(), ledger::Unavailable> {
+    background::take_over(gateway, owner).await?;
+    batch::take_over(gateway, owner).await
+}
+
+/// Quotas and budgets go on where they were: the day's and the month's sums come from the ledger.
+async fn remember_what_was_used(gateway: &Gateway) -> Result<(), ledger::Unavailable> {
+    let now = gateway.gate.now();
+    let snapshot = gateway.current.get();
+    let config = &snapshot.config;
+    for (period, start) in [(Period::Day, now.day_start()), (Period::Month, now.month_start())] {
+        let day = ledger::day_of(Duration::from_nanos(start.nanos()));
+        for (scope, column) in [
+            (Scope::Project, "project_id"),
+            (Scope::User, "user_id"),
+            (Scope::Key, "key_id"),
+        ] {
+            for (id, usage) in report::used_since(gateway.ledger.store(), column, &day).await? {
+                let number = match scope {
+                    Scope::Project => config.project_by_id(&id).map(|id| id.0),
+                    Scope::User => config.user_by_id(&id).map(|id| id.0),
+                    _ => gateway.current.number_of(&id).map(|id| id.0),
+                };
+                if let Some(number) = number {
+                    gateway
+                        .gate
+                        .with(|policy, now| policy.remember(scope, number, period, usage, now));
                 }
             }
         }
-        Ok::<_, ledger::Unavailable>(())
-    };
-    if let Err(error) = done.await {
-        tracing::error!(%error, "what the gateway before has left is not taken over; the next start does it");
     }
-}
-
-/// Who has quotas and budgets, and the column that names them.
-const SUBJECTS: [(Scope, &str); 3] = [
-    (Scope::Project, "project_id"),
-    (Scope::User, "user_id"),
-    (Scope::Key, "key_id"),
-];
-
-/// Quotas and budgets go on where they were: the day's and the month's sums come from the ledger. The last record in
-/// them.
-async fn remember_what_was_used(gateway: &Gateway, pool: &Store) -> Result<i64, Failure> {
-    let now = gateway.gate.now();
-    let last = report::last_id(pool).await?;
-    for (period, start) in [(Period::Day, now.day_start()), (Period::Month, now.month_start())] {
-        let day = ledger::day_of(Duration::from_nanos(start.nanos()));
-        for (scope, column) in SUBJECTS {
-            for (id, usage) in report::used_since(pool, column, &day).await? {
-                count(gateway, scope, &id, period, usage);
-            }
-        }
-    }
-    Ok(last)
-}
-
-/// Counts what someone has used; nobody, if they are not configured any more.
-fn count(gateway: &Gateway, scope: Scope, id: &str, period: Period, usage: Remembered) {
-    let snapshot = gateway.current.get();
-    let config = &snapshot.config;
-    let number = match scope {
-        Scope::Project => config.project_by_id(id).map(|id| id.0),
-        Scope::User => config.user_by_id(id).map(|id| id.0),
-        _ => gateway.current.number_of(id).map(|id| id.0),
-    };
-    if let Some(number) = number {
-        gateway
-            .gate
-            .with(|policy, now| policy.remember(scope, number, period, usage, now));
-    }
+    Ok(())
 }
 
 /// Takes over keys that another process has made or revoked.
@@ -349,7 +330,8 @@ async fn follow_keys(gateway: Arc<Gateway>, pool: Store) {
 }
 
 /// Says where everything is, and how to ask.
-fn greet(gateway: &Gateway, proxy: SocketAddr, admin: SocketAddr, token_file: &Path, link: &str) {
+fn greet(gateway: &Gateway, addresses: &Addresses, token_file: &Path, link: &str) {
+    let Addresses { proxy, admin, .. } = addresses;
     let snapshot = gateway.current.get();
     let config = &snapshot.config;
     let scheme = if config.gateway.tls.is_some() { "https" } else { "http" };
@@ -384,7 +366,7 @@ fn greet(gateway: &Gateway, proxy: SocketAddr, admin: SocketAddr, token_file: &P
 
 /// Returns at SIGTERM or SIGINT, or when another has taken this one's place, which it asks for with SIGQUIT; SIGHUP reads
 /// the configuration again.
-async fn told_to_stop(
+async fn until_stopped(
     reloader: &Reloader,
     socket: &listener::Socket,
     data_dir: &Path,

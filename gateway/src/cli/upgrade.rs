@@ -1,11 +1,11 @@
 //! One gateway takes another's place, without a request lost between them: `sluice serve --upgrade` asks the one that
 //! runs for its socket, and accepts beside it; when it is ready, the other finishes what it has begun, and ends.
 
+use super::addresses::Addresses;
 use super::{Failure, Upgrade};
 use crate::proxy::listener::Socket;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,18 +18,20 @@ fn meeting(data_dir: &Path) -> PathBuf {
 }
 
 /// The process that has written an address file.
-pub(super) fn running(addr_file: &Path) -> Option<u32> {
-    let written: Value = serde_json::from_slice(&std::fs::read(addr_file).ok()?).ok()?;
-    u32::try_from(written["pid"].as_u64()?).ok()
+fn running(addr_file: &Path) -> Option<Pid> {
+    let pid = Addresses::read(addr_file)?.pid;
+    i32::try_from(pid).ok().map(Pid::from_raw)
+}
+
+/// Whether an address file is this process's own, and not another's that has taken its place.
+pub(super) fn is_mine(addr_file: &Path) -> bool {
+    running(addr_file) == Some(Pid::this())
 }
 
 /// Whether another's place is to be taken.
 pub(super) fn is_wanted(upgrade: Option<Upgrade>, addr_file: &Path) -> bool {
-    let is_there = || {
-        let pid = running(addr_file).and_then(|pid| i32::try_from(pid).ok());
-        // No signal: only whether it could be sent.
-        pid.is_some_and(|pid| kill(Pid::from_raw(pid), None).is_ok())
-    };
+    // No signal: only whether it could be sent.
+    let is_there = || running(addr_file).is_some_and(|pid| kill(pid, None).is_ok());
     match upgrade {
         Some(Upgrade::Required) => true,
         Some(Upgrade::Auto) => is_there(),
@@ -45,12 +47,10 @@ pub(super) async fn take_socket(data_dir: &Path, addr_file: &Path) -> Result<Soc
             addr_file.display()
         ))
     };
-    let pid = running(addr_file)
-        .and_then(|pid| i32::try_from(pid).ok())
-        .ok_or_else(nobody)?;
+    let pid = running(addr_file).ok_or_else(nobody)?;
     let meeting = meeting(data_dir);
     let inherit = tokio::task::spawn_blocking(move || Socket::inherit(&meeting));
-    kill(Pid::from_raw(pid), Signal::SIGQUIT).map_err(|_| nobody())?;
+    kill(pid, Signal::SIGQUIT).map_err(|_| nobody())?;
     let socket = inherit.await.map_err(|error| Failure::other(error.to_string()))?;
     socket.map_err(Failure::other)
 }
@@ -62,7 +62,7 @@ pub(super) async fn hand_over(socket: &Socket, data_dir: &Path, addr_file: &Path
     let handed = tokio::task::spawn_blocking(move || socket.hand_over(&meeting));
     handed.await.map_err(|error| error.to_string())??;
     let is_ready = async {
-        while running(addr_file) == Some(std::process::id()) {
+        while is_mine(addr_file) {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };

@@ -1,5 +1,6 @@
 //! `sluice usage`: who used how much, as a table, from the ledger.
 
+use super::table::aligned;
 use super::{Failure, StoreArgs};
 use crate::config;
 use crate::ledger;
@@ -86,25 +87,7 @@ fn table(by: &[String], lines: &[Line]) -> String {
         });
         rows.push(groups.chain(figures).collect());
     }
-    let widths: Vec<usize> = (0..rows[0].len())
-        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
-        .collect();
-    let mut text = String::new();
-    for row in &rows {
-        for (column, (value, width)) in row.iter().zip(&widths).enumerate() {
-            let gap = if column == 0 { "" } else { "  " };
-            let padding = " ".repeat(width - value.chars().count());
-            let (before, after) = if column < by.len() {
-                ("", padding.as_str())
-            } else {
-                (padding.as_str(), "")
-            };
-            text.push_str(&[gap, before, value, after].concat());
-        }
-        text.truncate(text.trim_end().len());
-        text.push('\n');
-    }
-    text
+    aligned(&rows, by.len())
 }
 
 #[cfg(test)]

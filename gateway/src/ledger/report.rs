@@ -291,50 +291,6 @@ pub(crate) async fn reset(pool: &Store) -> Result<(), Unavailable> {
     Ok(())
 }
 
-/// By project, user or key, what was used in records after `last` that another gateway has written.
-pub(crate) async fn used_by_others(
-    store: &Store,
-    column: &str,
-    last: i64,
-    (number, numbers): (i64, i64),
-) -> Result<Vec<(String, Remembered)>, Unavailable> {
-    let sql = format!(
-        "SELECT {column} AS id, CAST(sum(input_tokens + output_tokens) AS BIGINT) AS tokens, \
-         CAST(sum(cost_nano_eur) AS BIGINT) AS cost, \
-         CAST(sum(CASE WHEN decision IN ('rejected', 'correction') THEN 0 ELSE 1 END) AS BIGINT) AS requests \
-         FROM requests WHERE id > $1 AND id % $2 <> $3 AND {column} IS NOT NULL GROUP BY {column}"
-    );
-    let rows = sqlx::query(&sql)
-        .bind(last)
-        .bind(numbers)
-        .bind(number)
-        .fetch_all(store)
-        .await?;
-    rows.iter()
-        .map(|row| remembered(row).map_err(Unavailable::from))
-        .collect()
-}
-
-/// Whose use it is, and how much.
-fn remembered(row: &AnyRow) -> Result<(String, Remembered), sqlx::Error> {
-    let whole =
-        |name: &str| -> Result<u64, sqlx::Error> { Ok(u64::try_from(row.try_get::<i64, _>(name)?).unwrap_or(0)) };
-    let usage = Remembered {
-        tokens: whole("tokens")?,
-        requests: whole("requests")?,
-        cost: NanoEuro(whole("cost")?),
-    };
-    Ok((row.try_get("id")?, usage))
-}
-
-/// The greatest id of a record.
-pub(crate) async fn last_id(store: &Store) -> Result<i64, Unavailable> {
-    let row = sqlx::query("SELECT coalesce(max(id), 0) AS id FROM requests")
-        .fetch_one(store)
-        .await?;
-    Ok(row.try_get("id")?)
-}
-
 /// What a project, user or key had used from a day on.
 pub(crate) async fn used_since(
     pool: &Store,
@@ -347,9 +303,18 @@ pub(crate) async fn used_since(
          WHERE day >= $1 GROUP BY 1"
     );
     let rows = sqlx::query(&sql).bind(day).fetch_all(pool).await?;
-    rows.iter()
-        .map(|row| remembered(row).map_err(Unavailable::from))
-        .collect()
+    let whole = |row: &AnyRow, name: &str| -> Result<u64, sqlx::Error> {
+        Ok(u64::try_from(row.try_get::<i64, _>(name)?).unwrap_or(0))
+    };
+    let read = |row: &AnyRow| -> Result<(String, Remembered), sqlx::Error> {
+        let usage = Remembered {
+            tokens: whole(row, "tokens")?,
+            requests: whole(row, "requests")?,
+            cost: NanoEuro(whole(row, "cost")?),
+        };
+        Ok((row.try_get("id")?, usage))
+    };
+    rows.iter().map(|row| read(row).map_err(Unavailable::from)).collect()
 }
 
 /// Euros, for people and JSON only.

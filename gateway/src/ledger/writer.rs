@@ -197,11 +197,6 @@ impl Ledger {
         self.adopted.lock().take()
     }
 
-    /// What the records' ids of this gateway end in, and how many such ends there are.
-    pub(crate) fn ids(&self) -> (i64, i64) {
-        (self.number, NUMBERS)
-    }
-
     /// Notes that a request runs: if the gateway is killed before its record is committed, this becomes it.
     pub(crate) fn intend(&self, record: &Record) {
         let Some(id) = record.ledger_id else { return };

@@ -18,7 +18,7 @@ use crate::protocol::refuse::{Reason, Stop};
 use crate::protocol::translate::{self, Speaks, Translation};
 use crate::protocol::{self, Call, Understood};
 use crate::requests::Listed;
-use crate::traces::{Steps, Trace};
+use crate::traces::{self, Steps, Trace};
 use crate::upstream::Wish;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
@@ -291,7 +291,7 @@ impl Exchange {
             exchange.record.trace_id = Some(trace.id());
             exchange.traceparent = trace.traceparent();
         } else {
-            exchange.record.trace_id = inbound::trace_id(headers).map(str::to_owned);
+            exchange.record.trace_id = traces::id_of(headers);
             exchange.traceparent = headers.get("traceparent").cloned();
         }
         exchange.timeout = inbound::timeout(headers);

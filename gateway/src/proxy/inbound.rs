@@ -99,13 +99,6 @@ pub(super) fn sane_request_id(headers: &HeaderMap) -> Option<&str> {
     (!id.is_empty() && id.len() <= 128 && id.bytes().all(is_sane)).then_some(id)
 }
 
-/// The trace id of a W3C `traceparent`, if it is one.
-pub(super) fn trace_id(headers: &HeaderMap) -> Option<&str> {
-    let parent = headers.get("traceparent")?.to_str().ok()?;
-    let id = parent.split('-').nth(1)?;
-    (id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(id)
-}
-
 /// How long the client says that it waits, in seconds.
 pub(super) fn timeout(headers: &HeaderMap) -> Option<Duration> {
     let seconds: f64 = headers.get("x-request-timeout-seconds")?.to_str().ok()?.parse().ok()?;

@@ -1,6 +1,6 @@
 //! Takes connections in, and lets go of them when the gateway stops. HTTP itself is pingora's.
 
-use super::{Gateway, exchange, lists};
+use super::{Gateway, exchange, lists, told_to_stop};
 use crate::protocol::{self, Route};
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -150,7 +150,7 @@ impl Proxy {
                 read = &mut read => read.ok(),
                 // An idle connection ends when the gateway stops; where another has taken its place, it may still bring
                 // the request that its client is about to send, so that none meets a closed door.
-                () = told(stop.clone()) => {
+                () = told_to_stop(stop.clone()) => {
                     if !self.gateway.handed_over.load(Relaxed) {
                         return false;
                     }
@@ -173,11 +173,6 @@ impl Proxy {
             }
         }
     }
-}
-
-/// Returns when the gateway is told to stop.
-async fn told(mut stop: ShutdownWatch) {
-    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 impl Drop for Counted {

@@ -56,6 +56,11 @@ pub(crate) struct Gateway {
     pub(crate) failed: AtomicU64,
 }
 
+/// Returns when the gateway is told to stop.
+pub(crate) async fn told_to_stop(mut stopping: watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stop| *stop).await;
+}
+
 /// Part of the bytes that bodies may hold while they wait; dropping it gives it back.
 #[derive(Debug)]
 struct Buffered<'a> {

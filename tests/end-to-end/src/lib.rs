@@ -295,6 +295,16 @@ impl Drop for Gateway {
     }
 }
 
+/// A program that ends with its test.
+pub struct Ends(pub Child);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Sends a request with the admin token.
 pub async fn as_admin(request: reqwest::RequestBuilder) -> reqwest::Response {
     request

@@ -1,12 +1,12 @@
 //! What is in `deploy/`, by the tools that will read it: promtool, docker-compose, Helm's own library, systemd-analyze
 //! where it is there; and the image's entry point in a root of its own, as another user, without an engine.
 
-use end_to_end::{Gateway, as_admin, metric, program, python, root, sluice, wait_for};
+use end_to_end::{Ends, Gateway, as_admin, metric, program, python, root, sluice, wait_for};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 
 fn ran(command: &mut Command) -> String {
@@ -217,15 +217,6 @@ fn in_image(image: &Path, arguments: &[String]) -> Command {
         command.env(name, value);
     }
     command
-}
-
-struct Ends(Child);
-
-impl Drop for Ends {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 #[tokio::test]

@@ -1,9 +1,9 @@
 //! One gateway takes another's place while requests run: none fails, none is lost, none is counted twice.
 
-use end_to_end::{Gateway, as_admin, config_dir, program, roomy, run};
+use end_to_end::{Ends, Gateway, as_admin, config_dir, program, roomy, run};
 use serde_json::{Value, json};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -12,18 +12,8 @@ fn addresses(dir: &Path) -> Option<Value> {
     serde_json::from_slice(&std::fs::read(dir.join("data/sluice.addr")).ok()?).ok()
 }
 
-/// A gateway that has taken another's place; it ends with its test.
-struct Newer(Child);
-
-impl Drop for Newer {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// Starts a gateway that takes the other's place, and waits until it has.
-async fn upgrade(dir: &Path, admin: &str, number: usize) -> Newer {
+async fn upgrade(dir: &Path, admin: &str, number: usize) -> Ends {
     let log = std::fs::File::create(dir.join(format!("sluice.{number}.log"))).expect("writable");
     let child = Command::new(program("sluice"))
         .args(["serve", "--upgrade", "--admin-listen", admin])
@@ -34,7 +24,7 @@ async fn upgrade(dir: &Path, admin: &str, number: usize) -> Newer {
         .stderr(log)
         .spawn()
         .expect("sluice starts");
-    let mut newer = Newer(child);
+    let mut newer = Ends(child);
     let child = &mut newer.0;
     let give_up = Instant::now() + Duration::from_secs(30);
     while addresses(dir).is_none_or(|addresses| addresses["pid"] != child.id()) {
@@ -50,7 +40,7 @@ async fn upgrade(dir: &Path, admin: &str, number: usize) -> Newer {
     newer
 }
 
-async fn ended(newer: &mut Newer) -> Option<i32> {
+async fn ended(newer: &mut Ends) -> Option<i32> {
     let child = &mut newer.0;
     let give_up = Instant::now() + Duration::from_secs(30);
     loop {
@@ -112,7 +102,7 @@ async fn ten_upgrades_under_load_lose_no_request() {
             ))
         })
         .collect();
-    let mut newest: Option<Newer> = None;
+    let mut newest: Option<Ends> = None;
     for number in 1..=10 {
         let before = done.load(Relaxed);
         let newer = upgrade(first.dir.path(), &admin, number).await;
@@ -223,4 +213,40 @@ async fn two_gateways_in_one_place_are_refused_and_an_upgrade_of_nobody_is_told(
     // The one that runs has noticed nothing.
     let body = json!({"user_id": "user_vip_01", "model": "simulated-small", "prompt": "x", "max_tokens": 8});
     assert_eq!(first.post("/generate", &body).await.status(), 200);
+}
+
+#[tokio::test]
+async fn what_the_old_gateway_finishes_counts_for_the_quotas_of_the_new_one() {
+    let dir = config_dir(|name, text| match name {
+        "models.yaml" => text.replace("average_latency_seconds: 2.0", "average_latency_seconds: 3.0"),
+        "gateway.yaml" => text.replace("drain_seconds: 30", "drain_seconds: 6"),
+        _ => roomy(name, text),
+    });
+    let mut first = Gateway::start_in(dir, &[]).await;
+    let ask = |model: &str| {
+        let body = json!({"user_id": "user_vip_01", "model": model, "prompt": "x", "max_tokens": 8});
+        first.http.post(format!("{}/generate", first.proxy)).json(&body).send()
+    };
+    // One that outlives the hand-over, begun before others that are in the ledger by then.
+    let long = tokio::spawn(ask("simulated-large"));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    for _ in 0..3 {
+        assert_eq!(ask("simulated-small").await.expect("an answer").status(), 200);
+    }
+    let admin = first.admin.trim_start_matches("http://").to_owned();
+    let _second = upgrade(first.dir.path(), &admin, 1).await;
+    assert_eq!(ask("simulated-small").await.expect("an answer").status(), 200);
+    assert_eq!(long.await.expect("no panic").expect("an answer").status(), 200);
+    assert_eq!(first.ended().await, Some(0));
+    let used = end_to_end::wait_for("all of it to count", || async {
+        let standing = first.admin_json("/limits/project/vip_project").await;
+        let ledger = first.admin_json("/usage/project/vip_project").await;
+        let counted = standing["allowances"]
+            .as_array()?
+            .iter()
+            .find(|one| one["window"] == "month" && one["measure"] == "tokens")?;
+        (ledger["total_records"] == 5 && counted["used"] == ledger["total_tokens"]).then(|| counted["used"].as_u64())
+    })
+    .await;
+    assert!(used > Some(0));
 }

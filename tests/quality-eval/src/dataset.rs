@@ -163,12 +163,17 @@ fn lines(row: &Map<String, Value>, name: &str) -> Option<String> {
     }
 }
 
+/// A problem's name; MBPP's are numbers.
+pub(crate) fn task_id(given: &Value) -> Option<String> {
+    match given {
+        Value::String(id) => Some(id.clone()),
+        Value::Number(id) => Some(format!("MBPP/{id}")),
+        _ => None,
+    }
+}
+
 fn problem(row: &Map<String, Value>) -> Result<Problem, String> {
-    let task_id = match row.get("task_id") {
-        Some(Value::String(id)) => id.clone(),
-        Some(Value::Number(id)) => format!("MBPP/{id}"),
-        _ => return Err("`task_id` is missing".to_owned()),
-    };
+    let task_id = row.get("task_id").and_then(task_id).ok_or("`task_id` is missing")?;
     let told = |what: &str| format!("{task_id}: {what}");
     let prompt = text(row, &["prompt", "text"]).ok_or_else(|| told("`prompt` (or `text`) is missing"))?;
     let solution = text(row, &["canonical_solution", "code"]).unwrap_or_default();

@@ -1,7 +1,7 @@
 //! A run: every problem asked, tested, told and kept, so many at a time.
 
 use crate::ask::{Answer, Api, Asker, Style};
-use crate::dataset::{Dataset, Problem};
+use crate::dataset::{self, Dataset, Problem};
 use crate::extract;
 use crate::journal::{Journal, Settings};
 use crate::report::{self, Run, counted, euros, percent};
@@ -84,10 +84,8 @@ impl Plan {
         let mut replies: HashMap<String, Vec<String>> = HashMap::new();
         for (line, number) in text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty()) {
             let line: Line = serde_json::from_str(line).map_err(|error| told(format!("line {number}: {error}")))?;
-            let id = match line.task_id {
-                serde_json::Value::String(id) => id,
-                number => format!("MBPP/{number}"),
-            };
+            let id = dataset::task_id(&line.task_id)
+                .ok_or_else(|| told(format!("line {number}: `task_id` is neither a text nor a number")))?;
             replies.entry(id).or_default().push(line.completion);
         }
         let known: HashSet<&str> = dataset
@@ -166,22 +164,21 @@ pub(crate) async fn run(plan: Plan, judge: Judge, trial: &Trial) -> Result<ExitC
     let (mut journal, mut samples) = Journal::open(&judge.out, &plan.settings(), plan.goes_on)?;
     let pieces = plan.pieces();
     let all = pieces.len();
-    let place: HashMap<(&str, &str, usize), usize> =
-        pieces.iter().enumerate().map(|(at, piece)| (key(piece), at)).collect();
-    samples.retain(|sample| place.contains_key(&(&*sample.model, &*sample.task_id, sample.sample)));
-    let done: HashSet<(String, String, usize)> = samples
+    let place: HashMap<(&str, &str, usize), usize> = pieces
         .iter()
-        .map(|sample| (sample.model.clone(), sample.task_id.clone(), sample.sample))
+        .zip(0..)
+        .map(|(piece, at)| ((piece.model, &*piece.problem.task_id, piece.sample), at))
         .collect();
+    let place_of = |sample: &Sample| place.get(&(&*sample.model, &*sample.task_id, sample.sample)).copied();
+    samples.retain(|sample| place_of(sample).is_some());
+    let done: HashSet<usize> = samples.iter().filter_map(place_of).collect();
     if !done.is_empty() && !judge.is_quiet {
         println!("{} of {all} samples are there already", done.len());
     }
-    let left = pieces
-        .iter()
-        .filter(|piece| !done.contains(&(piece.model.to_owned(), piece.problem.task_id.clone(), piece.sample)));
+    let left = pieces.iter().enumerate().filter(|(at, _)| !done.contains(at));
     let bar = bar(all, judge.is_quiet);
     bar.set_position(samples.len() as u64);
-    let mut running = futures_util::stream::iter(left.map(|piece| sample(&plan, &judge.sandbox, *piece)))
+    let mut running = futures_util::stream::iter(left.map(|(_, piece)| sample(&plan, &judge.sandbox, *piece)))
         .buffer_unordered(plan.concurrency);
     let stopped = tokio::signal::ctrl_c();
     tokio::pin!(stopped);
@@ -203,12 +200,8 @@ pub(crate) async fn run(plan: Plan, judge: Judge, trial: &Trial) -> Result<ExitC
         bar.set_message(format!("{right} right"));
     }
     bar.finish_and_clear();
-    samples.sort_by_key(|sample| place.get(&(&*sample.model, &*sample.task_id, sample.sample)).copied());
+    samples.sort_by_key(place_of);
     tell(&plan, &judge, trial, &samples, all)
-}
-
-fn key<'a>(piece: &Piece<'a>) -> (&'a str, &'a str, usize) {
-    (piece.model, &piece.problem.task_id, piece.sample)
 }
 
 fn bar(all: usize, is_quiet: bool) -> ProgressBar {
@@ -337,11 +330,9 @@ fn tell(plan: &Plan, judge: &Judge, trial: &Trial, samples: &[Sample], all: usiz
         },
         is_whole: samples.len() == all,
     };
-    report::write(&judge.out, &run, samples, &scored)?;
+    let summary = report::write(&judge.out, &run, samples, &scored)?;
     if judge.is_quiet {
-        let path = judge.out.join("quality_summary.json");
-        let text = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        println!("{text}");
+        println!("{summary}");
     } else {
         for one in &scored {
             told(one, plan.models.len() > 1);

@@ -41,8 +41,8 @@ struct Row<'a> {
     cost_eur: f64,
 }
 
-/// Writes the three files.
-pub(crate) fn write(dir: &Path, run: &Run, samples: &[Sample], scored: &[Scored]) -> Result<(), String> {
+/// Writes the three files; the summary's text.
+pub(crate) fn write(dir: &Path, run: &Run, samples: &[Sample], scored: &[Scored]) -> Result<String, String> {
     let failed = |name: &str, error: &dyn std::fmt::Display| format!("{}: {error}", dir.join(name).display());
     let name = "quality_results.csv";
     let mut table = csv::Writer::from_path(dir.join(name)).map_err(|error| failed(name, &error))?;
@@ -51,10 +51,11 @@ pub(crate) fn write(dir: &Path, run: &Run, samples: &[Sample], scored: &[Scored]
     }
     table.flush().map_err(|error| failed(name, &error))?;
     let name = "quality_summary.json";
-    let text = serde_json::to_vec_pretty(&summary(run, scored)).map_err(|error| failed(name, &error))?;
-    std::fs::write(dir.join(name), text).map_err(|error| failed(name, &error))?;
+    let text = serde_json::to_string_pretty(&summary(run, scored)).map_err(|error| failed(name, &error))?;
+    std::fs::write(dir.join(name), &text).map_err(|error| failed(name, &error))?;
     let name = "quality_report.md";
-    std::fs::write(dir.join(name), page(run, samples, scored)).map_err(|error| failed(name, &error))
+    std::fs::write(dir.join(name), page(run, samples, scored)).map_err(|error| failed(name, &error))?;
+    Ok(text)
 }
 
 fn row(sample: &Sample) -> Row<'_> {

@@ -2,7 +2,6 @@
 //! send it.
 
 use super::page::Notice;
-use super::session::Session;
 use super::{Admin, full_page, login_page};
 use crate::keys::{self, Wanted};
 use axum::Form;
@@ -31,68 +30,64 @@ pub(super) struct Plain {
     csrf: String,
 }
 
-/// The session of a form that it has sent itself.
-fn sender(admin: &Admin, headers: &HeaderMap, csrf: &str) -> Result<Session, Box<Response>> {
-    let session = admin.console.session_of(headers);
-    let session = session.ok_or_else(|| login_page(StatusCode::UNAUTHORIZED, Some("Your session has ended.")))?;
-    if bool::from(session.csrf.as_bytes().ct_eq(csrf.as_bytes())) {
-        return Ok(session);
+/// Does what a form of one's own session asks for; the page then tells it.
+async fn act(admin: &Admin, headers: &HeaderMap, csrf: &str, act: impl Future<Output = Notice>) -> Response {
+    let Some(session) = admin.console.session_of(headers) else {
+        return login_page(StatusCode::UNAUTHORIZED, Some("Your session has ended."));
+    };
+    if !bool::from(session.csrf.as_bytes().ct_eq(csrf.as_bytes())) {
+        let trouble = "This form is not of your session; open the console anew.";
+        return login_page(StatusCode::FORBIDDEN, Some(trouble));
     }
-    let trouble = "This form is not of your session; open the console anew.";
-    Err(Box::new(login_page(StatusCode::FORBIDDEN, Some(trouble))))
+    let notice = act.await;
+    full_page(admin, &session, Some(notice)).await
 }
 
 pub(super) async fn make_key(State(admin): State<Admin>, headers: HeaderMap, Form(form): Form<Make>) -> Response {
-    let session = match sender(&admin, &headers, &form.csrf) {
-        Ok(session) => session,
-        Err(response) => return *response,
-    };
-    let expires = form.expires.trim();
-    let wanted = Wanted {
-        user: form.user.trim(),
-        project: None,
-        expires: (!expires.is_empty()).then_some(expires),
-        models: None,
-    };
-    let snapshot = admin.gateway.current.get();
-    let notice = match keys::make(&snapshot.config, &admin.pool, wanted).await {
-        Ok((secret, key)) => {
-            admin.reload_keys().await;
-            tracing::info!(key = key["id"].as_str(), user = form.user, "key made from the console");
-            Notice::Secret(secret)
+    act(&admin, &headers, &form.csrf, async {
+        let expires = form.expires.trim();
+        let wanted = Wanted {
+            user: form.user.trim(),
+            project: None,
+            expires: (!expires.is_empty()).then_some(expires),
+            models: None,
+        };
+        let snapshot = admin.gateway.current.get();
+        match keys::make(&snapshot.config, &admin.pool, wanted).await {
+            Ok((secret, key)) => {
+                admin.reload_keys().await;
+                tracing::info!(key = key["id"].as_str(), user = form.user, "key made from the console");
+                Notice::Secret(secret)
+            }
+            Err(error) => Notice::Wrong(words(error)),
         }
-        Err(error) => Notice::Wrong(words(error)),
-    };
-    full_page(&admin, &session, Some(notice)).await
+    })
+    .await
 }
 
 pub(super) async fn revoke_key(State(admin): State<Admin>, headers: HeaderMap, Form(form): Form<Revoke>) -> Response {
-    let session = match sender(&admin, &headers, &form.csrf) {
-        Ok(session) => session,
-        Err(response) => return *response,
-    };
-    let notice = match keys::revoke(&admin.pool, &form.id).await {
-        Ok(()) => {
-            admin.reload_keys().await;
-            tracing::info!(key = form.id, "key revoked from the console");
-            Notice::Done(format!("Key {} is revoked.", form.id))
+    act(&admin, &headers, &form.csrf, async {
+        match keys::revoke(&admin.pool, &form.id).await {
+            Ok(()) => {
+                admin.reload_keys().await;
+                tracing::info!(key = form.id, "key revoked from the console");
+                Notice::Done(format!("Key {} is revoked.", form.id))
+            }
+            Err(error) => Notice::Wrong(words(error)),
         }
-        Err(error) => Notice::Wrong(words(error)),
-    };
-    full_page(&admin, &session, Some(notice)).await
+    })
+    .await
 }
 
 pub(super) async fn reload(State(admin): State<Admin>, headers: HeaderMap, Form(form): Form<Plain>) -> Response {
-    let session = match sender(&admin, &headers, &form.csrf) {
-        Ok(session) => session,
-        Err(response) => return *response,
-    };
-    let notice = match admin.reloader.reload().await.result {
-        Ok(changes) if changes.is_empty() => Notice::Done("Read again: nothing has changed.".to_owned()),
-        Ok(changes) => Notice::Done(format!("Reloaded: {}", changes.join("; "))),
-        Err(problems) => Notice::Wrong(format!("Nothing has changed: {}", problems.join("; "))),
-    };
-    full_page(&admin, &session, Some(notice)).await
+    act(&admin, &headers, &form.csrf, async {
+        match admin.reloader.reload().await.result {
+            Ok(changes) if changes.is_empty() => Notice::Done("Read again: nothing has changed.".to_owned()),
+            Ok(changes) => Notice::Done(format!("Reloaded: {}", changes.join("; "))),
+            Err(problems) => Notice::Wrong(format!("Nothing has changed: {}", problems.join("; "))),
+        }
+    })
+    .await
 }
 
 fn words(error: keys::Error) -> String {

@@ -1,17 +1,18 @@
 //! `/events`: the state once a second, as JSON; for the console (`?view=console`) the parts of its page that have
 //! changed, rendered.
 
-use super::super::{bearer, challenge, refused};
+use super::super::{challenge, refused};
 use super::{Admin, page, state};
+use crate::proxy::told_to_stop;
 use axum::extract::{Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde::Deserialize;
+use serde_json::Value;
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -44,9 +45,20 @@ pub(super) struct View {
     view: Option<String>,
 }
 
+/// What one listener is sent.
+struct Feed {
+    admin: Admin,
+    is_console: bool,
+    /// The parts that it has, as they were sent last.
+    sent: HashMap<&'static str, String>,
+    ready: Vec<Event>,
+    has_begun: bool,
+    _listener: Listener,
+}
+
 pub(super) async fn stream(State(admin): State<Admin>, Query(view): Query<View>, request: Request) -> Response {
-    let has_token = bearer(request.headers()).is_some_and(|given| admin.token.is(given));
-    if !has_token && admin.console.session_of(request.headers()).is_none() {
+    let headers = request.headers();
+    if !admin.is_known(headers) && admin.console.session_of(headers).is_none() {
         return challenge();
     }
     let Some(listener) = Listener::new() else {
@@ -55,47 +67,50 @@ pub(super) async fn stream(State(admin): State<Admin>, Query(view): Query<View>,
             format!("{MOST} listen already; close one of them"),
         );
     };
-    let is_console = view.view.as_deref() == Some("console");
-    let begin = (
+    let feed = Feed {
         admin,
-        Arc::new(listener),
-        HashMap::<&'static str, String>::new(),
-        Vec::<Event>::new(),
-        true,
-    );
-    let events = stream::unfold(
-        begin,
-        move |(admin, listener, mut sent, mut ready, is_first)| async move {
-            let mut is_first = is_first;
-            loop {
-                if let Some(event) = ready.pop() {
-                    return Some((Ok::<_, Infallible>(event), (admin, listener, sent, ready, is_first)));
-                }
-                if !std::mem::take(&mut is_first) {
-                    let mut stopping = admin.gateway.stopping.clone();
-                    tokio::select! {
-                        () = tokio::time::sleep(EVERY) => {}
-                        // Nobody who only looks holds up a stop.
-                        _ = stopping.wait_for(|stop| *stop) => return None,
-                    }
-                }
-                // A database that is away for a moment is no reason to end.
-                let Ok(state) = state::collect(&admin).await else {
-                    continue;
-                };
-                if is_console {
-                    let samples = admin.console.history.samples();
-                    for (name, html) in page::parts(&state, &samples) {
-                        if sent.get(name) != Some(&html) {
-                            ready.push(Event::default().event(name).data(&html));
-                            sent.insert(name, html);
-                        }
-                    }
-                } else {
-                    ready.push(Event::default().event("state").data(state.to_string()));
+        is_console: view.view.as_deref() == Some("console"),
+        sent: HashMap::new(),
+        ready: Vec::new(),
+        has_begun: false,
+        _listener: listener,
+    };
+    let events = stream::unfold(feed, |mut feed| async move {
+        let event = feed.next().await?;
+        Some((Ok::<_, Infallible>(event), feed))
+    });
+    Sse::new(events).keep_alive(KeepAlive::default()).into_response()
+}
+
+impl Feed {
+    /// The next event; `None` when the gateway stops.
+    async fn next(&mut self) -> Option<Event> {
+        while self.ready.is_empty() {
+            if std::mem::replace(&mut self.has_begun, true) {
+                tokio::select! {
+                    () = tokio::time::sleep(EVERY) => {}
+                    // Nobody who only looks holds up a stop.
+                    () = told_to_stop(self.admin.gateway.stopping.clone()) => return None,
                 }
             }
-        },
-    );
-    Sse::new(events).keep_alive(KeepAlive::default()).into_response()
+            // A database that is away for a moment is no reason to end.
+            if let Ok(state) = state::collect(&self.admin).await {
+                self.look(&state);
+            }
+        }
+        self.ready.pop()
+    }
+
+    fn look(&mut self, state: &Value) {
+        if !self.is_console {
+            self.ready.push(Event::default().event("state").data(state.to_string()));
+            return;
+        }
+        for (name, html) in page::parts(state, &self.admin.console.history.samples()) {
+            if self.sent.get(name) != Some(&html) {
+                self.ready.push(Event::default().event(name).data(&html));
+                self.sent.insert(name, html);
+            }
+        }
+    }
 }

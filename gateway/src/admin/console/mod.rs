@@ -72,12 +72,12 @@ async fn guarded(request: Request, next: Next) -> Response {
 }
 
 async fn home(State(admin): State<Admin>, request: Request) -> Response {
-    let has_token = super::bearer(request.headers()).is_some_and(|given| admin.token.is(given));
+    let headers = request.headers();
     // With the token one may look; its forms belong to no session and do nothing.
     let session = admin
         .console
-        .session_of(request.headers())
-        .or_else(|| has_token.then(Session::none));
+        .session_of(headers)
+        .or_else(|| admin.is_known(headers).then(Session::none));
     match session {
         Some(session) => full_page(&admin, &session, None).await,
         None => login_page(StatusCode::UNAUTHORIZED, None),
@@ -138,7 +138,7 @@ fn let_in(admin: &Admin) -> Response {
 
 /// `POST /login/links`, with the admin token: another link.
 async fn new_link(State(admin): State<Admin>, request: Request) -> Response {
-    if !super::bearer(request.headers()).is_some_and(|given| admin.token.is(given)) {
+    if !admin.is_known(request.headers()) {
         return challenge();
     }
     match admin.console.link() {

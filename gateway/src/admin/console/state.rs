@@ -38,7 +38,6 @@ pub(super) async fn collect(admin: &Admin) -> Result<Value, Unavailable> {
         })
         .collect();
     let last = admin.console.history.last().unwrap_or_default();
-    let axum::Json(in_force) = config::show(State(admin.clone())).await;
     Ok(json!({
         "at": jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         "version": env!("CARGO_PKG_VERSION"),
@@ -53,8 +52,8 @@ pub(super) async fn collect(admin: &Admin) -> Result<Value, Unavailable> {
         "projects": projects,
         "recent": recent,
         "config": {
-            "version": in_force["version"], "config_version": in_force["config_version"],
-            "last_reload": in_force["last_reload"],
+            "version": snapshot.version, "config_version": snapshot.config_version,
+            "last_reload": config::last_reload(admin),
             "identity": match snapshot.config.gateway.identity {
                 crate::config::Identity::Keys => "keys",
                 crate::config::Identity::Open { .. } => "open",
