@@ -2,8 +2,8 @@
 //! it gives it back, so a vanished client or a panic cannot leak.
 
 use policy::{
-    Ask, Balance, Counted, Decision, Figure, ModelId, PlanId, Policy, Refusal, Rules, Scope, Settled, Settlement,
-    Standing, Terms, TicketId, Time, Waiting,
+    AdmissionRequest, Balance, Counted, Decision, Figure, ModelId, PlanId, Policy, RateLimitStatus, Refusal, Rules,
+    Scope, Settled, Settlement, Terms, TicketId, Time, Waiting,
 };
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,50 +25,50 @@ pub(crate) struct Gate {
 #[derive(Debug)]
 struct State {
     policy: Policy,
-    waiters: HashMap<TicketId, oneshot::Sender<Word>>,
+    waiters: HashMap<TicketId, oneshot::Sender<Wakeup>>,
 }
 
 /// What whoever waits is told.
 #[derive(Debug)]
-enum Word {
-    Go,
+enum Wakeup {
+    Granted,
     /// The place in the queue went to somebody else.
     Displaced(Refusal),
 }
 
 /// What becomes of a request that was offered.
 #[derive(Debug)]
-pub(crate) enum Offer {
-    Entered(Entry),
-    Waits(Wait),
-    Refused(Refusal),
+pub(crate) enum Admission {
+    Admitted(AdmittedRequest),
+    Queued(QueuedRequest),
+    Rejected(Refusal),
 }
 
 /// An admitted request.
 #[derive(Debug)]
-pub(crate) struct Entry {
-    pub(crate) permit: Permit,
+pub(crate) struct AdmittedRequest {
+    pub(crate) permit: SlotPermit,
     pub(crate) terms: Terms,
     pub(crate) waited: Option<Duration>,
 }
 
 /// A place with the upstreams, and what is reserved with it. Dropped unsettled, nothing was used.
 #[derive(Debug)]
-pub(crate) struct Permit {
+pub(crate) struct SlotPermit {
     gate: Arc<Gate>,
     ticket: Option<TicketId>,
 }
 
 /// A place in the queue; dropping it gives it up.
 #[derive(Debug)]
-pub(crate) struct Wait {
+pub(crate) struct QueuedRequest {
     gate: Arc<Gate>,
     /// `None` once it has become a permit or a refusal.
     ticket: Option<TicketId>,
     terms: Terms,
     since: Instant,
     longest: Duration,
-    word: oneshot::Receiver<Word>,
+    word: oneshot::Receiver<Wakeup>,
 }
 
 /// How many run and wait, and how pressed the gateway is.
@@ -99,28 +99,31 @@ impl Gate {
     }
 
     /// Decides. The standing with the rates is known at once, also of the refused.
-    pub(crate) fn offer(self: &Arc<Self>, ask: &Ask) -> (Offer, Standing) {
+    pub(crate) fn offer(self: &Arc<Self>, ask: &AdmissionRequest) -> (Admission, RateLimitStatus) {
         self.decide(|policy, now| policy.offer(ask, now))
     }
 
-    fn decide(self: &Arc<Self>, decide: impl FnOnce(&mut Policy, Time) -> (Decision, Standing)) -> (Offer, Standing) {
+    fn decide(
+        self: &Arc<Self>,
+        decide: impl FnOnce(&mut Policy, Time) -> (Decision, RateLimitStatus),
+    ) -> (Admission, RateLimitStatus) {
         let now = self.now();
         let mut state = self.lock();
         let (decision, standing) = decide(&mut state.policy, now);
         let offer = match decision {
-            Decision::Admit(grant) => Offer::Entered(Entry {
+            Decision::Admit(grant) => Admission::Admitted(AdmittedRequest {
                 permit: self.permit(grant.ticket),
                 terms: grant.terms,
                 waited: None,
             }),
-            Decision::Refuse(refusal) => Offer::Refused(refusal),
-            Decision::Wait(place) => {
+            Decision::Reject(refusal) => Admission::Rejected(refusal),
+            Decision::Queue(place) => {
                 if let Some(displaced) = place.displaced.and_then(|ticket| state.waiters.remove(&ticket)) {
-                    let _ = displaced.send(Word::Displaced(state.policy.displaced()));
+                    let _ = displaced.send(Wakeup::Displaced(state.policy.displaced()));
                 }
                 let (tell, word) = oneshot::channel();
                 state.waiters.insert(place.ticket, tell);
-                Offer::Waits(Wait {
+                Admission::Queued(QueuedRequest {
                     gate: Arc::clone(self),
                     ticket: Some(place.ticket),
                     terms: place.terms,
@@ -164,7 +167,7 @@ impl Gate {
             waiting: policy.waiting(),
             waiting_by_lane: policy.waiting_by_lane(),
             models: ids
-                .map(|model| (policy.running_for(model), policy.places_of(model)))
+                .map(|model| (policy.running_for(model), policy.slots_of(model)))
                 .collect(),
             level: policy.level(now).map_or(0, |level| level.number),
             pressure: policy.pressure(now),
@@ -182,7 +185,7 @@ impl Gate {
     }
 
     /// Where a ticket that waits stands, and how long it will still take.
-    pub(crate) fn place_of(&self, ticket: TicketId) -> Option<(usize, Duration)> {
+    pub(crate) fn position_of(&self, ticket: TicketId) -> Option<(usize, Duration)> {
         let now = self.now();
         let policy = &self.lock().policy;
         let expected = policy.expected(ticket)?;
@@ -216,8 +219,8 @@ impl Gate {
         what(&mut self.lock().policy, now)
     }
 
-    fn permit(self: &Arc<Self>, ticket: TicketId) -> Permit {
-        Permit {
+    fn permit(self: &Arc<Self>, ticket: TicketId) -> SlotPermit {
+        SlotPermit {
             gate: Arc::clone(self),
             ticket: Some(ticket),
         }
@@ -246,7 +249,7 @@ impl State {
     fn wake(&mut self, now: Time) {
         while let Some(ticket) = self.policy.next(now) {
             let waiter = self.waiters.remove(&ticket);
-            if waiter.is_none_or(|waiter| waiter.send(Word::Go).is_err()) {
+            if waiter.is_none_or(|waiter| waiter.send(Wakeup::Granted).is_err()) {
                 // Nobody is there to take it: it was used for nothing, and the next may have it.
                 self.policy.settle(ticket, &Settlement::default(), now);
             }
@@ -254,11 +257,11 @@ impl State {
     }
 }
 
-impl Wait {
+impl QueuedRequest {
     /// A wait that is over before it began.
-    pub(crate) fn over(entry: Entry) -> Self {
+    pub(crate) fn over(entry: AdmittedRequest) -> Self {
         let (tell, word) = oneshot::channel();
-        let _ = tell.send(Word::Go);
+        let _ = tell.send(Wakeup::Granted);
         let mut permit = entry.permit;
         Self {
             gate: Arc::clone(&permit.gate),
@@ -281,7 +284,7 @@ impl Wait {
     }
 
     /// Returns when it may run, or when waiting has come to an end.
-    pub(crate) async fn granted(mut self) -> Result<Entry, Refusal> {
+    pub(crate) async fn granted(mut self) -> Result<AdmittedRequest, Refusal> {
         let left = self.longest.saturating_sub(self.since.elapsed());
         let told = tokio::time::timeout(left, &mut self.word).await;
         match told {
@@ -297,17 +300,17 @@ impl Wait {
         }
     }
 
-    fn told(&mut self, word: Option<Word>) -> Result<Entry, Refusal> {
+    fn told(&mut self, word: Option<Wakeup>) -> Result<AdmittedRequest, Refusal> {
         match word {
-            Some(Word::Go) => Ok(Entry {
-                permit: Permit {
+            Some(Wakeup::Granted) => Ok(AdmittedRequest {
+                permit: SlotPermit {
                     gate: Arc::clone(&self.gate),
                     ticket: self.ticket.take(),
                 },
                 terms: self.terms,
                 waited: Some(self.since.elapsed()),
             }),
-            Some(Word::Displaced(refusal)) => {
+            Some(Wakeup::Displaced(refusal)) => {
                 self.ticket = None;
                 Err(refusal)
             }
@@ -328,7 +331,7 @@ impl Wait {
     }
 }
 
-impl Permit {
+impl SlotPermit {
     /// The actual takes the place of what was reserved, and the next in the queue may run.
     pub(crate) fn settle(mut self, settlement: &Settlement) -> Settled {
         match self.ticket.take() {
@@ -338,16 +341,16 @@ impl Permit {
     }
 
     /// It came to nothing: as if it had not been asked for, and another request is decided on in its place.
-    pub(crate) fn instead(mut self, ask: &Ask) -> (Offer, Standing) {
+    pub(crate) fn replace(mut self, ask: &AdmissionRequest) -> (Admission, RateLimitStatus) {
         let gate = Arc::clone(&self.gate);
         match self.ticket.take() {
-            Some(ticket) => gate.decide(|policy, now| policy.instead(ticket, ask, now)),
+            Some(ticket) => gate.decide(|policy, now| policy.replace(ticket, ask, now)),
             None => gate.offer(ask),
         }
     }
 }
 
-impl Drop for Permit {
+impl Drop for SlotPermit {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket.take() {
             self.gate.settle(ticket, &Settlement::default());
@@ -355,7 +358,7 @@ impl Drop for Permit {
     }
 }
 
-impl Drop for Wait {
+impl Drop for QueuedRequest {
     fn drop(&mut self) {
         let Some(ticket) = self.ticket.take() else { return };
         let now = self.gate.now();
@@ -385,8 +388,8 @@ mod tests {
         })
     }
 
-    async fn enter(gate: &Arc<Gate>, priority: Priority) -> Result<Entry, Refusal> {
-        let ask = Ask {
+    async fn enter(gate: &Arc<Gate>, priority: Priority) -> Result<AdmittedRequest, Refusal> {
+        let ask = AdmissionRequest {
             project: ProjectId(0),
             user: UserId(0),
             key: None,
@@ -400,9 +403,9 @@ mod tests {
             answers: 1,
         };
         match gate.offer(&ask).0 {
-            Offer::Entered(entry) => Ok(entry),
-            Offer::Waits(wait) => wait.granted().await,
-            Offer::Refused(refusal) => Err(refusal),
+            Admission::Admitted(entry) => Ok(entry),
+            Admission::Queued(wait) => wait.granted().await,
+            Admission::Rejected(refusal) => Err(refusal),
         }
     }
 

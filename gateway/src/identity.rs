@@ -1,11 +1,11 @@
 //! Who asks: from credentials and claims to a caller that exists and may ask.
 
 use crate::config::{Config, Identity};
-use crate::protocol::refuse::{Reason, Stop};
-use crate::protocol::{Lowered, Understood};
 use crate::snapshot::Snapshot;
 use http::HeaderMap;
 use policy::{Class, KeyId, Priority, ProjectId, UserId};
+use protocol::refuse::{ErrorCode, RequestError};
+use protocol::{Lowered, ParsedRequest};
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 use std::sync::Arc;
@@ -104,11 +104,11 @@ pub(crate) fn hash(secret: &str) -> [u8; 32] {
 pub(crate) fn caller(
     snapshot: &Snapshot,
     headers: &HeaderMap,
-    understood: Option<&Understood<'_>>,
+    parsed: Option<&ParsedRequest<'_>>,
     now_ms: i64,
-) -> Result<Caller, Stop> {
+) -> Result<Caller, RequestError> {
     let config = &snapshot.config;
-    let claims = claims(headers, understood);
+    let claims = claims(headers, parsed);
     if let Some(key) = credential(headers).and_then(|secret| find(snapshot, secret)) {
         let (user, project) = key_owner(config, &key, now_ms)?;
         agree(config, &claims, user, project)?;
@@ -120,17 +120,20 @@ pub(crate) fn caller(
         });
     }
     match config.gateway.identity {
-        Identity::Keys if credential(headers).is_none() => Err(Stop::new(
-            Reason::NoKey,
+        Identity::Keys if credential(headers).is_none() => Err(RequestError::new(
+            ErrorCode::NoKey,
             "no API key given; send it as `Authorization: Bearer sk-sluice-…`",
         )),
-        Identity::Keys => Err(Stop::new(Reason::InvalidKey, "this API key is not known here")),
+        Identity::Keys => Err(RequestError::new(
+            ErrorCode::InvalidKey,
+            "this API key is not known here",
+        )),
         Identity::Open { default_user } => {
             let user = match claims.user {
                 Some(id) => config.user_by_id(id).ok_or_else(|| unknown_user(id))?,
                 None => default_user.ok_or_else(|| {
-                    Stop::new(
-                        Reason::UnknownUser,
+                    RequestError::new(
+                        ErrorCode::UnknownUser,
                         "nobody said who asks; send `x-sluice-user`, or set `default_user` in gateway.yaml",
                     )
                 })?,
@@ -147,13 +150,19 @@ pub(crate) fn caller(
 }
 
 /// Whoever had asked before, if they still may: by their user, and by the key that they had shown.
-pub(crate) fn owner(snapshot: &Snapshot, user_id: &str, key_id: Option<&str>, now_ms: i64) -> Result<Caller, Stop> {
+pub(crate) fn owner(
+    snapshot: &Snapshot,
+    user_id: &str,
+    key_id: Option<&str>,
+    now_ms: i64,
+) -> Result<Caller, RequestError> {
     let config = &snapshot.config;
     let key = match key_id {
         None => None,
         Some(id) => {
             let known = snapshot.keys.values().find(|key| key.id == id);
-            let key = known.ok_or_else(|| Stop::new(Reason::InvalidKey, "the key that asked is not known any more"))?;
+            let key = known
+                .ok_or_else(|| RequestError::new(ErrorCode::InvalidKey, "the key that asked is not known any more"))?;
             key_owner(config, key, now_ms)?;
             Some(Arc::clone(key))
         }
@@ -169,10 +178,10 @@ struct Claims<'a> {
     project: Option<&'a str>,
 }
 
-fn claims<'a>(headers: &'a HeaderMap, understood: Option<&'a Understood<'_>>) -> Claims<'a> {
+fn claims<'a>(headers: &'a HeaderMap, parsed: Option<&'a ParsedRequest<'_>>) -> Claims<'a> {
     let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let body_user = understood.and_then(|understood| understood.user_id.as_deref());
-    let body_project = understood.and_then(|understood| understood.project_id.as_deref());
+    let body_user = parsed.and_then(|parsed| parsed.user_id.as_deref());
+    let body_project = parsed.and_then(|parsed| parsed.project_id.as_deref());
     Claims {
         user: body_user.or_else(|| header("x-sluice-user")),
         project: body_project.or_else(|| header("x-sluice-project")),
@@ -180,52 +189,55 @@ fn claims<'a>(headers: &'a HeaderMap, understood: Option<&'a Understood<'_>>) ->
 }
 
 /// Whether the claims fit the user and project that were found.
-fn agree(config: &Config, claims: &Claims<'_>, user: UserId, project: ProjectId) -> Result<(), Stop> {
+fn agree(config: &Config, claims: &Claims<'_>, user: UserId, project: ProjectId) -> Result<(), RequestError> {
     let user_id = &config.user(user).id;
     if let Some(claimed) = claims.user.filter(|claimed| claimed != user_id) {
         config.user_by_id(claimed).ok_or_else(|| unknown_user(claimed))?;
-        return Err(Stop::new(
-            Reason::ProjectMismatch,
+        return Err(RequestError::new(
+            ErrorCode::ProjectMismatch,
             format!("this key is not `{claimed}`'s"),
         ));
     }
     match claims.project {
-        Some(claimed) if claimed != config.project(project).id => Err(Stop::new(
-            Reason::ProjectMismatch,
+        Some(claimed) if claimed != config.project(project).id => Err(RequestError::new(
+            ErrorCode::ProjectMismatch,
             format!("user `{user_id}` does not belong to project `{claimed}`"),
         )),
         _ => Ok(()),
     }
 }
 
-fn unknown_user(id: &str) -> Stop {
-    Stop::new(Reason::UnknownUser, format!("there is no user `{id}`"))
+fn unknown_user(id: &str) -> RequestError {
+    RequestError::new(ErrorCode::UnknownUser, format!("there is no user `{id}`"))
 }
 
-fn enabled(config: &Config, user: UserId) -> Result<ProjectId, Stop> {
+fn enabled(config: &Config, user: UserId) -> Result<ProjectId, RequestError> {
     let found = config.user(user);
     if !found.enabled {
-        return Err(Stop::new(
-            Reason::UserDisabled,
+        return Err(RequestError::new(
+            ErrorCode::UserDisabled,
             format!("user `{}` is disabled", found.id),
         ));
     }
     let project = config.project(found.project);
     if !project.enabled {
-        return Err(Stop::new(
-            Reason::ProjectDisabled,
+        return Err(RequestError::new(
+            ErrorCode::ProjectDisabled,
             format!("project `{}` is disabled", project.id),
         ));
     }
     Ok(found.project)
 }
 
-fn key_owner(config: &Config, key: &Key, now_ms: i64) -> Result<(UserId, ProjectId), Stop> {
+fn key_owner(config: &Config, key: &Key, now_ms: i64) -> Result<(UserId, ProjectId), RequestError> {
     if key.revoked_at.is_some() {
-        return Err(Stop::new(Reason::KeyRevoked, "this API key has been revoked"));
+        return Err(RequestError::new(
+            ErrorCode::KeyRevoked,
+            "this API key has been revoked",
+        ));
     }
     if key.expires_at.is_some_and(|at| at <= now_ms) {
-        return Err(Stop::new(Reason::KeyExpired, "this API key has expired"));
+        return Err(RequestError::new(ErrorCode::KeyExpired, "this API key has expired"));
     }
     let user = config
         .user_by_id(&key.user_id)
@@ -236,7 +248,7 @@ fn key_owner(config: &Config, key: &Key, now_ms: i64) -> Result<(UserId, Project
             "user `{}` no longer belongs to the key's project `{}`",
             key.user_id, key.project_id
         );
-        return Err(Stop::new(Reason::ProjectMismatch, message));
+        return Err(RequestError::new(ErrorCode::ProjectMismatch, message));
     }
     Ok((user, project))
 }

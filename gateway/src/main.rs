@@ -11,7 +11,6 @@ mod gate;
 mod identity;
 mod keys;
 mod ledger;
-mod protocol;
 mod proxy;
 mod reload;
 mod requests;

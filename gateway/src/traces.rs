@@ -4,7 +4,6 @@
 
 use crate::config::Telemetry;
 use crate::ledger::{Outcome, Record};
-use crate::protocol::Call;
 use http::{HeaderMap, HeaderValue};
 use opentelemetry::trace::{Event, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
 use opentelemetry::{InstrumentationScope, KeyValue};
@@ -14,6 +13,7 @@ use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{
     BatchConfig, BatchSpanProcessor, SpanData, SpanEvents, SpanExporter, SpanLinks, SpanProcessor,
 };
+use protocol::Operation;
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
@@ -42,7 +42,7 @@ pub(crate) struct Trace {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Steps {
     /// Until it was offered to admission.
-    pub(crate) understood: Option<Duration>,
+    pub(crate) parsed: Option<Duration>,
     /// Until the upstream was asked.
     pub(crate) asked: Duration,
 }
@@ -229,11 +229,11 @@ fn spans(trace: Trace, record: &Record, steps: Steps, scope: &InstrumentationSco
         request.status = Status::error(stop.reason.name());
     }
     let mut all = vec![request];
-    let understood = steps.understood.unwrap_or(record.latency);
+    let parsed = steps.parsed.unwrap_or(record.latency);
     let inner = |of: u64, name: &'static str| make(step(of), Some(trace.request), SpanKind::Internal, name.into());
-    all.push(inner(1, "admission")(Duration::ZERO, understood, Vec::new()));
+    all.push(inner(1, "admission")(Duration::ZERO, parsed, Vec::new()));
     if let Some(waited) = record.queue_wait {
-        all.push(inner(2, "queue")(understood, understood + waited, Vec::new()));
+        all.push(inner(2, "queue")(parsed, parsed + waited, Vec::new()));
     }
     if record.was_forwarded {
         let operation = operation(record.call);
@@ -294,9 +294,9 @@ fn upstream_attributes(record: &Record, operation: &'static str) -> Vec<KeyValue
 }
 
 /// The operation's name in the conventions for generative AI.
-fn operation(call: Call) -> &'static str {
+fn operation(call: Operation) -> &'static str {
     match call {
-        Call::Completions => "text_completion",
+        Operation::Completions => "text_completion",
         _ if !call.generates() => "embeddings",
         _ => "chat",
     }

@@ -4,8 +4,8 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use policy::{
-    Ask, Class, Decision, GlobalLimits, ModelId, PlanId, Policy, Priority, ProjectId, Rates, Rules, Settlement,
-    TicketId, Time, Usage, UserId,
+    AdmissionRequest, Class, Decision, GlobalLimits, ModelId, PlanId, Policy, Priority, ProjectId, Rates, Rules,
+    Settlement, TicketId, Time, Usage, UserId,
 };
 use std::hint::black_box;
 use std::num::NonZeroU64;
@@ -31,8 +31,8 @@ fn policy() -> Policy {
     })
 }
 
-fn ask(number: u32) -> Ask {
-    Ask {
+fn ask(number: u32) -> AdmissionRequest {
+    AdmissionRequest {
         project: ProjectId(number % PROJECTS),
         user: UserId(number % (PROJECTS * 3)),
         key: None,

@@ -10,7 +10,7 @@
 use crate::decision::{Measure, Period};
 use crate::limits::{IdHasher, Scope};
 use crate::time::Window;
-use crate::{Allowance, Ask, Caps, Estimate, NanoEuro, Refusal, Rules, Time, Usage};
+use crate::{AdmissionRequest, Allowance, Caps, Estimate, NanoEuro, Refusal, Rules, Time, Usage};
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::time::Duration;
@@ -25,7 +25,7 @@ const SOON: Duration = Duration::from_secs(1);
 
 /// What is held for one request until it is settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Reservation {
+pub(crate) struct AllowanceReservation {
     day: u64,
     month: u64,
     amounts: Amounts,
@@ -35,7 +35,7 @@ pub(crate) struct Reservation {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Fit {
     /// It does, and is reserved.
-    Reserved(Reservation),
+    Reserved(AllowanceReservation),
     /// It would if it went to the smaller model. Nothing is reserved.
     Downgrade(Refusal),
 }
@@ -117,7 +117,7 @@ impl Allowances {
     pub(crate) fn reserve(
         &mut self,
         rules: &Rules,
-        ask: &Ask,
+        ask: &AdmissionRequest,
         estimate: &Estimate,
         may_downgrade: bool,
         now: Time,
@@ -155,7 +155,7 @@ impl Allowances {
                 add(&mut used.reserved, wanted);
             }
         }
-        Ok(Fit::Reserved(Reservation {
+        Ok(Fit::Reserved(AllowanceReservation {
             day: day.index,
             month: month.index,
             amounts: wanted,
@@ -163,7 +163,13 @@ impl Allowances {
     }
 
     /// Shrinks a reservation to a smaller worst case.
-    pub(crate) fn shrink(&mut self, rules: &Rules, ask: &Ask, reservation: &mut Reservation, to: &Estimate) {
+    pub(crate) fn shrink(
+        &mut self,
+        rules: &Rules,
+        ask: &AdmissionRequest,
+        reservation: &mut AllowanceReservation,
+        to: &Estimate,
+    ) {
         let smaller = [to.tokens(), 1, to.cost.0];
         let back = std::array::from_fn(|at| reservation.amounts[at].saturating_sub(smaller[at]));
         self.each(rules, ask, reservation, |used| subtract(&mut used.reserved, back));
@@ -171,14 +177,20 @@ impl Allowances {
     }
 
     /// Gives back what was reserved; nothing was used.
-    pub(crate) fn give_back(&mut self, rules: &Rules, ask: &Ask, reservation: &Reservation) {
+    pub(crate) fn give_back(&mut self, rules: &Rules, ask: &AdmissionRequest, reservation: &AllowanceReservation) {
         self.each(rules, ask, reservation, |used| {
             subtract(&mut used.reserved, reservation.amounts);
         });
     }
 
     /// Puts the actual in the place of what was reserved. Returns what now deserves an alert.
-    pub(crate) fn settle(&mut self, rules: &Rules, ask: &Ask, reservation: &Reservation, usage: &Usage) -> Vec<Alert> {
+    pub(crate) fn settle(
+        &mut self,
+        rules: &Rules,
+        ask: &AdmissionRequest,
+        reservation: &AllowanceReservation,
+        usage: &Usage,
+    ) -> Vec<Alert> {
         let actual = [usage.tokens(), 1, usage.cost.0];
         self.each(rules, ask, reservation, |used| {
             subtract(&mut used.reserved, reservation.amounts);
@@ -213,7 +225,7 @@ impl Allowances {
     }
 
     /// At least so much has been used, whoever counted it: what is in the ledger.
-    pub(crate) fn remember(&mut self, scope: Scope, id: u32, period: Period, usage: Remembered, now: Time) {
+    pub(crate) fn restore_usage(&mut self, scope: Scope, id: u32, period: Period, usage: RecordedUsage, now: Time) {
         let account = self.accounts.entry((scope, id)).or_default();
         account.day.turn(now.day());
         account.month.turn(now.month());
@@ -290,7 +302,13 @@ impl Allowances {
     }
 
     /// Changes the windows in which a reservation was made, where they are still the current ones.
-    fn each(&mut self, rules: &Rules, ask: &Ask, reservation: &Reservation, mut change: impl FnMut(&mut Used)) {
+    fn each(
+        &mut self,
+        rules: &Rules,
+        ask: &AdmissionRequest,
+        reservation: &AllowanceReservation,
+        mut change: impl FnMut(&mut Used),
+    ) {
         for (scope, id, _) in subjects(rules, ask) {
             let Some(account) = self.accounts.get_mut(&(scope, id)) else {
                 continue;
@@ -309,7 +327,7 @@ impl Allowances {
 
 /// What had been used before: sums of the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Remembered {
+pub struct RecordedUsage {
     /// Tokens of prompts and answers.
     pub tokens: u64,
     /// Requests.
@@ -370,7 +388,7 @@ impl Check<'_> {
 }
 
 /// Whose allowances a request uses, from the narrowest to the widest.
-fn subjects(rules: &Rules, ask: &Ask) -> impl Iterator<Item = (Scope, u32, Allowance)> {
+fn subjects(rules: &Rules, ask: &AdmissionRequest) -> impl Iterator<Item = (Scope, u32, Allowance)> {
     let key = ask.key.map(|key| (Scope::Key, key.0, rules.key(key).allowance));
     let user = (Scope::User, ask.user.0, rules.user(ask.user).allowance);
     let project = (

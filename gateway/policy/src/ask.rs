@@ -113,7 +113,7 @@ impl Usage {
 
 /// One request, as policy sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ask {
+pub struct AdmissionRequest {
     /// Who pays.
     pub project: ProjectId,
     /// Who asks.
@@ -138,7 +138,7 @@ pub struct Ask {
     pub answers: u64,
 }
 
-impl Ask {
+impl AdmissionRequest {
     /// The worst case, at the prices in force.
     pub fn estimate(&self, rules: &Rules) -> Estimate {
         let prices = rules.model(self.model).prices;

@@ -41,13 +41,13 @@ enum State {
 
 /// What a breaker says to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Passage {
+pub enum BreakerDecision {
     /// It may go.
-    Open,
+    Allow,
     /// It may go, as the one that finds out.
-    Trial,
+    Probe,
     /// Not before then, or not before the one on trial is back.
-    Shut(Time),
+    Deny(Time),
 }
 
 impl Breaker {
@@ -63,12 +63,12 @@ impl Breaker {
     }
 
     /// What it would say now; nothing changes.
-    pub fn passage(&self, now: Time) -> Passage {
+    pub fn passage(&self, now: Time) -> BreakerDecision {
         match self.state {
-            State::Closed => Passage::Open,
-            State::Open(until) if now >= until => Passage::Trial,
-            State::Open(until) => Passage::Shut(until),
-            State::HalfOpen => Passage::Shut(now + self.rules.rest),
+            State::Closed => BreakerDecision::Allow,
+            State::Open(until) if now >= until => BreakerDecision::Probe,
+            State::Open(until) => BreakerDecision::Deny(until),
+            State::HalfOpen => BreakerDecision::Deny(now + self.rules.rest),
         }
     }
 
@@ -76,12 +76,12 @@ impl Breaker {
     /// [`Self::withdrawn`] must follow.
     pub fn enter(&mut self, now: Time) -> bool {
         match self.passage(now) {
-            Passage::Open => true,
-            Passage::Trial => {
+            BreakerDecision::Allow => true,
+            BreakerDecision::Probe => {
                 self.state = State::HalfOpen;
                 true
             }
-            Passage::Shut(_) => false,
+            BreakerDecision::Deny(_) => false,
         }
     }
 

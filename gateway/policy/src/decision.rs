@@ -12,9 +12,9 @@ pub enum Decision {
     /// It may run now, as granted.
     Admit(Grant),
     /// It waits; [`Policy::next`](crate::Policy::next) will name its ticket.
-    Wait(Place),
+    Queue(QueueTicket),
     /// It may not.
-    Refuse(Refusal),
+    Reject(Refusal),
 }
 
 /// What was granted: the request as it may run.
@@ -28,7 +28,7 @@ pub struct Grant {
 
 /// A place in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct QueueTicket {
     /// To be cancelled if whoever waits goes away.
     pub ticket: TicketId,
     /// What it will be granted.
@@ -53,12 +53,12 @@ pub struct Terms {
     /// The number of the degradation level that held.
     pub level: u32,
     /// What gave way.
-    pub given_way: GivenWay,
+    pub degradations: DegradationsApplied,
 }
 
 /// What gave way for a request to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct GivenWay {
+pub struct DegradationsApplied {
     /// Its answers may have fewer tokens.
     pub max_tokens_reduced: bool,
     /// It goes to the smaller model: pressure is high.
@@ -67,7 +67,7 @@ pub struct GivenWay {
     pub routed_by_budget: bool,
 }
 
-impl GivenWay {
+impl DegradationsApplied {
     /// Whether anything did.
     pub fn any(self) -> bool {
         self != Self::default()
@@ -234,7 +234,7 @@ impl Refusal {
 
 /// Where a caller stands with the minute's limits: the figures of the `x-ratelimit-*` headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Standing {
+pub struct RateLimitStatus {
     /// Requests; `None` where nothing limits.
     pub requests: Option<Figure>,
     /// Tokens; `None` where nothing limits.

@@ -4,7 +4,7 @@
 //! upstreams' answers that said "overloaded". A level is entered the moment its threshold is reached, and
 //! left only when pressure has stayed a margin below it for a while, so that it does not flutter.
 
-use crate::{Ask, Class, Degradation, GivenWay, Level, Priority, Refusal, Rules, Time};
+use crate::{AdmissionRequest, Class, Degradation, DegradationsApplied, Level, Priority, Refusal, Rules, Time};
 use std::time::Duration;
 
 /// When trying again makes sense for whoever was refused by a level.
@@ -18,7 +18,7 @@ const SATURATION_STEP: f64 = 0.05;
 
 /// Which level holds.
 #[derive(Debug, Default)]
-pub(crate) struct Watch {
+pub(crate) struct PressureMonitor {
     current: usize,
     /// Since when pressure is low enough to leave the level.
     calm_since: Option<Time>,
@@ -26,7 +26,7 @@ pub(crate) struct Watch {
     saturation_at: Time,
 }
 
-impl Watch {
+impl PressureMonitor {
     /// An upstream has answered; `is_overloaded` if with 429 or 503.
     pub(crate) fn heard(&mut self, is_overloaded: bool, now: Time) {
         let before = self.saturation(now);
@@ -70,7 +70,7 @@ impl Watch {
 }
 
 /// Whether a level refuses this ask.
-pub(crate) fn refuse(level: &Level, ask: &Ask) -> Option<Refusal> {
+pub(crate) fn refuse(level: &Level, ask: &AdmissionRequest) -> Option<Refusal> {
     let actions = &level.actions;
     let name = || level.name.clone();
     if actions.reject_batch && ask.class == Class::Batch {
@@ -96,21 +96,21 @@ pub(crate) fn emergency(level: &Level) -> Refusal {
 }
 
 /// Makes the ask smaller as the level demands. Returns what gave way.
-pub(crate) fn shrink(level: &Level, rules: &Rules, ask: &mut Ask) -> GivenWay {
-    let mut given_way = GivenWay::default();
+pub(crate) fn shrink(level: &Level, rules: &Rules, ask: &mut AdmissionRequest) -> DegradationsApplied {
+    let mut degradations = DegradationsApplied::default();
     if level.actions.route_to_smaller_model && route_to_smaller(rules, ask) {
-        given_way.routed_by_pressure = true;
+        degradations.routed_by_pressure = true;
     }
     if let Some(factor) = level.actions.max_tokens_factor.filter(|_| ask.answers > 0) {
         let reduced = scaled(ask.max_tokens, factor);
-        given_way.max_tokens_reduced = reduced < ask.max_tokens;
+        degradations.max_tokens_reduced = reduced < ask.max_tokens;
         ask.max_tokens = reduced;
     }
-    given_way
+    degradations
 }
 
 /// Routes to the smaller model, if there is one and the prompt fits.
-pub(crate) fn route_to_smaller(rules: &Rules, ask: &mut Ask) -> bool {
+pub(crate) fn route_to_smaller(rules: &Rules, ask: &mut AdmissionRequest) -> bool {
     let Some(smaller) = ask.smaller.filter(|smaller| *smaller != ask.model) else {
         return false;
     };
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn a_level_is_entered_at_once_and_left_only_after_a_calm_while() {
         let rules = rules(0.1, Duration::from_secs(2));
-        let mut watch = Watch::default();
+        let mut watch = PressureMonitor::default();
         for (millis, pressure, level) in [
             (0, 0.59, 0),
             (1, 0.60, 1),
@@ -185,12 +185,12 @@ mod tests {
 
     #[test]
     fn without_levels_nothing_gives_way() {
-        assert_eq!(Watch::default().level(&Degradation::default(), 1.0, at(0)), 0);
+        assert_eq!(PressureMonitor::default().level(&Degradation::default(), 1.0, at(0)), 0);
     }
 
     #[test]
     fn upstreams_that_say_overloaded_are_pressure_that_fades() {
-        let mut watch = Watch::default();
+        let mut watch = PressureMonitor::default();
         for _ in 0..100 {
             watch.heard(true, at(0));
         }

@@ -22,12 +22,16 @@ mod tickets;
 mod time;
 
 pub use admission::Waiting;
-pub use allowance::{Alert, Balance, Remembered};
-pub use ask::{Ask, Class, Estimate, KeyId, ModelId, NanoEuro, PlanId, Priority, ProjectId, Usage, UserId};
-pub use breaker::{Breaker, BreakerRules, Passage};
+pub use allowance::{Alert, Balance, RecordedUsage};
+pub use ask::{
+    AdmissionRequest, Class, Estimate, KeyId, ModelId, NanoEuro, PlanId, Priority, ProjectId, Usage, UserId,
+};
+pub use breaker::{Breaker, BreakerDecision, BreakerRules};
 pub use capacity::Pace;
 pub use cell::Figure;
-pub use decision::{Decision, GivenWay, Grant, Measure, Period, Place, Refusal, Standing, Terms};
+pub use decision::{
+    Decision, DegradationsApplied, Grant, Measure, Period, QueueTicket, RateLimitStatus, Refusal, Terms,
+};
 pub use limits::{Counted, Scope};
 pub use retries::RetryBudget;
 pub use routing::{Candidate, pick};
@@ -39,8 +43,8 @@ pub use tickets::TicketId;
 pub use time::Time;
 
 use admission::{Admission, Ended, Verdict};
-use allowance::{Allowances, Fit, Reservation};
-use degradation::Watch;
+use allowance::{AllowanceReservation, Allowances, Fit};
+use degradation::PressureMonitor;
 use limits::{Charge, Limits};
 use std::time::Duration;
 
@@ -50,19 +54,19 @@ pub struct Policy {
     rules: Rules,
     limits: Limits,
     allowances: Allowances,
-    watch: Watch,
+    watch: PressureMonitor,
     admission: Admission,
     /// What each ticket holds, by its index.
-    held: Vec<Option<Held>>,
+    held: Vec<Option<Reservation>>,
 }
 
 /// What is held for a ticket until it is settled or cancelled.
 #[derive(Debug, Clone, Copy)]
-struct Held {
-    ask: Ask,
+struct Reservation {
+    ask: AdmissionRequest,
     terms: Terms,
     charge: Charge,
-    reservation: Reservation,
+    reservation: AllowanceReservation,
 }
 
 /// How a request that ran has ended.
@@ -93,7 +97,7 @@ impl Policy {
         Self {
             limits: Limits::new(&rules),
             allowances: Allowances::default(),
-            watch: Watch::default(),
+            watch: PressureMonitor::default(),
             admission: Admission::new(&rules),
             held: Vec::new(),
             rules,
@@ -102,12 +106,12 @@ impl Policy {
 
     /// Decides on one request, all or nothing: what an earlier rule took goes back when a later one
     /// refuses. Says too where the caller stands with its rates.
-    pub fn offer(&mut self, ask: &Ask, now: Time) -> (Decision, Standing) {
-        let decision = self.decide(ask, now).unwrap_or_else(Decision::Refuse);
+    pub fn offer(&mut self, ask: &AdmissionRequest, now: Time) -> (Decision, RateLimitStatus) {
+        let decision = self.decide(ask, now).unwrap_or_else(Decision::Reject);
         (decision, self.limits.standing(&self.rules, ask, now))
     }
 
-    fn decide(&mut self, ask: &Ask, now: Time) -> Result<Decision, Refusal> {
+    fn decide(&mut self, ask: &AdmissionRequest, now: Time) -> Result<Decision, Refusal> {
         let mut held = self.charge(ask, now)?;
         let decided = self
             .reserve(&mut held, now)
@@ -120,7 +124,7 @@ impl Policy {
     }
 
     /// Step one: the rates of every level.
-    fn charge(&mut self, ask: &Ask, now: Time) -> Result<Held, Refusal> {
+    fn charge(&mut self, ask: &AdmissionRequest, now: Time) -> Result<Reservation, Refusal> {
         let estimate = ask.estimate(&self.rules);
         let charge = Charge {
             requests: 1,
@@ -133,17 +137,17 @@ impl Policy {
             estimate,
             ..Terms::default()
         };
-        Ok(Held {
+        Ok(Reservation {
             ask: *ask,
             terms,
             charge,
-            reservation: Reservation::default(),
+            reservation: AllowanceReservation::default(),
         })
     }
 
     /// Step two: the worst case from every quota and budget; where one is used up and says so, from the
     /// smaller model's prices.
-    fn reserve(&mut self, held: &mut Held, now: Time) -> Result<(), Refusal> {
+    fn reserve(&mut self, held: &mut Reservation, now: Time) -> Result<(), Refusal> {
         let Self { rules, allowances, .. } = self;
         let may_downgrade = !rules.model(held.ask.model).is_fallback;
         let fit = allowances.reserve(rules, &held.ask, &held.terms.estimate, may_downgrade, now)?;
@@ -153,7 +157,7 @@ impl Policy {
                 if !degradation::route_to_smaller(rules, &mut ask) {
                     return Err(refusal);
                 }
-                held.terms.given_way.routed_by_budget = true;
+                held.terms.degradations.routed_by_budget = true;
                 change(rules, held, &ask);
                 allowances.reserve(rules, &ask, &held.terms.estimate, false, now)?
             }
@@ -167,7 +171,7 @@ impl Policy {
     }
 
     /// Step three: what gives way at the level that holds. Says whether only what can run at once may.
-    fn degrade(&mut self, held: &mut Held, now: Time) -> Result<Option<Refusal>, Refusal> {
+    fn degrade(&mut self, held: &mut Reservation, now: Time) -> Result<Option<Refusal>, Refusal> {
         let index = self.level_index(now);
         let Self { rules, allowances, .. } = self;
         let Some(level) = rules.degradation.levels.get(index) else {
@@ -182,10 +186,10 @@ impl Policy {
         if let Some(refusal) = emergency.clone().filter(|_| ask.priority < Priority::High) {
             return Err(refusal);
         }
-        let given_way = degradation::shrink(level, rules, &mut ask);
-        if given_way.any() {
-            held.terms.given_way.max_tokens_reduced |= given_way.max_tokens_reduced;
-            held.terms.given_way.routed_by_pressure |= given_way.routed_by_pressure;
+        let degradations = degradation::shrink(level, rules, &mut ask);
+        if degradations.any() {
+            held.terms.degradations.max_tokens_reduced |= degradations.max_tokens_reduced;
+            held.terms.degradations.routed_by_pressure |= degradations.routed_by_pressure;
             change(rules, held, &ask);
             allowances.shrink(rules, &held.ask, &mut held.reservation, &held.terms.estimate);
         }
@@ -193,7 +197,7 @@ impl Policy {
     }
 
     /// Step four: a place at once, a place in the queue, or none.
-    fn admit(&mut self, held: &Held, emergency: Option<Refusal>, now: Time) -> Result<Decision, Refusal> {
+    fn admit(&mut self, held: &Reservation, emergency: Option<Refusal>, now: Time) -> Result<Decision, Refusal> {
         self.throttle(&held.ask, now);
         let is_paused = self.is_paused(now);
         let offered = self
@@ -227,7 +231,7 @@ impl Policy {
                     self.forget(displaced, now);
                 }
                 self.hold(ticket, *held, now);
-                Ok(Decision::Wait(Place {
+                Ok(Decision::Queue(QueueTicket {
                     ticket,
                     terms,
                     deadline,
@@ -282,7 +286,7 @@ impl Policy {
 
     /// A request that ran came to nothing with its model's servers: it is as if it had not been made, and another is
     /// decided on in its place.
-    pub fn instead(&mut self, ticket: TicketId, ask: &Ask, now: Time) -> (Decision, Standing) {
+    pub fn replace(&mut self, ticket: TicketId, ask: &AdmissionRequest, now: Time) -> (Decision, RateLimitStatus) {
         let runs = self.admission.ticket(ticket).is_some_and(|ticket| ticket.is_running);
         if let Some(held) = self
             .held
@@ -329,8 +333,8 @@ impl Policy {
     }
 
     /// At least so much has been used, by the ledger: before this process began, or by another beside it.
-    pub fn remember(&mut self, scope: Scope, id: u32, period: Period, usage: Remembered, now: Time) {
-        self.allowances.remember(scope, id, period, usage, now);
+    pub fn restore_usage(&mut self, scope: Scope, id: u32, period: Period, usage: RecordedUsage, now: Time) {
+        self.allowances.restore_usage(scope, id, period, usage, now);
     }
 
     /// Corrects what a project, user or key has used, today and this month: tokens and nano-euros, more or less.
@@ -363,8 +367,8 @@ impl Policy {
     }
 
     /// How many a model may run now; `None` where nothing limits, or where nobody has asked for it yet.
-    pub fn places_of(&self, model: ModelId) -> Option<usize> {
-        self.admission.places_of(model).filter(|places| *places < usize::MAX)
+    pub fn slots_of(&self, model: ModelId) -> Option<usize> {
+        self.admission.slots_of(model).filter(|places| *places < usize::MAX)
     }
 
     /// Requests that wait.
@@ -447,7 +451,7 @@ impl Policy {
         self.level(now).is_some_and(|level| level.actions.pause_batch)
     }
 
-    fn throttle(&mut self, ask: &Ask, now: Time) {
+    fn throttle(&mut self, ask: &AdmissionRequest, now: Time) {
         let project = self.rules.project(ask.project).limits.allowance;
         let user = self.rules.user(ask.user).allowance;
         let project = self
@@ -457,7 +461,7 @@ impl Policy {
         self.admission.throttle(&self.rules, ask, project, user);
     }
 
-    fn hold(&mut self, ticket: TicketId, held: Held, now: Time) {
+    fn hold(&mut self, ticket: TicketId, held: Reservation, now: Time) {
         let index = ticket.index as usize;
         if self.held.len() <= index {
             self.held.resize(index + 1, None);
@@ -479,7 +483,7 @@ impl Policy {
         }
     }
 
-    fn give_back(&mut self, held: &Held, and_the_request: bool, now: Time) {
+    fn give_back(&mut self, held: &Reservation, and_the_request: bool, now: Time) {
         let nothing = Charge {
             requests: u64::from(!and_the_request),
             tokens: 0,
@@ -490,8 +494,8 @@ impl Policy {
 }
 
 /// The ask as it may run.
-fn degraded(held: &Held) -> Ask {
-    Ask {
+fn degraded(held: &Reservation) -> AdmissionRequest {
+    AdmissionRequest {
         model: held.terms.model,
         max_tokens: held.terms.max_tokens,
         ..held.ask
@@ -499,7 +503,7 @@ fn degraded(held: &Held) -> Ask {
 }
 
 /// Makes the terms those of a changed ask.
-fn change(rules: &Rules, held: &mut Held, ask: &Ask) {
+fn change(rules: &Rules, held: &mut Reservation, ask: &AdmissionRequest) {
     held.terms.model = ask.model;
     held.terms.max_tokens = ask.max_tokens;
     held.terms.estimate = ask.estimate(rules);

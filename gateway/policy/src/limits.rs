@@ -7,7 +7,7 @@
 //! forgotten, and memory is bounded by who has sent something in the last period.
 
 use crate::cell::{Cell, Figure, Rate, Short};
-use crate::{Ask, Rates, Refusal, Rules, Standing, Time};
+use crate::{AdmissionRequest, RateLimitStatus, Rates, Refusal, Rules, Time};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::num::NonZeroU64;
@@ -144,7 +144,13 @@ impl Limits {
     }
 
     /// Takes one request and its tokens at every level, or nothing at all.
-    pub(crate) fn charge(&mut self, rules: &Rules, ask: &Ask, charge: Charge, now: Time) -> Result<(), Refusal> {
+    pub(crate) fn charge(
+        &mut self,
+        rules: &Rules,
+        ask: &AdmissionRequest,
+        charge: Charge,
+        now: Time,
+    ) -> Result<(), Refusal> {
         if self.cells.len() > self.sweep_above {
             self.forget_idle(now);
         }
@@ -171,7 +177,7 @@ impl Limits {
     }
 
     /// Corrects what [`charge`](Self::charge) took for this ask.
-    pub(crate) fn correct(&mut self, rules: &Rules, ask: &Ask, taken: Charge, actual: Charge, now: Time) {
+    pub(crate) fn correct(&mut self, rules: &Rules, ask: &AdmissionRequest, taken: Charge, actual: Charge, now: Time) {
         if taken == actual {
             return;
         }
@@ -189,8 +195,8 @@ impl Limits {
     }
 
     /// The tightest of the levels, by what is left of each minute's limit.
-    pub(crate) fn standing(&self, rules: &Rules, ask: &Ask, now: Time) -> Standing {
-        let mut standing = Standing::default();
+    pub(crate) fn standing(&self, rules: &Rules, ask: &AdmissionRequest, now: Time) -> RateLimitStatus {
+        let mut standing = RateLimitStatus::default();
         for (subject, rates) in levels(rules, ask).into_iter().flatten() {
             let Some(limiters) = self.limiters.get(&rates) else {
                 continue;
@@ -230,7 +236,7 @@ impl Limits {
 }
 
 /// The levels that count a request, from the widest promise to the narrowest; `None` where nothing limits.
-fn levels(rules: &Rules, ask: &Ask) -> [Option<(Subject, Rates)>; 5] {
+fn levels(rules: &Rules, ask: &AdmissionRequest) -> [Option<(Subject, Rates)>; 5] {
     let level = |scope, id, rates: Rates| (rates != Rates::default()).then_some(((scope, id), rates));
     [
         level(Scope::Plan, ask.project.0, rules.plan(ask.plan)),
@@ -333,7 +339,7 @@ mod tests {
         let mut limits = Limits::new(&rules);
         let charge = Charge { requests: 1, tokens: 0 };
         for project in 0..100_000 {
-            let ask = Ask {
+            let ask = AdmissionRequest {
                 project: ProjectId(project),
                 user: UserId(0),
                 key: None,

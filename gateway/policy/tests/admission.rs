@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used)]
 
 use policy::{
-    Allowance, Ask, Caps, Class, Concurrency, Decision, GlobalLimits, ModelId, ModelRules, NanoEuro, Order, Period,
-    PlanId, Policy, Prices, Priority, ProjectId, ProjectRules, Rates, Refusal, Rules, Scheduling, Scope, Settlement,
-    SubjectRules, TicketId, Time, Usage, UserId,
+    AdmissionRequest, Allowance, Caps, Class, Concurrency, Decision, GlobalLimits, ModelId, ModelRules, NanoEuro,
+    Order, Period, PlanId, Policy, Prices, Priority, ProjectId, ProjectRules, Rates, Refusal, Rules, Scheduling, Scope,
+    Settlement, SubjectRules, TicketId, Time, Usage, UserId,
 };
 use proptest::prelude::*;
 use std::collections::HashMap;
@@ -17,14 +17,14 @@ const MODELS: u32 = 3;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Offer(Ask),
+    Admission(AdmissionRequest),
     Settle(usize, u64),
     Cancel(usize),
     Expire(usize),
     Reconfigure(Box<Rules>),
 }
 
-fn ask() -> impl Strategy<Value = Ask> {
+fn ask() -> impl Strategy<Value = AdmissionRequest> {
     (
         0..PROJECTS,
         0..2u32,
@@ -35,7 +35,7 @@ fn ask() -> impl Strategy<Value = Ask> {
         1..400u64,
     )
         .prop_map(
-            |(project, user, model, is_batch, priority, input_tokens, max_tokens)| Ask {
+            |(project, user, model, is_batch, priority, input_tokens, max_tokens)| AdmissionRequest {
                 project: ProjectId(project),
                 user: UserId(project * 2 + user),
                 key: None,
@@ -112,7 +112,7 @@ fn rules() -> impl Strategy<Value = Rules> {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        8 => ask().prop_map(Step::Offer),
+        8 => ask().prop_map(Step::Admission),
         4 => (any::<usize>(), 0..900u64).prop_map(|(which, tokens)| Step::Settle(which, tokens)),
         1 => any::<usize>().prop_map(Step::Cancel),
         1 => any::<usize>().prop_map(Step::Expire),
@@ -123,9 +123,9 @@ fn step() -> impl Strategy<Value = Step> {
 /// Everything that the outside knows, kept beside the policy.
 #[derive(Default)]
 struct World {
-    running: Vec<(TicketId, Ask)>,
+    running: Vec<(TicketId, AdmissionRequest)>,
     /// In the order of arrival.
-    waiting: Vec<(TicketId, Ask)>,
+    waiting: Vec<(TicketId, AdmissionRequest)>,
     /// Ran once since the rules last changed, so that a limit that shrank is not held against those who run.
     exempt: usize,
     offered: u64,
@@ -133,7 +133,7 @@ struct World {
     used: HashMap<ProjectId, u64>,
 }
 
-fn lane(ask: &Ask) -> usize {
+fn lane(ask: &AdmissionRequest) -> usize {
     match (ask.class, ask.priority) {
         (Class::Batch, _) => 3,
         (_, Priority::High) => 0,
@@ -143,8 +143,8 @@ fn lane(ask: &Ask) -> usize {
 }
 
 /// Whether a request could run beside those who run. The same words as the documentation's.
-fn could_run(rules: &Rules, running: &[(TicketId, Ask)], ask: &Ask) -> bool {
-    let count = |is: &dyn Fn(&Ask) -> bool| running.iter().filter(|(_, other)| is(other)).count();
+fn could_run(rules: &Rules, running: &[(TicketId, AdmissionRequest)], ask: &AdmissionRequest) -> bool {
+    let count = |is: &dyn Fn(&AdmissionRequest) -> bool| running.iter().filter(|(_, other)| is(other)).count();
     let places = rules.global.max_active_requests;
     let [high, normal] = if rules.scheduling.order == Order::Fifo {
         [0, 0]
@@ -214,14 +214,14 @@ proptest! {
         for step in steps {
             now = now + Duration::from_millis(1);
             match step {
-                Step::Offer(ask) => {
+                Step::Admission(ask) => {
                     world.offered += 1;
                     match policy.offer(&ask, now).0 {
                         Decision::Admit(grant) => {
                             prop_assert!(could_run(policy.rules(), &world.running, &ask), "a limit is passed");
                             world.running.push((grant.ticket, ask));
                         }
-                        Decision::Wait(place) => {
+                        Decision::Queue(place) => {
                             if let Some(displaced) = place.displaced {
                                 let at = world.waiting.iter().position(|(ticket, _)| *ticket == displaced).unwrap();
                                 let (_, lost) = world.waiting.remove(at);
@@ -230,7 +230,7 @@ proptest! {
                             }
                             world.waiting.push((place.ticket, ask));
                         }
-                        Decision::Refuse(refusal) => {
+                        Decision::Reject(refusal) => {
                             let is_known = matches!(
                                 refusal,
                                 Refusal::QueueFull { .. } | Refusal::QueueTimeout { .. } | Refusal::TooManyConcurrent { .. }
@@ -300,15 +300,15 @@ proptest! {
             ..Rules::default()
         });
         let now = Time::after_epoch(Duration::from_secs(1));
-        let asking = |project: u32, priority| Ask {
+        let asking = |project: u32, priority| AdmissionRequest {
             project: ProjectId(project), user: UserId(project), key: None, plan: PlanId(0), model: ModelId(0),
             smaller: None, class: Class::Interactive, priority, input_tokens: 10, max_tokens: 10, answers: 1,
         };
         let mut running = Vec::new();
-        let offer = |policy: &mut Policy, running: &mut Vec<TicketId>, ask: Ask| match policy.offer(&ask, now).0 {
+        let offer = |policy: &mut Policy, running: &mut Vec<TicketId>, ask: AdmissionRequest| match policy.offer(&ask, now).0 {
             Decision::Admit(grant) => { running.push(grant.ticket); None }
-            Decision::Wait(place) => Some(place.ticket),
-            Decision::Refuse(refusal) => panic!("{refusal}"),
+            Decision::Queue(place) => Some(place.ticket),
+            Decision::Reject(refusal) => panic!("{refusal}"),
         };
         for _ in 0..high + 2 {
             offer(&mut policy, &mut running, asking(1, Priority::High));

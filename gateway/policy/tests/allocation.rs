@@ -3,8 +3,8 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use policy::{
-    Ask, Class, Decision, GlobalLimits, ModelId, PlanId, Policy, Priority, ProjectId, Rates, Rules, Settlement,
-    TicketId, Time, Usage, UserId,
+    AdmissionRequest, Class, Decision, GlobalLimits, ModelId, PlanId, Policy, Priority, ProjectId, Rates, Rules,
+    Settlement, TicketId, Time, Usage, UserId,
 };
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use std::alloc::System;
@@ -16,8 +16,8 @@ static COUNTED: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const STEPS: usize = 20_000;
 
-fn ask(number: u32) -> Ask {
-    Ask {
+fn ask(number: u32) -> AdmissionRequest {
+    AdmissionRequest {
         project: ProjectId(number % 100),
         user: UserId(number % 300),
         key: None,

@@ -2,7 +2,7 @@
 
 #![allow(clippy::cast_precision_loss)]
 
-use policy::{Breaker, BreakerRules, Candidate, Passage, RetryBudget, Time, pick};
+use policy::{Breaker, BreakerDecision, BreakerRules, Candidate, RetryBudget, Time, pick};
 use proptest::prelude::*;
 use std::collections::{BinaryHeap, HashMap};
 use std::time::Duration;
@@ -72,11 +72,11 @@ proptest! {
             match what {
                 0 => {
                     let may = breaker.enter(time);
-                    prop_assert_eq!(may, !matches!(before, Passage::Shut(_)));
+                    prop_assert_eq!(may, !matches!(before, BreakerDecision::Deny(_)));
                     prop_assert!(!(may && on_trial), "one is on trial already");
-                    if before == Passage::Trial { on_trial = true; }
+                    if before == BreakerDecision::Probe { on_trial = true; }
                 }
-                1 => { breaker.succeeded(time); on_trial = false; prop_assert_eq!(breaker.passage(time), Passage::Open); }
+                1 => { breaker.succeeded(time); on_trial = false; prop_assert_eq!(breaker.passage(time), BreakerDecision::Allow); }
                 2 => { breaker.failed(time, 0.5); on_trial &= breaker.word() == "half_open"; }
                 _ => { breaker.withdrawn(time); on_trial = false; }
             }
@@ -110,14 +110,18 @@ fn a_breaker_opens_after_failures_in_a_row_rests_longer_each_time_and_comes_back
         assert!(!breaker.failed(at(0), 0.0), "in a row");
     }
     assert!(breaker.failed(at(0), 0.0));
-    assert_eq!(breaker.passage(at(999)), Passage::Shut(at(1000)));
+    assert_eq!(breaker.passage(at(999)), BreakerDecision::Deny(at(1000)));
     assert!(breaker.enter(at(1000)));
     assert!(!breaker.enter(at(1000)), "one finds out");
     assert!(breaker.failed(at(1000), 0.0));
-    assert_eq!(breaker.passage(at(1001)), Passage::Shut(at(3000)), "twice as long");
+    assert_eq!(
+        breaker.passage(at(1001)),
+        BreakerDecision::Deny(at(3000)),
+        "twice as long"
+    );
     assert!(breaker.enter(at(3000)));
     breaker.succeeded(at(3000));
-    assert_eq!(breaker.passage(at(3000)), Passage::Open);
+    assert_eq!(breaker.passage(at(3000)), BreakerDecision::Allow);
     assert_eq!(
         (
             breaker.share(at(3000)),

@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used)]
 
 use policy::{
-    Allowance, AllowanceActions, Ask, Caps, Class, Decision, Degradation, GlobalLimits, KeyId, Level, LevelActions,
-    Measure, ModelId, ModelRules, NanoEuro, Period, PlanId, Policy, Prices, Priority, ProjectId, ProjectRules, Rates,
-    Refusal, Remembered, Rules, Scope, Settlement, SubjectRules, TicketId, Time, Usage, UserId,
+    AdmissionRequest, Allowance, AllowanceActions, Caps, Class, Decision, Degradation, GlobalLimits, KeyId, Level,
+    LevelActions, Measure, ModelId, ModelRules, NanoEuro, Period, PlanId, Policy, Prices, Priority, ProjectId,
+    ProjectRules, Rates, RecordedUsage, Refusal, Rules, Scope, Settlement, SubjectRules, TicketId, Time, Usage, UserId,
 };
 use proptest::prelude::*;
 use std::num::NonZeroU64;
@@ -16,8 +16,8 @@ fn at(millis: u64) -> Time {
     Time::after_epoch(Duration::from_secs(1_700_000_000) + Duration::from_millis(millis))
 }
 
-fn ask(project: u32) -> Ask {
-    Ask {
+fn ask(project: u32) -> AdmissionRequest {
+    AdmissionRequest {
         project: ProjectId(project),
         user: UserId(project),
         key: Some(KeyId(project)),
@@ -93,17 +93,17 @@ fn per_minute(requests: u64, tokens: u64) -> Rates {
     }
 }
 
-fn admit(policy: &mut Policy, ask: &Ask, now: Time) -> Option<TicketId> {
+fn admit(policy: &mut Policy, ask: &AdmissionRequest, now: Time) -> Option<TicketId> {
     match policy.offer(ask, now).0 {
         Decision::Admit(grant) => Some(grant.ticket),
-        Decision::Wait(_) => panic!("there is no queue"),
-        Decision::Refuse(_) => None,
+        Decision::Queue(_) => panic!("there is no queue"),
+        Decision::Reject(_) => None,
     }
 }
 
-fn refusal(policy: &mut Policy, ask: &Ask, now: Time) -> Refusal {
+fn refusal(policy: &mut Policy, ask: &AdmissionRequest, now: Time) -> Refusal {
     match policy.offer(ask, now).0 {
-        Decision::Refuse(refusal) => refusal,
+        Decision::Reject(refusal) => refusal,
         other => panic!("not refused: {other:?}"),
     }
 }
@@ -161,7 +161,7 @@ proptest! {
             prop_assert_eq!(figures[0].1.remaining, limit.saturating_sub(total));
         }
         let next = policy.offer(&ask(0), at(0));
-        if let Decision::Refuse(Refusal::RateLimited { retry_after, .. }) = next.0 {
+        if let Decision::Reject(Refusal::RateLimited { retry_after, .. }) = next.0 {
             prop_assert!(admit(&mut policy, &ask(0), at(0) + retry_after).is_some(), "retry-after is true");
         }
     }
@@ -297,11 +297,11 @@ fn a_quota_begins_anew_with_its_window_and_remembers_a_restart() {
         day,
         ..Allowance::default()
     }));
-    let before = Remembered {
+    let before = RecordedUsage {
         requests: 1,
-        ..Remembered::default()
+        ..RecordedUsage::default()
     };
-    policy.remember(Scope::Project, 0, Period::Day, before, at(0));
+    policy.restore_usage(Scope::Project, 0, Period::Day, before, at(0));
     let running = admit(&mut policy, &ask(0), at(0)).unwrap();
     let Refusal::AllowanceUsedUp { retry_after, .. } = refusal(&mut policy, &ask(0), at(0)) else {
         panic!("two are used or reserved")
@@ -372,7 +372,7 @@ fn a_budget_alerts_once_throttles_and_at_its_end_routes_to_the_smaller_model() {
         panic!("{decision:?}")
     };
     assert_eq!((grant.terms.model, grant.terms.max_tokens), (ModelId(1), 50));
-    assert!(grant.terms.given_way.routed_by_budget);
+    assert!(grant.terms.degradations.routed_by_budget);
     assert!(admit(&mut policy, &ask(0), at(0)).is_some());
     assert!(matches!(
         refusal(&mut policy, &ask(0), at(0)),
@@ -439,7 +439,7 @@ fn pressed(waiting: usize, degradation: Degradation) -> Policy {
     let mut vip = ask(9);
     vip.priority = Priority::High;
     for _ in 0..=waiting {
-        assert!(!matches!(policy.offer(&vip, at(0)).0, Decision::Refuse(_)));
+        assert!(!matches!(policy.offer(&vip, at(0)).0, Decision::Reject(_)));
     }
     assert_eq!(policy.waiting(), waiting);
     policy
@@ -447,7 +447,7 @@ fn pressed(waiting: usize, degradation: Degradation) -> Policy {
 
 #[test]
 fn the_originals_levels_shrink_refuse_batch_then_standard_and_keep_vips() {
-    let class = |class, priority| Ask {
+    let class = |class, priority| AdmissionRequest {
         class,
         priority,
         ..ask(0)
@@ -463,15 +463,15 @@ fn the_originals_levels_shrink_refuse_batch_then_standard_and_keep_vips() {
     ] {
         let mut policy = pressed(waiting, original());
         assert_eq!(policy.level(at(0)).unwrap().number, level);
-        let mut taken = |ask: &Ask| match policy.offer(ask, at(0)).0 {
-            Decision::Wait(place) => {
+        let mut taken = |ask: &AdmissionRequest| match policy.offer(ask, at(0)).0 {
+            Decision::Queue(place) => {
                 policy.cancel(place.ticket, at(0));
                 assert_eq!(place.terms.max_tokens, max_tokens, "at {waiting}");
                 assert_eq!(place.terms.estimate.output_tokens, max_tokens);
                 assert_eq!(place.terms.level, level);
                 Ok(())
             }
-            Decision::Refuse(refusal) => Err(refusal),
+            Decision::Reject(refusal) => Err(refusal),
             Decision::Admit(_) => panic!("there is no place"),
         };
         assert_eq!(taken(&batch).is_ok(), takes_batch, "batch at {waiting}");
@@ -500,14 +500,14 @@ fn under_pressure_requests_go_to_the_smaller_model_and_batch_pauses() {
         ..LevelActions::default()
     };
     let mut policy = pressed(60, degradation);
-    let Decision::Wait(place) = policy.offer(&ask(0), at(0)).0 else {
+    let Decision::Queue(place) = policy.offer(&ask(0), at(0)).0 else {
         panic!("it waits")
     };
     assert_eq!((place.terms.model, place.terms.max_tokens), (ModelId(1), 50));
-    assert!(place.terms.given_way.routed_by_pressure && !place.terms.given_way.max_tokens_reduced);
+    assert!(place.terms.degradations.routed_by_pressure && !place.terms.degradations.max_tokens_reduced);
     let mut batch = ask(1);
     (batch.class, batch.priority) = (Class::Batch, Priority::High);
-    let Decision::Wait(paused) = policy.offer(&batch, at(0)).0 else {
+    let Decision::Queue(paused) = policy.offer(&batch, at(0)).0 else {
         panic!("it waits")
     };
     let mut rules = policy.rules().clone();

@@ -1,6 +1,6 @@
 //! The lines of a batch: what is asked in its input file, and what is answered in its output and error files.
 
-use crate::protocol::Call;
+use protocol::Operation;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -19,11 +19,11 @@ pub(super) struct Line {
 }
 
 /// The call of an endpoint that a batch may use.
-pub(crate) fn endpoint(url: &str) -> Option<Call> {
+pub(crate) fn endpoint(url: &str) -> Option<Operation> {
     match url {
-        "/v1/chat/completions" => Some(Call::ChatCompletions),
-        "/v1/completions" => Some(Call::Completions),
-        "/v1/embeddings" => Some(Call::Embeddings),
+        "/v1/chat/completions" => Some(Operation::ChatCompletions),
+        "/v1/completions" => Some(Operation::Completions),
+        "/v1/embeddings" => Some(Operation::Embeddings),
         _ => None,
     }
 }

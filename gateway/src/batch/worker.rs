@@ -5,12 +5,12 @@ use crate::clock::now_ms;
 use crate::ledger::batches::{self, Batch, File};
 use crate::ledger::record::priority_named;
 use crate::ledger::{Unavailable, jobs};
-use crate::protocol::Call;
 use crate::proxy::Gateway;
-use crate::proxy::background::{self, Alone};
+use crate::proxy::background::{self, DetachedRequest};
 use futures_util::stream::{self, StreamExt};
 use parking_lot::Mutex;
 use policy::Class;
+use protocol::Operation;
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 use std::io::Write;
@@ -101,7 +101,7 @@ pub(crate) fn start(gateway: &Arc<Gateway>, mut batch: Batch) {
 struct Work<'a> {
     gateway: &'a Arc<Gateway>,
     batch: Batch,
-    call: Call,
+    call: Operation,
     is_cancelled: &'a AtomicBool,
     /// Requests that the process before had done, by their ids.
     recorded: HashSet<String>,
@@ -204,7 +204,7 @@ impl Work<'_> {
     async fn one(&self, number: usize, line: lines::Line) -> Result<bool, String> {
         let batch = &self.batch;
         let id = format!("{}-{number}", batch.id);
-        let alone = Alone {
+        let alone = DetachedRequest {
             id: &id,
             call: self.call,
             user_id: &batch.user_id,

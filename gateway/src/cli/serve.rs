@@ -228,7 +228,7 @@ async fn build(
 
 /// Goes on where the process before has stopped: with what was used, and with what had been queued.
 async fn take_on(gateway: &Arc<Gateway>) -> Result<(), Failure> {
-    remember_what_was_used(gateway).await?;
+    restore_what_was_used(gateway).await?;
     let owners = [Some(gateway.ledger.owner()), gateway.ledger.left()];
     for owner in owners.into_iter().flatten() {
         take_over(gateway, owner).await?;
@@ -265,7 +265,7 @@ async fn adopt(gateway: Arc<Gateway>) {
     }
     // The sums are to have this gateway's own, too.
     gateway.ledger.flush().await;
-    if let Err(error) = remember_what_was_used(&gateway).await {
+    if let Err(error) = restore_what_was_used(&gateway).await {
         tracing::error!(%error, "what the gateway before has used at last is not counted; the next start does it");
     }
 }
@@ -277,7 +277,7 @@ async fn take_over(gateway: &Arc<Gateway>, owner: &str) -> Result<(), ledger::Un
 }
 
 /// Quotas and budgets go on where they were: the day's and the month's sums come from the ledger.
-async fn remember_what_was_used(gateway: &Gateway) -> Result<(), ledger::Unavailable> {
+async fn restore_what_was_used(gateway: &Gateway) -> Result<(), ledger::Unavailable> {
     let now = gateway.gate.now();
     let snapshot = gateway.current.get();
     let config = &snapshot.config;
@@ -297,7 +297,7 @@ async fn remember_what_was_used(gateway: &Gateway) -> Result<(), ledger::Unavail
                 if let Some(number) = number {
                     gateway
                         .gate
-                        .with(|policy, now| policy.remember(scope, number, period, usage, now));
+                        .with(|policy, now| policy.restore_usage(scope, number, period, usage, now));
                 }
             }
         }

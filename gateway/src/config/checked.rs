@@ -2,11 +2,11 @@
 //! once, and never checked again.
 
 use super::raw;
-use crate::protocol::translate::Speaks;
 use policy::{
     Allowance, BreakerRules, Class, Concurrency, Degradation, GlobalLimits, KeyId, ModelId, ModelRules, PlanId, Prices,
     Priority, ProjectId, ProjectRules, Rates, Rules, Scheduling, SubjectRules, UserId,
 };
+use protocol::translate::Speaks;
 use simulated_upstream::Timing;
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -6,8 +6,8 @@ use super::checked::{Backend, Deadlines, Discovery, Endpoint, EndpointTls, Model
 use super::limits::concurrency;
 use super::raw::{self, Api, Places};
 use super::read::{At, Named};
-use crate::protocol::translate::Speaks;
 use policy::{ModelId, Prices, Rates};
+use protocol::translate::Speaks;
 use simulated_upstream::Timing;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;

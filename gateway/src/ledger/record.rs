@@ -2,11 +2,11 @@
 //! observed from the same record, so that they cannot disagree with the ledger.
 
 use crate::identity::Caller;
-use crate::protocol::meter::{Source, Usage};
-use crate::protocol::refuse::Stop;
-use crate::protocol::{Call, Protocol};
 use crate::snapshot::Snapshot;
 use policy::{Class, ModelId, NanoEuro, Priority, Terms};
+use protocol::meter::{Source, Usage};
+use protocol::refuse::RequestError;
+use protocol::{Operation, Protocol};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -42,7 +42,7 @@ pub(crate) struct Record {
     pub(crate) ledger_id: Option<i64>,
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) request_id: String,
-    pub(crate) call: Call,
+    pub(crate) call: Operation,
     pub(crate) started: Instant,
     pub(crate) started_at: SystemTime,
     pub(crate) caller: Option<Caller>,
@@ -63,13 +63,13 @@ pub(crate) struct Record {
     pub(crate) usage_source: Source,
     pub(crate) cost: NanoEuro,
     pub(crate) outcome: Outcome,
-    pub(crate) stop: Option<Stop>,
+    pub(crate) stop: Option<RequestError>,
     pub(crate) http_status: u16,
     pub(crate) trace_id: Option<String>,
 }
 
 impl Record {
-    pub(crate) fn begin(snapshot: Arc<Snapshot>, call: Call, request_id: String) -> Self {
+    pub(crate) fn begin(snapshot: Arc<Snapshot>, call: Operation, request_id: String) -> Self {
         Self {
             ledger_id: None,
             snapshot,
@@ -148,21 +148,21 @@ impl Record {
 
     /// What gave way for it, in words; `None` where nothing did.
     pub(crate) fn degraded(&self) -> Option<String> {
-        let gave_way = self.terms.given_way;
-        if !gave_way.any() {
+        let degradations = self.terms.degradations;
+        if !degradations.any() {
             return None;
         }
         let actions = [
             (
-                gave_way.max_tokens_reduced,
+                degradations.max_tokens_reduced,
                 format!("reduce_max_tokens={}", self.terms.max_tokens),
             ),
             (
-                gave_way.routed_by_pressure,
+                degradations.routed_by_pressure,
                 format!("route_to_smaller_model={}", self.model_name()),
             ),
             (
-                gave_way.routed_by_budget,
+                degradations.routed_by_budget,
                 format!("downgrade_by_budget={}", self.model_name()),
             ),
         ];
@@ -171,7 +171,7 @@ impl Record {
             .filter(|(did, _)| *did)
             .map(|(_, action)| action)
             .collect();
-        gave_way
+        degradations
             .any()
             .then(|| format!("{}; {}", self.level_name(), actions.join(", ")))
     }

@@ -4,7 +4,7 @@
 use super::record::CORRECTION;
 use super::rollup::latency_of;
 use super::{Store, Unavailable};
-use policy::{NanoEuro, Remembered};
+use policy::{NanoEuro, RecordedUsage};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sqlx::Row;
@@ -296,7 +296,7 @@ pub(crate) async fn used_since(
     pool: &Store,
     column: &'static str,
     day: &str,
-) -> Result<Vec<(String, Remembered)>, Unavailable> {
+) -> Result<Vec<(String, RecordedUsage)>, Unavailable> {
     let sql = format!(
         "SELECT {column} AS id, CAST(sum(input_tokens + output_tokens) AS BIGINT) AS tokens, CAST(sum(cost_nano_eur) AS BIGINT) AS cost, \
          CAST(sum(CASE WHEN decision IN ('rejected', 'correction') THEN 0 ELSE requests END) AS BIGINT) AS requests FROM rollups \
@@ -306,8 +306,8 @@ pub(crate) async fn used_since(
     let whole = |row: &AnyRow, name: &str| -> Result<u64, sqlx::Error> {
         Ok(u64::try_from(row.try_get::<i64, _>(name)?).unwrap_or(0))
     };
-    let read = |row: &AnyRow| -> Result<(String, Remembered), sqlx::Error> {
-        let usage = Remembered {
+    let read = |row: &AnyRow| -> Result<(String, RecordedUsage), sqlx::Error> {
+        let usage = RecordedUsage {
             tokens: whole(row, "tokens")?,
             requests: whole(row, "requests")?,
             cost: NanoEuro(whole(row, "cost")?),

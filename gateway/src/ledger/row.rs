@@ -3,8 +3,8 @@
 
 use super::Unavailable;
 use super::record::{CORRECTION, Correction, Record, class_name, priority_name};
-use crate::protocol::meter::Usage;
 use jiff::Timestamp;
+use protocol::meter::Usage;
 use rusqlite::ToSql;
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::ser::SerializeTuple;

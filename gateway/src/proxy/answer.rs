@@ -4,15 +4,15 @@ use super::client::Client;
 use super::exchange::Exchange;
 use super::outbound;
 use crate::ledger::Record;
-use crate::protocol::meter::Meter;
-use crate::protocol::refuse::{Reason, Stop};
-use crate::protocol::stream::{Cut, Cutter};
-use crate::protocol::{Protocol, generate};
 use crate::upstream::{Answer, Endpoint, Outbound, failure};
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use pingora_core::BError;
 use pingora_core::protocols::http::HttpTask;
+use protocol::meter::Meter;
+use protocol::refuse::{ErrorCode, RequestError};
+use protocol::stream::{Cut, Cutter};
+use protocol::{Protocol, generate};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,22 +20,22 @@ use std::time::Duration;
 const GATHER: usize = 64;
 
 /// What goes to the client once the ledger has the record.
-pub(super) enum Rest {
+pub(super) enum FinalPart {
     /// A whole answer.
-    Whole {
+    Body {
         status: u16,
         content_type: Bytes,
         body: Bytes,
     },
     /// The end of a stream.
-    Tail(Option<Bytes>),
+    StreamEnd(Option<Bytes>),
 }
 
-impl Rest {
+impl FinalPart {
     pub(super) fn status(&self) -> u16 {
         match self {
-            Rest::Whole { status, .. } => *status,
-            Rest::Tail(_) => 200,
+            FinalPart::Body { status, .. } => *status,
+            FinalPart::StreamEnd(_) => 200,
         }
     }
 }
@@ -47,7 +47,7 @@ pub(super) async fn exchange(
     endpoint: &Arc<Endpoint>,
     body: Bytes,
     left: Duration,
-) -> Result<Rest, Stop> {
+) -> Result<FinalPart, RequestError> {
     let gateway = Arc::clone(&exchange.gateway);
     let record = &mut exchange.record;
     let snapshot = Arc::clone(&record.snapshot);
@@ -91,7 +91,7 @@ pub(super) async fn exchange(
     match status {
         429 => endpoint.pause(after.unwrap_or(Duration::from_secs(1))),
         401 | 403 | 500.. => {
-            answer.lease.failed(&format!("it answered {status}"));
+            answer.in_flight.failed(&format!("it answered {status}"));
             if let Some(after) = after {
                 endpoint.pause(after);
             }
@@ -106,7 +106,11 @@ pub(super) async fn exchange(
 }
 
 /// A stream: pieces go out as they come, what has arrived together in one write.
-async fn stream(exchange: &mut Exchange, client: &mut Client<'_>, mut answer: Answer) -> Result<Rest, Stop> {
+async fn stream(
+    exchange: &mut Exchange,
+    client: &mut Client<'_>,
+    mut answer: Answer,
+) -> Result<FinalPart, RequestError> {
     let mut translation = exchange.translation.take();
     let content_type = match &translation {
         Some(_) => stream_type(exchange.record.protocol()),
@@ -137,7 +141,7 @@ async fn stream(exchange: &mut Exchange, client: &mut Client<'_>, mut answer: An
                     None => cutter.push(piece, meter, &mut cut),
                     Some(translation) => cutter
                         .translate(piece, meter, translation, &mut cut)
-                        .inspect_err(|stop| answer.lease.failed(&stop.message))?,
+                        .inspect_err(|stop| answer.in_flight.failed(&stop.message))?,
                 },
                 Ok(None) => is_done = true,
                 Err(error) => return Err(failed(&mut answer, &error)),
@@ -149,12 +153,12 @@ async fn stream(exchange: &mut Exchange, client: &mut Client<'_>, mut answer: An
         }
         if !cut.pass.is_empty() && record.first_token.is_none() {
             record.first_token = Some(record.started.elapsed());
-            answer.has_begun();
+            answer.first_token_received();
         }
         if is_done && !meter.has_finished() {
             let message = "the model's server ended its answer in the middle";
-            answer.lease.failed(message);
-            return Err(Stop::new(Reason::UpstreamError, message));
+            answer.in_flight.failed(message);
+            return Err(RequestError::new(ErrorCode::UpstreamError, message));
         }
         if !cut.pass.is_empty() {
             let mut tasks = Vec::with_capacity(cut.pass.len() + 1);
@@ -173,7 +177,7 @@ async fn stream(exchange: &mut Exchange, client: &mut Client<'_>, mut answer: An
                 exchange.head_is_sent = true;
                 client.write(vec![HttpTask::Header(head, false)]).await?;
             }
-            return Ok(Rest::Tail(tail));
+            return Ok(FinalPart::StreamEnd(tail));
         }
     }
 }
@@ -187,9 +191,9 @@ fn stream_type(protocol: Protocol) -> Bytes {
 }
 
 /// A server that broke off.
-fn failed(answer: &mut Answer, error: &BError) -> Stop {
+fn failed(answer: &mut Answer, error: &BError) -> RequestError {
     let stop = failure(answer.endpoint(), error, "in the middle of its answer");
-    answer.lease.failed(&stop.message);
+    answer.in_flight.failed(&stop.message);
     stop
 }
 
@@ -199,7 +203,7 @@ async fn whole(
     client: &mut Client<'_>,
     mut answer: Answer,
     status: u16,
-) -> Result<Rest, Stop> {
+) -> Result<FinalPart, RequestError> {
     let most = exchange.record.snapshot.config.gateway.max_response_bytes;
     let mut first: Option<Bytes> = None;
     let mut more: Option<BytesMut> = None;
@@ -225,7 +229,7 @@ async fn whole(
         }
         if more.as_ref().is_some_and(|all| all.len() > most) {
             let message = format!("the model's answer is larger than {most} bytes");
-            return Err(Stop::new(Reason::UpstreamError, message));
+            return Err(RequestError::new(ErrorCode::UpstreamError, message));
         }
         if answer.session.response_done() {
             break;
@@ -239,14 +243,14 @@ async fn whole(
         if let Some(meter) = &mut exchange.meter {
             meter.see_whole(&body);
         }
-        let rest = answered(exchange, content_type, body).inspect_err(|stop| answer.lease.failed(&stop.message))?;
+        let rest = answered(exchange, content_type, body).inspect_err(|stop| answer.in_flight.failed(&stop.message))?;
         keep(exchange, answer).await;
         return Ok(rest);
     }
     keep(exchange, answer).await;
     let is_native = exchange.translation.is_none();
     let body = refused_by_upstream(&exchange.record, is_native, status, body, retry_after)?;
-    Ok(Rest::Whole {
+    Ok(FinalPart::Body {
         status,
         content_type,
         body,
@@ -258,14 +262,14 @@ async fn keep(exchange: &Exchange, mut answer: Answer) {
     if answer.session.response_done() {
         exchange.gateway.forward.keep(answer).await;
     } else {
-        answer.lease.succeeded();
+        answer.in_flight.succeeded();
     }
 }
 
 /// The upstream's answer as the client's protocol has it.
-fn answered(exchange: &mut Exchange, content_type: Bytes, body: Bytes) -> Result<Rest, Stop> {
+fn answered(exchange: &mut Exchange, content_type: Bytes, body: Bytes) -> Result<FinalPart, RequestError> {
     let Some(mut translation) = exchange.translation.take() else {
-        return Ok(Rest::Whole {
+        return Ok(FinalPart::Body {
             status: 200,
             content_type,
             body,
@@ -278,7 +282,7 @@ fn answered(exchange: &mut Exchange, content_type: Bytes, body: Bytes) -> Result
         let cost = record.price(usage).euros();
         body = generate::answer(&record.request_id, &body, &record.terms.estimate, usage, cost);
     }
-    Ok(Rest::Whole {
+    Ok(FinalPart::Body {
         status: 200,
         content_type: Bytes::from_static(b"application/json"),
         body: body.into(),
@@ -293,7 +297,7 @@ fn refused_by_upstream(
     status: u16,
     body: Bytes,
     retry_after: Option<Duration>,
-) -> Result<Bytes, Stop> {
+) -> Result<Bytes, RequestError> {
     let passes = matches!(status, 400 | 404 | 405 | 409 | 413 | 415 | 422);
     if passes && is_native {
         return Ok(body);
@@ -301,24 +305,27 @@ fn refused_by_upstream(
     let said = error_message(&body);
     let stop = match status {
         429 | 503 => {
-            let mut stop = Stop::new(Reason::NoHealthyUpstream, "the model's server is overloaded");
+            let mut stop = RequestError::new(ErrorCode::NoHealthyUpstream, "the model's server is overloaded");
             stop.retry_after = retry_after.or(stop.retry_after);
             stop
         }
-        401 | 403 => Stop::new(
-            Reason::UpstreamError,
+        401 | 403 => RequestError::new(
+            ErrorCode::UpstreamError,
             "the model's server does not accept the gateway's key",
         ),
-        504 => Stop::new(Reason::UpstreamTimeout, "the model's server took too long"),
+        504 => RequestError::new(ErrorCode::UpstreamTimeout, "the model's server took too long"),
         _ if passes => {
             let said = said.unwrap_or_else(|| format!("the model's server answered {status}"));
-            let stop = Stop::new(Reason::BadRequest, said);
+            let stop = RequestError::new(ErrorCode::BadRequest, said);
             if record.protocol() != Protocol::Generate {
                 return Ok(stop.body(record.protocol(), &record.request_id).into());
             }
             stop
         }
-        _ => Stop::new(Reason::UpstreamError, format!("the model's server answered {status}")),
+        _ => RequestError::new(
+            ErrorCode::UpstreamError,
+            format!("the model's server answered {status}"),
+        ),
     };
     Err(stop)
 }
@@ -346,9 +353,9 @@ fn upstream_retry_after(answer: &Answer) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
-fn broken() -> Stop {
-    Stop::new(
-        Reason::UpstreamError,
+fn broken() -> RequestError {
+    RequestError::new(
+        ErrorCode::UpstreamError,
         "the model's server sent a head that cannot be passed on",
     )
 }

@@ -3,22 +3,22 @@
 //! the next start.
 
 use super::Gateway;
-use super::answer::Rest;
+use super::answer::FinalPart;
 use super::client::Client;
 use super::exchange::{Exchange, ask, conclude};
 use super::forward::forward;
 use super::outbound;
 use crate::clock::now_ms;
-use crate::gate::{Offer, Wait};
+use crate::gate::{Admission, QueuedRequest};
 use crate::identity;
 use crate::ledger::Unavailable;
 use crate::ledger::jobs::{self, Job, Known};
-use crate::protocol::refuse::{Reason, Stop};
-use crate::protocol::{self, Call, responses};
 use crate::requests::Status;
 use bytes::Bytes;
 use pingora_core::protocols::http::HttpTask;
 use policy::{Class, Priority, ProjectId};
+use protocol::refuse::{ErrorCode, RequestError};
+use protocol::{self, Operation, responses};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -31,7 +31,7 @@ const SOON: Duration = Duration::from_millis(200);
 const ATTEMPTS: i64 = 3;
 
 /// Keeps a request that is to go on without its client; the original's answer to it.
-pub(super) async fn keep(exchange: &Exchange, body: &Bytes) -> Result<Vec<HttpTask>, Stop> {
+pub(super) async fn keep(exchange: &Exchange, body: &Bytes) -> Result<Vec<HttpTask>, RequestError> {
     let record = &exchange.record;
     let key = record.caller.as_ref().and_then(|caller| caller.key.as_ref());
     let job = Job {
@@ -54,38 +54,38 @@ pub(super) async fn keep(exchange: &Exchange, body: &Bytes) -> Result<Vec<HttpTa
     .await
     .map_err(|error| {
         tracing::error!(%error, "a queued request was not kept");
-        Stop::new(
-            Reason::LedgerUnavailable,
+        RequestError::new(
+            ErrorCode::LedgerUnavailable,
             "the gateway cannot keep the request now; try again",
         )
     })?;
     let queued = match record.call {
-        Call::Responses => responses::pending(body, &record.request_id, now_ms() / 1000, "queued"),
+        Operation::Responses => responses::pending(body, &record.request_id, now_ms() / 1000, "queued"),
         _ => status_body(exchange, "queued", "Request queued for background processing"),
     };
     let body = Bytes::from(queued.to_string());
     let head = outbound::head(exchange, 200, b"application/json", Some(body.len()));
     head.map(|head| vec![HttpTask::Header(head, false), outbound::last(Some(body))])
-        .map_err(|_| Stop::new(Reason::BadRequest, "the request's id cannot be sent back"))
+        .map_err(|_| RequestError::new(ErrorCode::BadRequest, "the request's id cannot be sent back"))
 }
 
 /// Waits, runs and concludes without a client; keeps the answer. A gateway that stops leaves what still waits to
 /// the next.
-pub(super) async fn run(mut exchange: Exchange, wait: Wait, body: Bytes) {
+pub(super) async fn run(mut exchange: Exchange, wait: QueuedRequest, body: Bytes) {
     let Some(walked) = walk(&mut exchange, wait, body.clone()).await else {
         return;
     };
     finish(exchange, walked, &body).await;
 }
 
-async fn finish(mut exchange: Exchange, walked: Result<Rest, Stop>, asked: &[u8]) {
+async fn finish(mut exchange: Exchange, walked: Result<FinalPart, RequestError>, asked: &[u8]) {
     let concluded = conclude(&mut exchange, walked);
     let call = exchange.record.call;
     let answer = match concluded {
-        Ok(rest) if call == Call::Responses => response(&exchange, rest, asked),
-        Err(stop) if call == Call::Responses => unanswered(&exchange, &stop, asked),
-        Ok(Rest::Whole { body, .. }) => serde_json::from_slice(&body).unwrap_or_default(),
-        Ok(Rest::Tail(_)) => Value::Null,
+        Ok(rest) if call == Operation::Responses => response(&exchange, rest, asked),
+        Err(stop) if call == Operation::Responses => unanswered(&exchange, &stop, asked),
+        Ok(FinalPart::Body { body, .. }) => serde_json::from_slice(&body).unwrap_or_default(),
+        Ok(FinalPart::StreamEnd(_)) => Value::Null,
         Err(stop) => {
             let mut answer = status_body(&exchange, word(&stop), &stop.message);
             answer["detail"] = stop.reason.name().into();
@@ -99,10 +99,10 @@ async fn finish(mut exchange: Exchange, walked: Result<Rest, Stop>, asked: &[u8]
 }
 
 /// A response as it is fetched later, also where its server has said no.
-fn response(exchange: &Exchange, rest: Rest, asked: &[u8]) -> Value {
+fn response(exchange: &Exchange, rest: FinalPart, asked: &[u8]) -> Value {
     let (status, body) = match rest {
-        Rest::Whole { status, body, .. } => (status, body),
-        Rest::Tail(_) => (502, Bytes::new()),
+        FinalPart::Body { status, body, .. } => (status, body),
+        FinalPart::StreamEnd(_) => (502, Bytes::new()),
     };
     let mut answer: Value = serde_json::from_slice(&body).unwrap_or_default();
     let id = &exchange.record.request_id;
@@ -119,8 +119,8 @@ fn response(exchange: &Exchange, rest: Rest, asked: &[u8]) -> Value {
 }
 
 /// A response that did not come about.
-fn unanswered(exchange: &Exchange, stop: &Stop, asked: &[u8]) -> Value {
-    let is_cancelled = matches!(stop.reason, Reason::Cancelled | Reason::ClientGone);
+fn unanswered(exchange: &Exchange, stop: &RequestError, asked: &[u8]) -> Value {
+    let is_cancelled = matches!(stop.reason, ErrorCode::Cancelled | ErrorCode::ClientGone);
     let status = if is_cancelled { "cancelled" } else { "failed" };
     let mut answer = responses::pending(asked, &exchange.record.request_id, now_ms() / 1000, status);
     if !is_cancelled {
@@ -130,15 +130,15 @@ fn unanswered(exchange: &Exchange, stop: &Stop, asked: &[u8]) -> Value {
 }
 
 /// Where a request that can go on without its client is asked for.
-fn endpoint(call: Call) -> &'static str {
+fn endpoint(call: Operation) -> &'static str {
     match call {
-        Call::Responses => "/v1/responses",
+        Operation::Responses => "/v1/responses",
         _ => "/generate",
     }
 }
 
 /// `None`: the gateway stops, and the request has not begun.
-async fn walk(exchange: &mut Exchange, wait: Wait, body: Bytes) -> Option<Result<Rest, Stop>> {
+async fn walk(exchange: &mut Exchange, wait: QueuedRequest, body: Bytes) -> Option<Result<FinalPart, RequestError>> {
     let gateway = Arc::clone(&exchange.gateway);
     let _buffered = match gateway.buffer(&exchange.record.snapshot.config, body.len()) {
         Ok(buffered) => buffered,
@@ -159,8 +159,8 @@ async fn walk(exchange: &mut Exchange, wait: Wait, body: Bytes) -> Option<Result
     exchange.enter(entry);
     gateway.in_background.fetch_add(1, Relaxed);
     let answered = async {
-        let understood = protocol::understand(exchange.record.call, &body)?;
-        forward(exchange, &mut client, &body, &understood).await
+        let parsed = protocol::parse(exchange.record.call, &body)?;
+        forward(exchange, &mut client, &body, &parsed).await
     };
     let answered = answered.await;
     gateway.in_background.fetch_sub(1, Relaxed);
@@ -183,17 +183,21 @@ pub(crate) async fn take_over(gateway: &Arc<Gateway>, owner: &str) -> Result<(),
 
 /// Goes on with a request that the process before had queued or begun.
 async fn resume(gateway: Arc<Gateway>, job: Job) {
-    let call = if job.endpoint == endpoint(Call::Responses) {
-        Call::Responses
+    let call = if job.endpoint == endpoint(Operation::Responses) {
+        Operation::Responses
     } else {
-        Call::Generate
+        Operation::Generate
     };
     let mut exchange = Exchange::new(&gateway, job.id.clone(), call);
     let recorded = jobs::recorded(gateway.ledger.store(), &job.id).await;
     if recorded.is_ok_and(|ids| ids.contains(&job.id)) {
         let message = "the request was done, and its answer was lost when the gateway stopped";
         let answer = match call {
-            Call::Responses => unanswered(&exchange, &Stop::new(Reason::UpstreamError, message), &job.body),
+            Operation::Responses => unanswered(
+                &exchange,
+                &RequestError::new(ErrorCode::UpstreamError, message),
+                &job.body,
+            ),
             _ => status_body(&exchange, "failed", message),
         };
         if let Err(error) = jobs::finish(gateway.ledger.store(), &job.id, &answer, now_ms()).await {
@@ -201,7 +205,7 @@ async fn resume(gateway: Arc<Gateway>, job: Job) {
         }
         return;
     }
-    let alone = Alone {
+    let alone = DetachedRequest {
         id: &job.id,
         call,
         user_id: &job.user_id,
@@ -212,7 +216,7 @@ async fn resume(gateway: Arc<Gateway>, job: Job) {
     };
     let offered = if job.attempts > ATTEMPTS {
         let message = format!("begun {ATTEMPTS} times, and the gateway stopped each time");
-        Err(Stop::new(Reason::UpstreamError, message))
+        Err(RequestError::new(ErrorCode::UpstreamError, message))
     } else {
         offer(&mut exchange, &alone)
     };
@@ -224,9 +228,9 @@ async fn resume(gateway: Arc<Gateway>, job: Job) {
 
 /// A request that is made without a client, in the name of whoever had asked for it.
 #[derive(Debug)]
-pub(crate) struct Alone<'a> {
+pub(crate) struct DetachedRequest<'a> {
     pub(crate) id: &'a str,
-    pub(crate) call: Call,
+    pub(crate) call: Operation,
     pub(crate) user_id: &'a str,
     pub(crate) key_id: Option<&'a str>,
     pub(crate) class: Class,
@@ -243,7 +247,7 @@ pub(crate) enum Done {
 }
 
 /// Makes a request alone, to its end. `None`: the gateway stops, and the request has not begun.
-pub(crate) async fn alone(gateway: &Arc<Gateway>, alone: &Alone<'_>) -> Option<Done> {
+pub(crate) async fn alone(gateway: &Arc<Gateway>, alone: &DetachedRequest<'_>) -> Option<Done> {
     let mut exchange = Exchange::new(gateway, alone.id.to_owned(), alone.call);
     let walked = match offer(&mut exchange, alone) {
         Ok(wait) => walk(&mut exchange, wait, Bytes::copy_from_slice(alone.body)).await?,
@@ -256,8 +260,8 @@ pub(crate) async fn alone(gateway: &Arc<Gateway>, alone: &Alone<'_>) -> Option<D
         return Some(Done::Later(after.max(SOON)));
     }
     Some(match conclude(&mut exchange, walked) {
-        Ok(Rest::Whole { status, body, .. }) => Done::Answered(status, body),
-        Ok(Rest::Tail(_)) => Done::Answered(200, Bytes::new()),
+        Ok(FinalPart::Body { status, body, .. }) => Done::Answered(status, body),
+        Ok(FinalPart::StreamEnd(_)) => Done::Answered(200, Bytes::new()),
         Err(stop) => Done::Answered(
             stop.reason.status(),
             stop.body(exchange.record.protocol(), alone.id).into(),
@@ -266,26 +270,26 @@ pub(crate) async fn alone(gateway: &Arc<Gateway>, alone: &Alone<'_>) -> Option<D
 }
 
 /// Asks for a place. One that could run at once waits for its turn like the others.
-fn offer(exchange: &mut Exchange, alone: &Alone<'_>) -> Result<Wait, Stop> {
-    let understood = protocol::understand(alone.call, alone.body)?;
-    if understood.is_streaming {
+fn offer(exchange: &mut Exchange, alone: &DetachedRequest<'_>) -> Result<QueuedRequest, RequestError> {
+    let parsed = protocol::parse(alone.call, alone.body)?;
+    if parsed.is_streaming {
         let message = "nobody is there to read a stream; leave `stream` out";
-        return Err(Stop::param(Reason::BadRequest, "stream", message));
+        return Err(RequestError::param(ErrorCode::BadRequest, "stream", message));
     }
     let record = &mut exchange.record;
     let caller = identity::owner(&record.snapshot, alone.user_id, alone.key_id, now_ms())?;
-    record.requested_model = understood.model.chars().take(256).collect();
+    record.requested_model = parsed.model.chars().take(256).collect();
     (record.class, record.priority) = (alone.class, alone.priority);
     exchange.listed.note(caller.project, None);
     record.caller = Some(caller);
-    let ask = ask(exchange, alone.body, &understood)?;
+    let ask = ask(exchange, alone.body, &parsed)?;
     exchange.translation = None;
     let (offer, standing) = exchange.gateway.gate.offer(&ask);
     exchange.standing = standing;
     let wait = match offer {
-        Offer::Refused(refusal) => return Err(refusal.into()),
-        Offer::Waits(wait) => wait,
-        Offer::Entered(entry) => Wait::over(entry),
+        Admission::Rejected(refusal) => return Err(refusal.into()),
+        Admission::Queued(wait) => wait,
+        Admission::Admitted(entry) => QueuedRequest::over(entry),
     };
     exchange.record.terms = wait.terms();
     exchange.listed.note(ask.project, wait.ticket());
@@ -299,7 +303,7 @@ pub(crate) async fn status(gateway: &Gateway, id: &str, of: Option<ProjectId>) -
         Some(Status::Processing) => return Ok(Some(is("processing", "Request is being processed"))),
         Some(Status::Queued(ticket)) => {
             let mut body = is("queued", "Request is waiting in the queue");
-            if let Some((position, expected)) = gateway.gate.place_of(ticket) {
+            if let Some((position, expected)) = gateway.gate.position_of(ticket) {
                 body["position"] = position.into();
                 body["expected_wait_seconds"] = expected.as_secs_f64().into();
             }
@@ -347,11 +351,11 @@ fn status_body(exchange: &Exchange, status: &str, message: &str) -> Value {
 }
 
 /// The original's word for how a request ended without its answer.
-fn word(stop: &Stop) -> &'static str {
+fn word(stop: &RequestError) -> &'static str {
     match stop.reason {
-        Reason::Cancelled | Reason::ClientGone => "cancelled",
-        Reason::QueueTimeout | Reason::UpstreamTimeout => "timed_out",
-        Reason::QueueFull => "rejected",
+        ErrorCode::Cancelled | ErrorCode::ClientGone => "cancelled",
+        ErrorCode::QueueTimeout | ErrorCode::UpstreamTimeout => "timed_out",
+        ErrorCode::QueueFull => "rejected",
         _ => "failed",
     }
 }

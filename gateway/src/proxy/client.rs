@@ -2,9 +2,9 @@
 //! background.
 
 use super::{inbound, outbound};
-use crate::protocol::refuse::{Reason, Stop};
 use crate::requests::Cancel;
 use pingora_core::protocols::http::{HttpTask, ServerSession};
+use protocol::refuse::{ErrorCode, RequestError};
 use std::sync::Arc;
 
 /// The receiver of an answer.
@@ -31,7 +31,7 @@ impl<'a> Client<'a> {
     }
 
     /// Pending until the client leaves or the request is cancelled.
-    pub(super) async fn gone(&mut self) -> Stop {
+    pub(super) async fn gone(&mut self) -> RequestError {
         let left = async {
             match &mut self.session {
                 Some(session) => inbound::client_gone(session).await,
@@ -41,12 +41,12 @@ impl<'a> Client<'a> {
         tokio::select! {
             biased;
             gone = left => gone,
-            () = self.cancel.told() => Stop::new(Reason::Cancelled, "the request was cancelled"),
+            () = self.cancel.told() => RequestError::new(ErrorCode::Cancelled, "the request was cancelled"),
         }
     }
 
     /// Writes tasks with one flush; to nobody, that is no work.
-    pub(super) async fn write(&mut self, tasks: Vec<HttpTask>) -> Result<(), Stop> {
+    pub(super) async fn write(&mut self, tasks: Vec<HttpTask>) -> Result<(), RequestError> {
         match &mut self.session {
             Some(session) => outbound::write(session, tasks).await,
             None => Ok(()),

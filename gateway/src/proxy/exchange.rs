@@ -4,27 +4,27 @@
 //! Every way out passes settlement and the ledger: [`serve`] is `walk`, then [`conclude`], and only then do
 //! the last bytes go to the client. What is held on the way is a guard.
 
-use super::answer::Rest;
+use super::answer::FinalPart;
 use super::client::Client;
 use super::forward::forward;
 use super::{Gateway, background, inbound, locally, outbound};
 use crate::config::{Config, Model};
-use crate::gate::{Entry, Offer, Permit, Wait};
+use crate::gate::{Admission, AdmittedRequest, QueuedRequest, SlotPermit};
 use crate::identity;
 use crate::ledger::{Outcome, Record};
-use crate::protocol::hub::About;
-use crate::protocol::meter::{Meter, Source};
-use crate::protocol::refuse::{Reason, Stop};
-use crate::protocol::translate::{self, Speaks, Translation};
-use crate::protocol::{self, Call, Understood};
 use crate::requests::Listed;
 use crate::traces::{self, Steps, Trace};
-use crate::upstream::Wish;
+use crate::upstream::RoutingHint;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use pingora_core::protocols::http::ServerSession;
 use pingora_timeout::fast_timeout::fast_timeout;
-use policy::{Alert, Ask, ModelId, Pace, Settlement, Standing, Usage};
+use policy::{AdmissionRequest, Alert, ModelId, Pace, RateLimitStatus, Settlement, Usage};
+use protocol::hub::About;
+use protocol::meter::{Meter, Source};
+use protocol::refuse::{ErrorCode, RequestError};
+use protocol::translate::{self, Speaks, Translation};
+use protocol::{self, Operation, ParsedRequest};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -35,7 +35,7 @@ pub(super) struct Exchange {
     pub(super) gateway: Arc<Gateway>,
     pub(super) record: Record,
     pub(super) listed: Listed,
-    pub(super) standing: Standing,
+    pub(super) standing: RateLimitStatus,
     /// What the upstream is told of its trace.
     pub(super) traceparent: Option<HeaderValue>,
     /// The ids of its spans, where it is traced.
@@ -45,14 +45,14 @@ pub(super) struct Exchange {
     /// Where the client's protocol is not its model's server's.
     pub(super) translation: Option<Translation>,
     /// What matters for the choice of a server.
-    pub(super) wish: Wish,
+    pub(super) routing_hint: RoutingHint,
     /// How long the client waits, if it says so.
     pub(super) timeout: Option<Duration>,
     /// What was asked of policy, for the models that come in place of the first.
-    pub(super) asked_for: Option<Ask>,
+    pub(super) asked_for: Option<AdmissionRequest>,
     /// How many of those were thought of.
     pub(super) fallen_back: usize,
-    pub(super) permit: Option<Permit>,
+    pub(super) permit: Option<SlotPermit>,
     pub(super) prompt_bytes: usize,
     /// The gateway's own time before the upstream was asked, waiting left out.
     overhead: Option<Duration>,
@@ -65,13 +65,13 @@ pub(super) struct Exchange {
 /// How far the walk has come.
 enum Walked {
     /// To the answer's end, but for what is held until the record is safe.
-    Through(Rest),
+    Through(FinalPart),
     /// Into the queue, where nobody waits for it at a connection.
-    Queued(Wait, Bytes),
+    Queued(QueuedRequest, Bytes),
 }
 
 /// Serves one request for a model's work. Returns whether the connection may serve another.
-pub(super) async fn serve(gateway: &Arc<Gateway>, session: &mut ServerSession, call: Call) -> bool {
+pub(super) async fn serve(gateway: &Arc<Gateway>, session: &mut ServerSession, call: Operation) -> bool {
     let mut exchange = Exchange::begin(gateway, &session.req_header().headers, call);
     let walked = match walk(&mut exchange, session).await {
         Ok(Walked::Queued(wait, body)) => match background::keep(&exchange, &body).await {
@@ -89,12 +89,12 @@ pub(super) async fn serve(gateway: &Arc<Gateway>, session: &mut ServerSession, c
 }
 
 /// Steps 1 to 10: everything until the answer's last bytes.
-async fn walk(exchange: &mut Exchange, session: &mut ServerSession) -> Result<Walked, Stop> {
+async fn walk(exchange: &mut Exchange, session: &mut ServerSession) -> Result<Walked, RequestError> {
     let body = inbound::body(session, &exchange.record.snapshot.config).await?;
-    let understood = protocol::understand(exchange.record.call, &body)?;
-    identify(exchange, &session.req_header().headers, &understood)?;
-    exchange.wish.beginning = session_hash(&session.req_header().headers);
-    let ask = ask(exchange, &body, &understood)?;
+    let parsed = protocol::parse(exchange.record.call, &body)?;
+    identify(exchange, &session.req_header().headers, &parsed)?;
+    exchange.routing_hint.beginning = session_hash(&session.req_header().headers);
+    let ask = ask(exchange, &body, &parsed)?;
     if let Some(rest) = locally::answer(exchange, ask.input_tokens) {
         return Ok(Walked::Through(rest));
     }
@@ -103,18 +103,18 @@ async fn walk(exchange: &mut Exchange, session: &mut ServerSession) -> Result<Wa
     exchange.standing = standing;
     let mut client = Client::here(session, Arc::clone(&exchange.listed.cancel));
     let entry = match offer {
-        Offer::Entered(entry) if understood.in_background => {
+        Admission::Admitted(entry) if parsed.in_background => {
             exchange.translation = None;
             exchange.record.terms = entry.terms;
-            return Ok(Walked::Queued(Wait::over(entry), body));
+            return Ok(Walked::Queued(QueuedRequest::over(entry), body));
         }
-        Offer::Entered(entry) => entry,
-        Offer::Refused(refusal) => return Err(refusal.into()),
-        Offer::Waits(wait) => {
+        Admission::Admitted(entry) => entry,
+        Admission::Rejected(refusal) => return Err(refusal.into()),
+        Admission::Queued(wait) => {
             exchange.listed.note(ask.project, wait.ticket());
             // It is made again when its turn comes: a tree takes more room than a text.
             exchange.translation = None;
-            if exchange.record.call == Call::Generate || understood.in_background {
+            if exchange.record.call == Operation::Generate || parsed.in_background {
                 exchange.record.terms = wait.terms();
                 return Ok(Walked::Queued(wait, body));
             }
@@ -123,13 +123,15 @@ async fn walk(exchange: &mut Exchange, session: &mut ServerSession) -> Result<Wa
         }
     };
     exchange.enter(entry);
-    Ok(Walked::Through(
-        forward(exchange, &mut client, &body, &understood).await?,
-    ))
+    Ok(Walked::Through(forward(exchange, &mut client, &body, &parsed).await?))
 }
 
 /// Waits for a place, as long as the client does.
-pub(super) async fn turn(exchange: &Exchange, client: &mut Client<'_>, wait: Wait) -> Result<Entry, Stop> {
+pub(super) async fn turn(
+    exchange: &Exchange,
+    client: &mut Client<'_>,
+    wait: QueuedRequest,
+) -> Result<AdmittedRequest, RequestError> {
     let left = exchange.timeout.map_or(Duration::MAX, |timeout| {
         timeout.saturating_sub(exchange.record.started.elapsed())
     });
@@ -137,7 +139,7 @@ pub(super) async fn turn(exchange: &Exchange, client: &mut Client<'_>, wait: Wai
         biased;
         entry = fast_timeout(left, wait.granted()) => match entry {
             Ok(entry) => Ok(entry?),
-            Err(_) => Err(Stop::new(Reason::QueueTimeout, "the request waited as long as its client does")),
+            Err(_) => Err(RequestError::new(ErrorCode::QueueTimeout, "the request waited as long as its client does")),
         },
         gone = client.gone() => Err(gone),
     }
@@ -150,24 +152,28 @@ fn session_hash(headers: &HeaderMap) -> Option<u64> {
 }
 
 /// Step 3: who asks, and how important that is.
-fn identify(exchange: &mut Exchange, headers: &HeaderMap, understood: &Understood<'_>) -> Result<(), Stop> {
+fn identify(exchange: &mut Exchange, headers: &HeaderMap, parsed: &ParsedRequest<'_>) -> Result<(), RequestError> {
     if exchange.gateway.ledger.is_full() {
         let message = "the gateway's ledger is behind and takes no new requests; try again";
-        return Err(Stop::new(Reason::LedgerUnavailable, message));
+        return Err(RequestError::new(ErrorCode::LedgerUnavailable, message));
     }
     let record = &mut exchange.record;
-    record.requested_model = understood.model.chars().take(256).collect();
-    record.streamed = understood.is_streaming;
+    record.requested_model = parsed.model.chars().take(256).collect();
+    record.streamed = parsed.is_streaming;
     let snapshot = &record.snapshot;
-    let caller = identity::caller(snapshot, headers, Some(understood), crate::clock::now_ms())?;
-    (record.class, record.priority) = identity::standing(&snapshot.config, &caller, headers, understood.lowered);
+    let caller = identity::caller(snapshot, headers, Some(parsed), crate::clock::now_ms())?;
+    (record.class, record.priority) = identity::standing(&snapshot.config, &caller, headers, parsed.lowered);
     exchange.listed.note(caller.project, None);
     record.caller = Some(caller);
     Ok(())
 }
 
 /// Step 4: for what, whether it may be had, and how much it is at worst.
-pub(super) fn ask(exchange: &mut Exchange, body: &[u8], understood: &Understood<'_>) -> Result<Ask, Stop> {
+pub(super) fn ask(
+    exchange: &mut Exchange,
+    body: &[u8],
+    parsed: &ParsedRequest<'_>,
+) -> Result<AdmissionRequest, RequestError> {
     let record = &mut exchange.record;
     let snapshot = Arc::clone(&record.snapshot);
     let config = &snapshot.config;
@@ -175,19 +181,19 @@ pub(super) fn ask(exchange: &mut Exchange, body: &[u8], understood: &Understood<
     let caller = record
         .caller
         .as_ref()
-        .ok_or_else(|| Stop::new(Reason::UnknownUser, "nobody said who asks"))?;
-    let (model_id, model) = resolve(config, understood)?;
+        .ok_or_else(|| RequestError::new(ErrorCode::UnknownUser, "nobody said who asks"))?;
+    let (model_id, model) = resolve(config, parsed)?;
     if let Some(key) = caller.key.as_ref().filter(|key| !key.allows(&model.name)) {
         let message = format!("key {} may not ask for model `{}`", key.id, model.name);
-        return Err(Stop::param(Reason::ModelNotAllowed, "model", message));
+        return Err(RequestError::param(ErrorCode::ModelNotAllowed, "model", message));
     }
     record.model = Some(model_id);
-    exchange.prompt_bytes = understood.prompt_bytes;
-    let input_tokens = snapshot.tokens.tokens(model_id, understood.prompt_bytes);
+    exchange.prompt_bytes = parsed.prompt_bytes;
+    let input_tokens = snapshot.tokens.tokens(model_id, parsed.prompt_bytes);
     if input_tokens > model.max_input_tokens {
         let (name, most) = (&model.name, model.max_input_tokens);
         let message = format!("the prompt has about {input_tokens} tokens, and model `{name}` takes at most {most}");
-        return Err(Stop::new(Reason::ContextLengthExceeded, message));
+        return Err(RequestError::new(ErrorCode::ContextLengthExceeded, message));
     }
     let upstreams = &snapshot.upstreams;
     let speaks = upstreams.speaks(model_id);
@@ -195,7 +201,7 @@ pub(super) fn ask(exchange: &mut Exchange, body: &[u8], understood: &Understood<
         if speaks.natively(call) {
             return Ok(None);
         }
-        translate::request(speaks, call, body, understood, &about(record, model, input_tokens))
+        translate::request(speaks, call, body, parsed, &about(record, model, input_tokens))
     };
     let smaller = model.smaller.filter(|smaller| {
         let (its, smaller) = (upstreams.speaks(*smaller), config.model(*smaller));
@@ -203,12 +209,12 @@ pub(super) fn ask(exchange: &mut Exchange, body: &[u8], understood: &Understood<
         smaller.enabled && is_allowed && (its == speaks || translated(its).is_ok())
     });
     exchange.translation = translated(speaks)?;
-    if upstreams.has_choice(model_id) && exchange.wish.beginning.is_none() {
-        let beginning = understood.prompt.map(protocol::beginning);
+    if upstreams.has_choice(model_id) && exchange.routing_hint.beginning.is_none() {
+        let beginning = parsed.prompt.map(protocol::beginning);
         let hasher = BuildHasherDefault::<DefaultHasher>::default();
-        exchange.wish.beginning = beginning.map(|beginning| hasher.hash_one(beginning));
+        exchange.routing_hint.beginning = beginning.map(|beginning| hasher.hash_one(beginning));
     }
-    let ask = Ask {
+    let ask = AdmissionRequest {
         project: caller.project,
         user: caller.user,
         key: caller.key.as_ref().map(|key| key.number),
@@ -218,8 +224,8 @@ pub(super) fn ask(exchange: &mut Exchange, body: &[u8], understood: &Understood<
         class: record.class,
         priority: record.priority,
         input_tokens,
-        max_tokens: understood.max_tokens.unwrap_or(u64::MAX).min(model.max_output_tokens),
-        answers: if call.generates() { understood.answers } else { 0 },
+        max_tokens: parsed.max_tokens.unwrap_or(u64::MAX).min(model.max_output_tokens),
+        answers: if call.generates() { parsed.answers } else { 0 },
     };
     exchange.asked_for = Some(ask);
     Ok(ask)
@@ -237,24 +243,27 @@ pub(super) fn about(record: &Record, model: &Model, prompt_tokens: u64) -> About
 }
 
 /// Step 4: the model that is asked, if it may be.
-fn resolve<'a>(config: &'a Config, understood: &Understood<'_>) -> Result<(ModelId, &'a Model), Stop> {
-    let name = &understood.model;
+fn resolve<'a>(config: &'a Config, parsed: &ParsedRequest<'_>) -> Result<(ModelId, &'a Model), RequestError> {
+    let name = &parsed.model;
     let tagged = || config.model_by_name(name.strip_suffix(":latest")?);
     let id = config.model_by_name(name).or_else(tagged).ok_or_else(|| {
         let message = format!("there is no model `{name}`; GET /v1/models lists them");
-        Stop::param(Reason::UnknownModel, "model", message)
+        RequestError::param(ErrorCode::UnknownModel, "model", message)
     })?;
     let model = config.model(id);
     if !model.enabled {
         let message = format!("model `{name}` is disabled");
-        return Err(Stop::param(Reason::ModelDisabled, "model", message));
+        return Err(RequestError::param(ErrorCode::ModelDisabled, "model", message));
     }
     Ok((id, model))
 }
 
 /// Steps 11 and 12: writes into the record how the walk ended, puts the actual in the place of what was
 /// reserved, gives the permit back, and commits the record.
-pub(super) fn conclude(exchange: &mut Exchange, walked: Result<Rest, Stop>) -> Result<Rest, Stop> {
+pub(super) fn conclude(
+    exchange: &mut Exchange,
+    walked: Result<FinalPart, RequestError>,
+) -> Result<FinalPart, RequestError> {
     let rest = exchange.end(walked);
     exchange.settle();
     let gateway = &exchange.gateway;
@@ -267,7 +276,7 @@ pub(super) fn conclude(exchange: &mut Exchange, walked: Result<Rest, Stop>) -> R
     };
     counter.map(|counter| counter.fetch_add(1, Relaxed));
     exchange.tell();
-    let is_unrecorded = matches!(&rest, Err(stop) if stop.reason == Reason::LedgerUnavailable);
+    let is_unrecorded = matches!(&rest, Err(stop) if stop.reason == ErrorCode::LedgerUnavailable);
     if is_unrecorded {
         // The ledger takes nothing on: the refusal is in the metrics alone.
         return rest;
@@ -277,13 +286,13 @@ pub(super) fn conclude(exchange: &mut Exchange, walked: Result<Rest, Stop>) -> R
         Err(error) => {
             tracing::error!(%error, request_id = exchange.record.request_id, "record not written");
             let message = "the gateway cannot write its ledger; try again";
-            Err(Stop::new(Reason::LedgerUnavailable, message))
+            Err(RequestError::new(ErrorCode::LedgerUnavailable, message))
         }
     }
 }
 
 impl Exchange {
-    fn begin(gateway: &Arc<Gateway>, headers: &HeaderMap, call: Call) -> Self {
+    fn begin(gateway: &Arc<Gateway>, headers: &HeaderMap, call: Operation) -> Self {
         let request_id = inbound::sane_request_id(headers).map_or_else(|| gateway.ids.make(), str::to_owned);
         let mut exchange = Self::new(gateway, request_id, call);
         exchange.trace = gateway.traces.as_ref().and_then(|traces| traces.begin(headers));
@@ -298,19 +307,19 @@ impl Exchange {
         exchange
     }
 
-    pub(super) fn new(gateway: &Arc<Gateway>, request_id: String, call: Call) -> Self {
+    pub(super) fn new(gateway: &Arc<Gateway>, request_id: String, call: Operation) -> Self {
         let listed = gateway.requests.list(&request_id);
         Self {
             gateway: Arc::clone(gateway),
             record: Record::begin(gateway.current.get(), call, request_id),
             listed,
-            standing: Standing::default(),
+            standing: RateLimitStatus::default(),
             traceparent: None,
             trace: None,
             head_is_sent: false,
             meter: None,
             translation: None,
-            wish: Wish::default(),
+            routing_hint: RoutingHint::default(),
             timeout: None,
             asked_for: None,
             fallen_back: 0,
@@ -323,7 +332,7 @@ impl Exchange {
     }
 
     /// Takes what was granted.
-    pub(super) fn enter(&mut self, entry: Entry) {
+    pub(super) fn enter(&mut self, entry: AdmittedRequest) {
         let before = self.record.queue_wait;
         self.record.queue_wait = entry
             .waited
@@ -338,10 +347,10 @@ impl Exchange {
     }
 
     /// Whether a failure is that of the servers that were asked, and nobody has seen anything of an answer.
-    pub(super) fn is_servers_fault(&self, stop: &Stop) -> bool {
+    pub(super) fn is_servers_fault(&self, stop: &RequestError) -> bool {
         let failed = matches!(
             stop.reason,
-            Reason::NoHealthyUpstream | Reason::UpstreamError | Reason::UpstreamTimeout
+            ErrorCode::NoHealthyUpstream | ErrorCode::UpstreamError | ErrorCode::UpstreamTimeout
         );
         failed && !self.head_is_sent
     }
@@ -351,7 +360,7 @@ impl Exchange {
         let record = &self.record;
         if let (Some(traces), Some(trace)) = (&self.gateway.traces, self.trace) {
             let steps = Steps {
-                understood: self.overhead,
+                parsed: self.overhead,
                 asked: self.asked,
             };
             traces.end(trace, record, steps);
@@ -362,7 +371,7 @@ impl Exchange {
     }
 
     /// How the walk ended.
-    fn end(&mut self, walked: Result<Rest, Stop>) -> Result<Rest, Stop> {
+    fn end(&mut self, walked: Result<FinalPart, RequestError>) -> Result<FinalPart, RequestError> {
         let record = &mut self.record;
         record.latency = record.started.elapsed();
         match walked {
@@ -377,12 +386,12 @@ impl Exchange {
             }
             Err(stop) => {
                 record.outcome = match stop.reason {
-                    Reason::ClientGone | Reason::Cancelled => Outcome::Cancelled,
-                    Reason::UpstreamTimeout | Reason::QueueTimeout => Outcome::TimedOut,
+                    ErrorCode::ClientGone | ErrorCode::Cancelled => Outcome::Cancelled,
+                    ErrorCode::UpstreamTimeout | ErrorCode::QueueTimeout => Outcome::TimedOut,
                     _ if record.was_forwarded => Outcome::Failed,
                     _ => Outcome::Rejected,
                 };
-                let is_in_the_stream = self.head_is_sent && stop.reason != Reason::ClientGone;
+                let is_in_the_stream = self.head_is_sent && stop.reason != ErrorCode::ClientGone;
                 record.http_status = if is_in_the_stream { 200 } else { stop.reason.status() };
                 record.stop = Some(stop.clone());
                 Err(stop)

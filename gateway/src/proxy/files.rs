@@ -7,11 +7,11 @@ use crate::clock::now_ms;
 use crate::identity::{self, Caller};
 use crate::ledger::batches::{self, Batch, File};
 use crate::ledger::record::priority_name;
-use crate::protocol::Kept;
-use crate::protocol::refuse::{Reason, Stop};
 use bytes::Bytes;
 use futures_util::stream;
 use pingora_core::protocols::http::ServerSession;
+use protocol::FilesAndBatches;
+use protocol::refuse::{ErrorCode, RequestError};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::convert::Infallible;
@@ -33,27 +33,31 @@ struct Wanted {
     metadata: Option<Value>,
 }
 
-pub(super) async fn answer(gateway: &Arc<Gateway>, session: &mut ServerSession, kept: Kept<'_>) -> Result<Body, Stop> {
+pub(super) async fn answer(
+    gateway: &Arc<Gateway>,
+    session: &mut ServerSession,
+    kept: FilesAndBatches<'_>,
+) -> Result<Body, RequestError> {
     let snapshot = gateway.current.get();
     let caller = identity::caller(&snapshot, &session.req_header().headers, None, now_ms())?;
     let project = &snapshot.config.project(caller.project).id;
     let store = gateway.ledger.store();
     Ok(match kept {
-        Kept::Upload => upload(gateway, session, project).await?.into(),
-        Kept::Files => {
+        FilesAndBatches::Upload => upload(gateway, session, project).await?.into(),
+        FilesAndBatches::Files => {
             let files = batches::files(store, project).await?;
             shapes::list(&files.iter().map(shapes::file).collect::<Vec<_>>()).into()
         }
-        Kept::File(id) => shapes::file(&file(gateway, project, id).await?).into(),
-        Kept::Content(id) => content(gateway, &file(gateway, project, id).await?).await?,
-        Kept::DeleteFile(id) => delete(gateway, &file(gateway, project, id).await?).await?.into(),
-        Kept::CreateBatch => create(gateway, session, &caller).await?.into(),
-        Kept::Batches => {
+        FilesAndBatches::File(id) => shapes::file(&file(gateway, project, id).await?).into(),
+        FilesAndBatches::Content(id) => content(gateway, &file(gateway, project, id).await?).await?,
+        FilesAndBatches::DeleteFile(id) => delete(gateway, &file(gateway, project, id).await?).await?.into(),
+        FilesAndBatches::CreateBatch => create(gateway, session, &caller).await?.into(),
+        FilesAndBatches::Batches => {
             let all = batches::batches(store, project, 1000).await?;
             shapes::list(&all.iter().map(shapes::batch).collect::<Vec<_>>()).into()
         }
-        Kept::Batch(id) => shapes::batch(&find(gateway, project, id).await?).into(),
-        Kept::CancelBatch(id) => {
+        FilesAndBatches::Batch(id) => shapes::batch(&find(gateway, project, id).await?).into(),
+        FilesAndBatches::CancelBatch(id) => {
             find(gateway, project, id).await?;
             batches::cancel(store, id).await?;
             gateway.batches.cancel(id);
@@ -62,7 +66,7 @@ pub(super) async fn answer(gateway: &Arc<Gateway>, session: &mut ServerSession, 
     })
 }
 
-async fn upload(gateway: &Gateway, session: &mut ServerSession, project: &str) -> Result<Value, Stop> {
+async fn upload(gateway: &Gateway, session: &mut ServerSession, project: &str) -> Result<Value, RequestError> {
     let config = Arc::clone(&gateway.current.get().config);
     let content_type = session.req_header().headers.get("content-type").cloned();
     let body = inbound::body(session, &config).await?;
@@ -70,7 +74,7 @@ async fn upload(gateway: &Gateway, session: &mut ServerSession, project: &str) -
         parts(content_type.as_ref().and_then(|value| value.to_str().ok()), body).await?;
     if purpose != "batch" {
         let message = format!("`purpose` must be batch, not `{purpose}`");
-        return Err(Stop::param(Reason::BadRequest, "purpose", message));
+        return Err(RequestError::param(ErrorCode::BadRequest, "purpose", message));
     }
     let store = gateway.ledger.store();
     let kept = batches::files(store, project).await?;
@@ -79,7 +83,7 @@ async fn upload(gateway: &Gateway, session: &mut ServerSession, project: &str) -
     if sum.saturating_add(bytes) > config.gateway.max_files_bytes {
         let most = config.gateway.max_files_bytes;
         let message = format!("the project's files would be larger than {most} bytes together; delete some");
-        return Err(Stop::new(Reason::BodyTooLarge, message));
+        return Err(RequestError::new(ErrorCode::BodyTooLarge, message));
     }
     let file = File {
         id: fresh("file-")?,
@@ -100,8 +104,9 @@ async fn upload(gateway: &Gateway, session: &mut ServerSession, project: &str) -
 }
 
 /// The file's name, the purpose and the contents of a form.
-async fn parts(content_type: Option<&str>, body: Bytes) -> Result<(String, String, Bytes), Stop> {
-    let wrong = |error: multer::Error| Stop::new(Reason::BadRequest, format!("the form cannot be read: {error}"));
+async fn parts(content_type: Option<&str>, body: Bytes) -> Result<(String, String, Bytes), RequestError> {
+    let wrong =
+        |error: multer::Error| RequestError::new(ErrorCode::BadRequest, format!("the form cannot be read: {error}"));
     let boundary = multer::parse_boundary(content_type.unwrap_or_default()).map_err(wrong)?;
     let mut form = multer::Multipart::new(stream::iter([Ok::<_, Infallible>(body)]), boundary);
     let (mut purpose, mut file) = (None, None);
@@ -115,24 +120,25 @@ async fn parts(content_type: Option<&str>, body: Bytes) -> Result<(String, Strin
             _ => {}
         }
     }
-    let missing = |name: &'static str| Stop::param(Reason::BadRequest, name, format!("the form has no `{name}`"));
+    let missing =
+        |name: &'static str| RequestError::param(ErrorCode::BadRequest, name, format!("the form has no `{name}`"));
     let (name, contents) = file.ok_or_else(|| missing("file"))?;
     Ok((name, purpose.ok_or_else(|| missing("purpose"))?, contents))
 }
 
-async fn file(gateway: &Gateway, project: &str, id: &str) -> Result<File, Stop> {
+async fn file(gateway: &Gateway, project: &str, id: &str) -> Result<File, RequestError> {
     let found = batches::file(gateway.ledger.store(), project, id).await?;
-    found.ok_or_else(|| Stop::new(Reason::UnknownRequest, format!("there is no file `{id}`")))
+    found.ok_or_else(|| RequestError::new(ErrorCode::UnknownRequest, format!("there is no file `{id}`")))
 }
 
-async fn content(gateway: &Gateway, file: &File) -> Result<Body, Stop> {
+async fn content(gateway: &Gateway, file: &File) -> Result<Body, RequestError> {
     let opened = tokio::fs::File::open(batch::path(gateway, file)).await;
     let opened = opened.map_err(|error| broken(&error))?;
     let length = opened.metadata().await.map_err(|error| broken(&error))?.len();
     Ok(Body::File(opened, length))
 }
 
-async fn delete(gateway: &Gateway, file: &File) -> Result<Value, Stop> {
+async fn delete(gateway: &Gateway, file: &File) -> Result<Value, RequestError> {
     batches::delete_file(gateway.ledger.store(), &file.id).await?;
     if let Err(error) = std::fs::remove_file(batch::path(gateway, file)) {
         tracing::warn!(%error, file = file.id, "a deleted file's contents stay");
@@ -140,23 +146,23 @@ async fn delete(gateway: &Gateway, file: &File) -> Result<Value, Stop> {
     Ok(json!({"id": file.id, "object": "file", "deleted": true}))
 }
 
-async fn create(gateway: &Arc<Gateway>, session: &mut ServerSession, caller: &Caller) -> Result<Value, Stop> {
+async fn create(gateway: &Arc<Gateway>, session: &mut ServerSession, caller: &Caller) -> Result<Value, RequestError> {
     let snapshot = gateway.current.get();
     let config = &snapshot.config;
     let body = inbound::body(session, config).await?;
     let wanted: Wanted = serde_json::from_slice(&body).map_err(|error| {
-        Stop::new(
-            Reason::BadRequest,
+        RequestError::new(
+            ErrorCode::BadRequest,
             format!("the body is not what is expected here: {error}"),
         )
     })?;
     if batch::endpoint(&wanted.endpoint).is_none() {
         let message = "`endpoint` must be /v1/chat/completions, /v1/completions or /v1/embeddings";
-        return Err(Stop::param(Reason::BadRequest, "endpoint", message));
+        return Err(RequestError::param(ErrorCode::BadRequest, "endpoint", message));
     }
     if wanted.completion_window != "24h" {
-        return Err(Stop::param(
-            Reason::BadRequest,
+        return Err(RequestError::param(
+            ErrorCode::BadRequest,
             "completion_window",
             "`completion_window` must be 24h",
         ));
@@ -165,7 +171,7 @@ async fn create(gateway: &Arc<Gateway>, session: &mut ServerSession, caller: &Ca
     let input = file(gateway, &project.id, &wanted.input_file_id).await?;
     if gateway.batches.of(&project.id) >= UNFINISHED {
         let message = format!("the project has {UNFINISHED} batches that have not ended; wait for one, or cancel one");
-        let mut stop = Stop::new(Reason::TooManyConcurrent, message);
+        let mut stop = RequestError::new(ErrorCode::TooManyConcurrent, message);
         stop.retry_after = Some(Duration::from_secs(60));
         return Err(stop);
     }
@@ -196,20 +202,20 @@ async fn create(gateway: &Arc<Gateway>, session: &mut ServerSession, caller: &Ca
     Ok(shapes::batch(&batch))
 }
 
-async fn find(gateway: &Gateway, project: &str, id: &str) -> Result<Batch, Stop> {
+async fn find(gateway: &Gateway, project: &str, id: &str) -> Result<Batch, RequestError> {
     let found = batches::batch(gateway.ledger.store(), project, id).await?;
-    found.ok_or_else(|| Stop::new(Reason::UnknownRequest, format!("there is no batch `{id}`")))
+    found.ok_or_else(|| RequestError::new(ErrorCode::UnknownRequest, format!("there is no batch `{id}`")))
 }
 
-fn fresh(prefix: &str) -> Result<String, Stop> {
+fn fresh(prefix: &str) -> Result<String, RequestError> {
     let random = identity::random_text().map_err(|error| broken(&error))?;
     Ok(format!("{prefix}{}", &random[..24]))
 }
 
-fn broken(error: &std::io::Error) -> Stop {
+fn broken(error: &std::io::Error) -> RequestError {
     tracing::error!(%error, "a file was not kept or read");
-    Stop::new(
-        Reason::LedgerUnavailable,
+    RequestError::new(
+        ErrorCode::LedgerUnavailable,
         "the gateway cannot keep or read files now; try again",
     )
 }

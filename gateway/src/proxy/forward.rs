@@ -2,18 +2,18 @@
 //! other, until an answer has begun.
 
 use super::Gateway;
-use super::answer::{self, Rest};
+use super::answer::{self, FinalPart};
 use super::client::Client;
 use super::exchange::{Exchange, about, turn};
-use crate::gate::Offer;
+use crate::gate::Admission;
 use crate::ledger::Record;
-use crate::protocol::meter::Meter;
-use crate::protocol::refuse::{Reason, Stop};
-use crate::protocol::translate;
-use crate::protocol::{self, Changes, Understood};
 use bytes::Bytes;
 use pingora_timeout::fast_timeout::fast_timeout;
-use policy::Ask;
+use policy::AdmissionRequest;
+use protocol::meter::Meter;
+use protocol::refuse::{ErrorCode, RequestError};
+use protocol::translate;
+use protocol::{self, Changes, ParsedRequest};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,12 +27,12 @@ pub(super) async fn forward(
     exchange: &mut Exchange,
     client: &mut Client<'_>,
     body: &Bytes,
-    understood: &Understood<'_>,
-) -> Result<Rest, Stop> {
+    parsed: &ParsedRequest<'_>,
+) -> Result<FinalPart, RequestError> {
     loop {
-        match forward_once(exchange, client, body, understood).await {
+        match forward_once(exchange, client, body, parsed).await {
             Err(stop) if exchange.is_servers_fault(&stop) => {
-                fall_back(exchange, client, body, understood).await.ok_or(stop)?;
+                fall_back(exchange, client, body, parsed).await.ok_or(stop)?;
             }
             done => return done,
         }
@@ -44,8 +44,8 @@ async fn forward_once(
     exchange: &mut Exchange,
     client: &mut Client<'_>,
     body: &Bytes,
-    understood: &Understood<'_>,
-) -> Result<Rest, Stop> {
+    parsed: &ParsedRequest<'_>,
+) -> Result<FinalPart, RequestError> {
     let record = &mut exchange.record;
     let snapshot = Arc::clone(&record.snapshot);
     let model = snapshot.config.model(record.terms.model);
@@ -63,12 +63,12 @@ async fn forward_once(
         }
     });
     let gateway = Arc::clone(&exchange.gateway);
-    let answered = pin!(ask_servers(exchange, client, body, understood, left));
+    let answered = pin!(ask_servers(exchange, client, body, parsed, left));
     answer_in_time(&gateway, answered, left, intent.as_ref())
         .await
         .unwrap_or_else(|| {
             let message = format!("the request took longer than {} s in all", total.as_secs_f64());
-            Err(Stop::new(Reason::UpstreamTimeout, message))
+            Err(RequestError::new(ErrorCode::UpstreamTimeout, message))
         })
 }
 
@@ -77,20 +77,20 @@ async fn ask_servers(
     exchange: &mut Exchange,
     client: &mut Client<'_>,
     body: &Bytes,
-    understood: &Understood<'_>,
+    parsed: &ParsedRequest<'_>,
     left: Duration,
-) -> Result<Rest, Stop> {
+) -> Result<FinalPart, RequestError> {
     let snapshot = Arc::clone(&exchange.record.snapshot);
     let (upstreams, id) = (&snapshot.upstreams, exchange.record.terms.model);
-    exchange.wish.tokens = exchange.record.terms.estimate.tokens();
+    exchange.routing_hint.tokens = exchange.record.terms.estimate.tokens();
     upstreams.earn(id);
     let began = Instant::now();
     let (mut tried, mut asked) = (Vec::new(), 0);
-    let mut failed: Option<Stop> = None;
+    let mut failed: Option<RequestError> = None;
     loop {
-        let outbound = prepare(exchange, body, understood)?;
+        let outbound = prepare(exchange, body, parsed)?;
         // Whoever is picked has gone through its server's breaker, and is asked.
-        let endpoint = match upstreams.pick(id, exchange.wish, &tried) {
+        let endpoint = match upstreams.pick(id, exchange.routing_hint, &tried) {
             Ok(endpoint) => endpoint,
             Err(nobody) => return Err(failed.unwrap_or(nobody)),
         };
@@ -99,9 +99,9 @@ async fn ask_servers(
             Err(stop) if exchange.is_servers_fault(&stop) => {
                 asked += 1;
                 // One that is alone is asked once more, where its connection broke before it had said anything.
-                let broke = stop.reason == Reason::UpstreamError && exchange.upstream_status.is_none();
+                let broke = stop.reason == ErrorCode::UpstreamError && exchange.upstream_status.is_none();
                 let is_worth_it = upstreams.has_choice(id) || (broke && asked == 1);
-                if !is_worth_it || asked >= snapshot.config.gateway.attempts || !upstreams.may_retry(id) {
+                if !is_worth_it || asked >= snapshot.config.gateway.attempts || !upstreams.withdraw_retry(id) {
                     return Err(stop);
                 }
                 if upstreams.has_choice(id) {
@@ -116,7 +116,7 @@ async fn ask_servers(
 }
 
 /// The body as the server is to have it, and what its answer is measured and translated by.
-fn prepare(exchange: &mut Exchange, body: &Bytes, understood: &Understood<'_>) -> Result<Bytes, Stop> {
+fn prepare(exchange: &mut Exchange, body: &Bytes, parsed: &ParsedRequest<'_>) -> Result<Bytes, RequestError> {
     let record = &exchange.record;
     let (call, terms, snapshot) = (record.call, record.terms, &record.snapshot);
     let model = snapshot.config.model(terms.model);
@@ -132,12 +132,12 @@ fn prepare(exchange: &mut Exchange, body: &Bytes, understood: &Understood<'_>) -
         None if speaks.natively(call) => None,
         None => {
             let about = about(record, model, terms.estimate.input_tokens);
-            translate::request(speaks, call, body, understood, &about)?
+            translate::request(speaks, call, body, parsed, &about)?
         }
     };
     let Some(mut translation) = translation else {
-        exchange.meter = Some(Meter::new(call, understood.is_streaming && !understood.wants_usage));
-        let rewritten = protocol::rewrite(call, body, understood, &changes).map(Bytes::from);
+        exchange.meter = Some(Meter::new(call, parsed.is_streaming && !parsed.wants_usage));
+        let rewritten = protocol::rewrite(call, body, parsed, &changes).map(Bytes::from);
         return Ok(rewritten.unwrap_or_else(|| body.clone()));
     };
     exchange.meter = Some(Meter::new(translation.call, false));
@@ -152,7 +152,7 @@ async fn fall_back(
     exchange: &mut Exchange,
     client: &mut Client<'_>,
     body: &Bytes,
-    understood: &Understood<'_>,
+    parsed: &ParsedRequest<'_>,
 ) -> Option<()> {
     let first = exchange.asked_for?;
     let snapshot = Arc::clone(&exchange.record.snapshot);
@@ -167,29 +167,29 @@ async fn fall_back(
             snapshot.upstreams.speaks(id),
             exchange.record.call,
             body,
-            understood,
+            parsed,
             &about,
         );
         let may_be_had = model.enabled && key.is_none_or(|key| key.allows(&model.name));
         if !may_be_had || said.is_err() || input_tokens > model.max_input_tokens {
             continue;
         }
-        let ask = Ask {
+        let ask = AdmissionRequest {
             model: id,
             smaller: None,
             input_tokens,
-            max_tokens: understood.max_tokens.unwrap_or(u64::MAX).min(model.max_output_tokens),
+            max_tokens: parsed.max_tokens.unwrap_or(u64::MAX).min(model.max_output_tokens),
             ..first
         };
         let (offer, standing) = match exchange.permit.take() {
-            Some(permit) => permit.instead(&ask),
+            Some(permit) => permit.replace(&ask),
             None => exchange.gateway.gate.offer(&ask),
         };
         exchange.standing = standing;
         let entry = match offer {
-            Offer::Entered(entry) => entry,
-            Offer::Refused(_) => continue,
-            Offer::Waits(wait) => {
+            Admission::Admitted(entry) => entry,
+            Admission::Rejected(_) => continue,
+            Admission::Queued(wait) => {
                 exchange.listed.note(ask.project, wait.ticket());
                 match turn(exchange, client, wait).await {
                     Ok(entry) => entry,

@@ -1,18 +1,18 @@
 //! The client's side: a bounded, timed read of the body, and knowing when the client has gone.
 
 use crate::config::Config;
-use crate::protocol::refuse::{Reason, Stop};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use pingora_core::protocols::http::ServerSession;
 use pingora_timeout::fast_timeout::fast_timeout;
+use protocol::refuse::{ErrorCode, RequestError};
 use std::time::Duration;
 
 /// Reserved for a body before any of it has arrived, at most.
 const FIRST_RESERVE: usize = 1 << 20;
 
 /// Reads the whole body, within the bounds of size and time.
-pub(super) async fn body(session: &mut ServerSession, config: &Config) -> Result<Bytes, Stop> {
+pub(super) async fn body(session: &mut ServerSession, config: &Config) -> Result<Bytes, RequestError> {
     let most = config.gateway.max_body_bytes;
     let declared = declared_length(&session.req_header().headers);
     if declared.is_some_and(|length| length > most) {
@@ -24,14 +24,14 @@ pub(super) async fn body(session: &mut ServerSession, config: &Config) -> Result
     let read = read_all(session, declared.unwrap_or(0), most);
     match fast_timeout(config.gateway.body_timeout, read).await {
         Ok(body) => body,
-        Err(_) => Err(Stop::new(
-            Reason::RequestTimeout,
+        Err(_) => Err(RequestError::new(
+            ErrorCode::RequestTimeout,
             "the request's body took too long to arrive",
         )),
     }
 }
 
-async fn read_all(session: &mut ServerSession, declared: usize, most: usize) -> Result<Bytes, Stop> {
+async fn read_all(session: &mut ServerSession, declared: usize, most: usize) -> Result<Bytes, RequestError> {
     let Some(first) = next_chunk(session).await? else {
         return Ok(Bytes::new());
     };
@@ -52,18 +52,21 @@ async fn read_all(session: &mut ServerSession, declared: usize, most: usize) -> 
     Ok(whole.freeze())
 }
 
-async fn next_chunk(session: &mut ServerSession) -> Result<Option<Bytes>, Stop> {
+async fn next_chunk(session: &mut ServerSession) -> Result<Option<Bytes>, RequestError> {
     session.read_request_body().await.map_err(|error| match error.etype() {
         pingora_core::ErrorType::ReadTimedout => {
-            Stop::new(Reason::RequestTimeout, "the request's body took too long to arrive")
+            RequestError::new(ErrorCode::RequestTimeout, "the request's body took too long to arrive")
         }
         pingora_core::ErrorType::ConnectionClosed | pingora_core::ErrorType::ReadError => gone(),
-        _ => Stop::new(Reason::BadRequest, "the request's body is not framed as HTTP requires"),
+        _ => RequestError::new(
+            ErrorCode::BadRequest,
+            "the request's body is not framed as HTTP requires",
+        ),
     })
 }
 
 /// Pending while the client is there.
-pub(super) async fn client_gone(session: &mut ServerSession) -> Stop {
+pub(super) async fn client_gone(session: &mut ServerSession) -> RequestError {
     loop {
         if session.read_body_or_idle(true).await.is_err() {
             return gone();
@@ -71,13 +74,13 @@ pub(super) async fn client_gone(session: &mut ServerSession) -> Stop {
     }
 }
 
-pub(super) fn gone() -> Stop {
-    Stop::new(Reason::ClientGone, "the client went away")
+pub(super) fn gone() -> RequestError {
+    RequestError::new(ErrorCode::ClientGone, "the client went away")
 }
 
-fn too_large(most: usize) -> Stop {
-    Stop::new(
-        Reason::BodyTooLarge,
+fn too_large(most: usize) -> RequestError {
+    RequestError::new(
+        ErrorCode::BodyTooLarge,
         format!("the request's body is larger than {most} bytes"),
     )
 }

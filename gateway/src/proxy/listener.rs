@@ -1,7 +1,6 @@
 //! Takes connections in, and lets go of them when the gateway stops. HTTP itself is pingora's.
 
 use super::{Gateway, exchange, lists, told_to_stop};
-use crate::protocol::{self, Route};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream};
@@ -11,6 +10,7 @@ use pingora_core::server::{Fds, ShutdownWatch};
 use pingora_core::services::Service as _;
 use pingora_core::services::listening::Service;
 use pingora_timeout::fast_timeout::fast_timeout;
+use protocol::{self, Route};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::IntoRawFd;
 use std::path::Path;
@@ -199,7 +199,7 @@ impl HttpServerApp for Proxy {
         session.set_total_drain_timeout(Some(Duration::from_secs(1)));
         let path = session.req_header().uri.path().to_owned();
         let is_clean = match protocol::route(session.req_header().method.as_str(), &path) {
-            Route::Call(call) => exchange::serve(&self.gateway, &mut session, call).await,
+            Route::Operation(call) => exchange::serve(&self.gateway, &mut session, call).await,
             route => lists::answer(&self.gateway, &mut session, &route, protocol::protocol_of(&path))
                 .await
                 .is_ok(),

@@ -4,9 +4,6 @@ use super::{Gateway, background, files, inbound};
 use crate::config::Config;
 use crate::identity;
 use crate::ledger::{Unavailable, jobs};
-use crate::protocol::catalogue::{self, Entry};
-use crate::protocol::refuse::{Reason, Stop};
-use crate::protocol::{Background, Protocol, Route};
 use crate::standing;
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -15,6 +12,9 @@ use pingora_core::protocols::http::{HttpTask, ServerSession};
 use pingora_core::{BError, ErrorType, OrErr};
 use pingora_http::ResponseHeader;
 use policy::Scope;
+use protocol::catalogue::{self, Entry};
+use protocol::refuse::{ErrorCode, RequestError};
+use protocol::{Background, Protocol, Route};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio::io::AsyncReadExt;
@@ -33,22 +33,25 @@ pub(super) async fn answer(
     let answer = match route {
         Route::Health => Ok(json!({"status": "ok"}).into()),
         Route::Version => Ok(json!({"version": env!("CARGO_PKG_VERSION")}).into()),
-        Route::NotFound => Err(Stop::new(Reason::UnknownPath, "there is nothing at this path")),
-        Route::WrongMethod(wanted) => Err(Stop::new(Reason::WrongMethod, format!("use {wanted} here"))),
-        Route::Management => Err(Stop::new(
-            Reason::ManagementRefused,
+        Route::NotFound => Err(RequestError::new(
+            ErrorCode::UnknownPath,
+            "there is nothing at this path",
+        )),
+        Route::WrongMethod(wanted) => Err(RequestError::new(ErrorCode::WrongMethod, format!("use {wanted} here"))),
+        Route::Management => Err(RequestError::new(
+            ErrorCode::ManagementRefused,
             "models are managed by whoever runs the server, not through the gateway",
         )),
         Route::Usage => own_usage(gateway, session).await.map(Body::from),
         Route::Response(what) => response(gateway, session, *what).await.map(Body::from),
-        Route::Kept(kept) => files::answer(gateway, session, *kept).await,
+        Route::FilesAndBatches(kept) => files::answer(gateway, session, *kept).await,
         Route::Status(id) | Route::Cancel(id) => request(gateway, session, route, id).await.map(Body::from),
         _ => list(gateway, session, route).map(Body::from),
     };
-    let after = answer.as_ref().err().and_then(Stop::retry_after_seconds);
+    let after = answer.as_ref().err().and_then(RequestError::retry_after_seconds);
     let (status, body) = match answer {
         Ok(body) => (200, body),
-        Err(stop) if stop.reason == Reason::UnknownRequest && protocol == Protocol::Generate => {
+        Err(stop) if stop.reason == ErrorCode::UnknownRequest && protocol == Protocol::Generate => {
             (404, not_found(route, &stop).into())
         }
         Err(stop) => {
@@ -126,7 +129,7 @@ impl From<Value> for Body {
 }
 
 /// What the caller has used and has left: with a key, the key's; else the user's.
-async fn own_usage(gateway: &Gateway, session: &ServerSession) -> Result<Value, Stop> {
+async fn own_usage(gateway: &Gateway, session: &ServerSession) -> Result<Value, RequestError> {
     let snapshot = gateway.current.get();
     let caller = identity::caller(&snapshot, &session.req_header().headers, None, crate::clock::now_ms())?;
     let (config, gate) = (&snapshot.config, &gateway.gate);
@@ -151,7 +154,7 @@ async fn own_usage(gateway: &Gateway, session: &ServerSession) -> Result<Value, 
 }
 
 /// The original's answer to an id that it does not know.
-fn not_found(route: &Route<'_>, stop: &Stop) -> Value {
+fn not_found(route: &Route<'_>, stop: &RequestError) -> Value {
     let id = match route {
         Route::Status(id) | Route::Cancel(id) => *id,
         _ => "",
@@ -160,7 +163,12 @@ fn not_found(route: &Route<'_>, stop: &Stop) -> Value {
 }
 
 /// A request of the caller's own. Whoever may speak in anyone's name may ask for anyone's.
-async fn request(gateway: &Gateway, session: &ServerSession, route: &Route<'_>, id: &str) -> Result<Value, Stop> {
+async fn request(
+    gateway: &Gateway,
+    session: &ServerSession,
+    route: &Route<'_>,
+    id: &str,
+) -> Result<Value, RequestError> {
     let snapshot = gateway.current.get();
     let caller = identity::caller(&snapshot, &session.req_header().headers, None, crate::clock::now_ms())?;
     let of = caller.key.is_some().then_some(caller.project);
@@ -169,15 +177,15 @@ async fn request(gateway: &Gateway, session: &ServerSession, route: &Route<'_>, 
     }
     let known = background::status(gateway, id, of).await?;
     known.ok_or_else(|| {
-        Stop::new(
-            Reason::UnknownRequest,
+        RequestError::new(
+            ErrorCode::UnknownRequest,
             "no request with this id runs, waits or has ended lately",
         )
     })
 }
 
 /// A response that is made in the background: shown, cancelled or forgotten.
-async fn response(gateway: &Gateway, session: &ServerSession, what: Background<'_>) -> Result<Value, Stop> {
+async fn response(gateway: &Gateway, session: &ServerSession, what: Background<'_>) -> Result<Value, RequestError> {
     let snapshot = gateway.current.get();
     let caller = identity::caller(&snapshot, &session.req_header().headers, None, crate::clock::now_ms())?;
     let of = caller.key.is_some().then_some(caller.project);
@@ -185,7 +193,7 @@ async fn response(gateway: &Gateway, session: &ServerSession, what: Background<'
     let id = name.strip_prefix("resp_").unwrap_or(name);
     let unknown = || {
         let message = format!("no response `{name}` is made in the background, or was made within a day");
-        Stop::new(Reason::UnknownRequest, message)
+        RequestError::new(ErrorCode::UnknownRequest, message)
     };
     match what {
         Background::Delete(_) => {
@@ -206,17 +214,17 @@ async fn response(gateway: &Gateway, session: &ServerSession, what: Background<'
     }
 }
 
-impl From<Unavailable> for Stop {
+impl From<Unavailable> for RequestError {
     fn from(error: Unavailable) -> Self {
         tracing::error!(%error, "the database was not read");
-        Stop::new(
-            Reason::LedgerUnavailable,
+        RequestError::new(
+            ErrorCode::LedgerUnavailable,
             "the gateway's database cannot be read now; try again",
         )
     }
 }
 
-fn list(gateway: &Gateway, session: &ServerSession, route: &Route<'_>) -> Result<Value, Stop> {
+fn list(gateway: &Gateway, session: &ServerSession, route: &Route<'_>) -> Result<Value, RequestError> {
     let snapshot = gateway.current.get();
     let caller = identity::caller(&snapshot, &session.req_header().headers, None, crate::clock::now_ms())?;
     let mut entries = entries(&snapshot.config);
@@ -229,7 +237,7 @@ fn list(gateway: &Gateway, session: &ServerSession, route: &Route<'_>) -> Result
             .iter()
             .find(|entry| entry.name == *name)
             .map(catalogue::openai_model)
-            .ok_or_else(|| Stop::new(Reason::UnknownModel, format!("there is no model `{name}`"))),
+            .ok_or_else(|| RequestError::new(ErrorCode::UnknownModel, format!("there is no model `{name}`"))),
         _ => Ok(catalogue::ollama_list(&entries)),
     }
 }

@@ -18,7 +18,6 @@ use crate::config::Config;
 use crate::gate::Gate;
 use crate::identity::Key;
 use crate::ledger::Ledger;
-use crate::protocol::refuse::{Reason, Stop};
 use crate::reload::Reloaded;
 use crate::requests::Requests;
 use crate::snapshot::Current;
@@ -26,6 +25,7 @@ use crate::telemetry::Metrics;
 use crate::traces::Traces;
 use crate::upstream::Forward;
 use parking_lot::Mutex;
+use protocol::refuse::{ErrorCode, RequestError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use tokio::sync::watch;
@@ -78,15 +78,15 @@ impl Gateway {
     }
 
     /// Room for a body that waits.
-    fn buffer(&self, config: &Config, bytes: usize) -> Result<Buffered<'_>, Stop> {
+    fn buffer(&self, config: &Config, bytes: usize) -> Result<Buffered<'_>, RequestError> {
         let before = self.buffered.fetch_add(bytes, Relaxed);
         let buffered = Buffered {
             all: &self.buffered,
             bytes,
         };
         if before.saturating_add(bytes) > config.gateway.max_buffered_bytes {
-            return Err(Stop::new(
-                Reason::QueueFull,
+            return Err(RequestError::new(
+                ErrorCode::QueueFull,
                 "the requests that wait hold too many bytes",
             ));
         }

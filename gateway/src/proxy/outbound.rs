@@ -1,15 +1,15 @@
 //! The answer's side: response heads, and the last bytes, once the ledger has the record.
 
-use super::answer::Rest;
+use super::answer::FinalPart;
 use super::exchange::Exchange;
 use super::inbound;
-use crate::protocol::refuse::{Reason, Stop};
 use bytes::Bytes;
 use http::StatusCode;
 use pingora_core::BError;
 use pingora_core::protocols::http::{HttpTask, ServerSession};
 use pingora_http::ResponseHeader;
 use policy::{Figure, NanoEuro};
+use protocol::refuse::{ErrorCode, RequestError};
 use std::time::Duration;
 
 /// The head of an answer. Without a length it is sent in chunks.
@@ -55,7 +55,7 @@ pub(super) fn head(
 }
 
 /// The head and body of a refusal.
-fn refusal(exchange: &Exchange, stop: &Stop) -> Result<Vec<HttpTask>, BError> {
+fn refusal(exchange: &Exchange, stop: &RequestError) -> Result<Vec<HttpTask>, BError> {
     let body = Bytes::from(stop.body(exchange.record.protocol(), &exchange.record.request_id));
     let mut head = head(exchange, stop.reason.status(), b"application/json", Some(body.len()))?;
     if let Some(after) = stop.retry_after_seconds() {
@@ -65,10 +65,14 @@ fn refusal(exchange: &Exchange, stop: &Stop) -> Result<Vec<HttpTask>, BError> {
 }
 
 /// The last bytes. Returns whether the connection may serve another request.
-pub(super) async fn deliver(session: &mut ServerSession, exchange: &Exchange, rest: Result<Rest, Stop>) -> bool {
+pub(super) async fn deliver(
+    session: &mut ServerSession,
+    exchange: &Exchange,
+    rest: Result<FinalPart, RequestError>,
+) -> bool {
     let tasks = match rest {
-        Ok(Rest::Tail(tail)) => vec![last(tail)],
-        Ok(Rest::Whole {
+        Ok(FinalPart::StreamEnd(tail)) => vec![last(tail)],
+        Ok(FinalPart::Body {
             status,
             content_type,
             body,
@@ -78,7 +82,7 @@ pub(super) async fn deliver(session: &mut ServerSession, exchange: &Exchange, re
             };
             vec![HttpTask::Header(head, false), last(Some(body))]
         }
-        Err(stop) if stop.reason == Reason::ClientGone => return false,
+        Err(stop) if stop.reason == ErrorCode::ClientGone => return false,
         Err(stop) if exchange.head_is_sent => {
             // An error event, and then no clean end: the connection closes without the last chunk.
             let event = Bytes::from(stop.event(exchange.record.protocol(), &exchange.record.request_id));
@@ -93,7 +97,7 @@ pub(super) async fn deliver(session: &mut ServerSession, exchange: &Exchange, re
         }
     };
     let stop = exchange.record.stop.as_ref();
-    let reads_on = stop.is_none_or(|stop| !matches!(stop.reason, Reason::BodyTooLarge | Reason::RequestTimeout));
+    let reads_on = stop.is_none_or(|stop| !matches!(stop.reason, ErrorCode::BodyTooLarge | ErrorCode::RequestTimeout));
     write(session, tasks).await.is_ok() && reads_on
 }
 
@@ -120,7 +124,7 @@ fn decimal(whole: u64, fraction: u64, decimals: usize, unit: &str) -> String {
 }
 
 /// Writes tasks with one flush.
-pub(super) async fn write(session: &mut ServerSession, tasks: Vec<HttpTask>) -> Result<(), Stop> {
+pub(super) async fn write(session: &mut ServerSession, tasks: Vec<HttpTask>) -> Result<(), RequestError> {
     match session.response_duplex_vec(tasks).await {
         Ok(_) => Ok(()),
         Err(_) => Err(inbound::gone()),

@@ -2,11 +2,11 @@
 
 use super::tls;
 use crate::config::{self, Backend};
-use crate::protocol::refuse::{Reason, Stop};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 use pingora_core::upstreams::peer::HttpPeer;
-use policy::{Breaker, BreakerRules, Candidate, Passage, Time};
+use policy::{Breaker, BreakerDecision, BreakerRules, Candidate, Time};
+use protocol::refuse::{ErrorCode, RequestError};
 use std::collections::HashSet;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::net::SocketAddr;
@@ -74,7 +74,7 @@ struct Address {
 
 /// A request's place at an endpoint; dropping it gives it back.
 #[derive(Debug)]
-pub(crate) struct Lease {
+pub(crate) struct InFlight {
     pub(crate) endpoint: Arc<Endpoint>,
     tokens: u64,
     /// Whether the breaker knows how it went.
@@ -150,7 +150,7 @@ impl Endpoint {
     }
 
     /// What its breaker says.
-    pub(super) fn passage(&self, now: Time) -> Passage {
+    pub(super) fn passage(&self, now: Time) -> BreakerDecision {
         self.breaker.lock().passage(now)
     }
 
@@ -165,7 +165,7 @@ impl Endpoint {
 
     /// Whether requests are sent to it as usual.
     pub(crate) fn is_healthy(&self) -> bool {
-        self.passage(now()) == Passage::Open
+        self.passage(now()) == BreakerDecision::Allow
     }
 
     pub(super) fn is_paused(&self, now: Time) -> bool {
@@ -201,19 +201,19 @@ impl Endpoint {
     }
 
     /// Takes a place, waiting while all are taken.
-    pub(crate) async fn lease(self: &Arc<Self>, tokens: u64) -> Lease {
+    pub(crate) async fn in_flight(self: &Arc<Self>, tokens: u64) -> InFlight {
         self.under_way.fetch_add(1, Relaxed);
         self.tokens.fetch_add(tokens, Relaxed);
-        let mut lease = Lease {
+        let mut in_flight = InFlight {
             endpoint: Arc::clone(self),
             tokens,
             is_told: false,
             slot: None,
         };
         if let Some(slots) = &self.slots {
-            lease.slot = Arc::clone(slots).acquire_owned().await.ok();
+            in_flight.slot = Arc::clone(slots).acquire_owned().await.ok();
         }
-        lease
+        in_flight
     }
 
     /// It did not answer as it should.
@@ -230,7 +230,7 @@ impl Endpoint {
     }
 
     /// Asked how it is, it did not say.
-    pub(super) fn is_away(&self, why: &str) {
+    pub(super) fn mark_unreachable(&self, why: &str) {
         self.seen.last_failure.store(Arc::new(why.to_owned()));
         if !self.seen.is_away.swap(true, Relaxed) {
             tracing::warn!(upstream = %self.authority, why, "upstream is away");
@@ -240,7 +240,7 @@ impl Endpoint {
     }
 
     /// Asked how it is, it answered.
-    pub(super) fn is_there(&self) {
+    pub(super) fn mark_reachable(&self) {
         if self.seen.is_away.swap(false, Relaxed) {
             tracing::info!(upstream = %self.authority, "upstream is back");
             self.succeeded();
@@ -248,7 +248,7 @@ impl Endpoint {
     }
 
     /// The peer to connect to; looks the name up if it is not known.
-    pub(crate) async fn peer(&self) -> Result<Arc<HttpPeer>, Stop> {
+    pub(crate) async fn peer(&self) -> Result<Arc<HttpPeer>, RequestError> {
         let known = self.peer.load_full();
         if let Some(known) = &known
             && known.since.elapsed() < ADDRESS_LASTS
@@ -263,7 +263,7 @@ impl Endpoint {
             (None, Some(known)) => return Ok(Arc::clone(&known.peer)),
             (None, None) => {
                 let message = format!("the upstream's name `{}` cannot be resolved", self.authority);
-                return Err(Stop::new(Reason::NoHealthyUpstream, message));
+                return Err(RequestError::new(ErrorCode::NoHealthyUpstream, message));
             }
         };
         let mut peer = tls::peer(address, self.tls.as_ref())?;
@@ -283,7 +283,7 @@ impl Endpoint {
     }
 }
 
-impl Lease {
+impl InFlight {
     /// The server answered as it should, be it that the request is wrong; unless it has failed before.
     pub(crate) fn succeeded(&mut self) {
         if !self.is_told {
@@ -299,7 +299,7 @@ impl Lease {
     }
 }
 
-impl Drop for Lease {
+impl Drop for InFlight {
     fn drop(&mut self) {
         self.endpoint.under_way.fetch_sub(1, Relaxed);
         self.endpoint.tokens.fetch_sub(self.tokens, Relaxed);

@@ -1,9 +1,8 @@
 //! Sends a request to an endpoint and brings back the head of its answer. The request is built anew:
 //! nothing of the client's framing, cookies or credentials reaches an upstream.
 
-use super::endpoint::{Endpoint, Lease};
+use super::endpoint::{Endpoint, InFlight};
 use crate::config::Deadlines;
-use crate::protocol::refuse::{Reason, Stop};
 use bytes::Bytes;
 use http::{HeaderValue, Method};
 use pingora_core::connectors::ConnectorOptions;
@@ -12,6 +11,7 @@ use pingora_core::protocols::http::client::HttpSession;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{BError, ErrorType};
 use pingora_http::RequestHeader;
+use protocol::refuse::{ErrorCode, RequestError};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -52,19 +52,19 @@ const LONGEST_ANSWER: usize = 4 << 20;
 pub(crate) struct Answer {
     pub(crate) session: HttpSession,
     peer: Arc<HttpPeer>,
-    pub(crate) lease: Lease,
+    pub(crate) in_flight: InFlight,
     /// Between two pieces, once the first is there.
     gap: Duration,
 }
 
 impl Answer {
     pub(crate) fn endpoint(&self) -> &Endpoint {
-        &self.lease.endpoint
+        &self.in_flight.endpoint
     }
 
     /// The first piece of a stream is there: its server is well, and from now on the deadline is that between two.
-    pub(crate) fn has_begun(&mut self) {
-        self.lease.succeeded();
+    pub(crate) fn first_token_received(&mut self) {
+        self.in_flight.succeeded();
         self.session.set_read_timeout(Some(self.gap));
     }
 }
@@ -78,18 +78,18 @@ impl Forward {
 
     /// Sends and waits for the answer's head. A pooled connection that the upstream has closed
     /// meanwhile is tried once more on a fresh one.
-    pub(crate) async fn open(&self, endpoint: &Arc<Endpoint>, outbound: &Outbound<'_>) -> Result<Answer, Stop> {
-        let mut lease = endpoint.lease(outbound.tokens).await;
+    pub(crate) async fn open(&self, endpoint: &Arc<Endpoint>, outbound: &Outbound<'_>) -> Result<Answer, RequestError> {
+        let mut in_flight = endpoint.in_flight(outbound.tokens).await;
         let answer = self.ask(endpoint, outbound).await;
         match answer {
             Ok((session, peer)) => Ok(Answer {
                 session,
                 peer,
-                lease,
+                in_flight,
                 gap: outbound.deadlines.gap,
             }),
             Err(stop) => {
-                lease.failed(&stop.message);
+                in_flight.failed(&stop.message);
                 Err(stop)
             }
         }
@@ -99,7 +99,7 @@ impl Forward {
         &self,
         endpoint: &Arc<Endpoint>,
         outbound: &Outbound<'_>,
-    ) -> Result<(HttpSession, Arc<HttpPeer>), Stop> {
+    ) -> Result<(HttpSession, Arc<HttpPeer>), RequestError> {
         let peer = endpoint.peer().await?;
         let (mut session, is_reused) = self.connect(endpoint, &peer).await?;
         let mut sent = send(&mut session, endpoint, outbound).await;
@@ -120,11 +120,11 @@ impl Forward {
         let Answer {
             session,
             peer,
-            mut lease,
+            mut in_flight,
             ..
         } = answer;
-        lease.succeeded();
-        drop(lease);
+        in_flight.succeeded();
+        drop(in_flight);
         self.connector.release_http_session(session, &*peer, Some(IDLE)).await;
     }
 
@@ -167,12 +167,12 @@ impl Forward {
         Ok((status, body.into()))
     }
 
-    async fn connect(&self, endpoint: &Endpoint, peer: &HttpPeer) -> Result<(HttpSession, bool), Stop> {
+    async fn connect(&self, endpoint: &Endpoint, peer: &HttpPeer) -> Result<(HttpSession, bool), RequestError> {
         self.connector.get_http_session(peer).await.map_err(|error| {
             endpoint.forget_address();
             let mut stop = failure(endpoint, &error, "when connecting");
-            if stop.reason == Reason::UpstreamError {
-                stop = Stop::new(Reason::NoHealthyUpstream, stop.message);
+            if stop.reason == ErrorCode::UpstreamError {
+                stop = RequestError::new(ErrorCode::NoHealthyUpstream, stop.message);
             }
             stop
         })
@@ -232,14 +232,14 @@ fn is_stale(error: &BError) -> bool {
 }
 
 /// What the other side did, in words for the client.
-pub(crate) fn failure(endpoint: &Endpoint, error: &BError, when: &str) -> Stop {
+pub(crate) fn failure(endpoint: &Endpoint, error: &BError, when: &str) -> RequestError {
     tracing::warn!(upstream = %endpoint.authority, %error, "upstream failed {when}");
     match error.etype() {
-        ErrorType::ReadTimedout | ErrorType::WriteTimedout | ErrorType::ConnectTimedout => Stop::new(
-            Reason::UpstreamTimeout,
+        ErrorType::ReadTimedout | ErrorType::WriteTimedout | ErrorType::ConnectTimedout => RequestError::new(
+            ErrorCode::UpstreamTimeout,
             format!("the model's server took too long {when}"),
         ),
-        _ => Stop::new(Reason::UpstreamError, format!("the model's server failed {when}")),
+        _ => RequestError::new(ErrorCode::UpstreamError, format!("the model's server failed {when}")),
     }
 }
 

@@ -62,8 +62,8 @@ pub(crate) async fn watch(gateway: Arc<Gateway>) {
 
 async fn probe(forward: &Forward, endpoint: &Arc<Endpoint>, within: Duration) {
     match is_alive(forward, endpoint, within).await {
-        Ok(()) => endpoint.is_there(),
-        Err(why) => return endpoint.is_away(&why),
+        Ok(()) => endpoint.mark_reachable(),
+        Err(why) => return endpoint.mark_unreachable(&why),
     }
     if endpoint.backend == Backend::Ollama {
         let loaded = forward.get(endpoint, "/api/ps", within).await;

@@ -10,10 +10,10 @@ pub(crate) use endpoint::{Endpoint, now};
 pub(crate) use forward::{Answer, Forward, Outbound, failure};
 
 use crate::config::{Backend, Config, Model};
-use crate::protocol::refuse::{Reason, Stop};
-use crate::protocol::translate::Speaks;
 use parking_lot::Mutex;
-use policy::{Candidate, ModelId, Passage, RetryBudget, Time};
+use policy::{BreakerDecision, Candidate, ModelId, RetryBudget, Time};
+use protocol::refuse::{ErrorCode, RequestError};
+use protocol::translate::Speaks;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -43,7 +43,7 @@ struct Choice {
 
 /// What matters of a request for the choice of a server.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Wish {
+pub(crate) struct RoutingHint {
     /// A hash of what the prompt begins with, or of the session.
     pub(crate) beginning: Option<u64>,
     pub(crate) tokens: u64,
@@ -118,12 +118,17 @@ impl Upstreams {
     }
 
     /// Whether a request may be tried again.
-    pub(crate) fn may_retry(&self, model: ModelId) -> bool {
+    pub(crate) fn withdraw_retry(&self, model: ModelId) -> bool {
         self.by_model[model.0 as usize].retries.lock().spend(now())
     }
 
     /// Picks a server that was not `tried`, and goes through its breaker.
-    pub(crate) fn pick(&self, model: ModelId, wish: Wish, tried: &[Arc<Endpoint>]) -> Result<Arc<Endpoint>, Stop> {
+    pub(crate) fn pick(
+        &self,
+        model: ModelId,
+        routing_hint: RoutingHint,
+        tried: &[Arc<Endpoint>],
+    ) -> Result<Arc<Endpoint>, RequestError> {
         let choices = &self.by_model[model.0 as usize].choices;
         let now = now();
         if let ([only], []) = (&choices[..], tried) {
@@ -137,10 +142,10 @@ impl Upstreams {
         for choice in new {
             match choice.endpoint.passage(now) {
                 // Whoever may be well again is asked; if it is not, another is.
-                Passage::Trial if choice.endpoint.enter(now) => return Ok(Arc::clone(&choice.endpoint)),
-                Passage::Open if choice.endpoint.is_paused(now) => paused.push(choice),
-                Passage::Open => well.push(choice),
-                Passage::Trial | Passage::Shut(_) => {}
+                BreakerDecision::Probe if choice.endpoint.enter(now) => return Ok(Arc::clone(&choice.endpoint)),
+                BreakerDecision::Allow if choice.endpoint.is_paused(now) => paused.push(choice),
+                BreakerDecision::Allow => well.push(choice),
+                BreakerDecision::Probe | BreakerDecision::Deny(_) => {}
             }
         }
         let those = if well.is_empty() { paused } else { well };
@@ -148,7 +153,7 @@ impl Upstreams {
             .iter()
             .map(|choice| choice.endpoint.candidate(choice.weight, now))
             .collect();
-        let picked = policy::pick(&candidates, wish.beginning, wish.tokens);
+        let picked = policy::pick(&candidates, routing_hint.beginning, routing_hint.tokens);
         match picked.map(|at| &those[at].endpoint) {
             Some(endpoint) if endpoint.enter(now) => Ok(Arc::clone(endpoint)),
             _ => Err(nobody_is_well(choices, now)),
@@ -211,13 +216,13 @@ fn is_bundled(config: &Config, model: &Model) -> bool {
     config.gateway.simulated || (model.backend == Backend::Simulated && model.endpoints.is_empty())
 }
 
-fn nobody_is_well(choices: &[Choice], now: Time) -> Stop {
+fn nobody_is_well(choices: &[Choice], now: Time) -> RequestError {
     if choices.is_empty() {
-        return Stop::new(Reason::NoHealthyUpstream, "no upstream is set up for this model");
+        return RequestError::new(ErrorCode::NoHealthyUpstream, "no upstream is set up for this model");
     }
-    let mut stop = Stop::new(Reason::NoHealthyUpstream, "the model's servers are away; try again");
+    let mut stop = RequestError::new(ErrorCode::NoHealthyUpstream, "the model's servers are away; try again");
     let until = choices.iter().filter_map(|choice| match choice.endpoint.passage(now) {
-        Passage::Shut(until) => Some(until - now),
+        BreakerDecision::Deny(until) => Some(until - now),
         _ => None,
     });
     stop.retry_after = Some(until.min().unwrap_or_default().max(Duration::from_secs(1)));

@@ -1,9 +1,9 @@
 //! TLS to servers.
 
 use crate::config::EndpointTls;
-use crate::protocol::refuse::{Reason, Stop};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::utils::tls::WrappedX509;
+use protocol::refuse::{ErrorCode, RequestError};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// A peer at an address. With TLS its certificate is always verified.
-pub(super) fn peer(address: SocketAddr, tls: Option<&EndpointTls>) -> Result<HttpPeer, Stop> {
+pub(super) fn peer(address: SocketAddr, tls: Option<&EndpointTls>) -> Result<HttpPeer, RequestError> {
     let Some(tls) = tls else {
         return Ok(HttpPeer::new(address, false, String::new()));
     };
@@ -20,8 +20,8 @@ pub(super) fn peer(address: SocketAddr, tls: Option<&EndpointTls>) -> Result<Htt
     if let Some(file) = &tls.ca_file {
         let unreadable = |why: &str| {
             tracing::error!(file, why, "certificates for an upstream cannot be read");
-            Stop::new(
-                Reason::NoHealthyUpstream,
+            RequestError::new(
+                ErrorCode::NoHealthyUpstream,
                 "the gateway cannot verify the model's server",
             )
         };
@@ -33,7 +33,7 @@ pub(super) fn peer(address: SocketAddr, tls: Option<&EndpointTls>) -> Result<Htt
                 Err(error) => Err(unreadable(&error.to_string())),
             })
         });
-        let parsed = parsed.collect::<Result<Vec<_>, Stop>>()?;
+        let parsed = parsed.collect::<Result<Vec<_>, RequestError>>()?;
         if parsed.is_empty() {
             return Err(unreadable("there is no certificate in it"));
         }

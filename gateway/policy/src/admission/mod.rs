@@ -15,7 +15,7 @@ mod view;
 use crate::capacity::{Capacity, Pace};
 use crate::fairness::{self, BATCH, Flow, LANES, Lane, Queue, Served, weighed, work};
 use crate::tickets::{Links, List, Ticket, TicketId, Tickets};
-use crate::{Ask, ModelId, Order, ProjectId, Refusal, Rules, Terms, Time, UserId};
+use crate::{AdmissionRequest, ModelId, Order, ProjectId, Refusal, Rules, Terms, Time, UserId};
 use queue::{flow, flow_mut, queue};
 use std::time::Duration;
 pub use view::Waiting;
@@ -164,7 +164,14 @@ impl Admission {
     }
 
     /// Lets run, lets wait, or refuses. `is_paused`: batch class is not served now.
-    pub(crate) fn offer(&mut self, rules: &Rules, ask: &Ask, terms: &Terms, is_paused: bool, now: Time) -> Verdict {
+    pub(crate) fn offer(
+        &mut self,
+        rules: &Rules,
+        ask: &AdmissionRequest,
+        terms: &Terms,
+        is_paused: bool,
+        now: Time,
+    ) -> Verdict {
         self.know(rules, ask);
         let lane = fairness::lane(ask.class, ask.priority);
         let ticket = Ticket {
@@ -293,7 +300,7 @@ impl Admission {
     }
 
     /// A project near the end of its allowance: half its share, half its concurrency. A user: half its share.
-    pub(crate) fn throttle(&mut self, rules: &Rules, ask: &Ask, project: bool, user: bool) {
+    pub(crate) fn throttle(&mut self, rules: &Rules, ask: &AdmissionRequest, project: bool, user: bool) {
         self.know(rules, ask);
         self.users[ask.user.0 as usize].is_throttled = user;
         let state = &mut self.projects[ask.project.0 as usize];
@@ -399,14 +406,14 @@ impl Admission {
 
     /// What such a request usually uses: its answer may have `max_tokens`, but seldom has.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    fn usual_work(&self, ask: &Ask, terms: &Terms) -> u64 {
+    fn usual_work(&self, ask: &AdmissionRequest, terms: &Terms) -> u64 {
         let most = terms.estimate.output_tokens;
         let usual = self.models[terms.model.0 as usize].output.0;
         work(ask.input_tokens, usual.map_or(most, |usual| most.min(usual as u64)))
     }
 
     /// Makes sure that everyone in the ask has a state.
-    fn know(&mut self, rules: &Rules, ask: &Ask) {
+    fn know(&mut self, rules: &Rules, ask: &AdmissionRequest) {
         let grow = |id: u32, len: usize| len.max(id as usize + 1);
         for model in [Some(ask.model), ask.smaller].into_iter().flatten() {
             for at in self.models.len()..grow(model.0, self.models.len()) {

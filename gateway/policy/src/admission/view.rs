@@ -39,7 +39,7 @@ impl Admission {
     }
 
     /// Places that a model has now.
-    pub(crate) fn places_of(&self, model: ModelId) -> Option<usize> {
+    pub(crate) fn slots_of(&self, model: ModelId) -> Option<usize> {
         self.models.get(model.0 as usize).map(|model| model.capacity.limit())
     }
 

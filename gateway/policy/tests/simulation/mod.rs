@@ -2,8 +2,8 @@
 //! many places; how long a request holds one depends on its tokens.
 
 use policy::{
-    Ask, Class, Decision, ModelId, PlanId, Policy, Priority, ProjectId, Rules, Settlement, TicketId, Time, Usage,
-    UserId,
+    AdmissionRequest, Class, Decision, ModelId, PlanId, Policy, Priority, ProjectId, Rules, Settlement, TicketId, Time,
+    Usage, UserId,
 };
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -148,7 +148,7 @@ impl World {
     }
 
     fn arrive(&mut self, arrival: Arrival, source: Source, max_tokens: u64) {
-        let ask = Ask {
+        let ask = AdmissionRequest {
             project: source.project,
             user: UserId(source.project.0),
             key: None,
@@ -172,7 +172,7 @@ impl World {
                 self.known.insert(grant.ticket, known);
                 self.start(grant.ticket);
             }
-            Decision::Wait(place) => {
+            Decision::Queue(place) => {
                 if let Some(displaced) = place.displaced {
                     self.known.remove(&displaced);
                     self.outcome.refused += 1;
@@ -181,7 +181,7 @@ impl World {
                 self.events
                     .push(Reverse((place.deadline, Event::Expires(place.ticket))));
             }
-            Decision::Refuse(_) => self.outcome.refused += 1,
+            Decision::Reject(_) => self.outcome.refused += 1,
         }
         self.start_whoever_is_next();
     }

@@ -1,0 +1,240 @@
+//! What lies between two protocols: a request is OpenAI's chat completion, since every other maps onto it; an
+//! answer is a [`Part`], or a stream of them. So a protocol knows only itself and this.
+//!
+//! What cannot be said in the other protocol is refused with its name; nothing is left out in silence.
+
+use super::meter::Usage;
+use super::refuse::{ErrorCode, RequestError};
+use serde_json::{Map, Value, json};
+
+/// A request between two protocols: a chat completion without model and limit.
+pub(crate) type Chat = Map<String, Value>;
+
+/// Part of an answer; a whole answer is one part.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Part {
+    pub text: String,
+    /// What the model thought before it answered.
+    pub thought: String,
+    pub tools: Vec<ToolPart>,
+    /// As OpenAI's `logprobs.content`.
+    pub logprobs: Vec<Value>,
+    pub finish: Option<Finish>,
+    pub usage: Option<Usage>,
+}
+
+/// Part of a tool's call. The first of a call has its id and name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ToolPart {
+    /// Which call of the answer, from 0.
+    pub index: usize,
+    pub id: Option<String>,
+    pub name: Option<String>,
+    /// Part of a JSON object's text.
+    pub arguments: String,
+}
+
+/// Why an answer has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finish {
+    Stop,
+    Length,
+    Tools,
+    Filter,
+}
+
+impl Finish {
+    pub(crate) fn from_openai(word: &str) -> Self {
+        match word {
+            "length" => Finish::Length,
+            "tool_calls" | "function_call" => Finish::Tools,
+            "content_filter" => Finish::Filter,
+            _ => Finish::Stop,
+        }
+    }
+
+    pub(crate) fn openai(self) -> &'static str {
+        match self {
+            Finish::Stop => "stop",
+            Finish::Length => "length",
+            Finish::Tools => "tool_calls",
+            Finish::Filter => "content_filter",
+        }
+    }
+}
+
+impl Part {
+    /// Why it ended; an answer with tool calls in it has ended for them, whatever its server says.
+    pub(crate) fn finish(&self) -> Finish {
+        match self.finish {
+            None | Some(Finish::Stop) if !self.tools.is_empty() => Finish::Tools,
+            finish => finish.unwrap_or(Finish::Stop),
+        }
+    }
+}
+
+/// What an answer needs to know of its request.
+#[derive(Debug, Clone, Default)]
+pub struct About {
+    pub request_id: String,
+    /// The model's name as the client gave it.
+    pub model: String,
+    /// Seconds since 1970.
+    pub created: i64,
+    /// Tokens of prompt and answer that the model has room for.
+    pub context: u64,
+    /// Tokens that the prompt is thought to have.
+    pub prompt_tokens: u64,
+}
+
+/// Writes answers in a client's protocol.
+pub trait Encoder: Send + Sync + std::fmt::Debug {
+    /// A whole answer.
+    fn whole(&mut self, part: Part) -> Value;
+
+    /// Part of a stream.
+    fn part(&mut self, part: Part, out: &mut Vec<u8>);
+
+    /// The end of a stream.
+    fn finish(&mut self, out: &mut Vec<u8>);
+}
+
+/// An event as server-sent events have it.
+pub(crate) fn event(out: &mut Vec<u8>, name: Option<&str>, data: &Value) {
+    if let Some(name) = name {
+        out.extend_from_slice(b"event: ");
+        out.extend_from_slice(name.as_bytes());
+        out.push(b'\n');
+    }
+    out.extend_from_slice(b"data: ");
+    // A value of strings, numbers and lists can be written, always.
+    let _ = serde_json::to_writer(&mut *out, data);
+    out.extend_from_slice(b"\n\n");
+}
+
+/// An object's fields, taken one by one; what is left at the end cannot be translated.
+#[derive(Debug)]
+pub(crate) struct Fields {
+    /// Where it stands in the body, such as `options.`.
+    within: &'static str,
+    map: Map<String, Value>,
+}
+
+impl Fields {
+    pub(crate) fn read(body: &[u8]) -> Result<Self, RequestError> {
+        match serde_json::from_slice(body) {
+            Ok(Value::Object(map)) => Ok(Self { within: "", map }),
+            _ => Err(bad("", "the body must be a JSON object")),
+        }
+    }
+
+    pub(crate) fn of(within: &'static str, value: Value) -> Result<Self, RequestError> {
+        match value {
+            Value::Object(map) => Ok(Self { within, map }),
+            _ => Err(bad(within, "must be an object")),
+        }
+    }
+
+    pub(crate) fn from_map(map: Map<String, Value>) -> Self {
+        Self { within: "", map }
+    }
+
+    /// A field's value, which stays.
+    pub(crate) fn peek(&self, key: &str) -> Option<&Value> {
+        self.map.get(key).filter(|value| !value.is_null())
+    }
+
+    /// A field's value, unless it is absent or null.
+    pub(crate) fn take(&mut self, key: &str) -> Option<Value> {
+        self.map.remove(key).filter(|value| !value.is_null())
+    }
+
+    pub(crate) fn text(&mut self, key: &str) -> Result<Option<String>, RequestError> {
+        match self.take(key) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(bad(&self.path(key), "must be a string")),
+        }
+    }
+
+    pub(crate) fn list(&mut self, key: &str) -> Result<Vec<Value>, RequestError> {
+        match self.take(key) {
+            None => Ok(Vec::new()),
+            Some(Value::Array(items)) => Ok(items),
+            Some(_) => Err(bad(&self.path(key), "must be a list")),
+        }
+    }
+
+    /// What says nothing about the answer, or was heard already.
+    pub(crate) fn ignore(&mut self, keys: &[&str]) {
+        for key in keys {
+            self.map.remove(*key);
+        }
+    }
+
+    /// Moves fields over as they are, under their own names.
+    pub(crate) fn pass(&mut self, keys: &[&str], to: &mut Map<String, Value>) {
+        for key in keys {
+            self.rename(key, key, to);
+        }
+    }
+
+    /// Moves a field over under another name.
+    pub(crate) fn rename(&mut self, key: &str, name: &str, to: &mut Map<String, Value>) {
+        if let Some(value) = self.take(key) {
+            to.insert(name.to_owned(), value);
+        }
+    }
+
+    /// Whatever is left cannot be said in the other protocol.
+    pub(crate) fn nothing_else(self) -> Result<(), RequestError> {
+        match self.map.iter().find(|(_, value)| !value.is_null()) {
+            None => Ok(()),
+            Some((key, _)) => Err(untranslatable(&format!("{}{key}", self.within))),
+        }
+    }
+
+    pub(crate) fn path(&self, key: &str) -> String {
+        format!("{}{key}", self.within)
+    }
+}
+
+/// A refusal that names what cannot be said in the upstream's protocol.
+pub(crate) fn untranslatable(name: &str) -> RequestError {
+    let message = format!("`{name}` cannot be translated into the protocol of this model's server; leave it out");
+    RequestError::param(ErrorCode::BadRequest, name.to_owned(), message)
+}
+
+pub(crate) fn bad(name: &str, why: &str) -> RequestError {
+    RequestError::param(ErrorCode::BadRequest, name.to_owned(), format!("`{name}` {why}"))
+}
+
+/// The answer of an upstream that is not what its protocol says.
+pub(crate) fn not_an_answer() -> RequestError {
+    RequestError::new(
+        ErrorCode::UpstreamError,
+        "the model's server answered with something that is not its protocol's",
+    )
+}
+
+/// A message of plain text.
+pub(crate) fn message(role: &str, content: impl Into<Value>) -> Value {
+    json!({"role": role, "content": content.into()})
+}
+
+/// Joins parts of which all are text to one text, which every server understands.
+pub(crate) fn simplest(parts: Vec<Value>) -> Value {
+    let texts: Option<Vec<&str>> = parts
+        .iter()
+        .map(|part| part["text"].as_str().filter(|_| part["type"] == "text"))
+        .collect();
+    match texts {
+        Some(texts) => texts.join("\n").into(),
+        None => parts.into(),
+    }
+}
+
+/// A function as chat completions have it.
+pub(crate) fn function(name: &str, arguments: &str, id: &str) -> Value {
+    json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}})
+}
