@@ -1,155 +1,104 @@
-//! Who asks: from credentials and claims to a caller that exists and may ask.
+//! Who sends a request: from credentials and claims to a caller that exists and is allowed to send.
+//!
+//! Two steps, so that a stranger costs a request's head and no more: [`authenticate`] looks at the headers alone;
+//! [`Credentials::identify`] adds what a body may claim (`/generate` names its user there).
 
+use crate::api_key::{KEY_PREFIX, Key, hash};
 use crate::config::{Config, Identity};
 use crate::snapshot::Snapshot;
 use http::HeaderMap;
-use policy::{Class, KeyId, Priority, ProjectId, UserId};
+use policy::{Class, Priority, ProjectId, UserId};
 use protocol::refuse::{ErrorCode, RequestError};
 use protocol::{Lowered, ParsedRequest};
-use sha2::{Digest, Sha256};
-use std::fmt::Write;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use subtle::ConstantTimeEq;
 
-/// What every key begins with.
-pub(crate) const KEY_PREFIX: &str = "sk-sluice-";
-
-/// A key as it is kept: never the secret, only its hash.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Key {
-    pub(crate) id: String,
-    /// Policy's number for it; that of no key until a snapshot gives it one.
-    pub(crate) number: KeyId,
-    pub(crate) hash: [u8; 32],
-    pub(crate) user_id: String,
-    pub(crate) project_id: String,
-    /// Milliseconds since 1970.
-    pub(crate) expires_at: Option<i64>,
-    pub(crate) revoked_at: Option<i64>,
-    /// The models that it may ask for; `None`: all.
-    pub(crate) models: Option<Vec<String>>,
-    pub(crate) last_used: LastUsed,
-}
-
-/// When a key was last used, in milliseconds since 1970. It does not make a key another one.
-#[derive(Debug, Default)]
-pub(crate) struct LastUsed {
-    /// As the database has it.
-    pub(crate) stored: Option<i64>,
-    /// Since it was last written down; 0: not since.
-    touched: AtomicI64,
-}
-
-impl LastUsed {
-    pub(crate) fn stored(at: Option<i64>) -> Self {
-        Self {
-            stored: at,
-            touched: AtomicI64::new(0),
-        }
-    }
-
-    fn touch(&self, now_ms: i64) {
-        self.touched.store(now_ms, Relaxed);
-    }
-
-    /// Takes over what has not been written down yet.
-    pub(crate) fn carry(&self, before: &Self) {
-        self.touched.store(before.touched.load(Relaxed), Relaxed);
-    }
-
-    /// What is to be written down.
-    pub(crate) fn take(&self) -> Option<i64> {
-        Some(self.touched.swap(0, Relaxed)).filter(|at| *at > 0)
-    }
-}
-
-impl Clone for LastUsed {
-    fn clone(&self) -> Self {
-        Self::stored(self.stored)
-    }
-}
-
-impl PartialEq for LastUsed {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl Eq for LastUsed {}
-
-impl Key {
-    /// Whether a model may be asked for with it.
-    pub(crate) fn allows(&self, model: &str) -> bool {
-        self.models
-            .as_ref()
-            .is_none_or(|models| models.iter().any(|allowed| allowed == model))
-    }
-}
-
-/// Someone who may ask.
+/// The user and project that a request is charged to, and the API key that it carried.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
     pub(crate) user: UserId,
     pub(crate) project: ProjectId,
     pub(crate) key: Option<Arc<Key>>,
+    /// The project whose requests, files and answers the caller may look up; `None` (any) only under open identity,
+    /// for a caller who claims nobody's name.
+    pub(crate) visible_project: Option<ProjectId>,
 }
 
-/// The hash under which a secret is kept.
-pub(crate) fn hash(secret: &str) -> [u8; 32] {
-    Sha256::digest(secret.as_bytes()).into()
+/// What a request's headers prove.
+#[derive(Debug, Clone)]
+pub(crate) enum Credentials {
+    /// A valid API key.
+    Key {
+        key: Arc<Key>,
+        user: UserId,
+        project: ProjectId,
+    },
+    /// No key, and none is needed (`identity: open`).
+    Open { default_user: Option<UserId> },
 }
 
-/// Finds out who asks. `now_ms` is milliseconds since 1970.
-pub(crate) fn caller(
-    snapshot: &Snapshot,
-    headers: &HeaderMap,
-    parsed: Option<&ParsedRequest<'_>>,
-    now_ms: i64,
-) -> Result<Caller, RequestError> {
+/// Checks the credentials in a request's headers. `now_ms` is milliseconds since 1970.
+///
+/// # Errors
+/// `invalid_key`, `key_expired`, `key_revoked`, or what is wrong with the key's owner.
+pub(crate) fn authenticate(snapshot: &Snapshot, headers: &HeaderMap, now_ms: i64) -> Result<Credentials, RequestError> {
     let config = &snapshot.config;
-    let claims = claims(headers, parsed);
-    if let Some(key) = credential(headers).and_then(|secret| find(snapshot, secret)) {
+    let secret = credential(headers);
+    if let Some(key) = secret.and_then(|secret| find(snapshot, secret)) {
         let (user, project) = key_owner(config, &key, now_ms)?;
-        agree(config, &claims, user, project)?;
         key.last_used.touch(now_ms);
-        return Ok(Caller {
-            user,
-            project,
-            key: Some(key),
-        });
+        return Ok(Credentials::Key { key, user, project });
     }
     match config.gateway.identity {
-        Identity::Keys if credential(headers).is_none() => Err(RequestError::new(
+        Identity::Open { default_user } => Ok(Credentials::Open { default_user }),
+        Identity::Keys if secret.is_none() => Err(RequestError::new(
             ErrorCode::NoKey,
-            "no API key given; send it as `Authorization: Bearer sk-sluice-…`",
+            "no API key: send one as `Authorization: Bearer sk-sluice-...`",
         )),
         Identity::Keys => Err(RequestError::new(
             ErrorCode::InvalidKey,
-            "this API key is not known here",
+            "invalid API key: it is unknown to this gateway; check it, or create one with `sluice keys create`",
         )),
-        Identity::Open { default_user } => {
-            let user = match claims.user {
-                Some(id) => config.user_by_id(id).ok_or_else(|| unknown_user(id))?,
-                None => default_user.ok_or_else(|| {
-                    RequestError::new(
-                        ErrorCode::UnknownUser,
-                        "nobody said who asks; send `x-sluice-user`, or set `default_user` in gateway.yaml",
-                    )
-                })?,
-            };
-            let project = enabled(config, user)?;
-            agree(config, &claims, user, project)?;
-            Ok(Caller {
-                user,
-                project,
-                key: None,
-            })
-        }
     }
 }
 
-/// Whoever had asked before, if they still may: by their user, and by the key that they had shown.
+/// Identifies the caller of an endpoint that takes no body.
+pub(crate) fn caller(snapshot: &Snapshot, headers: &HeaderMap, now_ms: i64) -> Result<Caller, RequestError> {
+    authenticate(snapshot, headers, now_ms)?.identify(&snapshot.config, headers, None)
+}
+
+impl Credentials {
+    /// Names the caller; a body's or header's claim must agree with the key.
+    pub(crate) fn identify(
+        self,
+        config: &Config,
+        headers: &HeaderMap,
+        parsed: Option<&ParsedRequest<'_>>,
+    ) -> Result<Caller, RequestError> {
+        let claims = claims(headers, parsed);
+        let (user, project, key) = match self {
+            Credentials::Key { key, user, project } => (user, project, Some(key)),
+            Credentials::Open { default_user } => {
+                let user = match claims.user {
+                    Some(id) => config.user_by_id(id).ok_or_else(|| unknown_user(id))?,
+                    None => default_user.ok_or_else(no_user)?,
+                };
+                (user, enabled(config, user)?, None)
+            }
+        };
+        agree(config, &claims, user, project)?;
+        let is_anonymous = key.is_none() && claims.user.is_none() && claims.project.is_none();
+        Ok(Caller {
+            user,
+            project,
+            key,
+            visible_project: (!is_anonymous).then_some(project),
+        })
+    }
+}
+
+/// Identifies the owner of stored work (a queued job, a batch) by the user and key that submitted it, if both may still
+/// send requests.
 pub(crate) fn owner(
     snapshot: &Snapshot,
     user_id: &str,
@@ -161,18 +110,27 @@ pub(crate) fn owner(
         None => None,
         Some(id) => {
             let known = snapshot.keys.values().find(|key| key.id == id);
-            let key = known
-                .ok_or_else(|| RequestError::new(ErrorCode::InvalidKey, "the key that asked is not known any more"))?;
+            let key = known.ok_or_else(|| {
+                RequestError::new(
+                    ErrorCode::InvalidKey,
+                    "the API key that submitted this request no longer exists",
+                )
+            })?;
             key_owner(config, key, now_ms)?;
             Some(Arc::clone(key))
         }
     };
     let user = config.user_by_id(user_id).ok_or_else(|| unknown_user(user_id))?;
     let project = enabled(config, user)?;
-    Ok(Caller { user, project, key })
+    Ok(Caller {
+        user,
+        project,
+        key,
+        visible_project: Some(project),
+    })
 }
 
-/// What a request says of itself.
+/// The user and project that a request names.
 struct Claims<'a> {
     user: Option<&'a str>,
     project: Option<&'a str>,
@@ -188,14 +146,14 @@ fn claims<'a>(headers: &'a HeaderMap, parsed: Option<&'a ParsedRequest<'_>>) -> 
     }
 }
 
-/// Whether the claims fit the user and project that were found.
+/// Checks that the claimed user and project are those of the caller.
 fn agree(config: &Config, claims: &Claims<'_>, user: UserId, project: ProjectId) -> Result<(), RequestError> {
     let user_id = &config.user(user).id;
     if let Some(claimed) = claims.user.filter(|claimed| claimed != user_id) {
         config.user_by_id(claimed).ok_or_else(|| unknown_user(claimed))?;
         return Err(RequestError::new(
             ErrorCode::ProjectMismatch,
-            format!("this key is not `{claimed}`'s"),
+            format!("user mismatch: this API key does not belong to user `{claimed}`"),
         ));
     }
     match claims.project {
@@ -207,8 +165,18 @@ fn agree(config: &Config, claims: &Claims<'_>, user: UserId, project: ProjectId)
     }
 }
 
+fn no_user() -> RequestError {
+    RequestError::new(
+        ErrorCode::UnknownUser,
+        "no user given: send the header `x-sluice-user`, or set `default_user` in gateway.yaml",
+    )
+}
+
 fn unknown_user(id: &str) -> RequestError {
-    RequestError::new(ErrorCode::UnknownUser, format!("there is no user `{id}`"))
+    RequestError::new(
+        ErrorCode::UnknownUser,
+        format!("unknown user `{id}`: add it to users.yaml or send another `x-sluice-user`"),
+    )
 }
 
 fn enabled(config: &Config, user: UserId) -> Result<ProjectId, RequestError> {
@@ -233,11 +201,18 @@ fn key_owner(config: &Config, key: &Key, now_ms: i64) -> Result<(UserId, Project
     if key.revoked_at.is_some() {
         return Err(RequestError::new(
             ErrorCode::KeyRevoked,
-            "this API key has been revoked",
+            format!("API key `{}` was revoked; ask the operator for a new one", key.id),
         ));
     }
     if key.expires_at.is_some_and(|at| at <= now_ms) {
-        return Err(RequestError::new(ErrorCode::KeyExpired, "this API key has expired"));
+        return Err(RequestError::new(
+            ErrorCode::KeyExpired,
+            format!(
+                "API key `{}` expired on {}; ask the operator for a new one",
+                key.id,
+                crate::clock::date(key.expires_at.unwrap_or_default())
+            ),
+        ));
     }
     let user = config
         .user_by_id(&key.user_id)
@@ -253,7 +228,7 @@ fn key_owner(config: &Config, key: &Key, now_ms: i64) -> Result<(UserId, Project
     Ok((user, project))
 }
 
-/// The secret, from whichever header carries it.
+/// The secret in `Authorization: Bearer`, `x-api-key` or `api-key`.
 pub(crate) fn credential(headers: &HeaderMap) -> Option<&str> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let bearer = text("authorization").and_then(|value| {
@@ -275,8 +250,13 @@ fn find(snapshot: &Snapshot, secret: &str) -> Option<Arc<Key>> {
     bool::from(key.hash.ct_eq(&hash)).then(|| Arc::clone(key))
 }
 
-/// The class and band a request runs in: the caller's own, or lower where it asks for that.
-pub(crate) fn standing(config: &Config, caller: &Caller, headers: &HeaderMap, body: Lowered) -> (Class, Priority) {
+/// The class and priority of a request: the caller's own, or lower ones that the request asks for.
+pub(crate) fn class_and_priority(
+    config: &Config,
+    caller: &Caller,
+    headers: &HeaderMap,
+    body: Lowered,
+) -> (Class, Priority) {
     let is = |name, value: &str| {
         headers
             .get(name)
@@ -296,20 +276,4 @@ pub(crate) fn standing(config: &Config, caller: &Caller, headers: &HeaderMap, bo
         config.user(caller.user).class
     };
     (class, own.min(asked))
-}
-
-/// 256 random bits as text that needs no quoting anywhere.
-pub(crate) fn random_text() -> std::io::Result<String> {
-    let mut bytes = [0u8; 32];
-    getrandom::fill(&mut bytes).map_err(|error| std::io::Error::other(error.to_string()))?;
-    Ok(hex(&bytes))
-}
-
-/// Bytes as lower-case hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
 }

@@ -1,9 +1,9 @@
 //! Making, listing, rotating and revoking API keys, for the command line and the admin listener alike. A secret
 //! is shown once; only its hash is kept.
 
+use crate::api_key::{self, KEY_PREFIX, Key, LastUsed};
 use crate::clock::now_ms;
 use crate::config::Config;
-use crate::identity::{self, KEY_PREFIX, Key, LastUsed};
 use crate::ledger::{self, Store, Unavailable};
 use policy::KeyId;
 use serde_json::{Value, json};
@@ -101,12 +101,12 @@ fn no_active(id: &str) -> Error {
 }
 
 fn fresh(user: &str, project: &str) -> Result<(String, Key), Error> {
-    let random = || identity::random_text().map_err(|error| Error::Failed(error.to_string()));
+    let random = || api_key::random_text().map_err(|error| Error::Failed(error.to_string()));
     let secret = format!("{KEY_PREFIX}{}", random()?);
     let key = Key {
         id: format!("key-{}", &random()?[..12]),
         number: KeyId(u32::MAX),
-        hash: identity::hash(&secret),
+        hash: api_key::hash(&secret),
         user_id: user.to_owned(),
         project_id: project.to_owned(),
         expires_at: None,

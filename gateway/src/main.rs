@@ -2,18 +2,23 @@
 //! architecture; `docs/architecture.md` has the picture.
 
 mod admin;
+mod api_key;
 mod batch;
 mod cli;
 mod clock;
 mod config;
 mod csv;
+mod endpoints;
+mod exchange;
 mod gate;
 mod identity;
 mod keys;
 mod ledger;
-mod proxy;
+mod listener;
+mod registry;
 mod reload;
-mod requests;
+mod services;
+mod shutdown;
 mod snapshot;
 mod standing;
 mod telemetry;

@@ -1,8 +1,8 @@
 //! What is configured, as one value: configuration and keys. An exchange takes one at its start and
 //! keeps it to its end, so it never sees two configurations.
 
+use crate::api_key::Key;
 use crate::config::Config;
-use crate::identity::Key;
 use crate::tokens::BytesPerToken;
 use crate::upstream::Upstreams;
 use arc_swap::ArcSwap;

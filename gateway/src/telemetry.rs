@@ -9,6 +9,7 @@ use prometheus::{
 };
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// Seconds, from a fast cache hit to a long answer.
@@ -53,6 +54,8 @@ pub(crate) struct Metrics {
     degradation_level: IntGauge,
     ledger_backlog: IntGauge,
     config_reloads: IntCounterVec,
+    /// Completed and failed requests since the start, for `/queue/status`.
+    counts: (AtomicU64, AtomicU64),
     build_info: IntGaugeVec,
     /// Handed to the ledger, which observes its commits.
     pub(crate) ledger_commit_seconds: Histogram,
@@ -241,6 +244,7 @@ impl Metrics {
                 )
                 .buckets(COMMIT.to_vec()),
             )?)?,
+            counts: (AtomicU64::new(0), AtomicU64::new(0)),
             registry,
         };
         metrics
@@ -256,6 +260,11 @@ impl Metrics {
         self.requests
             .with_label_values(&[project, model, record.protocol().name(), record.outcome.name()])
             .inc();
+        match record.outcome {
+            Outcome::Completed => self.counts.0.fetch_add(1, Relaxed),
+            Outcome::Failed | Outcome::TimedOut => self.counts.1.fetch_add(1, Relaxed),
+            Outcome::Rejected | Outcome::Cancelled => 0,
+        };
         if let Some(stop) = &record.stop {
             self.refusals.with_label_values(&[stop.reason.name(), project]).inc();
         }
@@ -308,6 +317,11 @@ impl Metrics {
             };
             self.upstream_requests.with_label_values(&[&**upstream, outcome]).inc();
         }
+    }
+
+    /// Completed and failed requests since the start.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        (self.counts.0.load(Relaxed), self.counts.1.load(Relaxed))
     }
 
     /// Counts a server's failure after which another one was asked.

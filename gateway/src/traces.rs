@@ -4,7 +4,7 @@
 
 use crate::config::Telemetry;
 use crate::ledger::{Outcome, Record};
-use http::{HeaderMap, HeaderValue};
+use http::HeaderValue;
 use opentelemetry::trace::{Event, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
 use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_otlp::{SpanExporter as Otlp, WithExportConfig};
@@ -111,8 +111,8 @@ impl Traces {
     }
 
     /// Whether a request is traced, and under which ids: as its caller decided, else a share of all.
-    pub(crate) fn begin(&self, headers: &HeaderMap) -> Option<Trace> {
-        let (id, parent) = match headers.get("traceparent").and_then(parse) {
+    pub(crate) fn begin(&self, traceparent: Option<&HeaderValue>) -> Option<Trace> {
+        let (id, parent) = match traceparent.and_then(parse) {
             Some((id, parent, true)) => (id, Some(parent)),
             Some((.., false)) => return None,
             None if self.share == u64::MAX || self.next() < self.share => {
@@ -179,8 +179,8 @@ fn parse(value: &HeaderValue) -> Option<(TraceId, SpanId, bool)> {
 }
 
 /// The id of the trace that a caller's `traceparent` names, traced here or not.
-pub(crate) fn id_of(headers: &HeaderMap) -> Option<String> {
-    let (id, ..) = headers.get("traceparent").and_then(parse)?;
+pub(crate) fn id_of(traceparent: Option<&HeaderValue>) -> Option<String> {
+    let (id, ..) = traceparent.and_then(parse)?;
     Some(id.to_string())
 }
 

@@ -27,6 +27,11 @@ macro_rules! reasons {
                 match self { $(ErrorCode::$variant => $status,)* }
             }
 
+            /// Whether no record is written of a request that ends so.
+            pub fn is_unrecorded(self) -> bool {
+                self == ErrorCode::LedgerBacklogFull
+            }
+
             /// OpenAI's `type` and `code`.
             fn openai(self) -> (&'static str, &'static str) {
                 match self { $(ErrorCode::$variant => ($kind, $code),)* }
@@ -67,10 +72,17 @@ reasons! {
     Emergency = "emergency", 503, "server_error", "emergency";
     QueueFull = "queue_full", 503, "server_error", "queue_full";
     QueueTimeout = "queue_timeout", 503, "server_error", "queue_timeout";
+    UnsupportedMediaType = "unsupported_media_type", 415, "invalid_request_error", "unsupported_media_type";
+    /// The ledger's backlog is full: the refusal itself is not recorded.
+    LedgerBacklogFull = "ledger_unavailable", 503, "server_error", "ledger_unavailable";
     LedgerUnavailable = "ledger_unavailable", 503, "server_error", "ledger_unavailable";
     NoHealthyUpstream = "no_healthy_upstream", 503, "server_error", "no_healthy_upstream";
     UpstreamError = "upstream_error", 502, "server_error", "upstream_error";
     UpstreamTimeout = "upstream_timeout", 504, "server_error", "upstream_timeout";
+    /// The gateway stops, and its drain time is over.
+    ShuttingDown = "shutting_down", 503, "server_error", "shutting_down";
+    /// A fault of the gateway itself.
+    InternalError = "internal_error", 500, "server_error", "internal_error";
     /// Through `DELETE /requests/{id}`.
     Cancelled = "cancelled", 409, "invalid_request_error", "cancelled";
     /// The client went away; nobody reads this.

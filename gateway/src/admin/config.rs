@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 pub(super) async fn show(State(admin): State<Admin>) -> Json<Value> {
-    let snapshot = admin.gateway.current.get();
+    let snapshot = admin.services.current.get();
     let mut shown = summary(&snapshot.config);
     shown["version"] = snapshot.version.into();
     shown["config_version"] = snapshot.config_version.into();
@@ -20,7 +20,7 @@ pub(super) async fn show(State(admin): State<Admin>) -> Json<Value> {
 
 /// How the last reload went; null before the first.
 pub(super) fn last_reload(admin: &Admin) -> Value {
-    admin.gateway.reloaded.lock().as_ref().map_or(Value::Null, as_json)
+    admin.reloader.last.lock().as_ref().map_or(Value::Null, as_json)
 }
 
 /// 200 with what has changed, or 422 with what is wrong; then the old configuration stays.

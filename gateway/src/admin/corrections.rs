@@ -3,6 +3,7 @@
 use super::{Admin, internal, refused};
 use crate::ledger::record::Correction;
 use crate::ledger::records;
+use crate::registry::random_request_id;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Json, State};
 use axum::http::StatusCode;
@@ -41,8 +42,8 @@ pub(super) async fn add(State(admin): State<Admin>, body: Result<Json<Body>, Jso
         Ok(correction) => correction,
         Err(refusal) => return *refusal,
     };
-    let snapshot = admin.gateway.current.get();
-    if let Err(error) = admin.gateway.ledger.correct(&correction, snapshot.config_version) {
+    let snapshot = admin.services.current.get();
+    if let Err(error) = admin.services.ledger.correct(&correction, snapshot.config_version) {
         return internal(&error);
     }
     let config = &snapshot.config;
@@ -55,10 +56,10 @@ pub(super) async fn add(State(admin): State<Admin>, body: Result<Json<Body>, Jso
         correction
             .key_id
             .as_ref()
-            .and_then(|key| admin.gateway.current.number_of(key))
+            .and_then(|key| admin.services.current.number_of(key))
             .map(|id| (Scope::Key, id.0)),
     ];
-    admin.gateway.gate.with(|policy, now| {
+    admin.services.gate.with(|policy, now| {
         for (scope, id) in subjects.into_iter().flatten() {
             policy.correct(scope, id, tokens, correction.cost_nano_eur, now);
         }
@@ -85,7 +86,7 @@ async fn correction(admin: &Admin, body: Body) -> Result<Correction, Box<Respons
         ));
     }
     if let Some(request_id) = &body.request_id {
-        admin.gateway.ledger.flush().await;
+        admin.services.ledger.flush().await;
         let owner = records::owner(&admin.pool, request_id).await;
         let owner = owner.map_err(|error| Box::new(internal(&error)))?;
         let [its_project, its_user, its_key, its_model] =
@@ -96,7 +97,7 @@ async fn correction(admin: &Admin, body: Body) -> Result<Correction, Box<Respons
         model = model.or(its_model);
         why = format!("{why} (request {request_id})");
     }
-    let snapshot = admin.gateway.current.get();
+    let snapshot = admin.services.current.get();
     let config = &snapshot.config;
     let user_id = user.ok_or_else(|| wrong("name the `user`, or the `request_id` that is corrected".to_owned()))?;
     let known = config.user_by_id(&user_id).map(|id| config.user(id).project);
@@ -118,8 +119,9 @@ async fn correction(admin: &Admin, body: Body) -> Result<Correction, Box<Respons
             "nothing would change; give `input_tokens`, `output_tokens` or `cost_eur`, negative for less".to_owned(),
         ));
     }
+    let random = random_request_id().map_err(|error| wrong(error.to_string()))?;
     Ok(Correction {
-        id: format!("correction-{}", admin.gateway.ids.make().trim_start_matches("req-")),
+        id: format!("correction-{}", random.trim_start_matches("req_")),
         project_id,
         user_id,
         key_id: key,

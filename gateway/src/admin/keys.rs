@@ -34,7 +34,7 @@ pub(super) async fn make(
         Ok(Json(body)) => body,
         Err(error) => return refused(StatusCode::BAD_REQUEST, error.body_text()),
     };
-    let snapshot = admin.gateway.current.get();
+    let snapshot = admin.services.current.get();
     let wanted = Wanted {
         user: &body.user,
         project: body.project.as_deref(),

@@ -11,8 +11,8 @@ pub(crate) mod token;
 mod usage;
 
 use crate::ledger::{self, Store};
-use crate::proxy::Gateway;
 use crate::reload::Reloader;
+use crate::services::Services;
 use crate::telemetry::Gauges;
 use axum::Router;
 use axum::extract::{Request, State};
@@ -23,13 +23,12 @@ use axum::routing::{delete, get, post};
 use console::session::Console;
 use serde_json::json;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use token::Token;
 
 /// What the admin pages read.
 #[derive(Clone)]
 pub(crate) struct Admin {
-    pub(crate) gateway: Arc<Gateway>,
+    pub(crate) services: Arc<Services>,
     pub(crate) reloader: Arc<Reloader>,
     pub(crate) pool: Store,
     pub(crate) token: Arc<Token>,
@@ -45,7 +44,7 @@ impl Admin {
     /// Takes over changed keys at once.
     async fn reload_keys(&self) {
         match ledger::keys::all(&self.pool).await {
-            Ok(keys) => self.gateway.take_keys(keys),
+            Ok(keys) => self.services.replace_keys(keys),
             Err(error) => tracing::warn!(%error, "keys not read"),
         }
     }
@@ -72,7 +71,7 @@ pub(crate) fn router(admin: Admin) -> Router {
         .route("/upstreams", get(upstreams))
         .route("/config/summary", get(config::show))
         .route("/config/reload", post(config::reload));
-    let needs_token = admin.gateway.current.get().config.gateway.metrics_need_token;
+    let needs_token = admin.services.current.get().config.gateway.metrics_need_token;
     let (open, guarded) = if needs_token {
         (Router::new(), guarded.merge(metrics))
     } else {
@@ -119,7 +118,7 @@ async fn openapi() -> Response {
 }
 
 async fn ready(State(admin): State<Admin>) -> Response {
-    let ledger = &admin.gateway.ledger;
+    let ledger = &admin.services.ledger;
     let database = sqlx::query("SELECT 1").execute(&admin.pool).await;
     let trouble = match database {
         _ if ledger.is_full() => Some("the ledger is behind and takes no new requests".to_owned()),
@@ -148,9 +147,9 @@ async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
             challenge()
         };
     }
-    let gateway = &admin.gateway;
-    let snapshot = gateway.current.get();
-    let occupancy = gateway.gate.occupancy(snapshot.config.models.len());
+    let services = &admin.services;
+    let snapshot = services.current.get();
+    let occupancy = services.gate.occupancy(snapshot.config.models.len());
     let models = snapshot.config.models.iter().zip(&occupancy.models);
     let upstreams = snapshot.upstreams.endpoints();
     let gauges = Gauges {
@@ -160,14 +159,14 @@ async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
         waiting: std::array::from_fn(|lane| (queue::LANES[lane], occupancy.waiting_by_lane[lane])),
         level: occupancy.level,
         pressure: occupancy.pressure,
-        backlog: gateway.ledger.backlog(),
-        allowances: limits::used_shares(gateway, &snapshot.config),
+        backlog: services.ledger.backlog(),
+        allowances: limits::used_shares(services, &snapshot.config),
         upstreams: upstreams
             .iter()
             .map(|endpoint| (Arc::clone(&endpoint.authority), endpoint.is_healthy()))
             .collect(),
     };
-    match gateway.metrics.render(&gauges) {
+    match services.metrics.render(&gauges) {
         Ok(text) => (
             [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
             text,
@@ -179,7 +178,7 @@ async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
 
 /// Every server: its models, its load and how it is.
 async fn upstreams(State(admin): State<Admin>) -> Response {
-    let snapshot = admin.gateway.current.get();
+    let snapshot = admin.services.current.get();
     Json(json!({"upstreams": snapshot.upstreams.shown(&snapshot.config)})).into_response()
 }
 
@@ -194,8 +193,8 @@ fn internal(error: &dyn std::fmt::Display) -> Response {
 }
 
 /// Completed and failed since the start.
-pub(super) fn counts(gateway: &Gateway) -> (u64, u64) {
-    (gateway.completed.load(Relaxed), gateway.failed.load(Relaxed))
+pub(super) fn counts(services: &Services) -> (u64, u64) {
+    services.metrics.counts()
 }
 
 #[cfg(test)]

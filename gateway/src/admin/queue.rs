@@ -3,7 +3,7 @@
 
 use super::{Admin, counts, internal};
 use crate::config::Config;
-use crate::proxy::background;
+use crate::exchange::stored;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
@@ -15,11 +15,11 @@ pub(super) const LANES: [&str; 4] = ["high", "normal", "low", "batch"];
 
 /// Who runs and who waits, in figures.
 pub(super) async fn status(State(admin): State<Admin>) -> Json<Value> {
-    let gateway = &admin.gateway;
-    let snapshot = gateway.current.get();
+    let services = &admin.services;
+    let snapshot = services.current.get();
     let config = &snapshot.config;
-    let occupancy = gateway.gate.occupancy(0);
-    let (completed, failed) = counts(gateway);
+    let occupancy = services.gate.occupancy(0);
+    let (completed, failed) = counts(services);
     Json(json!({
         "queue_size": occupancy.waiting,
         "active_requests": occupancy.active,
@@ -63,11 +63,11 @@ fn actions(config: &Config, number: u32) -> Vec<String> {
 /// Who waits, by lane, project and model, each with position, age and the wait that is still expected; and
 /// how many run for each model.
 pub(super) async fn list(State(admin): State<Admin>) -> Json<Value> {
-    let gateway = &admin.gateway;
-    let snapshot = gateway.current.get();
+    let services = &admin.services;
+    let snapshot = services.current.get();
     let config = &snapshot.config;
-    let occupancy = gateway.gate.occupancy(config.models.len());
-    let everyone = gateway.gate.everyone();
+    let occupancy = services.gate.occupancy(config.models.len());
+    let everyone = services.gate.everyone();
     let mut by_project: BTreeMap<&str, u64> = BTreeMap::new();
     for (waiting, _) in &everyone {
         *by_project.entry(&config.project(waiting.project).id).or_default() += 1;
@@ -102,7 +102,7 @@ pub(super) async fn list(State(admin): State<Admin>) -> Json<Value> {
 
 /// What has become of a request.
 pub(super) async fn request(State(admin): State<Admin>, Path(id): Path<String>) -> Response {
-    match background::status(&admin.gateway, &id, None).await {
+    match stored::status(&admin.services, &id, None).await {
         Ok(Some(status)) => Json(status).into_response(),
         Ok(None) => unknown(&id),
         Err(error) => internal(&error),
@@ -111,11 +111,11 @@ pub(super) async fn request(State(admin): State<Admin>, Path(id): Path<String>) 
 
 /// Cancels a request that waits or runs.
 pub(super) async fn cancel(State(admin): State<Admin>, Path(id): Path<String>) -> Response {
-    if admin.gateway.requests.cancel(&id, None) {
+    if admin.services.registry.cancel(&id, None) {
         return Json(json!({"request_id": id, "status": "cancelled", "message": "Request is being cancelled"}))
             .into_response();
     }
-    match background::status(&admin.gateway, &id, None).await {
+    match stored::status(&admin.services, &id, None).await {
         Ok(Some(status)) => (StatusCode::CONFLICT, Json(status)).into_response(),
         Ok(None) => unknown(&id),
         Err(error) => internal(&error),

@@ -24,7 +24,7 @@ impl Token {
     }
 
     fn make(file: &Path) -> std::io::Result<Self> {
-        let token = format!("sluice-admin-{}", crate::identity::random_text()?);
+        let token = format!("sluice-admin-{}", crate::api_key::random_text()?);
         let mut options = std::fs::OpenOptions::new();
         let mut written = options.write(true).create(true).truncate(true).mode(0o600).open(file)?;
         writeln!(written, "{token}")?;

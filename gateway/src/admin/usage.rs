@@ -18,23 +18,23 @@ pub(super) struct Recent {
 
 pub(super) async fn recent(State(admin): State<Admin>, Query(query): Query<Recent>) -> Response {
     let limit = query.limit.unwrap_or(50).clamp(1, 1000);
-    admin.gateway.ledger.flush().await;
+    admin.services.ledger.flush().await;
     answer(ledger::records::recent(&admin.pool, limit).await)
 }
 
 pub(super) async fn summary(State(admin): State<Admin>) -> Response {
-    admin.gateway.ledger.flush().await;
+    admin.services.ledger.flush().await;
     answer(report::summary(&admin.pool, &Filter::default()).await)
 }
 
 /// `/usage/project/{id}`, `/usage/user/{id}`, `/usage/key/{id}`.
 pub(super) async fn of_one(State(admin): State<Admin>, Path((scope, id)): Path<(String, String)>) -> Response {
-    let snapshot = admin.gateway.current.get();
+    let snapshot = admin.services.current.get();
     let config = &snapshot.config;
     let (column, is_configured) = match scope.as_str() {
         "project" => ("project_id", config.project_by_id(&id).is_some()),
         "user" => ("user_id", config.user_by_id(&id).is_some()),
-        "key" => ("key_id", admin.gateway.current.number_of(&id).is_some()),
+        "key" => ("key_id", admin.services.current.number_of(&id).is_some()),
         _ => {
             return refused(
                 StatusCode::NOT_FOUND,
@@ -42,7 +42,7 @@ pub(super) async fn of_one(State(admin): State<Admin>, Path((scope, id)): Path<(
             );
         }
     };
-    admin.gateway.ledger.flush().await;
+    admin.services.ledger.flush().await;
     let filter = Filter {
         only: Some((column, id.clone())),
         ..Filter::default()
@@ -102,7 +102,7 @@ pub(super) async fn sums(State(admin): State<Admin>, headers: HeaderMap, Query(q
         to: query.to.clone(),
         only: None,
     };
-    admin.gateway.ledger.flush().await;
+    admin.services.ledger.flush().await;
     let lines = match report::lines(&admin.pool, &columns, &filter).await {
         Ok(lines) => lines,
         Err(error) => return internal(&error),
@@ -135,7 +135,7 @@ fn csv(names: &[String], lines: &[Line]) -> String {
 
 /// `/metrics/summary`: the original's figures since the last reset, from the ledger.
 pub(super) async fn metrics_summary(State(admin): State<Admin>) -> Response {
-    admin.gateway.ledger.flush().await;
+    admin.services.ledger.flush().await;
     let totals = async {
         let base = report::base(&admin.pool).await?;
         Ok::<_, Unavailable>(Totals::read(&admin.pool).await?.since(&base).summary())
@@ -145,7 +145,7 @@ pub(super) async fn metrics_summary(State(admin): State<Admin>) -> Response {
 
 /// `/metrics/reset`: the summary counts from now; Prometheus' counters never go back.
 pub(super) async fn reset(State(admin): State<Admin>) -> Response {
-    admin.gateway.ledger.flush().await;
+    admin.services.ledger.flush().await;
     let done = report::reset(&admin.pool).await;
     answer(done.map(|()| json!({"status": "ok", "message": "Metrics reset"})))
 }

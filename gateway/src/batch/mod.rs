@@ -7,17 +7,17 @@ pub(crate) mod shapes;
 mod worker;
 
 pub(crate) use lines::endpoint;
-pub(crate) use worker::{Unfinished, start, take_over};
+pub(crate) use worker::{Batches, recover, start};
 
 use crate::ledger::batches::File;
-use crate::proxy::Gateway;
+use crate::services::Services;
 use std::path::PathBuf;
 
 /// Where a file's contents lie.
-pub(crate) fn path(gateway: &Gateway, file: &File) -> PathBuf {
-    path_of(gateway, &file.id)
+pub(crate) fn path(services: &Services, file: &File) -> PathBuf {
+    path_of(services, &file.id)
 }
 
-fn path_of(gateway: &Gateway, id: &str) -> PathBuf {
-    gateway.current.get().config.gateway.data_dir.join("files").join(id)
+fn path_of(services: &Services, id: &str) -> PathBuf {
+    services.current.get().config.gateway.data_dir.join("files").join(id)
 }

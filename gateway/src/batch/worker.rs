@@ -2,11 +2,12 @@
 
 use super::{lines, path_of};
 use crate::clock::now_ms;
+use crate::exchange::detached::{self, DetachedRequest, Outcome};
 use crate::ledger::batches::{self, Batch, File};
 use crate::ledger::record::priority_named;
 use crate::ledger::{Unavailable, jobs};
-use crate::proxy::Gateway;
-use crate::proxy::background::{self, DetachedRequest};
+use crate::services::Services;
+
 use futures_util::stream::{self, StreamExt};
 use parking_lot::Mutex;
 use policy::Class;
@@ -33,14 +34,14 @@ const AGAIN: Duration = Duration::from_secs(10);
 
 /// The batches that have not ended.
 #[derive(Debug, Default)]
-pub(crate) struct Unfinished {
+pub(crate) struct Batches {
     /// By their ids: whose they are, and whether they are to be cancelled.
     batches: Mutex<HashMap<String, (String, Arc<AtomicBool>)>>,
     /// A project's batches take turns.
     turns: Mutex<HashMap<String, Arc<Semaphore>>>,
 }
 
-impl Unfinished {
+impl Batches {
     /// Tells a batch to end.
     pub(crate) fn cancel(&self, id: &str) {
         if let Some((_, is_cancelled)) = self.batches.lock().get(id) {
@@ -48,8 +49,8 @@ impl Unfinished {
         }
     }
 
-    /// How many a project has.
-    pub(crate) fn of(&self, project: &str) -> usize {
+    /// The number of a project's unfinished batches.
+    pub(crate) fn count(&self, project: &str) -> usize {
         self.batches.lock().values().filter(|(of, _)| of == project).count()
     }
 
@@ -60,46 +61,49 @@ impl Unfinished {
     }
 }
 
-/// Goes on with the batches that the process before has left.
-pub(crate) async fn take_over(gateway: &Arc<Gateway>, owner: &str) -> Result<(), Unavailable> {
-    let (store, me) = (gateway.ledger.store(), gateway.ledger.owner());
-    let left = batches::unfinished(store, owner).await?;
+/// Resumes the batches of `owner`, a process that has ended.
+pub(crate) async fn recover(
+    services: &Arc<Services>,
+    unfinished: &Arc<Batches>,
+    owner: &str,
+) -> Result<(), Unavailable> {
+    let (store, me) = (services.ledger.store(), services.ledger.owner());
+    let abandoned = batches::unfinished(store, owner).await?;
     batches::adopt(store, owner, me).await?;
-    for batch in left {
-        tracing::info!(batch = batch.id, "taking over a batch");
-        start(gateway, batch);
+    for batch in abandoned {
+        tracing::info!(batch = batch.id, "resuming a batch");
+        start(services, unfinished, batch);
     }
     Ok(())
 }
 
-/// Does a batch in the background.
-pub(crate) fn start(gateway: &Arc<Gateway>, mut batch: Batch) {
-    let gateway = Arc::clone(gateway);
+/// Runs a batch in a task of its own.
+pub(crate) fn start(services: &Arc<Services>, unfinished: &Arc<Batches>, mut batch: Batch) {
+    let (services, unfinished) = (Arc::clone(services), Arc::clone(unfinished));
     let is_cancelled = Arc::new(AtomicBool::new(batch.status == "cancelling"));
     let entry = (batch.project_id.clone(), Arc::clone(&is_cancelled));
-    gateway.batches.batches.lock().insert(batch.id.clone(), entry);
+    unfinished.batches.lock().insert(batch.id.clone(), entry);
     tokio::spawn(async move {
-        let mut stopping = gateway.stopping.clone();
-        let turn = gateway.batches.turn(&batch.project_id);
+        let turn = unfinished.turn(&batch.project_id);
         let _turn = tokio::select! {
-            _ = stopping.wait_for(|stopping| *stopping) => return,
+            () = services.shutdown.stopping() => return,
             turn = turn.acquire() => turn,
         };
-        while let Err(error) = run(&gateway, batch.clone(), &is_cancelled).await {
-            tracing::error!(batch = batch.id, error, "a batch cannot go on; it is tried again");
+        while let Err(error) = run(&services, batch.clone(), &is_cancelled).await {
+            tracing::error!(batch = batch.id, error, "a batch failed; it is tried again");
             batch.status = "in_progress".into();
             tokio::select! {
-                _ = stopping.wait_for(|stopping| *stopping) => break,
+                () = services.shutdown.stopping() => break,
                 () = tokio::time::sleep(AGAIN) => {}
             }
         }
-        gateway.batches.batches.lock().remove(&batch.id);
+        unfinished.batches.lock().remove(&batch.id);
     });
 }
 
 /// A batch under way.
 struct Work<'a> {
-    gateway: &'a Arc<Gateway>,
+    services: &'a Arc<Services>,
     batch: Batch,
     call: Operation,
     is_cancelled: &'a AtomicBool,
@@ -117,10 +121,10 @@ struct Progress {
     errors: std::fs::File,
 }
 
-async fn run(gateway: &Arc<Gateway>, mut batch: Batch, is_cancelled: &AtomicBool) -> Result<(), String> {
-    let store = gateway.ledger.store();
+async fn run(services: &Arc<Services>, mut batch: Batch, is_cancelled: &AtomicBool) -> Result<(), String> {
+    let store = services.ledger.store();
     let told = |error: Unavailable| error.to_string();
-    let text = match std::fs::read_to_string(path_of(gateway, &batch.input_file_id)) {
+    let text = match std::fs::read_to_string(path_of(services, &batch.input_file_id)) {
         Ok(text) => Ok(text),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(lines::no_file(&batch.input_file_id)),
         Err(error) => return Err(error.to_string()),
@@ -135,8 +139,8 @@ async fn run(gateway: &Arc<Gateway>, mut batch: Batch, is_cancelled: &AtomicBool
         }
     };
     let (output_id, errors_id) = (format!("file-{}-output", batch.id), format!("file-{}-errors", batch.id));
-    let (output, answered) = continued(gateway, &output_id)?;
-    let (errors, failed) = continued(gateway, &errors_id)?;
+    let (output, answered) = continued(services, &output_id)?;
+    let (errors, failed) = continued(services, &errors_id)?;
     batch.total = i64::try_from(asked.len()).unwrap_or(i64::MAX);
     batch.completed = i64::try_from(answered.len()).unwrap_or(0);
     batch.failed = i64::try_from(failed.len()).unwrap_or(0);
@@ -157,7 +161,7 @@ async fn run(gateway: &Arc<Gateway>, mut batch: Batch, is_cancelled: &AtomicBool
         errors,
     };
     let work = Work {
-        gateway,
+        services,
         batch,
         call,
         is_cancelled,
@@ -183,8 +187,8 @@ async fn run(gateway: &Arc<Gateway>, mut batch: Batch, is_cancelled: &AtomicBool
 }
 
 /// Opens a file of answers to go on with it, and says which have been written.
-fn continued(gateway: &Gateway, id: &str) -> Result<(std::fs::File, HashSet<String>), String> {
-    let path = path_of(gateway, id);
+fn continued(services: &Services, id: &str) -> Result<(std::fs::File, HashSet<String>), String> {
+    let path = path_of(services, id);
     let said = |error: std::io::Error| format!("{}: {error}", path.display());
     let before = match std::fs::read_to_string(&path) {
         Ok(text) => text,
@@ -204,9 +208,9 @@ impl Work<'_> {
     async fn one(&self, number: usize, line: lines::Line) -> Result<bool, String> {
         let batch = &self.batch;
         let id = format!("{}-{number}", batch.id);
-        let alone = DetachedRequest {
+        let request = DetachedRequest {
             id: &id,
-            call: self.call,
+            operation: self.call,
             user_id: &batch.user_id,
             key_id: batch.key_id.as_deref(),
             class: Class::Batch,
@@ -219,19 +223,18 @@ impl Work<'_> {
                     .await?;
                 return Ok(true);
             }
-            match background::alone(self.gateway, &alone).await {
+            match detached::run(self.services, &request).await {
                 None => return Ok(false),
-                Some(background::Done::Answered(status, body)) => {
+                Some(Outcome::Answered(status, body)) => {
                     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
                     self.put(status == 200, &lines::answer(&id, &line.custom_id, status, &body))
                         .await?;
                     return Ok(true);
                 }
                 // There was no room: nothing was recorded, and it is asked again.
-                Some(background::Done::Later(after)) => {
-                    let mut stopping = self.gateway.stopping.clone();
+                Some(Outcome::RetryAfter(after)) => {
                     tokio::select! {
-                        _ = stopping.wait_for(|stopping| *stopping) => return Ok(false),
+                        () = self.services.shutdown.stopping() => return Ok(false),
                         () = tokio::time::sleep(after.min(Duration::from_secs(30))) => {}
                     }
                 }
@@ -284,7 +287,7 @@ impl Work<'_> {
         }
         // Only a figure for who asks: the files say what is done.
         let id = &self.batch.id;
-        if let Err(error) = batches::count(self.gateway.ledger.store(), id, completed, failed).await {
+        if let Err(error) = batches::count(self.services.ledger.store(), id, completed, failed).await {
             tracing::warn!(%error, batch = id, "how far the batch has come was not written down");
         }
         Ok(())
@@ -300,7 +303,7 @@ impl Work<'_> {
         } = self.progress.into_inner();
         let mut batch = self.batch;
         (batch.completed, batch.failed) = (completed, failed);
-        let store = self.gateway.ledger.store();
+        let store = self.services.ledger.store();
         for (id, file, kept) in [
             (output_id, &output, &mut batch.output_file_id),
             (errors_id, &errors, &mut batch.error_file_id),

@@ -39,7 +39,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<ExitCode, Failure> {
         loaded => loaded?,
     };
     if let Some(tls) = &config.gateway.tls {
-        crate::proxy::tls::settings(tls).map_err(Failure::usage)?;
+        crate::listener::tls::settings(tls).map_err(Failure::usage)?;
     }
     let counts = [
         ("users", config.users.len()),

@@ -7,27 +7,31 @@ use crate::admin::console::history;
 use crate::admin::console::session::Console;
 use crate::admin::token::Token;
 use crate::admin::{self, Admin};
-use crate::batch::{self, Unfinished};
+use crate::batch::{self, Batches};
 use crate::config::{self, Config, Identity};
+use crate::endpoints::Endpoints;
+use crate::exchange::stored;
 use crate::gate::Gate;
 use crate::ledger::{self, Database, Ledger, Store, report};
-use crate::proxy::{Gateway, RequestIds, background, listener, tls, told_to_stop};
-use crate::reload::{Reloader, Simulated};
+use crate::listener::{self, tls};
+use crate::reload::{Reloader, Simulated, discovery};
+use crate::services::Services;
+use crate::shutdown::Shutdown;
 use crate::snapshot::Current;
 use crate::telemetry::Metrics;
 use crate::traces::Traces;
-use crate::upstream::{Forward, Upstreams, health};
+use crate::upstream::health::{self, Probing};
+use crate::upstream::{Connector, Upstreams};
 use parking_lot::Mutex;
 use policy::{Period, Scope};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 
 /// How often changes to the keys are looked for.
 const KEYS_EVERY: Duration = Duration::from_millis(500);
@@ -121,12 +125,15 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
         .serve(&config)
         .await
         .map_err(|error| Failure::other(format!("the simulated upstream cannot listen: {error}")))?;
-    let (stop, stopping) = watch::channel(false);
-    let gateway = build(config, database, bundled, stopping.clone()).await?;
-    take_on(&gateway).await?;
+    let services = build(config, database, bundled).await?;
+    let batches = Arc::new(Batches::default());
+    recover(&services, &batches).await?;
+    let shutdown = Arc::clone(&services.shutdown);
     let flags = args.clone();
     let reloader = Arc::new(Reloader {
-        gateway: Arc::clone(&gateway),
+        current: Arc::clone(&services.current),
+        gate: Arc::clone(&services.gate),
+        metrics: Arc::clone(&services.metrics),
         dir: args.config.clone(),
         overrule: Box::new(move |config| {
             overrule(config, &flags);
@@ -135,28 +142,28 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
         store: store.clone(),
         simulated,
         found: Mutex::default(),
+        last: Mutex::default(),
         turn: tokio::sync::Mutex::default(),
     });
     let console = Arc::new(Console::default());
     let link = console.link().map_err(|error| Failure::other(error.to_string()))?;
     let admin = Admin {
-        gateway: Arc::clone(&gateway),
+        services: Arc::clone(&services),
         reloader: Arc::clone(&reloader),
         pool: store.clone(),
         token: Arc::new(token),
         console: Arc::clone(&console),
     };
-    let admin_server =
-        axum::serve(admin_listener, admin::router(admin)).with_graceful_shutdown(told_to_stop(stopping.clone()));
+    let admin_stop = Arc::clone(&shutdown);
+    let admin_server = axum::serve(admin_listener, admin::router(admin))
+        .with_graceful_shutdown(async move { admin_stop.stopping().await });
     tokio::spawn(async move { admin_server.await });
-    keep_watch(&gateway, &reloader, console, store);
-    let proxy = tokio::spawn(listener::serve(
-        Arc::clone(&gateway),
-        socket.clone(),
-        tls,
-        stopping,
-        settings.drain,
-    ));
+    spawn_background_tasks(&services, &reloader, console, store);
+    let endpoints = Endpoints {
+        services: Arc::clone(&services),
+        batches,
+    };
+    let proxy = tokio::spawn(listener::serve(endpoints, socket.clone(), tls, settings.drain));
 
     let addresses = Addresses {
         proxy: socket.address(),
@@ -166,14 +173,14 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
     addresses
         .write(&addr_file)
         .map_err(|error| cannot("write", &addr_file, &error))?;
-    greet(&gateway, &addresses, &token_file, &link);
+    greet(&services, &addresses, &token_file, &link);
 
-    until_stopped(&reloader, &socket, &settings.data_dir, &addr_file).await?;
-    tracing::info!("stopping: no new connections, finishing what runs");
-    let _ = stop.send(true);
+    until_stopped(&reloader, &shutdown, &socket, &settings.data_dir, &addr_file).await?;
+    tracing::info!("stopping: no new connections; waiting for running requests");
+    shutdown.begin();
     let _ = proxy.await;
-    finish(gateway).await;
-    // Another's, if it has taken this one's place.
+    finish(services).await;
+    // After a hand-over the file is the newer gateway's.
     if upgrade::is_mine(&addr_file) {
         let _ = std::fs::remove_file(&addr_file);
     }
@@ -181,25 +188,20 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The gateway itself, from its configuration and its database.
-async fn build(
-    config: Config,
-    database: Database,
-    bundled: Option<SocketAddr>,
-    stopping: watch::Receiver<bool>,
-) -> Result<Arc<Gateway>, Failure> {
+/// The services of the gateway, from its configuration and its database.
+async fn build(config: Config, database: Database, bundled: Option<SocketAddr>) -> Result<Arc<Services>, Failure> {
     let settings = config.gateway.clone();
     let store = database.pool.clone();
     let keys = ledger::keys::all(&store).await?;
     let config_version = ledger::versions::version_of(&store, &config.price_list()).await?;
     let upstreams = Upstreams::new(&config, bundled, None);
-    let current = Current::new(config, config_version, keys, upstreams);
+    let current = Arc::new(Current::new(config, config_version, keys, upstreams));
     let gate = Gate::new(current.rules());
     let metrics = Metrics::new().map_err(|error| Failure::other(error.to_string()))?;
     let traces = Traces::new(&settings.telemetry).map_err(Failure::usage)?;
-    Ok(Arc::new(Gateway {
+    Ok(Arc::new(Services {
         gate,
-        forward: Forward::new(),
+        connector: Arc::new(Connector::new()),
         ledger: Ledger::open(
             database,
             ledger::Bounds {
@@ -210,76 +212,84 @@ async fn build(
             metrics.ledger_commit_seconds.clone(),
         )
         .await?,
-        requests: Arc::default(),
-        reloaded: Mutex::default(),
-        batches: Unfinished::default(),
-        stopping,
-        handed_over: AtomicBool::new(false),
-        in_background: AtomicUsize::new(0),
+        registry: Arc::default(),
+        shutdown: Arc::new(Shutdown::default()),
         buffered: AtomicUsize::new(0),
-        metrics,
+        metrics: Arc::new(metrics),
         traces,
-        ids: RequestIds::new().map_err(|error| Failure::other(error.to_string()))?,
-        completed: AtomicU64::new(0),
-        failed: AtomicU64::new(0),
         current,
     }))
 }
 
-/// Goes on where the process before has stopped: with what was used, and with what had been queued.
-async fn take_on(gateway: &Arc<Gateway>) -> Result<(), Failure> {
-    restore_what_was_used(gateway).await?;
-    let owners = [Some(gateway.ledger.owner()), gateway.ledger.left()];
+/// Restores used quotas and budgets, and resumes stored requests and batches that earlier processes left.
+async fn recover(services: &Arc<Services>, batches: &Arc<Batches>) -> Result<(), Failure> {
+    restore_usage(services).await?;
+    let owners = [Some(services.ledger.owner()), services.ledger.left()];
     for owner in owners.into_iter().flatten() {
-        take_over(gateway, owner).await?;
+        resume_work_of(services, batches, owner).await?;
     }
-    tokio::spawn(adopt(Arc::clone(gateway)));
+    tokio::spawn(recover_from_predecessor(Arc::clone(services), Arc::clone(batches)));
     Ok(())
 }
 
-/// What is not yet in the database or with the collector goes there.
-async fn finish(gateway: Arc<Gateway>) {
-    gateway.ledger.flush().await;
-    let _ = tokio::task::spawn_blocking(move || gateway.traces.as_ref().map(Traces::shutdown)).await;
+/// Writes what is not yet in the database or with the trace collector.
+async fn finish(services: Arc<Services>) {
+    services.ledger.flush().await;
+    let _ = tokio::task::spawn_blocking(move || services.traces.as_ref().map(Traces::shutdown)).await;
 }
 
-/// Everything that goes on beside requests.
-fn keep_watch(gateway: &Arc<Gateway>, reloader: &Arc<Reloader>, console: Arc<Console>, store: Store) {
-    tokio::spawn(history::keep(Arc::clone(gateway), console));
+/// Starts everything that runs beside requests.
+fn spawn_background_tasks(services: &Arc<Services>, reloader: &Arc<Reloader>, console: Arc<Console>, store: Store) {
+    tokio::spawn(history::keep(Arc::clone(services), console));
     tokio::spawn(Arc::clone(reloader).watch());
-    tokio::spawn(follow_keys(Arc::clone(gateway), store));
-    tokio::spawn(Arc::clone(&gateway.gate).keep_time());
-    tokio::spawn(health::watch(Arc::clone(gateway)));
-    tokio::spawn(health::discover(Arc::clone(gateway), Arc::clone(reloader)));
+    tokio::spawn(follow_keys(Arc::clone(services), store));
+    tokio::spawn(Arc::clone(&services.gate).keep_time());
+    let current = Arc::clone(&services.current);
+    let probing = move || {
+        let snapshot = current.get();
+        let (interval, timeout) = snapshot.config.gateway.probes?;
+        Some(Probing {
+            endpoints: snapshot.upstreams.endpoints(),
+            interval,
+            timeout,
+        })
+    };
+    let connector = &services.connector;
+    tokio::spawn(health::watch(Arc::clone(connector), probing));
+    tokio::spawn(discovery::run(Arc::clone(reloader), Arc::clone(connector)));
 }
 
-/// When the gateway whose place this one has taken has ended: what it has left is done, and what it has used counts.
-async fn adopt(gateway: Arc<Gateway>) {
-    let Some(adopted) = gateway.ledger.adopted() else {
+/// Resumes the work of the gateway that this one has replaced, and counts its usage, once that process has ended.
+async fn recover_from_predecessor(services: Arc<Services>, batches: Arc<Batches>) {
+    let Some(adopted) = services.ledger.adopted() else {
         return;
     };
     let Ok(owner) = adopted.await else { return };
-    tracing::info!("the gateway before has ended");
-    if let Err(error) = take_over(&gateway, &owner).await {
-        tracing::error!(%error, "what the gateway before has left is not taken over; the next start does it");
+    tracing::info!("the previous gateway has ended");
+    if let Err(error) = resume_work_of(&services, &batches, &owner).await {
+        tracing::error!(%error, "cannot resume the previous gateway's stored requests; the next start will");
     }
-    // The sums are to have this gateway's own, too.
-    gateway.ledger.flush().await;
-    if let Err(error) = restore_what_was_used(&gateway).await {
-        tracing::error!(%error, "what the gateway before has used at last is not counted; the next start does it");
+    // The sums are to include this gateway's own records.
+    services.ledger.flush().await;
+    if let Err(error) = restore_usage(&services).await {
+        tracing::error!(%error, "cannot count what the previous gateway used last; the next start will");
     }
 }
 
-/// Requests and batches that an owner has left behind go on.
-async fn take_over(gateway: &Arc<Gateway>, owner: &str) -> Result<(), ledger::Unavailable> {
-    background::take_over(gateway, owner).await?;
-    batch::take_over(gateway, owner).await
+/// Resumes the stored requests and batches of an owner.
+async fn resume_work_of(
+    services: &Arc<Services>,
+    batches: &Arc<Batches>,
+    owner: &str,
+) -> Result<(), ledger::Unavailable> {
+    stored::recover(services, owner).await?;
+    batch::recover(services, batches, owner).await
 }
 
-/// Quotas and budgets go on where they were: the day's and the month's sums come from the ledger.
-async fn restore_what_was_used(gateway: &Gateway) -> Result<(), ledger::Unavailable> {
-    let now = gateway.gate.now();
-    let snapshot = gateway.current.get();
+/// Restores used quotas and budgets from the ledger's sums of the day and the month.
+async fn restore_usage(services: &Services) -> Result<(), ledger::Unavailable> {
+    let now = services.gate.now();
+    let snapshot = services.current.get();
     let config = &snapshot.config;
     for (period, start) in [(Period::Day, now.day_start()), (Period::Month, now.month_start())] {
         let day = ledger::day_of(Duration::from_nanos(start.nanos()));
@@ -288,14 +298,14 @@ async fn restore_what_was_used(gateway: &Gateway) -> Result<(), ledger::Unavaila
             (Scope::User, "user_id"),
             (Scope::Key, "key_id"),
         ] {
-            for (id, usage) in report::used_since(gateway.ledger.store(), column, &day).await? {
+            for (id, usage) in report::used_since(services.ledger.store(), column, &day).await? {
                 let number = match scope {
                     Scope::Project => config.project_by_id(&id).map(|id| id.0),
                     Scope::User => config.user_by_id(&id).map(|id| id.0),
-                    _ => gateway.current.number_of(&id).map(|id| id.0),
+                    _ => services.current.number_of(&id).map(|id| id.0),
                 };
                 if let Some(number) = number {
-                    gateway
+                    services
                         .gate
                         .with(|policy, now| policy.restore_usage(scope, number, period, usage, now));
                 }
@@ -306,13 +316,13 @@ async fn restore_what_was_used(gateway: &Gateway) -> Result<(), ledger::Unavaila
 }
 
 /// Takes over keys that another process has made or revoked.
-async fn follow_keys(gateway: Arc<Gateway>, pool: Store) {
+async fn follow_keys(services: Arc<Services>, pool: Store) {
     let mut tick = tokio::time::interval(KEYS_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut known = None;
     loop {
         tick.tick().await;
-        if let Err(error) = ledger::keys::used(&pool, &gateway.current.keys_used()).await {
+        if let Err(error) = ledger::keys::used(&pool, &services.current.keys_used()).await {
             tracing::warn!(%error, "use of keys not written down");
         }
         match ledger::keys::all(&pool).await {
@@ -320,7 +330,7 @@ async fn follow_keys(gateway: Arc<Gateway>, pool: Store) {
                 if known.is_some() {
                     tracing::info!(keys = keys.len(), "keys have changed");
                 }
-                gateway.take_keys(keys.clone());
+                services.replace_keys(keys.clone());
                 known = Some(keys);
             }
             Ok(_) => {}
@@ -330,9 +340,9 @@ async fn follow_keys(gateway: Arc<Gateway>, pool: Store) {
 }
 
 /// Says where everything is, and how to ask.
-fn greet(gateway: &Gateway, addresses: &Addresses, token_file: &Path, link: &str) {
+fn greet(services: &Services, addresses: &Addresses, token_file: &Path, link: &str) {
     let Addresses { proxy, admin, .. } = addresses;
-    let snapshot = gateway.current.get();
+    let snapshot = services.current.get();
     let config = &snapshot.config;
     let scheme = if config.gateway.tls.is_some() { "https" } else { "http" };
     tracing::info!(%proxy, %admin, "ready");
@@ -368,6 +378,7 @@ fn greet(gateway: &Gateway, addresses: &Addresses, token_file: &Path, link: &str
 /// the configuration again.
 async fn until_stopped(
     reloader: &Reloader,
+    shutdown: &Shutdown,
     socket: &listener::Socket,
     data_dir: &Path,
     addr_file: &Path,
@@ -384,11 +395,11 @@ async fn until_stopped(
             _ = hangup.recv() => drop(reloader.reload().await),
             _ = quit.recv() => match upgrade::hand_over(socket, data_dir, addr_file).await {
                 Ok(()) => {
-                    tracing::info!("another gateway has taken this one's place");
-                    reloader.gateway.handed_over.store(true, Relaxed);
+                    tracing::info!("a newer gateway has taken over");
+                    shutdown.hand_over();
                     return Ok(());
                 }
-                Err(why) => tracing::error!(why, "this gateway goes on"),
+                Err(why) => tracing::error!(why, "hand-over failed; this gateway continues"),
             },
         }
     }

@@ -3,7 +3,7 @@
 
 use super::addresses::Addresses;
 use super::{Failure, Upgrade};
-use crate::proxy::listener::Socket;
+use crate::listener::Socket;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::path::{Path, PathBuf};

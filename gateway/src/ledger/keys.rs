@@ -1,7 +1,7 @@
 //! The `keys` table: hashes of secrets, never the secrets.
 
 use super::{Store, Unavailable};
-use crate::identity::{Key, LastUsed};
+use crate::api_key::{Key, LastUsed};
 use policy::KeyId;
 use sqlx::Row;
 use sqlx::any::AnyRow;

@@ -152,7 +152,7 @@ fn own_id(file: &Path) -> Result<String, Unavailable> {
     match std::fs::read_to_string(file) {
         Ok(id) if !id.trim().is_empty() => Ok(id.trim().to_owned()),
         _ => {
-            let id = crate::identity::random_text()?[..16].to_owned();
+            let id = crate::api_key::random_text()?[..16].to_owned();
             std::fs::write(file, &id)?;
             Ok(id)
         }

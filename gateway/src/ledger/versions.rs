@@ -2,13 +2,13 @@
 //! be told apart from the right one afterwards.
 
 use super::{Store, Unavailable};
-use crate::identity;
+use crate::api_key;
 use sqlx::Row;
 use std::time::SystemTime;
 
 /// The version of this price list: the newest, if it is the same, else a new one.
 pub(crate) async fn version_of(pool: &Store, prices: &str) -> Result<u64, Unavailable> {
-    let digest = identity::hex(&identity::hash(prices));
+    let digest = hex::encode(api_key::hash(prices));
     let newest = sqlx::query("SELECT version, digest FROM config_versions ORDER BY version DESC LIMIT 1")
         .fetch_optional(pool)
         .await?;

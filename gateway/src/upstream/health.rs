@@ -1,21 +1,13 @@
-//! Asks every server now and then how it is, how much it has to do, and which models it has.
+//! Health checks: every server is probed for liveness, load and loaded models.
 
-use super::{Endpoint, Forward};
-use crate::config::{Backend, Discovery, Found};
-use crate::proxy::Gateway;
-use crate::reload::Reloader;
+use super::{Connector, Endpoint};
+use crate::config::Backend;
 use futures_util::future::join_all;
 use serde_json::Value;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-
-/// How often servers are asked which models they have.
-const DISCOVER_EVERY: Duration = Duration::from_secs(15);
-
-/// How long they may take to say.
-const DISCOVER_WITHIN: Duration = Duration::from_secs(5);
 
 /// How often it is looked whether there is something to do, while probes are off.
 const IDLE: Duration = Duration::from_secs(5);
@@ -41,39 +33,44 @@ const CACHE: &[&str] = &[
     "sglang:token_usage",
 ];
 
-/// Asks for as long as the process runs. Requests tell of a server's health too; this finds out without them.
-pub(crate) async fn watch(gateway: Arc<Gateway>) {
+/// The servers to probe, how often, and how long each probe may take.
+#[derive(Debug)]
+pub(crate) struct Probing {
+    pub(crate) endpoints: Vec<Arc<Endpoint>>,
+    pub(crate) interval: Duration,
+    pub(crate) timeout: Duration,
+}
+
+/// Probes servers for as long as the process runs; `probing` says what is configured at present, `None` if probes are off.
+/// Requests tell of a server's health too; probes find out without them.
+pub(crate) async fn watch(connector: Arc<Connector>, probing: impl Fn() -> Option<Probing>) {
     loop {
-        let snapshot = gateway.current.get();
-        let Some((interval, within)) = snapshot.config.gateway.probes else {
+        let Some(Probing { interval, .. }) = probing() else {
             tokio::time::sleep(IDLE).await;
             continue;
         };
         tokio::time::sleep(interval).await;
-        let endpoints = gateway.current.get().upstreams.endpoints();
-        join_all(
-            endpoints
-                .iter()
-                .map(|endpoint| probe(&gateway.forward, endpoint, within)),
-        )
-        .await;
+        let Some(Probing { endpoints, timeout, .. }) = probing() else {
+            continue;
+        };
+        join_all(endpoints.iter().map(|endpoint| probe(&connector, endpoint, timeout))).await;
     }
 }
 
-async fn probe(forward: &Forward, endpoint: &Arc<Endpoint>, within: Duration) {
-    match is_alive(forward, endpoint, within).await {
+async fn probe(connector: &Connector, endpoint: &Arc<Endpoint>, within: Duration) {
+    match is_alive(connector, endpoint, within).await {
         Ok(()) => endpoint.mark_reachable(),
         Err(why) => return endpoint.mark_unreachable(&why),
     }
     if endpoint.backend == Backend::Ollama {
-        let loaded = forward.get(endpoint, "/api/ps", within).await;
+        let loaded = connector.get(endpoint, "/api/ps", within).await;
         let names = loaded.ok().filter(|(status, _)| *status == 200);
         let names = names.and_then(|(_, body)| serde_json::from_slice::<Value>(&body).ok());
         endpoint
             .seen
             .loaded
             .store(names.map(|names| Arc::new(ollama_names(&names))));
-    } else if let Ok((200, body)) = forward.get(endpoint, "/metrics", within).await {
+    } else if let Ok((200, body)) = connector.get(endpoint, "/metrics", within).await {
         let figures = read_metrics(&String::from_utf8_lossy(&body));
         let own = endpoint.under_way.load(Relaxed) as u64;
         endpoint
@@ -85,14 +82,14 @@ async fn probe(forward: &Forward, endpoint: &Arc<Endpoint>, within: Duration) {
 }
 
 /// A server that answers is alive; one that says that it is not ready is not.
-async fn is_alive(forward: &Forward, endpoint: &Arc<Endpoint>, within: Duration) -> Result<(), String> {
+async fn is_alive(connector: &Connector, endpoint: &Arc<Endpoint>, within: Duration) -> Result<(), String> {
     let paths: &[&str] = match endpoint.backend {
         Backend::Ollama => &["/api/version"],
         Backend::Openai | Backend::Simulated => &["/health", "/v1/models"],
     };
     let mut said = 0;
     for path in paths {
-        let (status, _) = forward.get(endpoint, path, within).await?;
+        let (status, _) = connector.get(endpoint, path, within).await?;
         said = status;
         if !matches!(status, 401 | 403 | 404 | 405) {
             break;
@@ -137,7 +134,8 @@ fn read_metrics(text: &str) -> Figures {
     }
 }
 
-fn ollama_names(list: &Value) -> HashSet<String> {
+/// Model names in Ollama's lists.
+pub(crate) fn ollama_names(list: &Value) -> HashSet<String> {
     let models = list["models"].as_array().map(Vec::as_slice).unwrap_or_default();
     let names = models
         .iter()
@@ -145,77 +143,14 @@ fn ollama_names(list: &Value) -> HashSet<String> {
     names.map(str::to_owned).collect()
 }
 
-fn openai_names(list: &Value) -> HashSet<String> {
+/// Model names in OpenAI's list.
+pub(crate) fn openai_names(list: &Value) -> HashSet<String> {
     let models = list["data"].as_array().map(Vec::as_slice).unwrap_or_default();
     models
         .iter()
         .filter_map(|model| model["id"].as_str())
         .map(str::to_owned)
         .collect()
-}
-
-/// Finds out which models the servers of entries with `discover: true` have, and takes changes over.
-pub(crate) async fn discover(gateway: Arc<Gateway>, reloader: Arc<Reloader>) {
-    loop {
-        let snapshot = gateway.current.get();
-        let asked = snapshot.config.discoveries.iter();
-        let mut found = reloader.found.lock().clone();
-        found.retain(|name, _| snapshot.config.discoveries.iter().any(|entry| entry.name == *name));
-        for (entry, offered) in join_all(asked.map(|entry| offered(&gateway, entry))).await {
-            // Of servers that do not answer just now, nothing is forgotten.
-            if let Some(offered) = offered {
-                found.insert(entry.name.clone(), offered);
-            }
-        }
-        if *reloader.found.lock() != found {
-            log_change(&found);
-            *reloader.found.lock() = found;
-            reloader.reload().await;
-        }
-        tokio::time::sleep(DISCOVER_EVERY).await;
-    }
-}
-
-fn log_change(found: &Found) {
-    for (name, models) in found {
-        tracing::info!(entry = name, models = models.join(", "), "models found");
-    }
-}
-
-/// The models that every server of an entry that answers has; `None` if none answers.
-async fn offered<'a>(gateway: &Gateway, entry: &'a Discovery) -> (&'a Discovery, Option<Vec<String>>) {
-    let breaker = gateway.current.get().config.gateway.breaker;
-    let mut common: Option<HashSet<String>> = None;
-    for endpoint in &entry.endpoints {
-        let endpoint = Arc::new(Endpoint::new(endpoint, entry.backend, DISCOVER_WITHIN, breaker));
-        let path = if entry.backend == Backend::Ollama {
-            "/api/tags"
-        } else {
-            "/v1/models"
-        };
-        let answer = gateway.forward.get(&endpoint, path, DISCOVER_WITHIN).await;
-        let Some(list) = answer
-            .ok()
-            .filter(|(status, _)| *status == 200)
-            .and_then(|(_, body)| serde_json::from_slice::<Value>(&body).ok())
-        else {
-            continue;
-        };
-        let names = if entry.backend == Backend::Ollama {
-            ollama_names(&list)
-        } else {
-            openai_names(&list)
-        };
-        common = Some(match common {
-            Some(common) => common.intersection(&names).cloned().collect(),
-            None => names,
-        });
-    }
-    let mut names: Option<Vec<String>> = common.map(|names| names.into_iter().collect());
-    if let Some(names) = &mut names {
-        names.sort();
-    }
-    (entry, names)
 }
 
 #[cfg(test)]

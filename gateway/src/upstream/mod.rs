@@ -1,13 +1,13 @@
 //! Where a request goes: the servers of each model, which of them is asked, and the way there through pingora's
 //! pooled connector.
 
+mod connector;
 mod endpoint;
-mod forward;
 pub(crate) mod health;
 mod tls;
 
+pub(crate) use connector::{Answer, Connector, Outbound, failure};
 pub(crate) use endpoint::{Endpoint, now};
-pub(crate) use forward::{Answer, Forward, Outbound, failure};
 
 use crate::config::{Backend, Config, Model};
 use parking_lot::Mutex;

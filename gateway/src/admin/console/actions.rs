@@ -52,7 +52,7 @@ pub(super) async fn make_key(State(admin): State<Admin>, headers: HeaderMap, For
             expires: (!expires.is_empty()).then_some(expires),
             models: None,
         };
-        let snapshot = admin.gateway.current.get();
+        let snapshot = admin.services.current.get();
         match keys::make(&snapshot.config, &admin.pool, wanted).await {
             Ok((secret, key)) => {
                 admin.reload_keys().await;

@@ -3,7 +3,6 @@
 
 use super::super::{challenge, refused};
 use super::{Admin, page, state};
-use crate::proxy::told_to_stop;
 use axum::extract::{Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -90,7 +89,7 @@ impl Feed {
                 tokio::select! {
                     () = tokio::time::sleep(EVERY) => {}
                     // Nobody who only looks holds up a stop.
-                    () = told_to_stop(self.admin.gateway.stopping.clone()) => return None,
+                    () = self.admin.services.shutdown.stopping() => return None,
                 }
             }
             // A database that is away for a moment is no reason to end.

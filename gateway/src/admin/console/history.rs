@@ -1,6 +1,6 @@
 //! The last minutes as the console draws them: a sample every two seconds, from the metrics.
 
-use crate::proxy::Gateway;
+use crate::services::Services;
 use crate::telemetry::Totals;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -51,16 +51,16 @@ impl History {
 }
 
 /// Takes samples for as long as the process runs.
-pub(crate) async fn keep(gateway: Arc<Gateway>, console: Arc<super::session::Console>) {
+pub(crate) async fn keep(services: Arc<Services>, console: Arc<super::session::Console>) {
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut before = (Instant::now(), gateway.metrics.totals());
+    let mut before = (Instant::now(), services.metrics.totals());
     loop {
         tick.tick().await;
-        let now = (Instant::now(), gateway.metrics.totals());
+        let now = (Instant::now(), services.metrics.totals());
         let elapsed = (now.0 - before.0).as_secs_f64();
         if elapsed > 0.1 {
-            let occupancy = gateway.gate.occupancy(0);
+            let occupancy = services.gate.occupancy(0);
             let mut sample = between(&before.1, &now.1, elapsed);
             sample.running = real(occupancy.active as u64);
             sample.waiting = real(occupancy.waiting as u64);

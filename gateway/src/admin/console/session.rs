@@ -42,20 +42,20 @@ impl Session {
 impl Console {
     /// A code that lets in once.
     pub(crate) fn link(&self) -> std::io::Result<String> {
-        let code = crate::identity::random_text()?;
+        let code = crate::api_key::random_text()?;
         keep(&mut self.links.lock(), &code, LINK_LASTS, |until| until, |until| *until);
         Ok(code)
     }
 
     /// Whether a code lets in; then it does so no more.
     pub(super) fn redeem(&self, code: &str) -> bool {
-        let found = self.links.lock().remove(&crate::identity::hash(code));
+        let found = self.links.lock().remove(&crate::api_key::hash(code));
         found.is_some_and(|until| until > Instant::now())
     }
 
     /// Begins a session; the cookie that carries it.
     pub(super) fn begin(&self) -> std::io::Result<String> {
-        let (secret, csrf) = (crate::identity::random_text()?, crate::identity::random_text()?);
+        let (secret, csrf) = (crate::api_key::random_text()?, crate::api_key::random_text()?);
         let session = Session { csrf };
         keep(
             &mut self.sessions.lock(),
@@ -71,7 +71,7 @@ impl Console {
     }
 
     pub(super) fn session_of(&self, headers: &HeaderMap) -> Option<Session> {
-        let hash = crate::identity::hash(secret_of(headers)?);
+        let hash = crate::api_key::hash(secret_of(headers)?);
         let sessions = self.sessions.lock();
         let (until, session) = sessions.get(&hash)?;
         (*until > Instant::now()).then(|| session.clone())
@@ -79,7 +79,7 @@ impl Console {
 
     pub(super) fn end(&self, headers: &HeaderMap) {
         if let Some(secret) = secret_of(headers) {
-            self.sessions.lock().remove(&crate::identity::hash(secret));
+            self.sessions.lock().remove(&crate::api_key::hash(secret));
         }
     }
 }
@@ -99,7 +99,7 @@ fn keep<T>(
     {
         kept.remove(&oldest);
     }
-    kept.insert(crate::identity::hash(secret), make(now + lasts));
+    kept.insert(crate::api_key::hash(secret), make(now + lasts));
 }
 
 fn secret_of(headers: &HeaderMap) -> Option<&str> {

@@ -14,14 +14,14 @@ const RECENT: u32 = 15;
 const WAITING: usize = 50;
 
 pub(super) async fn collect(admin: &Admin) -> Result<Value, Unavailable> {
-    let gateway = &admin.gateway;
-    let snapshot = gateway.current.get();
+    let services = &admin.services;
+    let snapshot = services.current.get();
     let axum::Json(status) = queue::status(State(admin.clone())).await;
     let axum::Json(mut queue) = queue::list(State(admin.clone())).await;
     if let Some(waiting) = queue["waiting"].as_array_mut() {
         waiting.truncate(WAITING);
     }
-    gateway.ledger.flush().await;
+    services.ledger.flush().await;
     let recent = ledger::records::recent(&admin.pool, RECENT).await?;
     let projects = snapshot
         .config
@@ -31,7 +31,7 @@ pub(super) async fn collect(admin: &Admin) -> Result<Value, Unavailable> {
         .filter(|(project, _)| !project.is_removed);
     let projects: Vec<Value> = projects
         .map(|(project, number)| {
-            let mut shown = standing::of(&gateway.gate, Scope::Project, number, Some(project.plan));
+            let mut shown = standing::of(&services.gate, Scope::Project, number, Some(project.plan));
             shown["id"] = project.id.as_str().into();
             shown["name"] = project.name.as_str().into();
             shown

@@ -4,9 +4,9 @@
 use super::endpoint::{Endpoint, InFlight};
 use crate::config::Deadlines;
 use bytes::Bytes;
-use http::{HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method};
 use pingora_core::connectors::ConnectorOptions;
-use pingora_core::connectors::http::Connector;
+use pingora_core::connectors::http::Connector as HttpConnector;
 use pingora_core::protocols::http::client::HttpSession;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{BError, ErrorType};
@@ -25,8 +25,8 @@ const IDLE: Duration = Duration::from_secs(60);
 const FRESH: u64 = 1;
 
 /// The pool of connections.
-pub(crate) struct Forward {
-    connector: Connector,
+pub(crate) struct Connector {
+    connector: HttpConnector,
 }
 
 /// What is sent.
@@ -36,11 +36,15 @@ pub(crate) struct Outbound<'a> {
     pub(crate) body: Bytes,
     pub(crate) request_id: &'a str,
     pub(crate) traceparent: Option<&'a HeaderValue>,
+    /// Headers of the client that a server of its own protocol understands.
+    pub(crate) forwarded: &'a [(HeaderName, HeaderValue)],
     /// What the answer may still take, if the client has said how long it waits.
     pub(crate) timeout: Option<Duration>,
     pub(crate) deadlines: Deadlines,
     /// Until the first token of a stream, or the whole of another answer.
     pub(crate) first: Duration,
+    /// Whether `first` is what is left of the client's own timeout: running into it is no failure of the server.
+    pub(crate) is_client_deadline: bool,
     /// Tokens to read and write, at most.
     pub(crate) tokens: u64,
 }
@@ -69,10 +73,10 @@ impl Answer {
     }
 }
 
-impl Forward {
+impl Connector {
     pub(crate) fn new() -> Self {
         Self {
-            connector: Connector::new(Some(ConnectorOptions::new(POOL))),
+            connector: HttpConnector::new(Some(ConnectorOptions::new(POOL))),
         }
     }
 
@@ -88,9 +92,12 @@ impl Forward {
                 in_flight,
                 gap: outbound.deadlines.gap,
             }),
-            Err(stop) => {
-                in_flight.failed(&stop.message);
-                Err(stop)
+            Err(error) => {
+                let is_clients = outbound.is_client_deadline && error.reason == ErrorCode::UpstreamTimeout;
+                if !is_clients {
+                    in_flight.failed(&error.message);
+                }
+                Err(error)
             }
         }
     }
@@ -210,7 +217,11 @@ fn head(endpoint: &Endpoint, outbound: &Outbound<'_>) -> Result<Box<RequestHeade
     head.insert_header("host", &*endpoint.authority)?;
     head.insert_header("content-type", "application/json")?;
     head.insert_header("content-length", outbound.body.len())?;
+    head.insert_header("accept-encoding", "identity")?;
     head.insert_header("x-request-id", outbound.request_id)?;
+    for (name, value) in outbound.forwarded {
+        head.append_header(name.clone(), value)?;
+    }
     if let Some(authorization) = &endpoint.authorization {
         head.insert_header("authorization", authorization.as_str())?;
     }
@@ -243,8 +254,8 @@ pub(crate) fn failure(endpoint: &Endpoint, error: &BError, when: &str) -> Reques
     }
 }
 
-impl std::fmt::Debug for Forward {
+impl std::fmt::Debug for Connector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Forward").finish_non_exhaustive()
+        f.debug_struct("Connector").finish_non_exhaustive()
     }
 }

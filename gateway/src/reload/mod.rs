@@ -1,11 +1,15 @@
 //! A changed configuration, taken over while requests run: all of it or nothing. On SIGHUP, on `POST /config/reload`,
 //! and when a file has changed.
 
+pub(crate) mod discovery;
+
 use crate::config::report::Report;
 use crate::config::summary::{changes, summary};
 use crate::config::{self, Backend, Config, Found, Telemetry, keep_ids};
+use crate::gate::Gate;
 use crate::ledger::{self, Store, Unavailable};
-use crate::proxy::Gateway;
+use crate::snapshot::Current;
+use crate::telemetry::Metrics;
 use crate::upstream::Upstreams;
 use parking_lot::Mutex;
 use simulated_upstream::Server;
@@ -31,13 +35,17 @@ pub(crate) type Overrule = Box<dyn Fn(&mut Config) -> Result<(), String> + Send 
 
 /// Loads the configuration anew.
 pub(crate) struct Reloader {
-    pub(crate) gateway: Arc<Gateway>,
+    pub(crate) current: Arc<Current>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) dir: PathBuf,
     pub(crate) overrule: Overrule,
     pub(crate) store: Store,
     pub(crate) simulated: Arc<Simulated>,
     /// Models that servers were found to offer.
     pub(crate) found: Mutex<Found>,
+    /// How the last reload went; `None` before the first.
+    pub(crate) last: Mutex<Option<Reloaded>>,
     /// One at a time.
     pub(crate) turn: tokio::sync::Mutex<()>,
 }
@@ -61,17 +69,17 @@ impl Reloader {
                 );
             }
         }
-        self.gateway.metrics.reloaded(result.is_ok());
+        self.metrics.reloaded(result.is_ok());
         let reloaded = Reloaded {
             at: SystemTime::now(),
             result,
         };
-        *self.gateway.reloaded.lock() = Some(reloaded.clone());
+        *self.last.lock() = Some(reloaded.clone());
         reloaded
     }
 
     async fn try_reload(&self) -> Result<Vec<String>, Vec<String>> {
-        let before = self.gateway.current.get();
+        let before = self.current.get();
         let lines = |Report(problems): Report| problems.iter().map(ToString::to_string).collect::<Vec<_>>();
         let mut config = config::load(&self.dir, &self.found.lock()).map_err(lines)?;
         (self.overrule)(&mut config).map_err(|problem| vec![problem])?;
@@ -83,8 +91,8 @@ impl Reloader {
         let version = version.map_err(|error: Unavailable| failed(&error))?;
         let address = self.simulated.serve(&config).await.map_err(|error| failed(&error))?;
         let upstreams = Upstreams::new(&config, address, Some(&before.upstreams));
-        self.gateway.current.replace_config(config, version, upstreams);
-        self.gateway.gate.reconfigure(|| self.gateway.current.rules());
+        self.current.replace_config(config, version, upstreams);
+        self.gate.reconfigure(|| self.current.rules());
         Ok(told)
     }
 

@@ -1,12 +1,13 @@
-//! OpenAI's `/v1/files` and `/v1/batches`. Everyone sees their own project's alone.
+//! OpenAI's `/v1/files` and `/v1/batches`. Callers see their own project's alone.
 
-use super::lists::Body;
-use super::{Gateway, inbound};
+use super::{Body, Endpoints};
 use crate::batch::{self, shapes};
 use crate::clock::now_ms;
+use crate::exchange::receive;
 use crate::identity::{self, Caller};
 use crate::ledger::batches::{self, Batch, File};
 use crate::ledger::record::priority_name;
+use crate::services::Services;
 use bytes::Bytes;
 use futures_util::stream;
 use pingora_core::protocols::http::ServerSession;
@@ -18,13 +19,13 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Batches of one project that wait for their turn or are done, at most.
+/// Unfinished batches of one project, at most.
 const UNFINISHED: usize = 100;
 
-/// How long a batch may take, in seconds.
+/// A batch's completion window, in seconds.
 const DAY: i64 = 86_400;
 
-/// What `POST /v1/batches` takes; what else a client sends changes nothing.
+/// The fields of `POST /v1/batches`; others are ignored.
 #[derive(Deserialize)]
 struct Wanted {
     input_file_id: String,
@@ -34,49 +35,50 @@ struct Wanted {
 }
 
 pub(super) async fn answer(
-    gateway: &Arc<Gateway>,
+    endpoints: &Endpoints,
     session: &mut ServerSession,
     kept: FilesAndBatches<'_>,
 ) -> Result<Body, RequestError> {
-    let snapshot = gateway.current.get();
-    let caller = identity::caller(&snapshot, &session.req_header().headers, None, now_ms())?;
+    let services = &endpoints.services;
+    let snapshot = services.current.get();
+    let caller = identity::caller(&snapshot, &session.req_header().headers, now_ms())?;
     let project = &snapshot.config.project(caller.project).id;
-    let store = gateway.ledger.store();
+    let store = services.ledger.store();
     Ok(match kept {
-        FilesAndBatches::Upload => upload(gateway, session, project).await?.into(),
+        FilesAndBatches::Upload => upload(services, session, project).await?.into(),
         FilesAndBatches::Files => {
             let files = batches::files(store, project).await?;
             shapes::list(&files.iter().map(shapes::file).collect::<Vec<_>>()).into()
         }
-        FilesAndBatches::File(id) => shapes::file(&file(gateway, project, id).await?).into(),
-        FilesAndBatches::Content(id) => content(gateway, &file(gateway, project, id).await?).await?,
-        FilesAndBatches::DeleteFile(id) => delete(gateway, &file(gateway, project, id).await?).await?.into(),
-        FilesAndBatches::CreateBatch => create(gateway, session, &caller).await?.into(),
+        FilesAndBatches::File(id) => shapes::file(&file(services, project, id).await?).into(),
+        FilesAndBatches::Content(id) => content(services, &file(services, project, id).await?).await?,
+        FilesAndBatches::DeleteFile(id) => delete(services, &file(services, project, id).await?).await?.into(),
+        FilesAndBatches::CreateBatch => create(endpoints, session, &caller).await?.into(),
         FilesAndBatches::Batches => {
             let all = batches::batches(store, project, 1000).await?;
             shapes::list(&all.iter().map(shapes::batch).collect::<Vec<_>>()).into()
         }
-        FilesAndBatches::Batch(id) => shapes::batch(&find(gateway, project, id).await?).into(),
+        FilesAndBatches::Batch(id) => shapes::batch(&find(services, project, id).await?).into(),
         FilesAndBatches::CancelBatch(id) => {
-            find(gateway, project, id).await?;
+            find(services, project, id).await?;
             batches::cancel(store, id).await?;
-            gateway.batches.cancel(id);
-            shapes::batch(&find(gateway, project, id).await?).into()
+            endpoints.batches.cancel(id);
+            shapes::batch(&find(services, project, id).await?).into()
         }
     })
 }
 
-async fn upload(gateway: &Gateway, session: &mut ServerSession, project: &str) -> Result<Value, RequestError> {
-    let config = Arc::clone(&gateway.current.get().config);
+async fn upload(services: &Services, session: &mut ServerSession, project: &str) -> Result<Value, RequestError> {
+    let config = Arc::clone(&services.current.get().config);
     let content_type = session.req_header().headers.get("content-type").cloned();
-    let body = inbound::body(session, &config).await?;
+    let body = receive::body(session, &config).await?;
     let (filename, purpose, contents) =
         parts(content_type.as_ref().and_then(|value| value.to_str().ok()), body).await?;
     if purpose != "batch" {
         let message = format!("`purpose` must be batch, not `{purpose}`");
         return Err(RequestError::param(ErrorCode::BadRequest, "purpose", message));
     }
-    let store = gateway.ledger.store();
+    let store = services.ledger.store();
     let kept = batches::files(store, project).await?;
     let bytes = i64::try_from(contents.len()).unwrap_or(i64::MAX);
     let sum: i64 = kept.iter().map(|file| file.bytes).sum();
@@ -93,7 +95,7 @@ async fn upload(gateway: &Gateway, session: &mut ServerSession, project: &str) -
         bytes,
         created_at: now_ms() / 1000,
     };
-    let path = batch::path(gateway, &file);
+    let path = batch::path(services, &file);
     let written = path
         .parent()
         .map_or(Ok(()), std::fs::create_dir_all)
@@ -126,30 +128,31 @@ async fn parts(content_type: Option<&str>, body: Bytes) -> Result<(String, Strin
     Ok((name, purpose.ok_or_else(|| missing("purpose"))?, contents))
 }
 
-async fn file(gateway: &Gateway, project: &str, id: &str) -> Result<File, RequestError> {
-    let found = batches::file(gateway.ledger.store(), project, id).await?;
+async fn file(services: &Services, project: &str, id: &str) -> Result<File, RequestError> {
+    let found = batches::file(services.ledger.store(), project, id).await?;
     found.ok_or_else(|| RequestError::new(ErrorCode::UnknownRequest, format!("there is no file `{id}`")))
 }
 
-async fn content(gateway: &Gateway, file: &File) -> Result<Body, RequestError> {
-    let opened = tokio::fs::File::open(batch::path(gateway, file)).await;
+async fn content(services: &Services, file: &File) -> Result<Body, RequestError> {
+    let opened = tokio::fs::File::open(batch::path(services, file)).await;
     let opened = opened.map_err(|error| broken(&error))?;
     let length = opened.metadata().await.map_err(|error| broken(&error))?.len();
     Ok(Body::File(opened, length))
 }
 
-async fn delete(gateway: &Gateway, file: &File) -> Result<Value, RequestError> {
-    batches::delete_file(gateway.ledger.store(), &file.id).await?;
-    if let Err(error) = std::fs::remove_file(batch::path(gateway, file)) {
+async fn delete(services: &Services, file: &File) -> Result<Value, RequestError> {
+    batches::delete_file(services.ledger.store(), &file.id).await?;
+    if let Err(error) = std::fs::remove_file(batch::path(services, file)) {
         tracing::warn!(%error, file = file.id, "a deleted file's contents stay");
     }
     Ok(json!({"id": file.id, "object": "file", "deleted": true}))
 }
 
-async fn create(gateway: &Arc<Gateway>, session: &mut ServerSession, caller: &Caller) -> Result<Value, RequestError> {
-    let snapshot = gateway.current.get();
+async fn create(endpoints: &Endpoints, session: &mut ServerSession, caller: &Caller) -> Result<Value, RequestError> {
+    let services = &endpoints.services;
+    let snapshot = services.current.get();
     let config = &snapshot.config;
-    let body = inbound::body(session, config).await?;
+    let body = receive::body(session, config).await?;
     let wanted: Wanted = serde_json::from_slice(&body).map_err(|error| {
         RequestError::new(
             ErrorCode::BadRequest,
@@ -168,8 +171,8 @@ async fn create(gateway: &Arc<Gateway>, session: &mut ServerSession, caller: &Ca
         ));
     }
     let project = config.project(caller.project);
-    let input = file(gateway, &project.id, &wanted.input_file_id).await?;
-    if gateway.batches.of(&project.id) >= UNFINISHED {
+    let input = file(services, &project.id, &wanted.input_file_id).await?;
+    if endpoints.batches.count(&project.id) >= UNFINISHED {
         let message = format!("the project has {UNFINISHED} batches that have not ended; wait for one, or cancel one");
         let mut stop = RequestError::new(ErrorCode::TooManyConcurrent, message);
         stop.retry_after = Some(Duration::from_secs(60));
@@ -197,18 +200,18 @@ async fn create(gateway: &Arc<Gateway>, session: &mut ServerSession, caller: &Ca
         expires_at: now + DAY,
         finished_at: None,
     };
-    batches::add(gateway.ledger.store(), gateway.ledger.owner(), &batch).await?;
-    batch::start(gateway, batch.clone());
+    batches::add(services.ledger.store(), services.ledger.owner(), &batch).await?;
+    batch::start(services, &endpoints.batches, batch.clone());
     Ok(shapes::batch(&batch))
 }
 
-async fn find(gateway: &Gateway, project: &str, id: &str) -> Result<Batch, RequestError> {
-    let found = batches::batch(gateway.ledger.store(), project, id).await?;
+async fn find(services: &Services, project: &str, id: &str) -> Result<Batch, RequestError> {
+    let found = batches::batch(services.ledger.store(), project, id).await?;
     found.ok_or_else(|| RequestError::new(ErrorCode::UnknownRequest, format!("there is no batch `{id}`")))
 }
 
 fn fresh(prefix: &str) -> Result<String, RequestError> {
-    let random = identity::random_text().map_err(|error| broken(&error))?;
+    let random = crate::api_key::random_text().map_err(|error| broken(&error))?;
     Ok(format!("{prefix}{}", &random[..24]))
 }
 

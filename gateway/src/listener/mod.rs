@@ -1,6 +1,11 @@
-//! Takes connections in, and lets go of them when the gateway stops. HTTP itself is pingora's.
+//! The proxy listener: accepts connections, reads request heads and routes them, and drains at the stop. HTTP itself is
+//! pingora's.
 
-use super::{Gateway, exchange, lists, told_to_stop};
+pub(crate) mod tls;
+
+use crate::endpoints::{self, Endpoints};
+use crate::exchange;
+use crate::shutdown::Shutdown;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream};
@@ -18,10 +23,11 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// The HTTP application behind the proxy listener.
 struct Proxy {
-    gateway: Arc<Gateway>,
+    endpoints: Endpoints,
     options: HttpServerOptions,
     connections: Arc<AtomicUsize>,
 }
@@ -41,6 +47,9 @@ pub(crate) struct Socket {
     address: SocketAddr,
     sockets: Arc<Mutex<Fds>>,
 }
+
+/// How long requests that are aborted at the end of the drain have for their last bytes.
+const ABORT_WITHIN: Duration = Duration::from_secs(2);
 
 /// The longest path of a Unix socket that Linux takes, and one byte for its end.
 const LONGEST_PATH: usize = 107;
@@ -93,20 +102,16 @@ fn fitting(path: &Path) -> Result<&str, String> {
     })
 }
 
-/// Accepts until told to stop; then waits, `drain` at most, for what runs.
-pub(crate) async fn serve(
-    gateway: Arc<Gateway>,
-    socket: Socket,
-    tls: Option<TlsSettings>,
-    stop: ShutdownWatch,
-    drain: Duration,
-) {
+/// Accepts connections until the stop begins; then waits, `drain` at most, for running requests, and ends the rest with an
+/// error and a record.
+pub(crate) async fn serve(endpoints: Endpoints, socket: Socket, tls: Option<TlsSettings>, drain: Duration) {
+    let shutdown = Arc::clone(&endpoints.services.shutdown);
     let address = socket.address.to_string();
     let mut options = HttpServerOptions::default();
     options.h2c = true;
     let connections = Arc::new(AtomicUsize::new(0));
     let proxy = Proxy {
-        gateway: Arc::clone(&gateway),
+        endpoints,
         options,
         connections: Arc::clone(&connections),
     };
@@ -115,16 +120,31 @@ pub(crate) async fn serve(
         Some(tls) => service.add_tls_with_settings(&address, None, tls),
         None => service.add_tcp(&address),
     }
-    service.start_service(Some(socket.sockets), stop, 1).await;
+    let (stop, stopping) = watch::channel(false);
+    let accepting = Arc::clone(&shutdown);
+    tokio::spawn(async move {
+        accepting.stopping().await;
+        let _ = stop.send(true);
+    });
+    service.start_service(Some(socket.sockets), stopping, 1).await;
+    if !drained(&connections, &shutdown, drain).await {
+        tracing::warn!(
+            connections = connections.load(Relaxed),
+            "drain time is over: ending the requests that still run or wait"
+        );
+        shutdown.abort();
+        drained(&connections, &shutdown, ABORT_WITHIN).await;
+    }
+}
+
+/// Waits until no connection and no detached request is left; false if `limit` passes first.
+async fn drained(connections: &AtomicUsize, shutdown: &Shutdown, limit: Duration) -> bool {
     let drained = async {
-        while connections.load(Relaxed) + gateway.in_background.load(Relaxed) > 0 {
+        while connections.load(Relaxed) + shutdown.running_detached() > 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    if tokio::time::timeout(drain, drained).await.is_err() {
-        let connections = connections.load(Relaxed);
-        tracing::warn!(connections, "stopped with requests still running");
-    }
+    tokio::time::timeout(limit, drained).await.is_ok()
 }
 
 impl Counted {
@@ -137,8 +157,9 @@ impl Counted {
 impl Proxy {
     /// Reads a request's head: within the head's deadline, or, on a connection that has served
     /// before, after at most the keep-alive time.
-    async fn read_head(&self, session: &mut ServerSession, stop: &ShutdownWatch) -> bool {
-        let gateway = &self.gateway.current.get().config.gateway;
+    async fn read_head(&self, session: &mut ServerSession) -> bool {
+        let shutdown = &self.endpoints.services.shutdown;
+        let gateway = &self.endpoints.services.current.get().config.gateway;
         let mut within = gateway.head_timeout;
         if session.take_connection_user_context().is_some() {
             within += gateway.keepalive;
@@ -150,8 +171,8 @@ impl Proxy {
                 read = &mut read => read.ok(),
                 // An idle connection ends when the gateway stops; where another has taken its place, it may still bring
                 // the request that its client is about to send, so that none meets a closed door.
-                () = told_to_stop(stop.clone()) => {
-                    if !self.gateway.handed_over.load(Relaxed) {
+                () = shutdown.stopping() => {
+                    if !shutdown.is_handed_over() {
                         return false;
                     }
                     match fast_timeout(gateway.drain / 2, read).await {
@@ -186,21 +207,22 @@ impl HttpServerApp for Proxy {
     async fn process_new_http(
         self: &Arc<Self>,
         mut session: ServerSession,
-        stop: &ShutdownWatch,
+        _: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
         let _counted = Counted::one_more(&self.connections);
-        if !self.read_head(&mut session, stop).await {
+        if !self.read_head(&mut session).await {
             return None;
         }
-        let config = &self.gateway.current.get().config.gateway;
-        session.set_keepalive((!*stop.borrow()).then_some(config.keepalive.as_secs()));
+        let config = &self.endpoints.services.current.get().config.gateway;
+        let is_stopping = self.endpoints.services.shutdown.is_stopping();
+        session.set_keepalive((!is_stopping).then_some(config.keepalive.as_secs()));
         session.set_pipelining_enabled(true);
         session.set_write_timeout(Some(Duration::from_secs(60)));
         session.set_total_drain_timeout(Some(Duration::from_secs(1)));
         let path = session.req_header().uri.path().to_owned();
         let is_clean = match protocol::route(session.req_header().method.as_str(), &path) {
-            Route::Operation(call) => exchange::serve(&self.gateway, &mut session, call).await,
-            route => lists::answer(&self.gateway, &mut session, &route, protocol::protocol_of(&path))
+            Route::Operation(call) => exchange::serve(&self.endpoints.services, &mut session, call).await,
+            route => endpoints::answer(&self.endpoints, &mut session, &route, protocol::protocol_of(&path))
                 .await
                 .is_ok(),
         };

@@ -1,15 +1,14 @@
-//! What the gateway answers itself, though it names a model.
+//! Operations that name a model and need none of its servers.
 
-use super::answer::FinalPart;
-use super::exchange::Exchange;
+use super::reply::FinalPart;
+use crate::ledger::Record;
 use bytes::Bytes;
 use protocol::{Operation, catalogue};
 use serde_json::json;
 
-/// The answer, if the model's servers have none: a prompt's tokens by what was learned of the model, and what Ollama
-/// shows of a model that is not Ollama's.
-pub(super) fn answer(exchange: &Exchange, input_tokens: u64) -> Option<FinalPart> {
-    let record = &exchange.record;
+/// The gateway's own answer where the model's servers have no such call: a prompt's token count by the learned estimate,
+/// and the details that Ollama shows of a model.
+pub(super) fn answer(record: &Record, input_tokens: u64) -> Option<FinalPart> {
     let model = record.model?;
     if record.snapshot.upstreams.speaks(model).natively(record.call) {
         return None;

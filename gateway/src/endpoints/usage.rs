@@ -1,0 +1,35 @@
+//! `GET /usage/me`: a caller's own usage and limits.
+
+use crate::clock::now_ms;
+use crate::identity;
+use crate::services::Services;
+use crate::standing;
+use pingora_core::protocols::http::ServerSession;
+use policy::Scope;
+use protocol::refuse::RequestError;
+use serde_json::{Value, json};
+
+/// Usage and limits of the caller's key, or of the user if there is no key.
+pub(super) async fn own(services: &Services, session: &ServerSession) -> Result<Value, RequestError> {
+    let snapshot = services.current.get();
+    let caller = identity::caller(&snapshot, &session.req_header().headers, now_ms())?;
+    let (config, gate) = (&snapshot.config, &services.gate);
+    let (project, user) = (config.project(caller.project), config.user(caller.user));
+    let only = match &caller.key {
+        Some(key) => ("key_id", key.id.clone()),
+        None => ("user_id", user.id.clone()),
+    };
+    let usage = services.ledger.usage_of(only).await?;
+    let key = caller.key.as_ref();
+    Ok(json!({
+        "user_id": user.id,
+        "project_id": project.id,
+        "key_id": key.map(|key| &key.id),
+        "usage": usage,
+        "limits": {
+            "key": key.map(|key| standing::of(gate, Scope::Key, key.number.0, None)),
+            "user": standing::of(gate, Scope::User, caller.user.0, None),
+            "project": standing::of(gate, Scope::Project, caller.project.0, Some(project.plan)),
+        },
+    }))
+}

@@ -1,0 +1,336 @@
+//! A server's answer: asked for, judged by its status, and passed on as a stream or as a whole.
+
+use super::admit::Admitted;
+use super::client::{Client, piece};
+use super::encoding::{self, Coding, Decoder};
+use super::forward::Outgoing;
+use super::reply::{self, FinalPart};
+use super::upstream_error::{self, Blame};
+use crate::upstream::{Answer, Endpoint, Outbound, failure};
+use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
+use pingora_core::BError;
+use pingora_core::protocols::http::HttpTask;
+use protocol::refuse::{ErrorCode, RequestError};
+use protocol::stream::{Cut, Cutter};
+use protocol::translate::Translation;
+use protocol::{Protocol, generate};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Pieces of a stream gathered into one write, at most.
+const GATHER: usize = 64;
+
+/// Asks one server, and passes its answer on.
+pub(super) async fn exchange(
+    admitted: &mut Admitted<'_>,
+    client: &mut Client<'_>,
+    endpoint: &Arc<Endpoint>,
+    outgoing: Outgoing,
+    left: Duration,
+) -> Result<FinalPart, RequestError> {
+    let Outgoing { body, translation } = outgoing;
+    let recorder = &mut admitted.recorder;
+    let services = Arc::clone(&recorder.services);
+    let snapshot = Arc::clone(&recorder.record.snapshot);
+    let record = &mut recorder.record;
+    let model = snapshot.config.model(record.terms.model);
+    let operation = translation.as_ref().map_or(record.call, |translation| translation.call);
+    record.upstream = Some(Arc::clone(&endpoint.authority));
+    record.was_forwarded = true;
+    admitted.upstream_status = None;
+    let name = model.upstream_name.as_deref().unwrap_or(&model.name);
+    let first_token = if record.streamed {
+        let load = if endpoint.has_loaded(name) {
+            Duration::ZERO
+        } else {
+            model.deadlines.load
+        };
+        left.min(model.deadlines.first_token + load)
+    } else {
+        left
+    };
+    let outbound = Outbound {
+        path: operation.upstream_path(),
+        body,
+        request_id: &record.request_id,
+        traceparent: recorder.head.traceparent.as_ref(),
+        forwarded: if translation.is_none() {
+            &recorder.head.forwarded
+        } else {
+            &[]
+        },
+        timeout: recorder.head.timeout.map(|_| left),
+        deadlines: model.deadlines,
+        first: first_token,
+        is_client_deadline: recorder.head.timeout.is_some() && first_token == left,
+        tokens: record.terms.estimate.tokens(),
+    };
+    let answer = tokio::select! {
+        biased;
+        answer = services.connector.open(endpoint, &outbound) => answer?,
+        error = client.gone() => return Err(error),
+    };
+    let status = answer.session.response_header().map_or(0, |head| head.status.as_u16());
+    admitted.upstream_status = Some(status);
+    let coding = answer
+        .session
+        .response_header()
+        .map_or(Ok(Coding::Identity), |head| encoding::of(&head.headers))
+        .map_err(|error| {
+            RequestError::new(
+                ErrorCode::UpstreamError,
+                format!("the model's server: {}", error.message),
+            )
+        })?;
+    if status == 200 && admitted.recorder.record.streamed && is_stream(&answer) {
+        stream(admitted, client, answer, translation, coding).await
+    } else {
+        whole(admitted, client, answer, translation, coding, status).await
+    }
+}
+
+/// Whether an answer is a stream of events or lines; some servers answer a whole JSON object where a stream was asked for.
+fn is_stream(answer: &Answer) -> bool {
+    !content_type(answer).starts_with(b"application/json")
+}
+
+/// Passes a stream on: pieces go out as they come, what has arrived together in one write.
+async fn stream(
+    admitted: &mut Admitted<'_>,
+    client: &mut Client<'_>,
+    mut answer: Answer,
+    mut translation: Option<Translation>,
+    coding: Coding,
+) -> Result<FinalPart, RequestError> {
+    let content_type = match &translation {
+        Some(_) => stream_type(admitted.recorder.record.protocol()),
+        None => content_type(&answer),
+    };
+    let head = reply::head(&admitted.recorder, 200, &content_type, None).map_err(|_| broken_head())?;
+    let mut head = Some(head);
+    let record = &mut admitted.recorder.record;
+    let meter = &mut admitted.meter;
+    let operation = translation.as_ref().map_or(record.call, |translation| translation.call);
+    let mut splitter = Cutter::new(operation.protocol());
+    let most = record.snapshot.config.gateway.max_response_bytes;
+    let mut decoder = (coding != Coding::Identity).then(|| Decoder::new(coding, most));
+    let mut cut = Cut::default();
+    loop {
+        let arrived = tokio::select! {
+            biased;
+            arrived = answer.session.read_response_body() => arrived,
+            error = client.gone() => return Err(error),
+        };
+        let mut arrived = Some(arrived);
+        let mut is_done = false;
+        while let Some(piece) = arrived.take() {
+            match piece {
+                Ok(Some(_)) if cut.held.is_some() => {}
+                Ok(Some(piece)) => {
+                    let piece = decoded(&mut decoder, piece)?;
+                    match &mut translation {
+                        None => splitter.push(piece, meter, &mut cut),
+                        Some(translation) => splitter
+                            .translate(piece, meter, translation, &mut cut)
+                            .inspect_err(|error| answer.in_flight.failed(&error.message))?,
+                    }
+                }
+                Ok(None) => is_done = true,
+                Err(error) => return Err(broke_off(&mut answer, &error)),
+            }
+            is_done |= answer.session.response_done();
+            if !is_done && cut.pass.len() < GATHER {
+                arrived = answer.session.read_response_body().now_or_never();
+            }
+        }
+        if !cut.pass.is_empty() && record.first_token.is_none() {
+            record.first_token = Some(record.started.elapsed());
+            answer.first_token_received();
+        }
+        if is_done && !meter.has_finished() {
+            let message = "the model's server ended its answer early";
+            answer.in_flight.failed(message);
+            return Err(RequestError::new(ErrorCode::UpstreamError, message));
+        }
+        if !cut.pass.is_empty() {
+            let mut tasks = Vec::with_capacity(cut.pass.len() + 1);
+            tasks.extend(head.take().map(|head| HttpTask::Header(head, false)));
+            tasks.extend(cut.pass.drain(..).map(piece));
+            client.write(tasks).await?;
+        }
+        if is_done {
+            admitted.recorder.services.connector.keep(answer).await;
+            let end = match &mut translation {
+                Some(translation) if cut.held.is_none() => Some(translation.finish()),
+                _ => cut.held.take().or_else(|| splitter.rest()),
+            };
+            if let Some(head) = head {
+                client.write(vec![HttpTask::Header(head, false)]).await?;
+            }
+            return Ok(FinalPart::StreamEnd(end));
+        }
+    }
+}
+
+/// A piece of a stream without its content coding.
+fn decoded(decoder: &mut Option<Decoder>, piece: Bytes) -> Result<Bytes, RequestError> {
+    let Some(decoder) = decoder else { return Ok(piece) };
+    match decoder.push(&piece) {
+        Ok(()) => Ok(decoder.take().into()),
+        Err(error) => {
+            let message = format!("the model's server sent a stream that cannot be decoded: {error}");
+            Err(RequestError::new(ErrorCode::UpstreamError, message))
+        }
+    }
+}
+
+/// The content type of a stream in a client's protocol.
+fn stream_type(protocol: Protocol) -> Bytes {
+    Bytes::from_static(match protocol {
+        Protocol::Ollama => b"application/x-ndjson",
+        _ => b"text/event-stream",
+    })
+}
+
+/// The error of a server whose connection broke during its answer.
+fn broke_off(answer: &mut Answer, error: &BError) -> RequestError {
+    let error = failure(answer.endpoint(), error, "during its answer");
+    answer.in_flight.failed(&error.message);
+    error
+}
+
+/// Gathers an answer that is not streamed, meters it, and passes it on as a whole.
+async fn whole(
+    admitted: &mut Admitted<'_>,
+    client: &mut Client<'_>,
+    mut answer: Answer,
+    translation: Option<Translation>,
+    coding: Coding,
+    status: u16,
+) -> Result<FinalPart, RequestError> {
+    let most = admitted.recorder.record.snapshot.config.gateway.max_response_bytes;
+    let body = gather(client, &mut answer, most).await?;
+    let body = encoding::decode(coding, body, most).map_err(|error| {
+        RequestError::new(
+            ErrorCode::UpstreamError,
+            format!("the model's server: {}", error.message),
+        )
+    })?;
+    let content_type = content_type(&answer);
+    let headers = answer.session.response_header().map(|head| &head.headers);
+    let retry_after = headers.and_then(upstream_error::retry_after);
+    let record = &mut admitted.recorder.record;
+    record.first_token = Some(record.started.elapsed());
+    if status == 200 {
+        admitted.meter.see_whole(&body);
+        let part = answered(admitted, translation, content_type, body)
+            .inspect_err(|error| answer.in_flight.failed(&error.message))?;
+        keep(admitted, answer).await;
+        return Ok(part);
+    }
+    let endpoint = Arc::clone(&answer.in_flight.endpoint);
+    if status == 429 || (status == 503 && retry_after.is_some()) {
+        endpoint.pause(retry_after.unwrap_or(Duration::from_secs(1)));
+    }
+    if status != 429 && upstream_error::blame(status, &body) == Blame::Server {
+        answer.in_flight.answered_error(status);
+    }
+    keep(admitted, answer).await;
+    let record = &admitted.recorder.record;
+    let is_translated = translation.is_some();
+    let (status, body) = upstream_error::answer(record, is_translated, &endpoint.authority, status, body, retry_after)?;
+    Ok(FinalPart::Body {
+        status,
+        content_type,
+        body,
+    })
+}
+
+/// Reads a whole body, of `most` bytes at most.
+async fn gather(client: &mut Client<'_>, answer: &mut Answer, most: usize) -> Result<Bytes, RequestError> {
+    let mut first: Option<Bytes> = None;
+    let mut more = BytesMut::new();
+    loop {
+        let arrived = tokio::select! {
+            biased;
+            arrived = answer.session.read_response_body() => arrived,
+            error = client.gone() => return Err(error),
+        };
+        match arrived {
+            Ok(Some(piece)) if first.is_none() && more.is_empty() => first = Some(piece),
+            Ok(Some(piece)) => {
+                if let Some(first) = first.take() {
+                    more.reserve((first.len() + piece.len()) * 2);
+                    more.extend_from_slice(&first);
+                }
+                more.extend_from_slice(&piece);
+            }
+            Ok(None) => break,
+            Err(error) => return Err(broke_off(answer, &error)),
+        }
+        if more.len() > most {
+            let message = format!("the model's answer is larger than {most} bytes (bounds.max_response_bytes)");
+            return Err(RequestError::new(ErrorCode::UpstreamError, message));
+        }
+        if answer.session.response_done() {
+            break;
+        }
+    }
+    Ok(first.unwrap_or_else(|| more.freeze()))
+}
+
+/// Returns the connection to the pool, if its answer has been read to the end.
+async fn keep(admitted: &Admitted<'_>, mut answer: Answer) {
+    if answer.session.response_done() {
+        admitted.recorder.services.connector.keep(answer).await;
+    } else {
+        answer.in_flight.succeeded();
+    }
+}
+
+/// A server's whole answer in the client's protocol.
+fn answered(
+    admitted: &mut Admitted<'_>,
+    translation: Option<Translation>,
+    content_type: Bytes,
+    body: Bytes,
+) -> Result<FinalPart, RequestError> {
+    let Some(mut translation) = translation else {
+        return Ok(FinalPart::Body {
+            status: 200,
+            content_type,
+            body,
+        });
+    };
+    let mut body = translation.whole(&body)?;
+    let recorder = &admitted.recorder;
+    let record = &recorder.record;
+    if record.protocol() == Protocol::Generate {
+        let (usage, _) = recorder.used(&admitted.meter);
+        let cost = record.price(usage).euros();
+        body = generate::answer(&record.request_id, &body, &record.terms.estimate, usage, cost);
+    }
+    Ok(FinalPart::Body {
+        status: 200,
+        content_type: Bytes::from_static(b"application/json"),
+        body: body.into(),
+    })
+}
+
+fn content_type(answer: &Answer) -> Bytes {
+    let given = answer
+        .session
+        .response_header()
+        .and_then(|head| head.headers.get("content-type"));
+    given.map_or(Bytes::from_static(b"application/json"), |value| {
+        Bytes::copy_from_slice(value.as_bytes())
+    })
+}
+
+fn broken_head() -> RequestError {
+    RequestError::new(
+        ErrorCode::UpstreamError,
+        "the model's server sent a response head that cannot be passed on",
+    )
+}

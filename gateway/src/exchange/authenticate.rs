@@ -1,0 +1,136 @@
+//! From a request's head to its caller and parsed body. Credentials are checked before the body is read, so a stranger
+//! costs the gateway a head.
+
+use super::client::Client;
+use super::recorder::Recorder;
+use super::{Received, Step, receive};
+use crate::clock::now_ms;
+use crate::config::Config;
+use crate::identity::{self, Caller, Credentials};
+use crate::services::BufferedBytes;
+use bytes::Bytes;
+use http::HeaderMap;
+use pingora_core::protocols::http::ServerSession;
+use protocol::refuse::{ErrorCode, RequestError};
+use protocol::{self, ParsedRequest};
+use std::sync::Arc;
+
+/// A request whose headers carry valid credentials (or need none).
+pub(super) struct Authenticated {
+    recorder: Recorder,
+    credentials: Credentials,
+}
+
+/// A request's body, and the memory that is reserved for it.
+pub(super) struct Body {
+    pub(super) bytes: Bytes,
+    /// Held only to be released.
+    _buffered: BufferedBytes,
+}
+
+/// A request whose caller is known and whose body is understood as far as policy needs.
+pub(super) struct Parsed<'b> {
+    pub(super) recorder: Recorder,
+    pub(super) caller: Caller,
+    pub(super) body: &'b Bytes,
+    pub(super) parsed: ParsedRequest<'b>,
+}
+
+impl Received {
+    /// Checks the credentials, and that the ledger can take the record that this request will need.
+    pub(super) fn authenticate(self, session: &ServerSession) -> Step<Authenticated> {
+        let Received { recorder } = self;
+        let headers = &session.req_header().headers;
+        let checked = ledger_is_ready(&recorder)
+            .and_then(|()| identity::authenticate(&recorder.record.snapshot, headers, now_ms()));
+        match checked {
+            Ok(credentials) => Ok(Authenticated { recorder, credentials }),
+            Err(error) => Err(recorder.reject(error)),
+        }
+    }
+}
+
+impl Authenticated {
+    /// Reads the whole body, within the bounds of size, time and memory.
+    pub(super) async fn read_body(self, session: &mut ServerSession) -> Step<(Self, Body)> {
+        let config = Arc::clone(&self.recorder.record.snapshot.config);
+        match buffered_body(&self.recorder, session, &config).await {
+            Ok(body) => Ok((self, body)),
+            Err(error) => Err(self.recorder.reject(error)),
+        }
+    }
+
+    /// Parses the body and identifies the caller.
+    pub(super) fn parse<'b>(self, session: &ServerSession, body: &'b Body) -> Step<Parsed<'b>> {
+        let Self {
+            mut recorder,
+            credentials,
+        } = self;
+        let headers = &session.req_header().headers;
+        match parse_and_identify(&mut recorder, credentials, headers, &body.bytes) {
+            Ok((caller, parsed)) => Ok(Parsed {
+                recorder,
+                caller,
+                body: &body.bytes,
+                parsed,
+            }),
+            Err(error) => Err(recorder.reject(error)),
+        }
+    }
+}
+
+async fn buffered_body(
+    recorder: &Recorder,
+    session: &mut ServerSession,
+    config: &Config,
+) -> Result<Body, RequestError> {
+    let declared = receive::declared_length(&session.req_header().headers);
+    let expected = declared.unwrap_or(0).min(config.gateway.max_body_bytes);
+    let mut buffered = recorder.services.buffer(config, expected)?;
+    let bytes = receive::body(session, config).await?;
+    buffered.resize(bytes.len());
+    Ok(Body {
+        bytes,
+        _buffered: buffered,
+    })
+}
+
+fn parse_and_identify<'b>(
+    recorder: &mut Recorder,
+    credentials: Credentials,
+    headers: &HeaderMap,
+    body: &'b Bytes,
+) -> Result<(Caller, ParsedRequest<'b>), RequestError> {
+    let parsed = protocol::parse(recorder.record.call, body)?;
+    let record = &mut recorder.record;
+    record.requested_model = parsed.model.chars().take(256).collect();
+    record.streamed = parsed.is_streaming;
+    let config = &record.snapshot.config;
+    let caller = credentials.identify(config, headers, Some(&parsed))?;
+    (record.class, record.priority) = identity::class_and_priority(config, &caller, headers, parsed.lowered);
+    recorder.registration.update(caller.project, None);
+    record.caller = Some(caller.clone());
+    Ok((caller, parsed))
+}
+
+/// Refuses before any work is done when the record could not be kept.
+fn ledger_is_ready(recorder: &Recorder) -> Result<(), RequestError> {
+    if recorder.services.ledger.is_full() {
+        let message = "the ledger's backlog is full (bounds.ledger_backlog); try again later";
+        return Err(RequestError::new(ErrorCode::LedgerBacklogFull, message));
+    }
+    Ok(())
+}
+
+impl<'b> Parsed<'b> {
+    /// The states' common way to end: with an error and a record.
+    pub(super) fn reject<T>(self, error: RequestError) -> Step<T> {
+        Err(self.recorder.reject(error))
+    }
+}
+
+/// The client of a request, for the waits that its leaving ends.
+pub(super) fn client<'a>(recorder: &Recorder, session: &'a mut ServerSession) -> Client<'a> {
+    let cancelled = recorder.registration.cancel_listener();
+    Client::connected(session, cancelled, Arc::clone(&recorder.services.shutdown))
+}

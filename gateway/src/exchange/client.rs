@@ -1,0 +1,105 @@
+//! The receiver of an answer: a client at its connection, or nobody yet, for a request that runs detached.
+
+use super::receive;
+use crate::registry::CancelListener;
+use crate::shutdown::Shutdown;
+use bytes::Bytes;
+use pingora_core::protocols::http::{HttpTask, ServerSession};
+use protocol::refuse::{ErrorCode, RequestError};
+use std::sync::Arc;
+
+/// Where an answer goes, and what may end the request early.
+pub(super) struct Client<'a> {
+    session: Option<&'a mut ServerSession>,
+    cancelled: CancelListener,
+    shutdown: Arc<Shutdown>,
+    head_is_sent: bool,
+}
+
+impl<'a> Client<'a> {
+    /// A client that waits at its connection.
+    pub(super) fn connected(
+        session: &'a mut ServerSession,
+        cancelled: CancelListener,
+        shutdown: Arc<Shutdown>,
+    ) -> Self {
+        Self {
+            session: Some(session),
+            cancelled,
+            shutdown,
+            head_is_sent: false,
+        }
+    }
+
+    /// No connection: the answer is stored by whoever runs the request.
+    pub(super) fn detached(cancelled: CancelListener, shutdown: Arc<Shutdown>) -> Self {
+        Self {
+            session: None,
+            cancelled,
+            shutdown,
+            head_is_sent: false,
+        }
+    }
+
+    /// Whether a client waits at a connection.
+    pub(super) fn is_connected(&self) -> bool {
+        self.session.is_some()
+    }
+
+    /// Whether the client has received the head of an answer, so that its status can no longer change.
+    pub(super) fn head_is_sent(&self) -> bool {
+        self.head_is_sent
+    }
+
+    /// Returns why the request ends early: the client disconnects, the request is cancelled, or the drain time has
+    /// passed. Pending until then.
+    pub(super) async fn gone(&mut self) -> RequestError {
+        let disconnected = async {
+            match &mut self.session {
+                Some(session) => receive::disconnected(session).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            error = disconnected => error,
+            () = self.cancelled.cancelled() => RequestError::new(ErrorCode::Cancelled, "the request was cancelled"),
+            () = self.shutdown.aborting() => shutting_down(),
+        }
+    }
+
+    /// Writes a stream's head and pieces with one flush.
+    pub(super) async fn write(&mut self, tasks: Vec<HttpTask>) -> Result<(), RequestError> {
+        self.head_is_sent = true;
+        match &mut self.session {
+            Some(session) => write(session, tasks).await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// The error of a request that the gateway's stop ends.
+pub(super) fn shutting_down() -> RequestError {
+    RequestError::new(
+        ErrorCode::ShuttingDown,
+        "the gateway is shutting down; send the request again",
+    )
+}
+
+/// Writes tasks with one flush.
+pub(super) async fn write(session: &mut ServerSession, tasks: Vec<HttpTask>) -> Result<(), RequestError> {
+    match session.response_duplex_vec(tasks).await {
+        Ok(_) => Ok(()),
+        Err(_) => Err(receive::client_gone()),
+    }
+}
+
+/// A piece of a body.
+pub(super) fn piece(bytes: Bytes) -> HttpTask {
+    HttpTask::Body(Some(bytes), false)
+}
+
+/// The last piece of a body.
+pub(super) fn last(bytes: Option<Bytes>) -> HttpTask {
+    HttpTask::Body(bytes, true)
+}

@@ -1,0 +1,180 @@
+//! Requests that go on without a client connection: queued `POST /generate`, `POST /v1/responses` with
+//! `background: true`, and the lines of batches. They pass the same admission, forwarding and recording as all others;
+//! their answers are stored, or returned to the batch.
+
+use super::admit::Admitted;
+use super::client::Client;
+use super::recorder::{Concluded, Recorder};
+use super::reply::FinalPart;
+use super::resolve::{self, Resolution, Resolved};
+use super::{Reply, Step, stored};
+use crate::clock::now_ms;
+use crate::gate::{self, QueuedRequest};
+use crate::identity;
+use crate::services::Services;
+use bytes::Bytes;
+use policy::{AdmissionRequest, Class, Priority};
+use protocol::refuse::{ErrorCode, RequestError};
+use protocol::{self, Operation, ParsedRequest};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A batch line that was refused for lack of capacity is tried again after this, at least.
+const SHORTEST_RETRY: Duration = Duration::from_millis(200);
+
+/// A request that waits for a slot without its client.
+pub(super) struct Queued {
+    pub(super) recorder: Recorder,
+    pub(super) request: AdmissionRequest,
+    pub(super) hint: crate::upstream::RoutingHint,
+    pub(super) queued: QueuedRequest,
+}
+
+impl Queued {
+    /// Stores the request, answers `queued`, and goes on in a task of its own.
+    pub(super) async fn detach(self, body: Bytes) -> Step<Box<Reply>> {
+        let job = stored::job(&self.recorder.record, &body);
+        let accepted = match stored::accept(&self.recorder, &job, &body).await {
+            Ok(reply) => reply,
+            Err(error) => return Err(self.recorder.reject(error)),
+        };
+        tokio::spawn(stored::run(self, body));
+        Ok(Box::new(accepted))
+    }
+
+    /// Waits for the slot and runs to the end; `None` if the gateway stops first, and the request has not begun.
+    pub(super) async fn run(self, body: &Bytes) -> Option<Concluded> {
+        let services = Arc::clone(&self.recorder.services);
+        let config = Arc::clone(&self.recorder.record.snapshot.config);
+        let mut recorder = self.recorder;
+        let buffered = services.buffer(&config, body.len());
+        let parsed = buffered.and_then(|buffered| Ok((buffered, protocol::parse(recorder.record.call, body)?)));
+        let (_buffered, parsed) = match parsed {
+            Ok(parsed) => parsed,
+            Err(error) => return Some(end(recorder, error)),
+        };
+        let listener = recorder.registration.cancel_listener();
+        let mut client = Client::detached(listener, Arc::clone(&services.shutdown));
+        let granted = tokio::select! {
+            biased;
+            () = services.shutdown.stopping() => {
+                recorder.abandon();
+                return None;
+            }
+            error = client.gone() => return Some(end(recorder, error)),
+            granted = self.queued.granted() => granted,
+        };
+        let granted = match granted {
+            Ok(granted) => granted,
+            Err(refusal) => return Some(end(recorder, refusal.into())),
+        };
+        recorder.forwarded_after = recorder.record.started.elapsed();
+        let resolved = Resolved {
+            recorder,
+            body,
+            parsed,
+            request: self.request,
+            hint: self.hint,
+            translation: None,
+        };
+        let _detached = services.shutdown.detached();
+        Some(Admitted::new(resolved, granted).run(&mut client).await)
+    }
+}
+
+/// Ends a request that got no slot.
+fn end(mut recorder: Recorder, error: RequestError) -> Concluded {
+    let result = recorder.conclude(Err(error), None);
+    (recorder, result)
+}
+
+/// A request on behalf of whoever submitted it.
+#[derive(Debug)]
+pub(crate) struct DetachedRequest<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) operation: Operation,
+    pub(crate) user_id: &'a str,
+    pub(crate) key_id: Option<&'a str>,
+    pub(crate) class: Class,
+    pub(crate) priority: Priority,
+    pub(crate) body: &'a [u8],
+}
+
+/// The end of a detached request.
+pub(crate) enum Outcome {
+    /// Recorded, with a status and a body as a client would have got them.
+    Answered(u16, Bytes),
+    /// Not recorded: there was no capacity, and the request may be sent again after this time.
+    RetryAfter(Duration),
+}
+
+/// Runs a request to its end; `None` if the gateway stops first, and the request has not begun.
+pub(crate) async fn run(services: &Arc<Services>, request: &DetachedRequest<'_>) -> Option<Outcome> {
+    let recorder = Recorder::resume(services, request.id, request.operation);
+    let concluded = match admit(recorder, request) {
+        Ok(queued) => queued.run(&Bytes::copy_from_slice(request.body)).await?,
+        Err((recorder, error)) => {
+            if let Some(after) = error.retry_after {
+                recorder.abandon();
+                return Some(Outcome::RetryAfter(after.max(SHORTEST_RETRY)));
+            }
+            end(recorder, error)
+        }
+    };
+    let (recorder, result) = concluded;
+    Some(match result {
+        Ok(FinalPart::Body { status, body, .. }) => Outcome::Answered(status, body),
+        Ok(FinalPart::StreamEnd(_)) => Outcome::Answered(200, Bytes::new()),
+        Err(error) => {
+            let body = error.body(recorder.record.protocol(), request.id);
+            Outcome::Answered(error.reason.status(), body.into())
+        }
+    })
+}
+
+/// Asks policy for a slot. A request that could run at once takes the same way as one that waits.
+pub(super) fn admit(mut recorder: Recorder, request: &DetachedRequest<'_>) -> Result<Queued, (Recorder, RequestError)> {
+    let resolved =
+        protocol::parse(request.operation, request.body).and_then(|parsed| resolution(&mut recorder, request, &parsed));
+    let Resolution {
+        request: admission_request,
+        hint,
+        ..
+    } = match resolved {
+        Ok(resolution) => resolution,
+        Err(error) => return Err((recorder, error)),
+    };
+    let (admission, rate_limits) = recorder.services.gate.offer(&admission_request);
+    recorder.rate_limits = rate_limits;
+    let queued = match admission {
+        gate::Admission::Rejected(refusal) => return Err((recorder, refusal.into())),
+        gate::Admission::Queued(queued) => queued,
+        gate::Admission::Admitted(granted) => QueuedRequest::over(granted),
+    };
+    recorder.record.terms = queued.terms();
+    recorder.registration.update(admission_request.project, queued.ticket());
+    Ok(Queued {
+        recorder,
+        request: admission_request,
+        hint,
+        queued,
+    })
+}
+
+fn resolution(
+    recorder: &mut Recorder,
+    request: &DetachedRequest<'_>,
+    parsed: &ParsedRequest<'_>,
+) -> Result<Resolution, RequestError> {
+    if parsed.is_streaming {
+        let message = "`stream` cannot be true for a request without a client connection; leave it out";
+        return Err(RequestError::param(ErrorCode::BadRequest, "stream", message));
+    }
+    let record = &mut recorder.record;
+    let caller = identity::owner(&record.snapshot, request.user_id, request.key_id, now_ms())?;
+    record.requested_model = parsed.model.chars().take(256).collect();
+    (record.class, record.priority) = (request.class, request.priority);
+    record.caller = Some(caller.clone());
+    recorder.registration.update(caller.project, None);
+    resolve::resolution(recorder, &caller, request.body, parsed)
+}

@@ -1,0 +1,173 @@
+//! Content codings (RFC 9110, section 8.4): gzip, deflate, brotli and zstd bodies are decoded, bounded in size.
+
+use super::receive::too_large;
+use bytes::Bytes;
+use flate2::write::{GzDecoder, ZlibDecoder};
+use http::{HeaderMap, header};
+use protocol::refuse::{ErrorCode, RequestError};
+use std::io::{self, Read, Write};
+
+/// A content coding that is understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Coding {
+    Identity,
+    Gzip,
+    Deflate,
+    Brotli,
+    Zstd,
+}
+
+/// The coding of a body by its headers.
+///
+/// # Errors
+/// `unsupported_media_type` for a coding that is not understood, or several on top of one another.
+pub(super) fn of(headers: &HeaderMap) -> Result<Coding, RequestError> {
+    let Some(value) = headers.get(header::CONTENT_ENCODING) else {
+        return Ok(Coding::Identity);
+    };
+    let name = value.to_str().unwrap_or_default().trim().to_ascii_lowercase();
+    Ok(match name.as_str() {
+        "" | "identity" => Coding::Identity,
+        "gzip" | "x-gzip" => Coding::Gzip,
+        "deflate" => Coding::Deflate,
+        "br" => Coding::Brotli,
+        "zstd" => Coding::Zstd,
+        _ => {
+            let message = format!("unsupported content-encoding `{name}`: send gzip, deflate, br, zstd or none");
+            return Err(RequestError::new(ErrorCode::UnsupportedMediaType, message));
+        }
+    })
+}
+
+/// Decodes a whole body; the result may have `limit` bytes at most.
+pub(super) fn decode(coding: Coding, body: Bytes, limit: usize) -> Result<Bytes, RequestError> {
+    if coding == Coding::Identity || body.is_empty() {
+        return Ok(body);
+    }
+    let mut decoder = Decoder::new(coding, limit);
+    let decoded = decoder.push(&body).and_then(|()| decoder.finish());
+    match decoded {
+        Ok(bytes) => Ok(bytes.into()),
+        Err(_) if decoder.is_over_limit() => Err(too_large(limit)),
+        Err(error) => {
+            let message = format!("invalid request body: its {coding:?} content-encoding cannot be decoded: {error}");
+            Err(RequestError::new(ErrorCode::BadRequest, message))
+        }
+    }
+}
+
+/// Decodes a body that arrives in pieces.
+pub(super) struct Decoder {
+    inner: Inner,
+}
+
+enum Inner {
+    Gzip(GzDecoder<Bounded>),
+    Deflate(ZlibDecoder<Bounded>),
+    Brotli(Box<brotli_decompressor::DecompressorWriter<Bounded>>),
+    /// Gathered and decoded at the end: servers do not stream zstd unasked.
+    Zstd(Vec<u8>, Bounded),
+}
+
+/// A sink that refuses to grow beyond a limit.
+#[derive(Debug, Default)]
+struct Bounded {
+    bytes: Vec<u8>,
+    total: usize,
+    limit: usize,
+    is_over: bool,
+}
+
+impl Bounded {
+    fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            ..Self::default()
+        }
+    }
+
+    fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
+    }
+}
+
+impl Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.total += bytes.len();
+        if self.total > self.limit {
+            self.is_over = true;
+            return Err(io::Error::other("larger than the limit once decoded"));
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Decoder {
+    /// A decoder whose whole output may have `limit` bytes.
+    pub(super) fn new(coding: Coding, limit: usize) -> Self {
+        let sink = Bounded::new(limit);
+        let inner = match coding {
+            Coding::Deflate => Inner::Deflate(ZlibDecoder::new(sink)),
+            Coding::Brotli => Inner::Brotli(Box::new(brotli_decompressor::DecompressorWriter::new(sink, 4096))),
+            Coding::Zstd => Inner::Zstd(Vec::new(), sink),
+            Coding::Gzip | Coding::Identity => Inner::Gzip(GzDecoder::new(sink)),
+        };
+        Self { inner }
+    }
+
+    /// Takes the next piece of encoded bytes.
+    pub(super) fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.inner {
+            Inner::Gzip(decoder) => decoder.write_all(bytes).and_then(|()| decoder.flush()),
+            Inner::Deflate(decoder) => decoder.write_all(bytes).and_then(|()| decoder.flush()),
+            Inner::Brotli(decoder) => decoder.write_all(bytes),
+            Inner::Zstd(encoded, sink) => {
+                if encoded.len() + bytes.len() > sink.limit {
+                    sink.is_over = true;
+                    return Err(io::Error::other("larger than the limit"));
+                }
+                encoded.extend_from_slice(bytes);
+                Ok(())
+            }
+        }
+    }
+
+    /// What has been decoded since the last call.
+    pub(super) fn take(&mut self) -> Vec<u8> {
+        match &mut self.inner {
+            Inner::Gzip(decoder) => decoder.get_mut().take(),
+            Inner::Deflate(decoder) => decoder.get_mut().take(),
+            Inner::Brotli(decoder) => decoder.get_mut().take(),
+            Inner::Zstd(_, sink) => sink.take(),
+        }
+    }
+
+    /// Ends the body and returns what is left of it.
+    pub(super) fn finish(&mut self) -> io::Result<Vec<u8>> {
+        match &mut self.inner {
+            Inner::Gzip(decoder) => decoder.try_finish()?,
+            Inner::Deflate(decoder) => decoder.try_finish()?,
+            Inner::Brotli(decoder) => decoder.close()?,
+            Inner::Zstd(encoded, sink) => {
+                let frame = ruzstd::decoding::StreamingDecoder::new(&encoded[..]).map_err(io::Error::other)?;
+                // One byte more than allowed shows that there is more.
+                io::copy(&mut frame.take(sink.limit as u64 + 1), sink)?;
+            }
+        }
+        Ok(self.take())
+    }
+
+    fn is_over_limit(&self) -> bool {
+        match &self.inner {
+            Inner::Gzip(decoder) => decoder.get_ref().is_over,
+            Inner::Deflate(decoder) => decoder.get_ref().is_over,
+            Inner::Brotli(decoder) => decoder.get_ref().is_over,
+            Inner::Zstd(_, sink) => sink.is_over,
+        }
+    }
+}

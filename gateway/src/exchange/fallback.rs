@@ -1,0 +1,110 @@
+//! Fallback models: when a model's servers fail before an answer has begun, the next of its `fallbacks` is decided on anew
+//! in its place.
+
+use super::admit::{self, Admitted};
+use super::client::Client;
+use super::recorder::{Concluded, Recorder};
+use super::resolve::{Resolved, about};
+use crate::gate::{Admission, AdmittedRequest, SlotPermit};
+use policy::{AdmissionRequest, ModelId};
+use protocol::ParsedRequest;
+use protocol::refuse::RequestError;
+use protocol::translate;
+use std::sync::Arc;
+
+impl<'b> Admitted<'b> {
+    /// The request on its next fallback model; or its end with `error`, when none is left or admitted.
+    pub(super) async fn fall_back(
+        self,
+        client: &mut Client<'_>,
+        error: RequestError,
+    ) -> Result<Admitted<'b>, Concluded> {
+        let Admitted {
+            mut recorder,
+            slot,
+            body,
+            parsed,
+            request,
+            hint,
+            mut fallbacks_tried,
+            ..
+        } = self;
+        let snapshot = Arc::clone(&recorder.record.snapshot);
+        let fallbacks = &snapshot.config.model(request.model).fallbacks;
+        let mut slot = Some(slot);
+        while let Some(model) = fallbacks.get(fallbacks_tried).copied() {
+            fallbacks_tried += 1;
+            let Some(next) = request_for(&recorder, body, &parsed, &request, model) else {
+                continue;
+            };
+            let Some(granted) = take_place(&mut recorder, client, &mut slot, &next).await else {
+                continue;
+            };
+            let resolved = Resolved {
+                recorder,
+                body,
+                parsed,
+                request,
+                hint,
+                translation: None,
+            };
+            return Ok(Admitted {
+                fallbacks_tried,
+                ..Admitted::new(resolved, granted)
+            });
+        }
+        drop(slot);
+        let result = recorder.conclude(Err(error), None);
+        Err((recorder, result))
+    }
+}
+
+/// Decides on the fallback in the place of what was admitted before, and waits if it is queued.
+async fn take_place(
+    recorder: &mut Recorder,
+    client: &mut Client<'_>,
+    slot: &mut Option<SlotPermit>,
+    request: &AdmissionRequest,
+) -> Option<AdmittedRequest> {
+    let (admission, rate_limits) = match slot.take() {
+        Some(slot) => slot.replace(request),
+        None => recorder.services.gate.offer(request),
+    };
+    recorder.rate_limits = rate_limits;
+    match admission {
+        Admission::Admitted(granted) => Some(granted),
+        Admission::Rejected(_) => None,
+        Admission::Queued(queued) => {
+            recorder.registration.update(request.project, queued.ticket());
+            admit::wait(recorder, client, queued).await.ok()
+        }
+    }
+}
+
+/// The admission request for a fallback model, if the caller may use it and its servers can be asked.
+fn request_for(
+    recorder: &Recorder,
+    body: &[u8],
+    parsed: &ParsedRequest<'_>,
+    first: &AdmissionRequest,
+    id: ModelId,
+) -> Option<AdmissionRequest> {
+    let record = &recorder.record;
+    let snapshot = &record.snapshot;
+    let model = snapshot.config.model(id);
+    let key = record.caller.as_ref().and_then(|caller| caller.key.as_ref());
+    let input_tokens = snapshot.tokens.tokens(id, parsed.prompt_bytes);
+    let is_allowed = model.enabled && key.is_none_or(|key| key.allows(&model.name));
+    if !is_allowed || input_tokens > model.max_input_tokens {
+        return None;
+    }
+    let about = about(recorder, model, input_tokens);
+    translate::request(snapshot.upstreams.speaks(id), record.call, body, parsed, &about).ok()?;
+    Some(AdmissionRequest {
+        model: id,
+        smaller: None,
+        input_tokens,
+        max_tokens: parsed.max_tokens.unwrap_or(u64::MAX).min(model.max_output_tokens),
+        ..*first
+    })
+}

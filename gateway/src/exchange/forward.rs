@@ -1,0 +1,181 @@
+//! Sending an admitted request: one server after the other while nothing of an answer has come, then the fallback models.
+
+use super::Reply;
+use super::admit::Admitted;
+use super::answer;
+use super::client::Client;
+use super::recorder::Concluded;
+use super::reply::{self, FinalPart};
+use super::resolve::about;
+use crate::ledger::Record;
+use crate::services::Services;
+use bytes::Bytes;
+use pingora_timeout::fast_timeout::fast_timeout;
+use protocol::meter::Meter;
+use protocol::refuse::{ErrorCode, RequestError};
+use protocol::translate::{self, Translation};
+use protocol::{self, Changes};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Requests that run longer than this leave an intent in the journal, which becomes their record if the gateway is
+/// killed.
+const INTENT_AFTER: Duration = Duration::from_millis(250);
+
+/// A request in the words of the server that it goes to.
+pub(super) struct Outgoing {
+    pub(super) body: Bytes,
+    pub(super) translation: Option<Translation>,
+}
+
+impl Admitted<'_> {
+    /// Forwards to the model's servers and to its fallbacks, settles, records, and makes the reply.
+    pub(super) async fn forward(self, client: &mut Client<'_>) -> Box<Reply> {
+        let (recorder, result) = self.run(client).await;
+        Box::new(reply::build(&recorder, result, client.head_is_sent()))
+    }
+
+    /// Forwards to the model's servers and to its fallbacks, settles and records.
+    pub(super) async fn run(self, client: &mut Client<'_>) -> Concluded {
+        let mut admitted = self;
+        loop {
+            let result = admitted.ask_model(client).await;
+            match result {
+                Err(error) if is_servers_failure(&error) && !client.head_is_sent() => {
+                    match admitted.fall_back(client, error).await {
+                        Ok(next) => admitted = next,
+                        Err(concluded) => return concluded,
+                    }
+                }
+                result => return admitted.conclude(result, client.head_is_sent()),
+            }
+        }
+    }
+
+    /// Asks one model's servers, within the deadline for the whole request.
+    pub(super) async fn ask_model(&mut self, client: &mut Client<'_>) -> Result<FinalPart, RequestError> {
+        let recorder = &mut self.recorder;
+        let snapshot = Arc::clone(&recorder.record.snapshot);
+        let services = Arc::clone(&recorder.services);
+        let deadlines = &snapshot.config.model(recorder.record.terms.model).deadlines;
+        let total = recorder.head.timeout.unwrap_or(Duration::MAX).min(deadlines.total);
+        let elapsed = recorder.record.started.elapsed();
+        recorder.forwarded_after = elapsed;
+        // A stored job needs no intent: it is run again.
+        let intent = client.is_connected().then(|| {
+            let record = &mut recorder.record;
+            record.ledger_id.get_or_insert_with(|| services.ledger.next_id());
+            Record {
+                was_forwarded: true,
+                ..record.clone()
+            }
+        });
+        let left = total.saturating_sub(elapsed);
+        let answered = pin!(self.ask_servers(client, left));
+        within(&services, answered, left, intent.as_ref())
+            .await
+            .unwrap_or_else(|| {
+                let message = format!("the request took longer than its deadline of {} s", total.as_secs_f64());
+                Err(RequestError::new(ErrorCode::UpstreamTimeout, message))
+            })
+    }
+
+    /// Asks one of the model's servers, and another while nothing has come back and the retry budget lasts.
+    async fn ask_servers(&mut self, client: &mut Client<'_>, left: Duration) -> Result<FinalPart, RequestError> {
+        let snapshot = Arc::clone(&self.recorder.record.snapshot);
+        let (upstreams, model) = (&snapshot.upstreams, self.recorder.record.terms.model);
+        let has_choice = upstreams.has_choice(model);
+        self.hint.tokens = self.recorder.record.terms.estimate.tokens();
+        upstreams.earn(model);
+        let began = Instant::now();
+        let (mut tried, mut attempts) = (Vec::new(), 0);
+        let mut failure: Option<RequestError> = None;
+        loop {
+            let outgoing = self.prepare()?;
+            let endpoint = match upstreams.pick(model, self.hint, &tried) {
+                Ok(endpoint) => endpoint,
+                Err(none_left) => return Err(failure.unwrap_or(none_left)),
+            };
+            let left = left.saturating_sub(began.elapsed());
+            match answer::exchange(self, client, &endpoint, outgoing, left).await {
+                Err(error) if is_servers_failure(&error) && !client.head_is_sent() => {
+                    attempts += 1;
+                    // A sole server is asked once more if its connection broke before any byte of an answer.
+                    let broke = error.reason == ErrorCode::UpstreamError && self.upstream_status.is_none();
+                    let is_worth_it = has_choice || (broke && attempts == 1);
+                    let may_retry = is_worth_it && attempts < snapshot.config.gateway.attempts;
+                    if !may_retry || !upstreams.withdraw_retry(model) {
+                        return Err(error);
+                    }
+                    if has_choice {
+                        tried.push(endpoint);
+                    }
+                    self.recorder.services.metrics.retried(&self.recorder.record);
+                    failure = Some(error);
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// The body as the server is to have it, translated if need be; and a fresh meter for its answer.
+    fn prepare(&mut self) -> Result<Outgoing, RequestError> {
+        let record = &self.recorder.record;
+        let (operation, terms) = (record.call, record.terms);
+        let model = record.snapshot.config.model(terms.model);
+        let speaks = record.snapshot.upstreams.speaks(terms.model);
+        let changes = Changes {
+            model: model.upstream_name.as_deref().unwrap_or(&model.name),
+            max_tokens: terms.max_tokens,
+        };
+        let first = self.translation.take().filter(|_| self.request.model == terms.model);
+        let translation = match first {
+            Some(translation) => Some(translation),
+            None if speaks.natively(operation) => None,
+            None => {
+                let about = about(&self.recorder, model, terms.estimate.input_tokens);
+                translate::request(speaks, operation, self.body, &self.parsed, &about)?
+            }
+        };
+        let Some(mut translation) = translation else {
+            let strips_usage = self.parsed.is_streaming && !self.parsed.wants_usage;
+            self.meter = Meter::new(operation, strips_usage);
+            let rewritten = protocol::rewrite(operation, self.body, &self.parsed, &changes).map(Bytes::from);
+            return Ok(Outgoing {
+                body: rewritten.unwrap_or_else(|| self.body.clone()),
+                translation: None,
+            });
+        };
+        self.meter = Meter::new(translation.call, false);
+        Ok(Outgoing {
+            body: translation.body(&changes).into(),
+            translation: Some(translation),
+        })
+    }
+}
+
+/// Whether another server or model may be asked after this error.
+pub(super) fn is_servers_failure(error: &RequestError) -> bool {
+    matches!(
+        error.reason,
+        ErrorCode::NoHealthyUpstream | ErrorCode::UpstreamError | ErrorCode::UpstreamTimeout
+    )
+}
+
+/// Waits for an answer, `total` at most; writes the intent of one that takes longer than [`INTENT_AFTER`].
+async fn within<T>(
+    services: &Services,
+    mut answered: Pin<&mut impl Future<Output = T>>,
+    total: Duration,
+    intent: Option<&Record>,
+) -> Option<T> {
+    let moment = total.min(INTENT_AFTER);
+    if let Ok(answered) = fast_timeout(moment, answered.as_mut()).await {
+        return Some(answered);
+    }
+    if let Some(record) = intent {
+        services.ledger.intend(record);
+    }
+    fast_timeout(total.saturating_sub(moment), answered).await.ok()
+}

@@ -1,0 +1,64 @@
+//! What an exchange needs of a request's head after the connection has moved on to its body.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::time::Duration;
+
+/// Request headers that go on to a server that speaks the client's own protocol.
+const FORWARDED: [&str; 3] = ["anthropic-version", "anthropic-beta", "openai-beta"];
+
+/// The relevant headers of a request.
+#[derive(Debug, Clone, Default)]
+pub(super) struct RequestHead {
+    /// The caller's `x-request-id`, if it is printable and short: echoed, logged, searchable, and never a key.
+    pub(super) client_request_id: Option<String>,
+    /// W3C trace context, for the upstream.
+    pub(super) traceparent: Option<HeaderValue>,
+    /// How long the client waits (`x-request-timeout-seconds`).
+    pub(super) timeout: Option<Duration>,
+    /// Hash of `x-sluice-session`: requests of one session go to one server.
+    pub(super) session_hash: Option<u64>,
+    /// Headers that a server of the same protocol understands.
+    pub(super) forwarded: Vec<(HeaderName, HeaderValue)>,
+    /// HTTP/1.0 knows no chunked transfer coding and closes its connection.
+    pub(super) is_http_1_0: bool,
+}
+
+impl RequestHead {
+    pub(super) fn read(headers: &HeaderMap, version: http::Version) -> Self {
+        Self {
+            client_request_id: client_request_id(headers).map(str::to_owned),
+            traceparent: headers.get("traceparent").cloned(),
+            timeout: timeout(headers),
+            session_hash: session_hash(headers),
+            forwarded: forwarded(headers),
+            is_http_1_0: version == http::Version::HTTP_10,
+        }
+    }
+}
+
+/// The caller's `x-request-id`: 1 to 128 letters, digits, `-`, `_` and `.`, else none.
+pub(crate) fn client_request_id(headers: &HeaderMap) -> Option<&str> {
+    let id = headers.get("x-request-id")?.to_str().ok()?;
+    let is_sane = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    (!id.is_empty() && id.len() <= 128 && id.bytes().all(is_sane)).then_some(id)
+}
+
+/// `x-request-timeout-seconds`: a positive number of seconds.
+fn timeout(headers: &HeaderMap) -> Option<Duration> {
+    let seconds: f64 = headers.get("x-request-timeout-seconds")?.to_str().ok()?.parse().ok()?;
+    Duration::try_from_secs_f64(seconds)
+        .ok()
+        .filter(|timeout| !timeout.is_zero())
+}
+
+fn session_hash(headers: &HeaderMap) -> Option<u64> {
+    let session = headers.get("x-sluice-session")?;
+    Some(BuildHasherDefault::<DefaultHasher>::default().hash_one(session.as_bytes()))
+}
+
+fn forwarded(headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+    let is_forwarded = |name: &HeaderName| FORWARDED.contains(&name.as_str());
+    let given = headers.iter().filter(|(name, _)| is_forwarded(name));
+    given.map(|(name, value)| (name.clone(), value.clone())).collect()
+}

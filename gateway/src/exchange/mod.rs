@@ -1,0 +1,100 @@
+//! One request, from its head to its record. Each state consumes the one before and holds just what is known then:
+//!
+//! | state | holds | module | rejects with |
+//! |---|---|---|---|
+//! | [`Received`] | head, record | here | |
+//! | [`Authenticated`] | credentials | `authenticate` | 401, 403 |
+//! | [`Parsed`] | caller, parsed body | `authenticate` | 400, 403, 408, 413 |
+//! | [`Resolved`] | model, worst case, translation | `resolve` | 400, 403, 404 |
+//! | [`Admitted`] | slot, reservation | `admit` | 400, 429, 503 |
+//! | answered | the answer's last part | `forward`, `fallback`, `answer` | 502, 503, 504 |
+//! | [`Reply`] | what remains to be written; the record is safe | `recorder`, `reply` | 503 |
+//!
+//! An error ends in a [`Reply`] too, by [`Recorder::reject`] or [`Admitted::finish`]. Whatever else happens (a panic, a
+//! dropped task), the recorder's own guard writes the record and the other guards release slot, queue place and memory.
+
+mod admit;
+mod answer;
+mod answered_here;
+mod authenticate;
+mod client;
+pub(crate) mod detached;
+mod encoding;
+mod fallback;
+mod forward;
+pub(crate) mod head;
+pub(crate) mod receive;
+mod recorder;
+mod reply;
+mod resolve;
+pub(crate) mod stored;
+mod upstream_error;
+
+use crate::services::Services;
+use admit::Admission;
+use futures_util::FutureExt;
+use head::RequestHead;
+use pingora_core::protocols::http::ServerSession;
+use protocol::Operation;
+use protocol::refuse::{ErrorCode, RequestError};
+use recorder::Recorder;
+use reply::Reply;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+/// The next state, or the reply that ends the request early.
+type Step<T> = Result<T, Box<Reply>>;
+
+/// A request whose head has arrived.
+struct Received {
+    recorder: Recorder,
+}
+
+/// Serves one request for a model's work. Returns whether the connection may serve another.
+pub(crate) async fn serve(services: &Arc<Services>, session: &mut ServerSession, operation: Operation) -> bool {
+    let reply = match AssertUnwindSafe(answer(services, session, operation))
+        .catch_unwind()
+        .await
+    {
+        Ok(Ok(reply) | Err(reply)) => *reply,
+        Err(_) => return after_panic(session, operation).await,
+    };
+    reply.deliver(session).await
+}
+
+/// One request's way.
+async fn answer(services: &Arc<Services>, session: &mut ServerSession, operation: Operation) -> Step<Box<Reply>> {
+    let received = Received::new(services, session, operation);
+    let authenticated = received.authenticate(session)?;
+    let (authenticated, body) = authenticated.read_body(session).await?;
+    let parsed = authenticated.parse(session, &body)?;
+    let resolved = parsed.resolve()?.answer_here()?;
+    let mut client = resolved.client(session);
+    match resolved.admit(&mut client).await? {
+        Admission::Slot(admitted) => Ok(admitted.forward(&mut client).await),
+        Admission::Detached(queued) => queued.detach(body.bytes).await,
+    }
+}
+
+impl Received {
+    fn new(services: &Arc<Services>, session: &ServerSession, operation: Operation) -> Self {
+        let head = session.req_header();
+        let head = RequestHead::read(&head.headers, head.version);
+        Self {
+            recorder: Recorder::begin(services, head, operation),
+        }
+    }
+}
+
+/// Answers a request whose handling panicked; its record has been written while the stack unwound.
+async fn after_panic(session: &mut ServerSession, operation: Operation) -> bool {
+    if session.response_written().is_none() {
+        let error = RequestError::new(
+            ErrorCode::InternalError,
+            "internal error: the gateway failed while it handled this request; see its log",
+        );
+        let body = error.body(operation.protocol(), "").into();
+        let _ = session.respond_error_with_body(error.reason.status(), body).await;
+    }
+    false
+}

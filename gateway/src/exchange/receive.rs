@@ -1,0 +1,103 @@
+//! The client's side of a connection: a bounded, timed read of a request's body, and noticing that a client has gone.
+
+use super::encoding;
+use crate::config::Config;
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, header};
+use pingora_core::protocols::http::ServerSession;
+use pingora_timeout::fast_timeout::fast_timeout;
+use protocol::refuse::{ErrorCode, RequestError};
+
+/// Memory reserved for a body before any of it has arrived, at most.
+const FIRST_RESERVE: usize = 1 << 20;
+
+/// Reads and decodes a whole body within `bounds.max_body_bytes` and `timeouts.body_seconds`.
+pub(crate) async fn body(session: &mut ServerSession, config: &Config) -> Result<Bytes, RequestError> {
+    let limit = config.gateway.max_body_bytes;
+    let headers = &session.req_header().headers;
+    let coding = encoding::of(headers)?;
+    let declared = declared_length(headers);
+    if declared.is_some_and(|length| length > limit) {
+        return Err(too_large(limit));
+    }
+    if expects_continue(headers) {
+        session.write_continue_response().await.map_err(|_| client_gone())?;
+    }
+    let read = read_all(session, declared.unwrap_or(0), limit);
+    let body = match fast_timeout(config.gateway.body_timeout, read).await {
+        Ok(body) => body?,
+        Err(_) => return Err(too_slow()),
+    };
+    encoding::decode(coding, body, limit)
+}
+
+/// The body's declared length, for reserving memory before it is read.
+pub(crate) fn declared_length(headers: &HeaderMap) -> Option<usize> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+async fn read_all(session: &mut ServerSession, declared: usize, limit: usize) -> Result<Bytes, RequestError> {
+    let Some(first) = next_chunk(session).await? else {
+        return Ok(Bytes::new());
+    };
+    if first.len() > limit {
+        return Err(too_large(limit));
+    }
+    if first.len() == declared {
+        return Ok(first);
+    }
+    let mut whole = BytesMut::with_capacity(declared.clamp(first.len() * 2, FIRST_RESERVE.max(first.len() * 2)));
+    whole.extend_from_slice(&first);
+    while let Some(chunk) = next_chunk(session).await? {
+        if whole.len() + chunk.len() > limit {
+            return Err(too_large(limit));
+        }
+        whole.extend_from_slice(&chunk);
+    }
+    Ok(whole.freeze())
+}
+
+async fn next_chunk(session: &mut ServerSession) -> Result<Option<Bytes>, RequestError> {
+    session.read_request_body().await.map_err(|error| match error.etype() {
+        pingora_core::ErrorType::ReadTimedout => too_slow(),
+        pingora_core::ErrorType::ConnectionClosed | pingora_core::ErrorType::ReadError => client_gone(),
+        _ => RequestError::new(
+            ErrorCode::BadRequest,
+            "invalid request body: its HTTP framing (content-length or chunks) is broken",
+        ),
+    })
+}
+
+/// Returns once the client has disconnected; pending until then.
+pub(super) async fn disconnected(session: &mut ServerSession) -> RequestError {
+    loop {
+        if session.read_body_or_idle(true).await.is_err() {
+            return client_gone();
+        }
+    }
+}
+
+/// The error of a request whose client has disconnected.
+pub(super) fn client_gone() -> RequestError {
+    RequestError::new(ErrorCode::ClientGone, "the client disconnected")
+}
+
+fn too_slow() -> RequestError {
+    RequestError::new(
+        ErrorCode::RequestTimeout,
+        "the request body did not arrive within timeouts.body_seconds",
+    )
+}
+
+pub(super) fn too_large(limit: usize) -> RequestError {
+    RequestError::new(
+        ErrorCode::BodyTooLarge,
+        format!("request body larger than {limit} bytes (bounds.max_body_bytes)"),
+    )
+}
+
+fn expects_continue(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::EXPECT)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}

@@ -1,0 +1,274 @@
+//! The record of one request, written exactly once however the request ends: [`Recorder`] is a guard, so an error, a
+//! panic and a dropped task all leave a record, and the resources beside it are released by guards of their own.
+
+use super::head::RequestHead;
+use super::reply::{self, Reply};
+use crate::gate::SlotPermit;
+use crate::ledger::{Outcome, Record};
+use crate::registry::{Registration, random_request_id};
+use crate::services::Services;
+use crate::traces::{self, Steps, Trace};
+use policy::{Alert, Pace, RateLimitStatus, Settlement};
+use protocol::Operation;
+use protocol::meter::{Meter, Source, Usage};
+use protocol::refuse::{ErrorCode, RequestError};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Everything that is known of a request while it runs.
+pub(crate) struct Recorder {
+    pub(super) services: Arc<Services>,
+    pub(super) record: Record,
+    pub(super) registration: Registration,
+    pub(super) head: RequestHead,
+    /// The caller's rate limits after this request, for the response headers.
+    pub(super) rate_limits: RateLimitStatus,
+    trace: Option<Trace>,
+    /// The gateway's own time before it asked for a slot.
+    pub(super) overhead: Option<Duration>,
+    /// How long after its start the request was last sent to a server.
+    pub(super) forwarded_after: Duration,
+    is_written: bool,
+}
+
+/// A request whose record is written, with what is left to tell its client.
+pub(super) type Concluded = (Recorder, Result<reply::FinalPart, RequestError>);
+
+/// What was used, by whom it was served, and how fast: input of a settlement.
+pub(super) struct Served {
+    pub(super) slot: SlotPermit,
+    pub(super) meter: Meter,
+    /// The status with which the server answered; `None` if it did not.
+    pub(super) upstream_status: Option<u16>,
+    /// Bytes of prompt text, from which token estimates are learned.
+    pub(super) prompt_bytes: usize,
+    pub(super) head_is_sent: bool,
+}
+
+impl Recorder {
+    /// Begins the record of a request that a client sends.
+    pub(super) fn begin(services: &Arc<Services>, head: RequestHead, operation: Operation) -> Self {
+        let trace = services
+            .traces
+            .as_ref()
+            .and_then(|traces| traces.begin(head.traceparent.as_ref()));
+        let id = random_request_id().unwrap_or_else(|error| {
+            tracing::error!(%error, "the operating system has no entropy; this request id is not random");
+            format!("req_{:?}", Instant::now())
+        });
+        let mut recorder = Self::new(services, &id, head, operation);
+        match &trace {
+            Some(trace) => {
+                recorder.record.trace_id = Some(trace.id());
+                recorder.head.traceparent = trace.traceparent();
+            }
+            None => recorder.record.trace_id = traces::id_of(recorder.head.traceparent.as_ref()),
+        }
+        recorder.trace = trace;
+        recorder
+    }
+
+    /// Begins the record of stored work that runs under the id it was accepted with.
+    pub(super) fn resume(services: &Arc<Services>, id: &str, operation: Operation) -> Self {
+        Self::new(services, id, RequestHead::default(), operation)
+    }
+
+    fn new(services: &Arc<Services>, id: &str, head: RequestHead, operation: Operation) -> Self {
+        Self {
+            record: Record::begin(services.current.get(), operation, id.to_owned()),
+            registration: services.registry.register(id),
+            services: Arc::clone(services),
+            head,
+            rate_limits: RateLimitStatus::default(),
+            trace: None,
+            overhead: None,
+            forwarded_after: Duration::ZERO,
+            is_written: false,
+        }
+    }
+
+    /// Ends a request that was never admitted.
+    pub(super) fn reject(mut self, error: RequestError) -> Box<Reply> {
+        let result = self.conclude(Err(error), None);
+        Box::new(reply::build(&self, result, false))
+    }
+
+    /// Settles and records; the answer's last bytes may go out only afterwards.
+    ///
+    /// # Errors
+    /// The error that ended the request, or `ledger_unavailable` if its record cannot be written.
+    pub(super) fn conclude(
+        &mut self,
+        result: Result<reply::FinalPart, RequestError>,
+        served: Option<Served>,
+    ) -> Result<reply::FinalPart, RequestError> {
+        self.note_end(&result, served.as_ref().is_some_and(|served| served.head_is_sent));
+        if let Some(served) = served {
+            self.settle(served);
+        }
+        match self.write() {
+            Ok(()) => result,
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Notes how the request ended.
+    fn note_end(&mut self, result: &Result<reply::FinalPart, RequestError>, head_is_sent: bool) {
+        let record = &mut self.record;
+        record.latency = record.started.elapsed();
+        match result {
+            Ok(part) => {
+                record.http_status = part.status();
+                record.outcome = if record.http_status == 200 {
+                    Outcome::Completed
+                } else {
+                    Outcome::Failed
+                };
+            }
+            Err(error) => {
+                record.outcome = match error.reason {
+                    ErrorCode::ClientGone | ErrorCode::Cancelled => Outcome::Cancelled,
+                    ErrorCode::UpstreamTimeout | ErrorCode::QueueTimeout => Outcome::TimedOut,
+                    _ if record.was_forwarded => Outcome::Failed,
+                    _ => Outcome::Rejected,
+                };
+                let is_in_stream = head_is_sent && error.reason != ErrorCode::ClientGone;
+                record.http_status = if is_in_stream { 200 } else { error.reason.status() };
+                record.stop = Some(error.clone());
+            }
+        }
+    }
+
+    /// Replaces what was reserved by what was used, and frees the slot.
+    fn settle(&mut self, served: Served) {
+        let outcome = self.record.outcome;
+        let has_worked = outcome == Outcome::Completed || served.head_is_sent || outcome == Outcome::Cancelled;
+        if self.record.was_forwarded && has_worked {
+            (self.record.usage, self.record.usage_source) = self.used(&served.meter);
+            self.record.cost = self.record.price(self.record.usage);
+        }
+        let usage = self.record.usage;
+        let settled = served.slot.settle(&Settlement {
+            usage: policy::Usage {
+                input_tokens: usage.input_tokens,
+                output_tokens: usage.output_tokens,
+                cost: self.record.cost,
+            },
+            pace: self.pace(served.upstream_status),
+            has_completed: outcome == Outcome::Completed,
+            was_answered: served.upstream_status.is_some(),
+        });
+        for alert in &settled.alerts {
+            self.alert(alert);
+        }
+        self.services.metrics.overrun(&self.record, settled.overrun_tokens);
+        if let Some(model) = self.record.model
+            && self.record.usage_source == Source::Upstream
+            && outcome == Outcome::Completed
+        {
+            let tokens = &self.record.snapshot.tokens;
+            tokens.learn(model, served.prompt_bytes, usage.input_tokens);
+        }
+    }
+
+    /// What was used, as far as the answer tells.
+    pub(super) fn used(&self, meter: &Meter) -> (Usage, Source) {
+        let record = &self.record;
+        let reads_prompt = record.call.generates() || record.outcome == Outcome::Completed;
+        let input = if reads_prompt {
+            record.terms.estimate.input_tokens
+        } else {
+            0
+        };
+        meter.usage(input)
+    }
+
+    /// How fast the server answered, for the adaptive concurrency limit.
+    fn pace(&self, upstream_status: Option<u16>) -> Pace {
+        let record = &self.record;
+        let first_token = record
+            .first_token
+            .map(|after| after.saturating_sub(self.forwarded_after));
+        let gaps = u32::try_from(record.usage.output_tokens.saturating_sub(1)).unwrap_or(u32::MAX);
+        let writing = record
+            .latency
+            .saturating_sub(record.first_token.unwrap_or(record.latency));
+        let has_gaps = record.streamed && record.outcome == Outcome::Completed && gaps > 0;
+        Pace {
+            first_token: first_token.filter(|_| record.streamed),
+            gap: has_gaps.then(|| writing / gaps),
+            is_overloaded: matches!(upstream_status, Some(429 | 503)),
+        }
+    }
+
+    fn alert(&self, alert: &Alert) {
+        let key = self.record.caller.as_ref().and_then(|caller| caller.key.as_ref());
+        let who = match alert.scope {
+            policy::Scope::User => self.record.user_id(),
+            policy::Scope::Key => key.map_or("", |key| &key.id),
+            _ => self.record.project_id(),
+        };
+        tracing::warn!(
+            scope = alert.scope.word(), id = who, window = alert.period.word(), measure = ?alert.measure,
+            used = alert.used, limit = alert.limit,
+            "a quota or budget is nearly used up"
+        );
+        self.services
+            .metrics
+            .alert(self.record.project_id(), alert.period.word());
+    }
+
+    /// Observes metrics, ends the trace and commits the record.
+    fn write(&mut self) -> Result<(), RequestError> {
+        self.is_written = true;
+        let record = &self.record;
+        let overhead = self.overhead.filter(|_| record.was_forwarded);
+        self.services.metrics.observe(record, overhead);
+        if let (Some(traces), Some(trace)) = (&self.services.traces, self.trace) {
+            let steps = Steps {
+                parsed: self.overhead,
+                asked: self.forwarded_after,
+            };
+            traces.end(trace, record, steps);
+        }
+        if record.snapshot.config.gateway.telemetry.log_requests {
+            crate::telemetry::log(record);
+        }
+        if record.stop.as_ref().is_some_and(|error| error.reason.is_unrecorded()) {
+            // The ledger takes no records at present; the refusal is counted in the metrics.
+            return Ok(());
+        }
+        self.services.ledger.commit(record).map_err(|error| {
+            tracing::error!(%error, request_id = record.request_id, "cannot write the record of a request");
+            RequestError::new(
+                ErrorCode::LedgerUnavailable,
+                "the gateway cannot write its ledger; try again later",
+            )
+        })
+    }
+
+    /// Gives the record up: the request is stored and goes on in another process.
+    pub(super) fn abandon(mut self) {
+        self.is_written = true;
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        if self.is_written {
+            return;
+        }
+        let error = if std::thread::panicking() {
+            RequestError::new(
+                ErrorCode::InternalError,
+                "the gateway failed while it handled this request",
+            )
+        } else {
+            super::client::shutting_down()
+        };
+        self.note_end(&Err(error), false);
+        if let Err(error) = self.write() {
+            tracing::error!(error = error.message, "a request ended early and has no record");
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Response heads, and the part of an answer that goes out once the ledger has the record.
+
+use super::client::{last, piece, write};
+use super::recorder::Recorder;
+use bytes::Bytes;
+use http::StatusCode;
+use pingora_core::BError;
+use pingora_core::protocols::http::{HttpTask, ServerSession};
+use pingora_http::ResponseHeader;
+use policy::{Figure, NanoEuro};
+use protocol::refuse::{ErrorCode, RequestError};
+use std::time::Duration;
+
+/// The end of a successful answer.
+pub(super) enum FinalPart {
+    /// A whole answer.
+    Body {
+        status: u16,
+        content_type: Bytes,
+        body: Bytes,
+    },
+    /// What is left of a stream whose beginning has been sent.
+    StreamEnd(Option<Bytes>),
+}
+
+impl FinalPart {
+    pub(super) fn status(&self) -> u16 {
+        match self {
+            FinalPart::Body { status, .. } => *status,
+            FinalPart::StreamEnd(_) => 200,
+        }
+    }
+}
+
+/// What remains to be written to the client.
+pub(crate) struct Reply {
+    tasks: Vec<HttpTask>,
+    /// Whether another request may follow on the same connection.
+    keeps_connection: bool,
+}
+
+impl Reply {
+    /// A whole JSON answer that needs no settlement.
+    pub(super) fn json(recorder: &Recorder, body: &serde_json::Value) -> Result<Self, BError> {
+        let body = Bytes::from(body.to_string());
+        let head = head(recorder, 200, b"application/json", Some(body.len()))?;
+        Ok(Self {
+            tasks: vec![HttpTask::Header(head, false), last(Some(body))],
+            keeps_connection: !recorder.head.is_http_1_0,
+        })
+    }
+
+    /// Writes the reply. Returns whether the connection may serve another request.
+    pub(super) async fn deliver(self, session: &mut ServerSession) -> bool {
+        if self.tasks.is_empty() {
+            return self.keeps_connection;
+        }
+        write(session, self.tasks).await.is_ok() && self.keeps_connection
+    }
+}
+
+/// Makes the reply of a concluded request.
+pub(super) fn build(recorder: &Recorder, result: Result<FinalPart, RequestError>, head_is_sent: bool) -> Reply {
+    let closed = Reply {
+        tasks: Vec::new(),
+        keeps_connection: false,
+    };
+    let keeps_connection = !recorder.head.is_http_1_0;
+    let tasks = match result {
+        Ok(FinalPart::StreamEnd(end)) => vec![last(end)],
+        Ok(FinalPart::Body {
+            status,
+            content_type,
+            body,
+        }) => match head(recorder, status, &content_type, Some(body.len())) {
+            Ok(head) => vec![HttpTask::Header(head, false), last(Some(body))],
+            Err(_) => return closed,
+        },
+        Err(error) if error.reason == ErrorCode::ClientGone => return closed,
+        Err(error) if head_is_sent => {
+            // An error event and no final chunk: the client must not take the answer for complete.
+            let record = &recorder.record;
+            let event = Bytes::from(error.event(record.protocol(), &record.request_id));
+            return Reply {
+                tasks: vec![piece(event)],
+                keeps_connection: false,
+            };
+        }
+        Err(error) => {
+            let unread = matches!(
+                error.reason,
+                ErrorCode::BodyTooLarge | ErrorCode::RequestTimeout | ErrorCode::NoKey | ErrorCode::InvalidKey
+            );
+            return match refusal(recorder, &error) {
+                Ok(tasks) => Reply {
+                    tasks,
+                    keeps_connection: keeps_connection && !unread,
+                },
+                Err(_) => closed,
+            };
+        }
+    };
+    Reply {
+        tasks,
+        keeps_connection,
+    }
+}
+
+/// The head of an answer. Without a length it is sent in chunks, or to an HTTP/1.0 client until the connection closes.
+pub(super) fn head(
+    recorder: &Recorder,
+    status: u16,
+    content_type: &[u8],
+    length: Option<usize>,
+) -> Result<Box<ResponseHeader>, BError> {
+    let record = &recorder.record;
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+    let mut head = ResponseHeader::build_no_case(status, Some(16))?;
+    head.insert_header("content-type", content_type)?;
+    match length {
+        Some(length) => head.insert_header("content-length", length)?,
+        None => {
+            head.insert_header("cache-control", "no-cache")?;
+            head.insert_header("x-accel-buffering", "no")?;
+            if !recorder.head.is_http_1_0 {
+                head.insert_header("transfer-encoding", "chunked")?;
+            }
+        }
+    }
+    let client_request_id = recorder.head.client_request_id.as_deref();
+    head.insert_header("x-request-id", client_request_id.unwrap_or(&record.request_id))?;
+    head.insert_header("x-sluice-request-id", record.request_id.as_str())?;
+    if record.model.is_some() {
+        head.insert_header("x-sluice-model", record.model_name())?;
+    }
+    if let Some(waited) = record.queue_wait {
+        let millis = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+        head.insert_header("x-sluice-queue-ms", millis)?;
+    }
+    if let Some(degraded) = record.degraded() {
+        head.insert_header("x-sluice-degraded", degraded)?;
+    }
+    if length.is_some() && record.cost.0 > 0 {
+        head.insert_header("x-sluice-cost-eur", euros(record.cost))?;
+    }
+    rate_limits(&mut head, recorder)?;
+    Ok(Box::new(head))
+}
+
+fn rate_limits(head: &mut ResponseHeader, recorder: &Recorder) -> Result<(), BError> {
+    if let Some(figure) = &recorder.rate_limits.requests {
+        head.insert_header("x-ratelimit-limit-requests", figure.limit)?;
+        head.insert_header("x-ratelimit-remaining-requests", figure.remaining)?;
+        head.insert_header("x-ratelimit-reset-requests", reset(figure))?;
+    }
+    if let Some(figure) = &recorder.rate_limits.tokens {
+        head.insert_header("x-ratelimit-limit-tokens", figure.limit)?;
+        head.insert_header("x-ratelimit-remaining-tokens", figure.remaining)?;
+        head.insert_header("x-ratelimit-reset-tokens", reset(figure))?;
+    }
+    Ok(())
+}
+
+/// The head and body of a refusal.
+fn refusal(recorder: &Recorder, error: &RequestError) -> Result<Vec<HttpTask>, BError> {
+    let record = &recorder.record;
+    let body = Bytes::from(error.body(record.protocol(), &record.request_id));
+    let mut head = head(recorder, error.reason.status(), b"application/json", Some(body.len()))?;
+    if let Some(after) = error.retry_after_seconds() {
+        head.insert_header("retry-after", after)?;
+    }
+    Ok(vec![HttpTask::Header(head, false), last(Some(body))])
+}
+
+fn reset(figure: &Figure) -> String {
+    seconds(figure.reset)
+}
+
+/// A duration as OpenAI writes it: `1.234s`.
+fn seconds(duration: Duration) -> String {
+    decimal(duration.as_secs(), u64::from(duration.subsec_millis()), 3, "s")
+}
+
+/// Euros with all nine decimals, exactly.
+fn euros(cost: NanoEuro) -> String {
+    decimal(cost.0 / 1_000_000_000, cost.0 % 1_000_000_000, 9, "")
+}
+
+/// A fixed-point number. Every response has some, and formatting floats is slower.
+fn decimal(whole: u64, fraction: u64, decimals: usize, unit: &str) -> String {
+    let (mut before, mut after) = (itoa::Buffer::new(), itoa::Buffer::new());
+    let after = after.format(fraction);
+    let zeros = &"000000000"[..decimals.saturating_sub(after.len())];
+    [before.format(whole), ".", zeros, after, unit].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_and_prices_are_written_with_all_their_decimals() {
+        assert_eq!(seconds(Duration::from_millis(1_034)), "1.034s");
+        assert_eq!(seconds(Duration::ZERO), "0.000s");
+        assert_eq!(euros(NanoEuro(33_900)), "0.000033900");
+        assert_eq!(euros(NanoEuro(12_000_000_001)), "12.000000001");
+    }
+}

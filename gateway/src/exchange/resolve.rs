@@ -1,0 +1,179 @@
+//! Which model a request is for, whether its caller may use it, what it may use at worst, and how it is said to the
+//! model's servers.
+
+use super::authenticate::{self, Parsed};
+use super::client::Client;
+use super::recorder::Recorder;
+use super::reply::FinalPart;
+use super::{Reply, Step, answered_here};
+use crate::config::{Config, Model};
+use crate::identity::Caller;
+use crate::upstream::RoutingHint;
+use bytes::Bytes;
+use pingora_core::protocols::http::ServerSession;
+use policy::{AdmissionRequest, ModelId};
+use protocol::hub::About;
+use protocol::refuse::{ErrorCode, RequestError};
+use protocol::translate::{self, Speaks, Translation};
+use protocol::{self, ParsedRequest};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::sync::Arc;
+
+/// A request that may be asked of its model.
+pub(super) struct Resolved<'b> {
+    pub(super) recorder: Recorder,
+    pub(super) body: &'b Bytes,
+    pub(super) parsed: ParsedRequest<'b>,
+    pub(super) request: AdmissionRequest,
+    pub(super) hint: RoutingHint,
+    /// For servers that do not speak the client's protocol.
+    pub(super) translation: Option<Translation>,
+}
+
+impl<'b> Parsed<'b> {
+    pub(super) fn resolve(mut self) -> Step<Resolved<'b>> {
+        match resolution(&mut self.recorder, &self.caller, self.body, &self.parsed) {
+            Ok(Resolution {
+                request,
+                hint,
+                translation,
+            }) => Ok(Resolved {
+                recorder: self.recorder,
+                body: self.body,
+                parsed: self.parsed,
+                request,
+                hint,
+                translation,
+            }),
+            Err(error) => self.reject(error),
+        }
+    }
+}
+
+impl<'b> Resolved<'b> {
+    /// Ends requests that need no server: token counts and model details of models whose servers have no such call.
+    pub(super) fn answer_here(mut self) -> Step<Self> {
+        let Some(answer) = answered_here::answer(&self.recorder.record, self.request.input_tokens) else {
+            return Ok(self);
+        };
+        let result: Result<FinalPart, RequestError> = self.recorder.conclude(Ok(answer), None);
+        Err(Box::new(super::reply::build(&self.recorder, result, false)))
+    }
+
+    pub(super) fn client<'a>(&self, session: &'a mut ServerSession) -> Client<'a> {
+        authenticate::client(&self.recorder, session)
+    }
+
+    pub(super) fn reject(self, error: RequestError) -> Box<Reply> {
+        self.recorder.reject(error)
+    }
+}
+
+/// What a request resolves to.
+pub(super) struct Resolution {
+    pub(super) request: AdmissionRequest,
+    pub(super) hint: RoutingHint,
+    pub(super) translation: Option<Translation>,
+}
+
+/// Resolves a parsed request of a known caller.
+///
+/// # Errors
+/// `unknown_model`, `model_disabled`, `model_not_allowed`, `context_length_exceeded`, or a `bad_request` that names what
+/// the model's servers cannot be told.
+pub(super) fn resolution(
+    recorder: &mut Recorder,
+    caller: &Caller,
+    body: &[u8],
+    parsed: &ParsedRequest<'_>,
+) -> Result<Resolution, RequestError> {
+    let snapshot = Arc::clone(&recorder.record.snapshot);
+    let (config, upstreams) = (&snapshot.config, &snapshot.upstreams);
+    let operation = recorder.record.call;
+    let (id, model) = find(config, caller, parsed)?;
+    recorder.record.model = Some(id);
+    let input_tokens = snapshot.tokens.tokens(id, parsed.prompt_bytes);
+    if input_tokens > model.max_input_tokens {
+        return Err(too_long(model, input_tokens));
+    }
+    let speaks = upstreams.speaks(id);
+    let translate = |speaks: Speaks| {
+        if speaks.natively(operation) {
+            return Ok(None);
+        }
+        translate::request(speaks, operation, body, parsed, &about(recorder, model, input_tokens))
+    };
+    let smaller = model.smaller.filter(|smaller| {
+        let (its, smaller) = (upstreams.speaks(*smaller), config.model(*smaller));
+        let is_allowed = caller.key.as_ref().is_none_or(|key| key.allows(&smaller.name));
+        smaller.enabled && is_allowed && (its == speaks || translate(its).is_ok())
+    });
+    let translation = translate(speaks)?;
+    let prefix_hash = recorder.head.session_hash.or_else(|| {
+        let prompt = parsed.prompt.filter(|_| upstreams.has_choice(id))?;
+        Some(BuildHasherDefault::<DefaultHasher>::default().hash_one(protocol::beginning(prompt)))
+    });
+    let request = AdmissionRequest {
+        project: caller.project,
+        user: caller.user,
+        key: caller.key.as_ref().map(|key| key.number),
+        plan: config.project(caller.project).plan,
+        model: id,
+        smaller,
+        class: recorder.record.class,
+        priority: recorder.record.priority,
+        input_tokens,
+        max_tokens: parsed.max_tokens.unwrap_or(u64::MAX).min(model.max_output_tokens),
+        answers: if operation.generates() { parsed.answers } else { 0 },
+    };
+    let hint = RoutingHint {
+        beginning: prefix_hash,
+        tokens: 0,
+    };
+    Ok(Resolution {
+        request,
+        hint,
+        translation,
+    })
+}
+
+/// The model that a request names, if it exists and its caller may use it.
+fn find<'a>(
+    config: &'a Config,
+    caller: &Caller,
+    parsed: &ParsedRequest<'_>,
+) -> Result<(ModelId, &'a Model), RequestError> {
+    let name = &parsed.model;
+    let untagged = || config.model_by_name(name.strip_suffix(":latest")?);
+    let id = config.model_by_name(name).or_else(untagged).ok_or_else(|| {
+        let message = format!("unknown model `{name}`; `GET /v1/models` lists the available ones");
+        RequestError::param(ErrorCode::UnknownModel, "model", message)
+    })?;
+    let model = config.model(id);
+    if let Some(key) = caller.key.as_ref().filter(|key| !key.allows(&model.name)) {
+        let message = format!("API key `{}` is not allowed to use model `{}`", key.id, model.name);
+        return Err(RequestError::param(ErrorCode::ModelNotAllowed, "model", message));
+    }
+    if !model.enabled {
+        let message = format!("model `{name}` is disabled");
+        return Err(RequestError::param(ErrorCode::ModelDisabled, "model", message));
+    }
+    Ok((id, model))
+}
+
+fn too_long(model: &Model, input_tokens: u64) -> RequestError {
+    let (name, limit) = (&model.name, model.max_input_tokens);
+    let message = format!("prompt too long: about {input_tokens} tokens, and model `{name}` accepts {limit}");
+    RequestError::new(ErrorCode::ContextLengthExceeded, message)
+}
+
+/// What an answer in the client's protocol repeats of its request.
+pub(super) fn about(recorder: &Recorder, model: &Model, prompt_tokens: u64) -> About {
+    About {
+        request_id: recorder.record.request_id.clone(),
+        model: recorder.record.requested_model.clone(),
+        created: crate::clock::now_ms() / 1000,
+        context: model.max_input_tokens + model.max_output_tokens,
+        prompt_tokens,
+    }
+}

@@ -1,0 +1,239 @@
+//! Stored requests: accepted with `queued`, kept in the ledger's database until they are done, and polled for. A stop or a
+//! crash loses none; the next process resumes them.
+
+use super::detached::{self, DetachedRequest, Queued};
+use super::recorder::Recorder;
+use super::reply::{FinalPart, Reply};
+use crate::clock::now_ms;
+use crate::ledger::jobs::{self, Job, Known};
+use crate::ledger::{Record, Unavailable};
+use crate::registry::Status;
+use crate::services::Services;
+use bytes::Bytes;
+use policy::ProjectId;
+use protocol::refuse::{ErrorCode, RequestError};
+use protocol::{Operation, responses};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// A request that was begun this often and never ended is given up.
+const MAX_ATTEMPTS: i64 = 3;
+
+/// The job of a request.
+pub(super) fn job(record: &Record, body: &Bytes) -> Job {
+    let key = record.caller.as_ref().and_then(|caller| caller.key.as_ref());
+    Job {
+        id: record.request_id.clone(),
+        endpoint: record.call.client_path().to_owned(),
+        user_id: record.user_id().to_owned(),
+        project_id: record.project_id().to_owned(),
+        key_id: key.map(|key| key.id.clone()),
+        class: record.class,
+        priority: record.priority,
+        body: body.to_vec(),
+        attempts: 1,
+    }
+}
+
+/// Stores a job, and makes the reply that it is queued.
+pub(super) async fn accept(recorder: &Recorder, job: &Job, body: &Bytes) -> Result<Reply, RequestError> {
+    let ledger = &recorder.services.ledger;
+    jobs::add(ledger.store(), ledger.owner(), job, now_ms())
+        .await
+        .map_err(|error| {
+            tracing::error!(%error, request_id = job.id, "cannot store a queued request");
+            RequestError::new(
+                ErrorCode::LedgerUnavailable,
+                "the gateway's database cannot store the request; try again later",
+            )
+        })?;
+    let queued = match recorder.record.call {
+        Operation::Responses => responses::pending(body, &job.id, now_ms() / 1000, "queued"),
+        _ => status_body(&recorder.record, "queued", "Request queued for background processing"),
+    };
+    Reply::json(recorder, &queued)
+        .map_err(|_| RequestError::new(ErrorCode::BadRequest, "`x-request-id` cannot be sent back in a header"))
+}
+
+/// Runs a stored request to its end and stores its answer.
+pub(super) async fn run(queued: Queued, body: Bytes) {
+    if let Some((recorder, result)) = queued.run(&body).await {
+        store_answer(&recorder, result, &body).await;
+    }
+}
+
+async fn store_answer(recorder: &Recorder, result: Result<FinalPart, RequestError>, asked: &[u8]) {
+    let record = &recorder.record;
+    let is_response = record.call == Operation::Responses;
+    let answer = match result {
+        Ok(part) if is_response => response(record, part, asked),
+        Err(error) if is_response => failed_response(record, &error, asked),
+        Ok(FinalPart::Body { body, .. }) => serde_json::from_slice(&body).unwrap_or_default(),
+        Ok(FinalPart::StreamEnd(_)) => Value::Null,
+        Err(error) => {
+            let mut answer = status_body(record, status_name(&error), &error.message);
+            answer["detail"] = error.reason.name().into();
+            answer
+        }
+    };
+    let store = recorder.services.ledger.store();
+    if let Err(error) = jobs::finish(store, &record.request_id, &answer, now_ms()).await {
+        tracing::error!(%error, request_id = record.request_id, "cannot store an answer");
+    }
+}
+
+/// A response as it is fetched later, also one that the model's server refused.
+fn response(record: &Record, part: FinalPart, asked: &[u8]) -> Value {
+    let (status, body) = match part {
+        FinalPart::Body { status, body, .. } => (status, body),
+        FinalPart::StreamEnd(_) => (502, Bytes::new()),
+    };
+    let mut answer: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let id = &record.request_id;
+    if status != 200 || !answer.is_object() {
+        let mut failed = responses::pending(asked, id, now_ms() / 1000, "failed");
+        let message = answer.pointer("/error/message").cloned();
+        let message = message.unwrap_or_else(|| "the model's server did not answer".into());
+        failed["error"] = json!({"code": "server_error", "message": message});
+        return failed;
+    }
+    answer["id"] = format!("resp_{id}").into();
+    answer["background"] = true.into();
+    answer
+}
+
+/// A response that ended with an error.
+fn failed_response(record: &Record, error: &RequestError, asked: &[u8]) -> Value {
+    let is_cancelled = matches!(error.reason, ErrorCode::Cancelled | ErrorCode::ClientGone);
+    let status = if is_cancelled { "cancelled" } else { "failed" };
+    let mut answer = responses::pending(asked, &record.request_id, now_ms() / 1000, status);
+    if !is_cancelled {
+        answer["error"] = json!({"code": error.reason.name(), "message": error.message});
+    }
+    answer
+}
+
+/// Resumes the stored requests of `owner`, a process that has ended, each in a task of its own.
+pub(crate) async fn recover(services: &Arc<Services>, owner: &str) -> Result<(), Unavailable> {
+    let (store, me) = (services.ledger.store(), services.ledger.owner());
+    let abandoned = jobs::take_over(store, owner, now_ms()).await?;
+    jobs::adopt(store, owner, me).await?;
+    if !abandoned.is_empty() {
+        tracing::info!(jobs = abandoned.len(), "resuming stored requests");
+    }
+    for job in abandoned {
+        tokio::spawn(resume(Arc::clone(services), job));
+    }
+    Ok(())
+}
+
+/// Resumes a request that an earlier process had accepted.
+async fn resume(services: Arc<Services>, job: Job) {
+    let operation = if job.endpoint == Operation::Responses.client_path() {
+        Operation::Responses
+    } else {
+        Operation::Generate
+    };
+    let recorder = Recorder::resume(&services, &job.id, operation);
+    let recorded = jobs::recorded(services.ledger.store(), &job.id).await;
+    if recorded.is_ok_and(|ids| ids.contains(&job.id)) {
+        let message = "the request completed, and its answer was lost when the gateway was killed";
+        let lost = RequestError::new(ErrorCode::UpstreamError, message);
+        store_answer(&recorder, Err(lost), &job.body).await;
+        recorder.abandon();
+        return;
+    }
+    let request = DetachedRequest {
+        id: &job.id,
+        operation,
+        user_id: &job.user_id,
+        key_id: job.key_id.as_deref(),
+        class: job.class,
+        priority: job.priority,
+        body: &job.body,
+    };
+    let admitted = if job.attempts > MAX_ATTEMPTS {
+        let message = format!("the gateway stopped during each of {MAX_ATTEMPTS} attempts");
+        Err((recorder, RequestError::new(ErrorCode::UpstreamError, message)))
+    } else {
+        detached::admit(recorder, &request)
+    };
+    match admitted {
+        Ok(queued) => run(queued, Bytes::from(job.body)).await,
+        Err((mut recorder, error)) => {
+            let result = recorder.conclude(Err(error), None);
+            store_answer(&recorder, result, &job.body).await;
+        }
+    }
+}
+
+/// The body of `GET /requests/{id}`: the answer, or how far the request has come.
+pub(crate) async fn status(
+    services: &Services,
+    id: &str,
+    project: Option<ProjectId>,
+) -> Result<Option<Value>, Unavailable> {
+    let state = |status: &str, message: &str| json!({"request_id": id, "status": status, "message": message});
+    match services.registry.status(id, project) {
+        Some(Status::Processing) => return Ok(Some(state("processing", "Request is being processed"))),
+        Some(Status::Queued(ticket)) => {
+            let mut body = state("queued", "Request is waiting in the queue");
+            if let Some((position, expected)) = services.gate.position_of(ticket) {
+                body["position"] = position.into();
+                body["expected_wait_seconds"] = expected.as_secs_f64().into();
+            }
+            return Ok(Some(body));
+        }
+        None => {}
+    }
+    let snapshot = services.current.get();
+    let project = project.map(|project| snapshot.config.project(project).id.as_str());
+    Ok(jobs::known(services.ledger.store(), id, project)
+        .await?
+        .map(|known| match known {
+            Known::Done(answer) => answer,
+            Known::Waiting(..) => state("queued", "Request is waiting in the queue"),
+        }))
+}
+
+/// A background response, done or not.
+pub(crate) async fn find_response(
+    services: &Services,
+    id: &str,
+    project: Option<ProjectId>,
+) -> Result<Option<Value>, Unavailable> {
+    let snapshot = services.current.get();
+    let project_id = project.map(|project| snapshot.config.project(project).id.as_str());
+    let known = jobs::known(services.ledger.store(), id, project_id).await?;
+    Ok(known.map(|known| match known {
+        Known::Done(answer) => answer,
+        Known::Waiting(body, since_ms) => {
+            let is_running = services.registry.status(id, project) == Some(Status::Processing);
+            let status = if is_running { "in_progress" } else { "queued" };
+            responses::pending(&body, id, since_ms / 1000, status)
+        }
+    }))
+}
+
+/// The original system's fields, before there is an answer or where there will be none.
+fn status_body(record: &Record, status: &str, message: &str) -> Value {
+    let estimate = record.terms.estimate;
+    json!({
+        "request_id": record.request_id,
+        "status": status,
+        "message": message,
+        "estimated_input_tokens": estimate.input_tokens,
+        "estimated_output_tokens": estimate.output_tokens,
+        "estimated_cost_eur": estimate.cost.euros(),
+    })
+}
+
+/// The original system's name for how a request ended without its answer.
+fn status_name(error: &RequestError) -> &'static str {
+    match error.reason {
+        ErrorCode::Cancelled | ErrorCode::ClientGone => "cancelled",
+        ErrorCode::QueueTimeout | ErrorCode::UpstreamTimeout => "timed_out",
+        ErrorCode::QueueFull => "rejected",
+        _ => "failed",
+    }
+}

@@ -1,0 +1,218 @@
+//! The requests that run or wait in this process, by their id: how far each has come, and the way to cancel it.
+//!
+//! Ids are the gateway's own (random, see [`RequestId::random`]); what a client sends as `x-request-id` is no key here.
+
+use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
+use policy::{ProjectId, TicketId};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, Release};
+use std::task::Poll;
+
+/// All live requests of this process.
+#[derive(Debug, Default)]
+pub(crate) struct Registry(Mutex<HashMap<Arc<str>, Arc<Live>>>);
+
+/// A request that runs or waits.
+#[derive(Debug, Default)]
+struct Live {
+    cancellation: Cancellation,
+    /// Its project once that is known, and its ticket while it is queued.
+    state: Mutex<(Option<ProjectId>, Option<TicketId>)>,
+}
+
+/// Set when a request is to end early. One task listens and polls again for every piece of an answer, so listening takes
+/// no lock.
+#[derive(Debug, Default)]
+struct Cancellation {
+    is_cancelled: AtomicBool,
+    listener: AtomicWaker,
+}
+
+impl Cancellation {
+    fn cancel(&self) {
+        self.is_cancelled.store(true, Release);
+        self.listener.wake();
+    }
+
+    async fn cancelled(&self) {
+        poll_fn(|context| {
+            self.listener.register(context.waker());
+            if self.is_cancelled.load(Acquire) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+    }
+}
+
+/// A request's entry in the registry; dropping it removes the entry.
+#[derive(Debug)]
+pub(crate) struct Registration {
+    registry: Arc<Registry>,
+    id: Arc<str>,
+    live: Arc<Live>,
+}
+
+/// The receiving end of a request's cancellation.
+#[derive(Debug, Clone)]
+pub(crate) struct CancelListener(Arc<Live>);
+
+/// How far a live request has come.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Status {
+    Queued(TicketId),
+    Processing,
+}
+
+impl Registry {
+    /// Registers a request. An id is registered once; a second registration under the same id (a job that is resumed
+    /// while its first run ends) replaces the first in lookups and leaves its state alone.
+    pub(crate) fn register(self: &Arc<Self>, id: &str) -> Registration {
+        let id: Arc<str> = id.into();
+        let live = Arc::new(Live::default());
+        self.0.lock().insert(Arc::clone(&id), Arc::clone(&live));
+        Registration {
+            registry: Arc::clone(self),
+            id,
+            live,
+        }
+    }
+
+    /// The status of a live request; `project` limits the lookup to that project's requests.
+    pub(crate) fn status(&self, id: &str, project: Option<ProjectId>) -> Option<Status> {
+        let live = self.find(id, project)?;
+        let (_, ticket) = *live.state.lock();
+        Some(ticket.map_or(Status::Processing, Status::Queued))
+    }
+
+    /// Cancels a live request; false if there is none with this id (in this project).
+    pub(crate) fn cancel(&self, id: &str, project: Option<ProjectId>) -> bool {
+        let live = self.find(id, project);
+        if let Some(live) = &live {
+            live.cancellation.cancel();
+        }
+        live.is_some()
+    }
+
+    fn find(&self, id: &str, project: Option<ProjectId>) -> Option<Arc<Live>> {
+        let live = Arc::clone(self.0.lock().get(id)?);
+        let owner = live.state.lock().0;
+        (project.is_none() || owner == project).then_some(live)
+    }
+}
+
+impl Registration {
+    /// Notes the request's project and, while it is queued, its ticket.
+    pub(crate) fn update(&self, project: ProjectId, ticket: Option<TicketId>) {
+        *self.live.state.lock() = (Some(project), ticket);
+    }
+
+    /// A listener for the request's cancellation.
+    pub(crate) fn cancel_listener(&self) -> CancelListener {
+        CancelListener(Arc::clone(&self.live))
+    }
+}
+
+impl CancelListener {
+    /// Returns once the request is cancelled.
+    pub(crate) async fn cancelled(&self) {
+        self.0.cancellation.cancelled().await;
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let mut entries = self.registry.0.lock();
+        if entries.get(&self.id).is_some_and(|live| Arc::ptr_eq(live, &self.live)) {
+            entries.remove(&self.id);
+        }
+    }
+}
+
+/// Random bytes are taken from the operating system in blocks of this size.
+const ENTROPY_BLOCK: usize = 1024;
+
+/// Bytes of an id: 128 bits cannot be guessed.
+const ID_BYTES: usize = 16;
+
+/// Makes a request id: `req_` and 128 random bits in hexadecimal.
+///
+/// # Errors
+/// The operating system has no randomness to give.
+pub(crate) fn random_request_id() -> Result<String, getrandom::Error> {
+    thread_local! {
+        static ENTROPY: RefCell<([u8; ENTROPY_BLOCK], usize)> = const { RefCell::new(([0; ENTROPY_BLOCK], ENTROPY_BLOCK)) };
+    }
+    ENTROPY.with_borrow_mut(|(block, used)| {
+        if *used + ID_BYTES > block.len() {
+            getrandom::fill(block)?;
+            *used = 0;
+        }
+        let bytes = &mut block[*used..*used + ID_BYTES];
+        let mut id = String::with_capacity(4 + 2 * ID_BYTES);
+        id.push_str("req_");
+        id.extend(bytes.iter().flat_map(|byte| hex_digits(*byte)));
+        bytes.fill(0);
+        *used += ID_BYTES;
+        Ok(id)
+    })
+}
+
+fn hex_digits(byte: u8) -> [char; 2] {
+    [byte >> 4, byte & 15].map(|digit| char::from_digit(u32::from(digit), 16).unwrap_or('0'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn a_request_is_found_while_it_lives_and_only_by_its_own_project() {
+        let registry = Arc::new(Registry::default());
+        let registration = registry.register("a");
+        registration.update(ProjectId(1), None);
+        assert_eq!(registry.status("a", Some(ProjectId(1))), Some(Status::Processing));
+        assert_eq!(registry.status("a", Some(ProjectId(2))), None);
+        drop(registration);
+        assert_eq!(registry.status("a", None), None);
+        assert!(!registry.cancel("a", None));
+    }
+
+    #[test]
+    fn a_second_registration_under_an_id_never_changes_the_first() {
+        let registry = Arc::new(Registry::default());
+        let first = registry.register("a");
+        first.update(ProjectId(1), None);
+        let second = registry.register("a");
+        second.update(ProjectId(2), None);
+        drop(first);
+        assert_eq!(registry.status("a", Some(ProjectId(2))), Some(Status::Processing));
+        drop(second);
+        assert_eq!(registry.status("a", None), None);
+    }
+
+    #[tokio::test]
+    async fn a_request_is_cancelled_by_its_own_project_or_an_operator() {
+        let registry = Arc::new(Registry::default());
+        let registration = registry.register("a");
+        registration.update(ProjectId(1), None);
+        assert!(!registry.cancel("a", Some(ProjectId(2))));
+        assert!(registry.cancel("a", None));
+        registration.cancel_listener().cancelled().await;
+    }
+
+    #[test]
+    fn ids_are_never_given_twice() {
+        let ids: HashSet<String> = (0..10_000).map(|_| random_request_id().expect("entropy")).collect();
+        assert_eq!(ids.len(), 10_000);
+        assert!(ids.iter().all(|id| id.len() == 36));
+    }
+}
