@@ -17,6 +17,39 @@ pub fn count_tokens(text: &str) -> u64 {
         .sum()
 }
 
+/// The numbers of a text's tokens. A number is the token's bytes, the first the highest, and a last bit that says whether
+/// it begins a word: it can be turned back without a table, and is below 2^49.
+pub(crate) fn token_ids(text: &str) -> Vec<u64> {
+    let mut ids = Vec::new();
+    for word in text.split_whitespace() {
+        for (at, piece) in word.as_bytes().chunks(TOKEN_BYTES).enumerate() {
+            let bytes = piece.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+            ids.push(bytes << 1 | u64::from(at == 0));
+        }
+    }
+    ids
+}
+
+/// The text of such numbers, its words a space apart.
+///
+/// # Errors
+/// A number that is no token's.
+pub(crate) fn text_of_ids(ids: &[u64]) -> Result<String, u64> {
+    let mut text = Vec::new();
+    for id in ids {
+        let bytes = (id >> 1).to_be_bytes();
+        let begin = bytes.iter().position(|byte| *byte != 0).ok_or(*id)?;
+        if bytes.len() - begin > TOKEN_BYTES {
+            return Err(*id);
+        }
+        if id & 1 == 1 && !text.is_empty() {
+            text.push(b' ');
+        }
+        text.extend(&bytes[begin..]);
+    }
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
 /// Hashes of a text's whole blocks of so many tokens, each of all up to its end.
 pub(crate) fn block_hashes(text: &str, block: usize) -> Vec<u64> {
     let mut hashes = Vec::new();
@@ -54,6 +87,8 @@ pub(crate) struct Answer {
     pub(crate) is_cut: bool,
     /// Its pieces, where they are given.
     given: Option<Vec<String>>,
+    /// The text before which it ends, where one was met.
+    pub(crate) stopped_by: Option<String>,
 }
 
 impl Answer {
@@ -68,6 +103,7 @@ impl Answer {
             tokens: natural.min(limit),
             is_cut: fills || natural > limit,
             given: None,
+            stopped_by: None,
         }
     }
 
@@ -86,6 +122,7 @@ impl Answer {
             tokens: natural.min(limit).max(1),
             is_cut: is_cut || natural > limit,
             given: Some(pieces),
+            stopped_by: None,
         }
     }
 
@@ -98,7 +135,8 @@ impl Answer {
         let (limit, is_cut) = (self.tokens, self.is_cut);
         let pieces: Vec<String> = self.collect();
         let text = pieces.concat();
-        let Some(end) = stops.iter().filter_map(|stop| text.find(*stop)).min() else {
+        let met = stops.iter().filter_map(|stop| Some((text.find(*stop)?, *stop)));
+        let Some((end, stop)) = met.min_by_key(|(at, _)| *at) else {
             return Self::of(pieces, limit, is_cut);
         };
         let mut kept = Vec::new();
@@ -115,7 +153,10 @@ impl Answer {
                 piece
             });
         }
-        Self::of(kept, limit, false)
+        Self {
+            stopped_by: Some(stop.clone()),
+            ..Self::of(kept, limit, false)
+        }
     }
 }
 
@@ -159,6 +200,17 @@ mod tests {
                 assert!(answer.tokens <= limit && (!fills || answer.tokens == limit));
             }
         }
+    }
+
+    #[test]
+    fn tokens_have_numbers_that_can_be_turned_back() {
+        let text = "extraordinary größe a \u{1F600}";
+        let ids = token_ids(text);
+        assert_eq!(ids.len() as u64, count_tokens(text));
+        assert!(ids.iter().all(|id| *id < 1 << 49));
+        assert_eq!(text_of_ids(&ids).as_deref(), Ok(text));
+        assert_eq!(text_of_ids(&[0]), Err(0));
+        assert_eq!(text_of_ids(&[u64::MAX]), Err(u64::MAX));
     }
 
     #[test]

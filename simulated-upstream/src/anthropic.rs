@@ -1,8 +1,9 @@
 //! Anthropic's messages.
 
 use crate::answer::count_tokens;
-use crate::generation::{Broken, Generation, Refusal, Want, close_the_connection};
-use crate::openai::{refused, text_of};
+use crate::generation::{Broken, Generation, Want, close_the_connection};
+use crate::openai::text_of;
+use crate::refusal::Refusal;
 use crate::{Server, sse, streamed};
 use axum::body::Bytes;
 use axum::extract::State;
@@ -33,6 +34,9 @@ struct Request {
 fn parse(body: &[u8]) -> Result<Request, Refusal> {
     let bad = |why: String| Refusal::new(StatusCode::BAD_REQUEST, why);
     let request: Request = serde_json::from_slice(body).map_err(|error| bad(error.to_string()))?;
+    if request.max_tokens == Some(0) {
+        return Err(bad("max_tokens: Input should be greater than or equal to 1".to_owned()));
+    }
     if request.mcp_servers.is_some() {
         return Err(bad("mcp_servers: a simulated server asks no other".to_owned()));
     }
@@ -108,7 +112,8 @@ pub(crate) async fn messages(State(server): State<Server>, body: Bytes) -> Respo
     }
     let text = match generation.whole().await {
         Ok(text) => text,
-        Err(Broken) => close_the_connection(),
+        Err(Broken { is_told: true }) => return refuse(&died()),
+        Err(Broken { is_told: false }) => close_the_connection(),
     };
     let block = match &generation.tool {
         None => json!({"type": "text", "text": text}),
@@ -149,7 +154,13 @@ fn events(generation: Generation) -> Response {
         }
         let piece = match generation.next().await {
             Ok(piece) => piece.unwrap_or_default(),
-            Err(broken) => return Some((Err(broken), (generation, true))),
+            Err(broken) => {
+                let error = json!({"type": "error", "error": {"type": "api_error", "message": died().message}});
+                let mut out = String::new();
+                sse::named(&mut out, "error", &error);
+                let told = if broken.is_told { Ok(out) } else { Err(broken) };
+                return Some((told, (generation, true)));
+            }
         };
         let mut out = String::new();
         let (start, delta) = match &generation.tool {
@@ -198,8 +209,9 @@ fn refuse(refusal: &Refusal) -> Response {
         503 => "overloaded_error",
         _ => "api_error",
     };
-    refused(
-        refusal,
-        json!({"type": "error", "error": {"type": kind, "message": refusal.message}}),
-    )
+    refusal.respond(json!({"type": "error", "error": {"type": kind, "message": refusal.message}}))
+}
+
+fn died() -> Refusal {
+    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal server error")
 }

@@ -23,6 +23,8 @@ pub enum Fault {
     Stall,
     /// After some tokens the connection closes.
     Truncate,
+    /// After some tokens an error is told within the stream.
+    EngineError,
     /// The answer is no JSON.
     Garbage,
     /// Everything that runs is lost, and connections are refused for two seconds.
@@ -47,6 +49,7 @@ const NAMES: &[(&str, Fault)] = &[
     ("hang", Fault::Hang),
     ("stall", Fault::Stall),
     ("truncate", Fault::Truncate),
+    ("error", Fault::EngineError),
     ("garbage", Fault::Garbage),
     ("crash", Fault::Crash),
 ];

@@ -1,9 +1,12 @@
 //! One answer under way, the same for every API.
 
 use crate::answer::{Answer, block_hashes, count_tokens};
+use crate::clock;
 use crate::engine::{Ask, BLOCK_TOKENS};
 use crate::faults::{Fault, RETRY_AFTER, SPIKE, TOKENS_BEFORE};
+use crate::metrics::Figure;
 use crate::pace::{Timing, Tokens};
+use crate::refusal::Refusal;
 use crate::{Model, Running, Server, tools};
 use axum::http::StatusCode;
 use serde_json::Value;
@@ -16,6 +19,8 @@ pub(crate) struct Want {
     /// All that the model reads.
     pub(crate) prompt: String,
     pub(crate) limit: Option<u64>,
+    /// Whether it is refused if prompt and limit together are longer than the model's context, as vLLM does.
+    pub(crate) within_context: bool,
     /// Whether the answer is to be as long as it may.
     pub(crate) ignore_eos: bool,
     pub(crate) stop: Vec<String>,
@@ -30,31 +35,13 @@ pub(crate) struct Want {
     pub(crate) keep_alive: Option<Duration>,
 }
 
-/// Why there is no answer.
-#[derive(Debug)]
-pub(crate) struct Refusal {
-    pub(crate) status: StatusCode,
-    pub(crate) message: String,
-    pub(crate) retry_after: Option<u64>,
-    /// The answer is no JSON at all.
-    pub(crate) is_garbage: bool,
-}
-
-impl Refusal {
-    pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            message: message.into(),
-            retry_after: None,
-            is_garbage: false,
-        }
-    }
-}
-
 /// The answer broke off.
 #[derive(Debug, thiserror::Error)]
 #[error("the answer broke off")]
-pub(crate) struct Broken;
+pub(crate) struct Broken {
+    /// The client gets an error in the API's words, and not just the end of the connection.
+    pub(crate) is_told: bool,
+}
 
 #[derive(Debug)]
 pub(crate) struct Generation {
@@ -76,6 +63,8 @@ pub(crate) struct Generation {
     pub(crate) began: Instant,
     pub(crate) first: Option<Duration>,
     last: Duration,
+    /// Before it was computed for the first time.
+    queued: Duration,
     /// How long the model took to load.
     pub(crate) loading: Duration,
 }
@@ -83,23 +72,19 @@ pub(crate) struct Generation {
 impl Generation {
     /// Takes a request in, or refuses it.
     pub(crate) async fn begin(server: &Server, want: Want) -> Result<Self, Refusal> {
-        let model = server.model(&want.model).ok_or_else(|| {
-            Refusal::new(
-                StatusCode::NOT_FOUND,
-                format!("model '{}' not found; there is no such model", want.model),
-            )
-        })?;
+        let model = server.asked(Some(&want.model))?;
         let fault = Fault::asked_for(&want.prompt).or_else(|| server.0.faults.next());
-        let began = Instant::now();
+        let began = clock::now();
         if let Some(fault) = fault {
             fail_at_once(server, fault).await?;
         }
         let prompt_tokens = count_tokens(&want.prompt);
-        if prompt_tokens > model.max_input_tokens {
-            let most = model.max_input_tokens;
-            let message = format!("the prompt has {prompt_tokens} tokens, at most {most} fit");
-            return Err(Refusal::new(StatusCode::BAD_REQUEST, message));
-        }
+        fits(
+            server,
+            &model,
+            prompt_tokens,
+            want.limit.filter(|_| want.within_context),
+        )?;
         let limit = want.limit.unwrap_or(model.max_output_tokens);
         let limit = limit.clamp(1, model.max_output_tokens);
         let call = tools::called(&want.tools, want.tool_choice.as_ref(), &want.last_said);
@@ -112,7 +97,14 @@ impl Generation {
         let answer = answer.stopping(&want.stop);
         let running = server.begin(&model.name);
         let loading = server.load(&model, want.keep_alive).await;
-        let tokens = tokens(server, &model, &want.prompt, prompt_tokens, answer.tokens)?;
+        let tokens = tokens(
+            server,
+            &model,
+            &want.prompt,
+            (prompt_tokens, answer.tokens),
+            began + loading,
+        )
+        .await?;
         Ok(Self {
             server: server.clone(),
             running,
@@ -129,6 +121,7 @@ impl Generation {
             began,
             first: None,
             last: Duration::ZERO,
+            queued: Duration::ZERO,
             loading,
         })
     }
@@ -141,26 +134,64 @@ impl Generation {
         let before = TOKENS_BEFORE.min(self.total / 2);
         match self.fault {
             Some(Fault::Stall) if self.made == before => std::future::pending::<()>().await,
-            Some(Fault::Truncate) if self.made == before => return Err(Broken),
+            Some(Fault::Truncate) if self.made == before => return Err(Broken { is_told: false }),
+            Some(Fault::EngineError) if self.made == before => return Err(Broken { is_told: true }),
             _ => {}
         }
-        let cached = self.tokens.next().await.ok_or(Broken)?;
-        let now = self.began.elapsed();
-        let model = &self.model.name;
+        let token = self.tokens.next().await.ok_or(Broken { is_told: false })?;
+        let now = clock::now().duration_since(self.began);
+        let metrics = &self.server.0.metrics;
         if self.first.is_none() {
             self.first = Some(now);
-            self.cached_tokens = cached as u64;
-            self.server.0.metrics.first_token(model, now);
+            self.cached_tokens = token.cached as u64;
+            self.queued = token.scheduled.saturating_duration_since(self.began);
+            metrics.observe(&self.model.name, Figure::FirstToken, now.as_secs_f64());
         } else {
-            self.server.0.metrics.token(model, now.saturating_sub(self.last));
+            let after = now.saturating_sub(self.last).as_secs_f64();
+            metrics.observe(&self.model.name, Figure::InterToken, after);
         }
         self.last = now;
         self.made += 1;
         if self.made == self.total {
             self.running.complete(self.prompt_tokens, self.total);
-            self.server.0.metrics.finished(model, now, self.is_cut);
+            self.measure();
         }
         Ok(self.answer.next())
+    }
+
+    /// The figures of a request that is finished.
+    #[allow(clippy::cast_precision_loss)]
+    fn measure(&self) {
+        let first = self.first.unwrap_or(self.last);
+        let seconds = |from: Duration, to: Duration| to.saturating_sub(from).as_secs_f64();
+        let decode = seconds(first, self.last);
+        let figures = [
+            (Figure::Whole, self.last.as_secs_f64()),
+            (Figure::Queue, self.queued.as_secs_f64()),
+            (Figure::Prefill, seconds(self.queued, first)),
+            (Figure::Decode, decode),
+            (Figure::Inference, seconds(self.queued, self.last)),
+            (Figure::PromptTokens, self.prompt_tokens as f64),
+            (Figure::GenerationTokens, self.total as f64),
+            (Figure::MostGenerationTokens, self.total as f64),
+        ];
+        let metrics = &self.server.0.metrics;
+        for (figure, value) in figures {
+            metrics.observe(&self.model.name, figure, value);
+        }
+        if self.total > 1 {
+            metrics.observe(
+                &self.model.name,
+                Figure::PerOutputToken,
+                decode / (self.total - 1) as f64,
+            );
+        }
+        metrics.finished(&self.model.name, self.is_cut);
+    }
+
+    /// The text before which it ends, where one was met.
+    pub(crate) fn stopped_by(&self) -> Option<&str> {
+        self.answer.stopped_by.as_deref()
     }
 
     /// The whole text.
@@ -205,7 +236,7 @@ async fn fail_at_once(server: &Server, fault: Fault) -> Result<(), Refusal> {
             tokio::time::sleep(SPIKE).await;
             return Ok(());
         }
-        Fault::Stall | Fault::Truncate => return Ok(()),
+        Fault::Stall | Fault::Truncate | Fault::EngineError => return Ok(()),
     };
     refusal.retry_after = Some(RETRY_AFTER.as_secs());
     Err(refusal)
@@ -216,12 +247,40 @@ pub(crate) fn close_the_connection() -> ! {
     std::panic::resume_unwind(Box::new("the connection is closed on purpose"))
 }
 
-fn tokens(
+/// Whether a prompt, and what is asked for after it, are within the model's context.
+fn fits(server: &Server, model: &Model, prompt_tokens: u64, limit: Option<u64>) -> Result<(), Refusal> {
+    let context = model.context();
+    if server.0.dialect.is_llama_cpp() {
+        if prompt_tokens < model.max_input_tokens {
+            return Ok(());
+        }
+        let message = format!(
+            "request ({prompt_tokens} tokens) exceeds the available context size ({context} tokens), try increasing it"
+        );
+        let mut refusal = Refusal::bad(message, None);
+        refusal.details = vec![("n_prompt_tokens", prompt_tokens.into()), ("n_ctx", context.into())];
+        return Err(refusal);
+    }
+    let wanted = limit.unwrap_or(0);
+    let total = prompt_tokens.saturating_add(wanted);
+    if prompt_tokens <= model.max_input_tokens && total <= context {
+        return Ok(());
+    }
+    let message = format!(
+        "This model's maximum context length is {context} tokens. However, you requested {wanted} output tokens and your \
+         prompt contains at least {prompt_tokens} input tokens, for a total of at least {total} tokens. Please reduce the \
+         length of the input prompt or the number of requested output tokens."
+    );
+    Err(Refusal::bad(message, Some("input_tokens")))
+}
+
+/// Hands a request to its engine, once the server's front end is done with it.
+async fn tokens(
     server: &Server,
     model: &Model,
     prompt: &str,
-    prompt_tokens: u64,
-    output_tokens: u64,
+    (prompt_tokens, output_tokens): (u64, u64),
+    from: Instant,
 ) -> Result<Tokens, Refusal> {
     let Timing::Engine(profile) = &model.timing else {
         return Ok(Tokens::even(&model.timing, output_tokens));
@@ -230,9 +289,10 @@ fn tokens(
     let all = count(prompt_tokens.saturating_add(output_tokens));
     if all / BLOCK_TOKENS + 1 >= profile.kv_tokens / BLOCK_TOKENS {
         let message = format!("{all} tokens never fit into the memory of {}", profile.kv_tokens);
-        return Err(Refusal::new(StatusCode::BAD_REQUEST, message));
+        return Err(Refusal::bad(message, Some("input_tokens")));
     }
     let runner = server.runner(&model.name, profile);
+    runner.pass_front(from).await;
     let ask = Ask {
         id: 0,
         prompt_tokens: count(prompt_tokens),

@@ -5,37 +5,42 @@
 mod answer;
 mod anthropic;
 mod clock;
+pub mod dialect;
 pub mod engine;
 mod faults;
 mod generation;
 mod known;
+#[cfg(test)]
+mod live_tests;
 mod metrics;
 mod ollama;
 mod openai;
 mod pace;
 pub mod plan;
 pub mod random;
+mod refusal;
+mod replay;
 pub mod report;
 mod responses;
+mod routes;
 mod runner;
 mod sse;
 mod tools;
 
 pub use answer::count_tokens;
+pub use dialect::Dialect;
 pub use faults::{Fault, Rates};
 pub use known::Known;
 pub use pace::Timing;
+pub use replay::Recording;
 
-use axum::extract::{Request, State};
-use axum::http::StatusCode;
-use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Json, Response};
-use axum::routing::{get, post};
-use axum::{Router, body::Body};
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use dialect::Quirk;
 use engine::Profile;
 use generation::Broken;
+use refusal::Refusal;
 use runner::Runner;
-use serde_json::json;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -68,6 +73,26 @@ impl Model {
             adapter_of: None,
         }
     }
+
+    /// The longest prompt and answer together, in tokens.
+    pub fn context(&self) -> u64 {
+        self.max_input_tokens.saturating_add(self.max_output_tokens)
+    }
+}
+
+/// What a server does beside answering as vLLM does.
+#[derive(Debug, Default)]
+pub struct Behavior {
+    /// Varies the answers and the noise.
+    pub seed: u64,
+    /// Answers that are given.
+    pub known: Known,
+    /// Faults that happen by themselves.
+    pub faults: Rates,
+    /// How it speaks.
+    pub dialect: Dialect,
+    /// Answers that are replayed.
+    pub recording: Recording,
 }
 
 /// The server.
@@ -80,6 +105,8 @@ struct Inner {
     seed: u64,
     known: Known,
     faults: Rates,
+    dialect: Dialect,
+    recording: Recording,
     metrics: metrics::Metrics,
     /// Engines that run, by model.
     runners: Mutex<HashMap<String, Runner>>,
@@ -104,16 +131,24 @@ const KEEP_ALIVE: Duration = Duration::from_secs(300);
 impl Server {
     /// `seed` varies the answers and the noise.
     pub fn new(models: Vec<Model>, seed: u64) -> Self {
-        Self::with(models, seed, Known::default(), Rates::default())
+        Self::with(
+            models,
+            Behavior {
+                seed,
+                ..Behavior::default()
+            },
+        )
     }
 
-    /// The same with answers that are known, and faults that happen by themselves.
-    pub fn with(models: Vec<Model>, seed: u64, known: Known, faults: Rates) -> Self {
+    /// The same with any behavior.
+    pub fn with(models: Vec<Model>, behavior: Behavior) -> Self {
         Self(Arc::new(Inner {
             models: RwLock::new(models),
-            seed,
-            known,
-            faults,
+            seed: behavior.seed,
+            known: behavior.known,
+            faults: behavior.faults,
+            dialect: behavior.dialect,
+            recording: behavior.recording,
             metrics: metrics::Metrics::default(),
             runners: Mutex::default(),
             loaded: Mutex::default(),
@@ -131,48 +166,7 @@ impl Server {
         let listener = listener.tap_io(|stream| {
             let _ = stream.set_nodelay(true);
         });
-        axum::serve(listener, self.router()).await
-    }
-
-    fn router(self) -> Router {
-        Router::new()
-            .route("/health", get(|| async { Json(json!({"status": "ok"})) }))
-            .route("/metrics", get(metrics::show))
-            .route("/tokenize", post(openai::tokenize))
-            .route("/v1/chat/completions", post(openai::chat))
-            .route("/v1/completions", post(openai::completions))
-            .route("/v1/embeddings", post(openai::embeddings))
-            .route("/v1/responses", post(responses::create))
-            .route("/v1/models", get(openai::models))
-            .route("/v1/messages", post(anthropic::messages))
-            .route("/v1/messages/count_tokens", post(anthropic::count))
-            .route("/api/chat", post(ollama::chat))
-            .route("/api/generate", post(ollama::generate))
-            .route("/api/embed", post(ollama::embed))
-            .route("/api/embeddings", post(ollama::embeddings))
-            .route("/api/tags", get(ollama::tags))
-            .route("/api/ps", get(ollama::ps))
-            .route("/api/show", post(ollama::show))
-            .route(
-                "/api/version",
-                get(|| async { Json(json!({"version": env!("CARGO_PKG_VERSION")})) }),
-            )
-            .route(
-                "/api/pull",
-                post(|| async {
-                    let error = json!({"error": "a simulated server pulls no models"});
-                    (StatusCode::FORBIDDEN, Json(error))
-                }),
-            )
-            .fallback(|| async {
-                (
-                    StatusCode::NOT_FOUND,
-                    Json(json!({"error": "there is nothing at this path"})),
-                )
-            })
-            .layer(axum::extract::DefaultBodyLimit::max(256 << 20))
-            .layer(middleware::from_fn_with_state(self.clone(), unless_crashed))
-            .with_state(self)
+        axum::serve(listener, routes::router(self)).await
     }
 
     /// Serves these models from now on; answers under way are finished.
@@ -192,6 +186,18 @@ impl Server {
     fn model(&self, name: &str) -> Option<Model> {
         let models = self.0.models.read().unwrap_or_else(PoisonError::into_inner);
         models.iter().find(|model| model.name == name).cloned()
+    }
+
+    /// The model that a request asks for: the first where it names none, or where the dialect does not care.
+    fn asked(&self, name: Option<&str>) -> Result<Model, Refusal> {
+        let models = self.0.models.read().unwrap_or_else(PoisonError::into_inner);
+        let named = match name {
+            Some(name) => models.iter().find(|model| model.name == name),
+            None => models.first(),
+        };
+        let any = models.first().filter(|_| self.0.dialect.has(Quirk::AnyModel));
+        let found = named.or(any).cloned();
+        found.ok_or_else(|| Refusal::no_model(name.unwrap_or_default()))
     }
 
     /// The engine of a model; an adapter shares that of the model that it adapts.
@@ -267,14 +273,6 @@ impl Server {
     fn is_down(&self) -> bool {
         self.0.started.elapsed().as_millis() < u128::from(self.0.down_until.load(Relaxed))
     }
-}
-
-/// A server that has crashed answers nobody.
-async fn unless_crashed(State(server): State<Server>, request: Request, next: Next) -> Response {
-    if server.is_down() {
-        generation::close_the_connection();
-    }
-    next.run(request).await
 }
 
 impl Running {

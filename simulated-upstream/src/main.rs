@@ -4,7 +4,7 @@ use clap::{Args, Parser, Subcommand};
 use serde::Deserialize;
 use simulated_upstream::engine::Profile;
 use simulated_upstream::report::{self, Slo};
-use simulated_upstream::{Known, Model, Rates, Server, Timing, plan};
+use simulated_upstream::{Behavior, Dialect, Known, Model, Rates, Recording, Server, Timing, dialect, plan};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -29,6 +29,8 @@ enum Command {
     Plan(PlanArgs),
     /// Name the profiles in the program.
     Profiles,
+    /// Name the dialects and quirks.
+    Dialects,
 }
 
 #[derive(Debug, Args)]
@@ -53,8 +55,17 @@ struct ServeArgs {
     /// Whatever has no given answer is answered with itself.
     #[arg(long)]
     echo: bool,
+    /// How the server speaks: vllm (the default), vllm-0.11, vllm-0.6, llama.cpp, llama-cpp-python, sglang, ollama,
+    /// lmstudio, localai, mlx-lm, tgi; then quirks to add or, with a minus, to take away: sglang,crlf,-usage-null. See
+    /// `dialects`.
+    #[arg(long, default_value = "vllm", value_parser = Dialect::parse)]
+    dialect: Dialect,
+    /// Answer POST requests with what is recorded in a JSON file: a list of {"status"?, "headers"?, "path"?, "body" or
+    /// "chunks"}, the n-th for the n-th request, the last for all after it.
+    #[arg(long)]
+    replay: Option<PathBuf>,
     /// Faults that happen by themselves, such as 429=0.01,reset=0.001; there are spike, 429, 503, oom, reset, hang,
-    /// stall, truncate, garbage and crash. A prompt with [fault:NAME] in it asks for one.
+    /// stall, truncate, error, garbage and crash. A prompt with [fault:NAME] in it asks for one.
     #[arg(long, default_value = "")]
     faults: String,
     /// Varies the answers and the noise.
@@ -109,6 +120,10 @@ async fn main() -> ExitCode {
         None => serve(flags.serve).await,
         Some(Command::Serve(args)) => serve(args).await,
         Some(Command::Plan(args)) => plan(&args),
+        Some(Command::Dialects) => {
+            print!("{}", dialect::list());
+            Ok(())
+        }
         Some(Command::Profiles) => {
             println!("{}", Profile::names().join("\n"));
             Ok(())
@@ -136,15 +151,26 @@ async fn serve(args: ServeArgs) -> Result<(), String> {
             .map_err(|error| format!("{}: {error}", path.display()))?,
         None => Known::default(),
     };
-    let known = if args.echo { known.echoing() } else { known };
-    let faults = Rates::parse(&args.faults, args.seed)?;
+    let recording = match &args.replay {
+        Some(path) => {
+            Recording::parse(&plan::read_file(path)?).map_err(|error| format!("{}: {error}", path.display()))?
+        }
+        None => Recording::default(),
+    };
+    let behavior = Behavior {
+        seed: args.seed,
+        known: if args.echo { known.echoing() } else { known },
+        faults: Rates::parse(&args.faults, args.seed)?,
+        dialect: args.dialect,
+        recording,
+    };
     let listener = tokio::net::TcpListener::bind(args.listen)
         .await
         .map_err(|error| format!("cannot listen on {}: {error}", args.listen))?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     let names: Vec<&str> = models.iter().map(|model| model.name.as_str()).collect();
     println!("simulated-upstream on http://{address} with {}", names.join(", "));
-    Server::with(models, args.seed, known, faults)
+    Server::with(models, behavior)
         .serve(listener)
         .await
         .map_err(|error| error.to_string())

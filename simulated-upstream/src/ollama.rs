@@ -1,8 +1,10 @@
 //! Ollama's native API.
 
 use crate::answer::count_tokens;
-use crate::generation::{Broken, Generation, Refusal, Want, close_the_connection};
-use crate::openai::{embedding, inputs, refused, text_of, texts};
+use crate::dialect::{Dialect, Quirk};
+use crate::generation::{Broken, Generation, Want, close_the_connection};
+use crate::openai::{embedding, inputs, text_of, texts};
+use crate::refusal::Refusal;
 use crate::{Server, streamed};
 use axum::body::Bytes;
 use axum::extract::State;
@@ -56,6 +58,7 @@ pub(crate) async fn generate(State(server): State<Server>, body: Bytes) -> Respo
 struct Work {
     kind: Kind,
     generation: Generation,
+    dialect: Dialect,
     is_done: bool,
 }
 
@@ -69,6 +72,9 @@ async fn complete(server: Server, body: &[u8], kind: Kind) -> Response {
     if is_empty && keep_alive == Some(Duration::ZERO) {
         return unload(&server, &request.model, kind);
     }
+    if server.asked(Some(&request.model)).is_err() {
+        return refuse(&unknown(&request.model));
+    }
     let is_streaming = request.stream.unwrap_or(true);
     let want = want(request, keep_alive);
     let generation = match Generation::begin(&server, want).await {
@@ -78,6 +84,7 @@ async fn complete(server: Server, body: &[u8], kind: Kind) -> Response {
     let mut work = Work {
         kind,
         generation,
+        dialect: server.0.dialect.clone(),
         is_done: false,
     };
     if is_streaming {
@@ -91,7 +98,8 @@ async fn complete(server: Server, body: &[u8], kind: Kind) -> Response {
             }
             Json(last).into_response()
         }
-        Err(Broken) => close_the_connection(),
+        Err(Broken { is_told: true }) => refuse(&died()),
+        Err(Broken { is_told: false }) => close_the_connection(),
     }
 }
 
@@ -103,6 +111,7 @@ fn want(request: Request, keep_alive: Option<Duration>) -> Want {
     Want {
         model: request.model,
         prompt: parts.join("\n"),
+        within_context: false,
         limit: options
             .and_then(|options| options.num_predict)
             .and_then(|limit| u64::try_from(limit).ok()),
@@ -141,10 +150,7 @@ fn duration(value: &Value) -> Option<Duration> {
 /// `keep_alive: 0` without a question: the model goes.
 fn unload(server: &Server, model: &str, kind: Kind) -> Response {
     if server.model(model).is_none() {
-        return refuse(&Refusal::new(
-            StatusCode::NOT_FOUND,
-            format!("model '{model}' not found"),
-        ));
+        return refuse(&unknown(model));
     }
     crate::lock(&server.0.loaded).remove(model);
     let mut answer = json!({"model": model, "created_at": jiff::Timestamp::now().to_string(), "done": true, "done_reason": "unload"});
@@ -165,30 +171,43 @@ fn lines(work: Work) -> Response {
             Ok(piece) => piece,
             Err(broken) => {
                 work.is_done = true;
-                return Some((Err(broken), (work, arguments)));
+                let line = json!({"error": died().message});
+                let told = if broken.is_told {
+                    Ok(work.line(&line))
+                } else {
+                    Err(broken)
+                };
+                return Some((told, (work, arguments)));
             }
         };
         let Some(piece) = piece else {
             work.is_done = true;
             let last = work.last("");
-            let line = match work.called(&arguments) {
-                Some(called) => format!("{called}\n{last}\n"),
-                None => format!("{last}\n"),
-            };
-            return Some((Ok(line), (work, arguments)));
+            let mut lines = work
+                .called(&arguments)
+                .map_or_else(String::new, |called| work.line(&called));
+            lines.push_str(&work.line(&last));
+            if work.dialect.has(Quirk::NoFinalNewline) {
+                lines.pop();
+            }
+            return Some((Ok(lines), (work, arguments)));
         };
         if work.generation.tool.is_some() {
             // A call comes as a whole, when it is complete.
             arguments.push_str(&piece);
             return Some((Ok(String::new()), (work, arguments)));
         }
-        let line = format!("{}\n", work.piece(&piece));
+        let line = work.line(&work.piece(&piece));
         Some((Ok(line), (work, arguments)))
     });
     streamed("application/x-ndjson", lines)
 }
 
 impl Work {
+    fn line(&self, value: &Value) -> String {
+        self.dialect.json(value) + "\n"
+    }
+
     fn piece(&self, text: &str) -> Value {
         let mut piece = json!({"model": self.generation.model.name, "created_at": jiff::Timestamp::now().to_string(), "done": false});
         match self.kind {
@@ -260,8 +279,7 @@ fn parse(server: &Server, body: &[u8]) -> Result<Request, Refusal> {
     let request: Request =
         serde_json::from_slice(body).map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.to_string()))?;
     if server.model(&request.model).is_none() {
-        let message = format!("model '{}' not found", request.model);
-        return Err(Refusal::new(StatusCode::NOT_FOUND, message));
+        return Err(unknown(&request.model));
     }
     Ok(request)
 }
@@ -308,7 +326,17 @@ fn details() -> Value {
         "parameter_size": "", "quantization_level": ""})
 }
 
+fn unknown(model: &str) -> Refusal {
+    Refusal::new(StatusCode::NOT_FOUND, format!("model '{model}' not found"))
+}
+
+fn died() -> Refusal {
+    Refusal::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "model runner has unexpectedly stopped",
+    )
+}
+
 fn refuse(refusal: &Refusal) -> Response {
-    let body = json!({"error": refusal.message});
-    refused(refusal, body)
+    refusal.respond(json!({"error": refusal.message}))
 }

@@ -1,7 +1,7 @@
 //! When the tokens of an answer come: by the simplest profile, evenly; or from an engine.
 
 use crate::clock;
-use crate::runner::Runner;
+use crate::runner::{Runner, Token};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
@@ -52,7 +52,7 @@ pub(crate) enum Tokens {
         index: u32,
     },
     Engine {
-        tokens: mpsc::UnboundedReceiver<usize>,
+        tokens: mpsc::UnboundedReceiver<Token>,
         id: u64,
         runner: Runner,
     },
@@ -72,16 +72,15 @@ impl Tokens {
             Timing::Engine(_) => (Duration::ZERO, Duration::ZERO),
         };
         Tokens::Even {
-            began: Instant::now(),
+            began: clock::now(),
             first,
             each,
             index: 0,
         }
     }
 
-    /// Waits for the next token. With the first: how many of the prompt's were in memory. `None` if the engine has lost
-    /// the request.
-    pub(crate) async fn next(&mut self) -> Option<usize> {
+    /// Waits for the next token. `None` if the engine has lost the request.
+    pub(crate) async fn next(&mut self) -> Option<Token> {
         match self {
             Tokens::Even {
                 began,
@@ -94,7 +93,10 @@ impl Tokens {
                 if !due.is_zero() {
                     clock::until(*began + due).await;
                 }
-                Some(0)
+                Some(Token {
+                    cached: 0,
+                    scheduled: *began,
+                })
             }
             Tokens::Engine { tokens, .. } => tokens.recv().await,
         }

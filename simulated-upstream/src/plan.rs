@@ -70,6 +70,8 @@ pub struct Run {
 struct Replica {
     engine: Engine,
     now: Duration,
+    /// When its front end is free again.
+    front: Duration,
     /// Requests on their way into the queue.
     coming: VecDeque<(Duration, Ask)>,
     underway: HashMap<u64, (Arrival, Option<Duration>)>,
@@ -84,6 +86,7 @@ impl Replica {
         Self {
             engine: Engine::new(profile.clone(), seed),
             now: Duration::ZERO,
+            front: Duration::ZERO,
             coming: VecDeque::new(),
             underway: HashMap::new(),
             outstanding: 0,
@@ -94,14 +97,16 @@ impl Replica {
     }
 
     fn take(&mut self, id: u64, arrival: Arrival) {
-        let after = Duration::from_secs_f64(self.engine.profile().api_ms / 1000.0);
+        let profile = self.engine.profile();
+        self.front = self.front.max(arrival.at) + profile.front_time();
+        let entered = self.front + profile.api_time();
         let ask = Ask {
             id,
             prompt_tokens: arrival.prompt_tokens,
             blocks: Vec::new(),
             output_tokens: arrival.output_tokens,
         };
-        self.coming.push_back((arrival.at + after, ask));
+        self.coming.push_back((entered, ask));
         self.underway.insert(id, (arrival, None));
         self.outstanding += arrival.prompt_tokens + arrival.output_tokens;
     }

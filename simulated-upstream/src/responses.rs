@@ -1,11 +1,12 @@
 //! OpenAI's responses.
 
-use crate::generation::{Broken, Generation, Refusal, Want, close_the_connection};
-use crate::openai::{refused, text_of};
+use crate::answer::count_tokens;
+use crate::generation::{Broken, Generation, Want, close_the_connection};
+use crate::openai::{engine_failure, read, refuse, text_of};
+use crate::refusal::Refusal;
 use crate::{Server, sse, streamed};
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 use futures_util::stream;
 use serde::Deserialize;
@@ -13,8 +14,7 @@ use serde_json::{Value, json};
 
 #[derive(Deserialize)]
 struct Request {
-    model: String,
-    #[serde(default)]
+    model: Option<String>,
     input: Value,
     #[serde(default)]
     instructions: Value,
@@ -22,14 +22,15 @@ struct Request {
     tools: Vec<Value>,
     tool_choice: Option<Value>,
     text: Option<Value>,
-    max_output_tokens: Option<u64>,
+    max_output_tokens: Option<i64>,
+    temperature: Option<f64>,
     #[serde(default)]
     stream: bool,
 }
 
 const ITEM: &str = "item_simulated_0";
 
-fn want(request: &Request) -> Want {
+fn want(request: &Request, model: String) -> Want {
     let said = match &request.input {
         Value::Array(items) => items
             .iter()
@@ -56,9 +57,10 @@ fn want(request: &Request) -> Want {
             None => choice.clone(),
         });
     Want {
-        model: request.model.clone(),
+        model,
         prompt: parts.join("\n"),
-        limit: request.max_output_tokens,
+        limit: request.max_output_tokens.and_then(|limit| u64::try_from(limit).ok()),
+        within_context: true,
         tools: tools.collect(),
         tool_choice: choice,
         last_said: last,
@@ -72,21 +74,45 @@ fn want(request: &Request) -> Want {
 }
 
 pub(crate) async fn create(State(server): State<Server>, body: Bytes) -> Response {
-    let request: Request = match serde_json::from_slice(&body) {
-        Ok(request) => request,
-        Err(error) => return refuse(&Refusal::new(StatusCode::BAD_REQUEST, error.to_string())),
-    };
-    let mut generation = match Generation::begin(&server, want(&request)).await {
-        Ok(generation) => generation,
-        Err(refusal) => return refuse(&refusal),
+    let (request, mut generation) = match begin(&server, &body).await {
+        Ok(begun) => begun,
+        Err(refusal) => return refuse(&server, &refusal),
     };
     if request.stream {
         return events(generation);
     }
     match generation.whole().await {
         Ok(text) => Json(response(&generation, status(&generation), &[item(&generation, &text)])).into_response(),
-        Err(Broken) => close_the_connection(),
+        Err(Broken { is_told: true }) => refuse(&server, &engine_failure()),
+        Err(Broken { is_told: false }) => close_the_connection(),
     }
+}
+
+/// How many tokens a request would have as its input (OpenAI's `input_tokens`).
+pub(crate) async fn input_tokens(State(server): State<Server>, body: Bytes) -> Response {
+    let counted = read::<Request>(&body, &["input"]).and_then(|request| {
+        server.asked(request.model.as_deref())?;
+        Ok(count_tokens(&want(&request, String::new()).prompt))
+    });
+    match counted {
+        Ok(tokens) => Json(json!({"object": "response.input_tokens", "input_tokens": tokens})).into_response(),
+        Err(refusal) => refuse(&server, &refusal),
+    }
+}
+
+async fn begin(server: &Server, body: &[u8]) -> Result<(Request, Generation), Refusal> {
+    let request: Request = read(body, &["input"])?;
+    if let Some(limit) = request.max_output_tokens.filter(|limit| *limit < 1) {
+        let message = format!("max_tokens must be at least 1, got {limit}.");
+        return Err(Refusal::bad(message, Some("max_tokens")));
+    }
+    if let Some(temperature) = request.temperature.filter(|temperature| *temperature < 0.0) {
+        let message = format!("temperature must be non-negative, got {temperature:?}.");
+        return Err(Refusal::bad(message, Some("temperature")));
+    }
+    let model = server.asked(request.model.as_deref())?.name;
+    let generation = Generation::begin(server, want(&request, model)).await?;
+    Ok((request, generation))
 }
 
 fn status(generation: &Generation) -> &'static str {
@@ -190,6 +216,12 @@ fn events(generation: Generation) -> Response {
             Ok(piece) => piece.unwrap_or_default(),
             Err(broken) => {
                 state.is_done = true;
+                if broken.is_told {
+                    let failure = json!({"code": "server_error", "message": engine_failure().message, "param": null});
+                    let mut out = String::new();
+                    state.tell(&mut out, "error", failure);
+                    return Some((Ok(out), state));
+                }
                 return Some((Err(broken), state));
             }
         };
@@ -215,16 +247,4 @@ fn events(generation: Generation) -> Response {
         Some((Ok(out), state))
     });
     streamed("text/event-stream", events)
-}
-
-fn refuse(refusal: &Refusal) -> Response {
-    let kind = if refusal.status.is_client_error() {
-        "invalid_request_error"
-    } else {
-        "server_error"
-    };
-    refused(
-        refusal,
-        json!({"error": {"message": refusal.message, "type": kind, "param": null, "code": null}}),
-    )
 }

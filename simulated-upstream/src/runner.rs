@@ -14,12 +14,30 @@ pub(crate) struct Runner {
     commands: mpsc::UnboundedSender<Command>,
     gauges: Arc<Mutex<Gauges>>,
     next_id: Arc<AtomicU64>,
+    /// When the front end is free again.
+    front: Arc<Mutex<Instant>>,
     pub(crate) profile: Arc<Profile>,
+}
+
+/// A token that was made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Token {
+    /// Of the prompt's tokens, how many were in memory.
+    pub(crate) cached: usize,
+    /// When the request was computed for the first time.
+    pub(crate) scheduled: Instant,
+}
+
+/// Where the tokens of a request go.
+#[derive(Debug)]
+struct Receiver {
+    tokens: mpsc::UnboundedSender<Token>,
+    scheduled: Instant,
 }
 
 #[derive(Debug)]
 enum Command {
-    Add(Ask, mpsc::UnboundedSender<usize>),
+    Add(Ask, mpsc::UnboundedSender<Token>),
     Cancel(u64),
     /// Everything is lost.
     Crash,
@@ -35,12 +53,23 @@ impl Runner {
             commands,
             gauges,
             next_id: Arc::new(AtomicU64::new(0)),
+            front: Arc::new(Mutex::new(clock::now())),
             profile: Arc::new(profile.clone()),
         }
     }
 
+    /// Waits until the server's front end has passed a request on that came at `from`.
+    pub(crate) async fn pass_front(&self, from: Instant) {
+        let passed = {
+            let mut free = self.front.lock().unwrap_or_else(PoisonError::into_inner);
+            *free = (*free).max(from) + self.profile.front_time();
+            *free
+        };
+        clock::until(passed + self.profile.api_time()).await;
+    }
+
     /// Hands a request in; each token is told as it is made.
-    pub(crate) fn add(&self, mut ask: Ask) -> (u64, mpsc::UnboundedReceiver<usize>) {
+    pub(crate) fn add(&self, mut ask: Ask) -> (u64, mpsc::UnboundedReceiver<Token>) {
         ask.id = self.next_id.fetch_add(1, Relaxed);
         let id = ask.id;
         let (tell, tokens) = mpsc::unbounded_channel();
@@ -62,46 +91,58 @@ impl Runner {
 }
 
 async fn run(mut engine: Engine, mut commands: mpsc::UnboundedReceiver<Command>, gauges: Arc<Mutex<Gauges>>) {
-    let mut tellers: HashMap<u64, mpsc::UnboundedSender<usize>> = HashMap::new();
+    let mut receivers: HashMap<u64, Receiver> = HashMap::new();
     // When the step that is computed ends. Steps follow each other without a gap, however late this task is woken.
-    let mut due = Instant::now();
+    let mut due = clock::now();
     loop {
         if engine.is_idle() {
             let Some(command) = commands.recv().await else { return };
-            take(command, &mut engine, &mut tellers);
-            due = Instant::now();
+            take(command, &mut engine, &mut receivers);
+            due = clock::now();
         }
         while let Ok(command) = commands.try_recv() {
-            take(command, &mut engine, &mut tellers);
+            take(command, &mut engine, &mut receivers);
         }
         let step = engine.step();
         *gauges.lock().unwrap_or_else(PoisonError::into_inner) = engine.gauges();
         let Some(step) = step else { continue };
+        for id in &step.admitted {
+            if let Some(receiver) = receivers.get_mut(id) {
+                receiver.scheduled = due;
+            }
+        }
         due += step.took;
         clock::until(due).await;
         for made in step.made {
-            let Some(teller) = tellers.get(&made.id) else { continue };
-            let is_heard = teller.send(made.cached_tokens).is_ok();
+            let Some(receiver) = receivers.get(&made.id) else {
+                continue;
+            };
+            let token = Token {
+                cached: made.cached_tokens,
+                scheduled: receiver.scheduled,
+            };
+            let is_heard = receiver.tokens.send(token).is_ok();
             if made.is_last || !is_heard {
-                tellers.remove(&made.id);
+                receivers.remove(&made.id);
             }
         }
     }
 }
 
-fn take(command: Command, engine: &mut Engine, tellers: &mut HashMap<u64, mpsc::UnboundedSender<usize>>) {
+fn take(command: Command, engine: &mut Engine, receivers: &mut HashMap<u64, Receiver>) {
     match command {
-        Command::Add(ask, teller) => {
-            tellers.insert(ask.id, teller);
+        Command::Add(ask, tokens) => {
+            let scheduled = clock::now();
+            receivers.insert(ask.id, Receiver { tokens, scheduled });
             engine.add(ask);
         }
         Command::Cancel(id) => {
-            if tellers.remove(&id).is_some() {
+            if receivers.remove(&id).is_some() {
                 engine.cancel(id);
             }
         }
         Command::Crash => {
-            for (id, _) in tellers.drain() {
+            for (id, _) in receivers.drain() {
                 engine.cancel(id);
             }
         }

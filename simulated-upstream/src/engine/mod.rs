@@ -71,6 +71,8 @@ pub struct Made {
 pub struct Step {
     /// How long it took.
     pub took: Duration,
+    /// The requests that it computed for the first time.
+    pub admitted: Vec<u64>,
     /// The tokens that it made.
     pub made: Vec<Made>,
 }
@@ -101,6 +103,8 @@ pub struct Engine {
     /// In the order of arrival: whoever gives way is the last, and is the first to be admitted again.
     running: Vec<Sequence>,
     waiting: VecDeque<Sequence>,
+    /// Of this step.
+    admitted: Vec<u64>,
     preemptions: u64,
     prefix_queries: u64,
     prefix_hits: u64,
@@ -115,6 +119,7 @@ impl Engine {
             profile,
             running: Vec::new(),
             waiting: VecDeque::new(),
+            admitted: Vec::new(),
             preemptions: 0,
             prefix_queries: 0,
             prefix_hits: 0,
@@ -183,6 +188,7 @@ impl Engine {
         let took = self.profile.step_ms(&work) * self.noise.factor();
         Some(Step {
             took: Duration::from_secs_f64(took / 1000.0),
+            admitted: std::mem::take(&mut self.admitted),
             made,
         })
     }
@@ -249,6 +255,7 @@ impl Engine {
             }
             if sequence.cached.is_none() {
                 sequence.cached = Some(reused);
+                self.admitted.push(sequence.ask.id);
                 self.prefix_queries += sequence.ask.prompt_tokens as u64;
                 self.prefix_hits += reused as u64;
             }

@@ -3,6 +3,7 @@
 use super::Work;
 use serde::Deserialize;
 use std::path::Path;
+use std::time::Duration;
 
 /// The figures of an engine. The form and where they come from: `docs/simulated-upstream.md`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -20,6 +21,10 @@ pub struct Profile {
     pub sequence_ms: f64,
     /// Milliseconds before a request is in the queue, which keep nobody else waiting.
     pub api_ms: f64,
+    /// Milliseconds for which the front end is busy with a request (reading, the template, the tokenizer); one after the
+    /// other, so that requests that come together wait for each other.
+    #[serde(default)]
+    pub front_ms: f64,
     /// Tokens that fit into the memory for keys and values.
     pub kv_tokens: usize,
     /// Requests that are computed at once.
@@ -103,6 +108,7 @@ impl Profile {
             ("attention_ms", profile.attention_ms, 0.0),
             ("sequence_ms", profile.sequence_ms, 0.0),
             ("api_ms", profile.api_ms, 0.0),
+            ("front_ms", profile.front_ms, 0.0),
             ("noise", profile.noise, 0.0),
             ("load_seconds", profile.load_seconds, 0.0),
         ] {
@@ -122,6 +128,16 @@ impl Profile {
             }
         }
         Ok(profile)
+    }
+
+    /// What a request passes before it is in the queue, beside others.
+    pub(crate) fn api_time(&self) -> Duration {
+        Duration::from_secs_f64(self.api_ms / 1000.0)
+    }
+
+    /// For how long a request keeps the front end busy.
+    pub(crate) fn front_time(&self) -> Duration {
+        Duration::from_secs_f64(self.front_ms / 1000.0)
     }
 
     /// How long a step takes, in milliseconds, but for noise. Reading the weights and computing overlap, so the longer

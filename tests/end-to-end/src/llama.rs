@@ -1,68 +1,66 @@
 //! A real llama.cpp server with a tiny model, which `tests/setup test` has installed.
 
 use crate::root;
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+use tempfile::NamedTempFile;
 
-/// A running llama-server; its model is called `tiny`, its key is `sk-up`.
+/// A running llama.cpp server; its model is called `tiny`, its key is `sk-up`.
 pub struct Llama {
     child: Child,
     /// `http://host:port`.
     pub url: String,
 }
 
-/// Where the test tools are installed.
+/// The directory in which the test tools are installed.
 pub fn home() -> PathBuf {
     std::env::var_os("SLUICE_TEST_HOME").map_or_else(|| root().join("tests/.work"), PathBuf::from)
 }
 
+/// The longest that loading the model may take.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
 impl Llama {
-    /// Starts it on a free port and waits until it answers.
+    /// Starts the server on a free port and waits until its model is loaded. Panics with its log if it does not get there.
     pub async fn start() -> Self {
         let home = home().join("llama");
-        let bin = home.join("bin");
-        let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = free.local_addr().expect("bound").port();
-        drop(free);
-        let child = Command::new(bin.join("llama-server"))
-            .arg("-m")
+        let log = NamedTempFile::new().expect("a temporary file");
+        let mut child = Command::new(home.join("venv/bin/python"))
+            .arg(root().join("tests/llama/server.py"))
             .arg(home.join("models/tiny.gguf"))
-            .args(["--alias", "tiny", "--host", "127.0.0.1", "--port", &port.to_string()])
-            .args([
-                "-c",
-                "131072",
-                "-np",
-                "4",
-                "--embeddings",
-                "--pooling",
-                "mean",
-                "--offline",
-                "--no-webui",
-            ])
-            .args(["--metrics", "--jinja", "--api-key", "sk-up"])
-            .env("LD_LIBRARY_PATH", &bin)
+            .args(["--alias", "tiny", "--slots", "4", "--context", "131072"])
+            .args(["--api-key", "sk-up"])
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log.reopen().expect("writable"))
             .spawn()
-            .unwrap_or_else(|error| panic!("llama-server does not start ({error}); run `tests/setup test`"));
-        let llama = Self {
+            .unwrap_or_else(|error| panic!("llama.cpp's server does not start ({error}); run `tests/setup test`"));
+        let stdout = child.stdout.take().expect("piped");
+        let mut llama = Self {
             child,
-            url: format!("http://127.0.0.1:{port}"),
+            url: String::new(),
         };
-        let health = format!("{}/health", llama.url);
-        for _ in 0..600 {
-            if reqwest::get(&health)
-                .await
-                .is_ok_and(|answer| answer.status().is_success())
-            {
-                return llama;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+        // Its first line is its URL, printed once it is ready; the end of its output is its own end.
+        let first_line = tokio::task::spawn_blocking(move || {
+            let mut line = String::new();
+            BufReader::new(stdout).read_line(&mut line).map(|_| line)
+        });
+        let line = tokio::time::timeout(READY_WITHIN, first_line).await;
+        llama.url = match line {
+            Ok(read) => read.expect("no panic").expect("readable").trim().to_owned(),
+            Err(_) => String::new(),
+        };
+        if llama.url.is_empty() {
+            let log = std::fs::read_to_string(log.path()).unwrap_or_default();
+            // A reader that still waits for the first line gets the end of the output.
+            drop(llama);
+            panic!(
+                "llama.cpp's server is not ready after {READY_WITHIN:?}, or has ended; run `tests/setup test`. Its log:\n{log}"
+            );
         }
-        panic!("llama-server is not ready after 60 s");
+        llama
     }
 }
 
@@ -70,5 +68,29 @@ impl Drop for Llama {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[tokio::test]
+    async fn the_server_answers_a_chat_of_its_key_with_exactly_the_tokens_asked_for() {
+        let llama = Llama::start().await;
+        let http = reqwest::Client::new();
+        let body = json!({"model": "tiny", "max_tokens": 7, "messages": [{"role": "user", "content": "hello"}]});
+        let chat = || http.post(format!("{}/v1/chat/completions", llama.url)).json(&body);
+        let answer: Value = chat()
+            .bearer_auth("sk-up")
+            .send()
+            .await
+            .expect("an answer")
+            .json()
+            .await
+            .expect("JSON");
+        assert_eq!(answer["usage"]["completion_tokens"], 7, "{answer}");
+        assert_eq!(chat().send().await.expect("an answer").status(), 401);
     }
 }

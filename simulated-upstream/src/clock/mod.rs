@@ -1,6 +1,9 @@
 //! Waiting to within a tenth of a millisecond. Tokio's timers are a millisecond coarse, and so is what it sleeps by;
 //! a token every five milliseconds would be late by a third of that.
 
+#[cfg(test)]
+pub(crate) mod virtual_time;
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::pin::Pin;
@@ -89,12 +92,29 @@ impl Clock {
     }
 }
 
+/// The time by which everything here goes; in a test it may be virtual.
+pub(crate) fn now() -> Instant {
+    #[cfg(test)]
+    if let Some(now) = virtual_time::now() {
+        return now;
+    }
+    Instant::now()
+}
+
 /// Pending until `due`.
-pub(crate) fn until(due: Instant) -> Until {
+pub(crate) async fn until(due: Instant) {
+    #[cfg(test)]
+    if virtual_time::now().is_some() {
+        return virtual_time::until(due).await;
+    }
+    really_until(due).await;
+}
+
+fn really_until(due: Instant) -> Until {
     Until { due, waiter: None }
 }
 
-/// See [`until`].
+/// See [`really_until`].
 #[derive(Debug)]
 pub(crate) struct Until {
     due: Instant,
@@ -150,10 +170,10 @@ mod tests {
         let began = Instant::now();
         let waits = (0..200u64).map(|number| async move {
             let due = began + Duration::from_micros(number * 37 % 5000);
-            until(due).await;
+            really_until(due).await;
             assert!(Instant::now() >= due);
         });
         futures_util::future::join_all(waits).await;
-        until(began).await;
+        really_until(began).await;
     }
 }
