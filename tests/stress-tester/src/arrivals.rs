@@ -1,6 +1,7 @@
 //! When requests are sent, in an open loop: whether the ones before have been answered or not.
 
-use simulated_upstream::plan;
+use crate::scenario::Scenario;
+use crate::workload::trace::{self, Limit, TraceRow};
 use simulated_upstream::random::Random;
 use std::path::Path;
 use std::time::Duration;
@@ -18,16 +19,17 @@ pub(crate) enum Arrivals {
     Steps(Vec<f64>),
     /// All at once, so many a time, evenly spaced.
     Burst(usize),
-    /// As in a file: time, prompt tokens, answer tokens.
+    /// As recorded in a file.
     Trace(String),
 }
 
-/// One that is to come.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// The scheduled start of a session.
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Arrival {
+    /// Since the beginning of the run.
     pub(crate) at: Duration,
-    /// Tokens of prompt and answer, where a trace says so.
-    pub(crate) tokens: Option<(usize, u64)>,
+    /// Lengths and blocks, where a trace has them.
+    pub(crate) row: Option<TraceRow>,
 }
 
 impl std::str::FromStr for Arrivals {
@@ -67,21 +69,19 @@ impl std::str::FromStr for Arrivals {
 }
 
 impl Arrivals {
-    /// All of them: so many a second (a trace: so much faster than it was), for so long, or until there are `count`.
+    /// The arrivals of a scenario: until its duration is over, else `count`. A trace without a limit is played to its end.
+    ///
+    /// # Errors
+    /// Those of reading a trace, or a pattern that needs a duration has none.
     #[allow(clippy::cast_precision_loss)]
-    pub(crate) fn all(
-        &self,
-        rate: f64,
-        lasts: Duration,
-        count: usize,
-        random: &mut Random,
-    ) -> Result<Vec<Arrival>, String> {
-        let lasts = lasts.as_secs_f64();
+    pub(crate) fn all(&self, scenario: &Scenario, count: usize, random: &mut Random) -> Result<Vec<Arrival>, String> {
+        let rate = scenario.rate.unwrap_or(Scenario::RATE);
+        let lasts = scenario.duration_seconds.max(0.0);
         let is_over = |at: f64, made: usize| if lasts > 0.0 { at >= lasts } else { made >= count };
         let mut times = Vec::new();
         let mut at = 0.0;
         match self {
-            Arrivals::Trace(file) => return trace(file, rate, lasts, count),
+            Arrivals::Trace(file) => return trace_arrivals(file, scenario),
             Arrivals::Constant => {
                 while !is_over(at, times.len()) {
                     times.push(at);
@@ -119,7 +119,7 @@ impl Arrivals {
         }
         let arrival = |at| Arrival {
             at: Duration::from_secs_f64(at),
-            tokens: None,
+            row: None,
         };
         Ok(times.into_iter().map(arrival).collect())
     }
@@ -144,52 +144,52 @@ fn changing(rate: impl Fn(f64) -> f64, lasts: f64) -> Result<Vec<f64>, String> {
     Ok(times)
 }
 
-fn trace(file: &str, speed: f64, lasts: f64, count: usize) -> Result<Vec<Arrival>, String> {
-    let text = plan::read_file(Path::new(file))?;
-    let all = plan::read_trace(&text).map_err(|error| format!("{file}: {error}"))?;
-    let sped = all.into_iter().map(|arrival| Arrival {
-        at: arrival.at.div_f64(speed),
-        tokens: Some((arrival.prompt_tokens, arrival.output_tokens as u64)),
-    });
-    let is_wanted = |(number, arrival): &(usize, Arrival)| {
-        let is_over = if lasts > 0.0 {
-            arrival.at.as_secs_f64() >= lasts
-        } else {
-            *number >= count
-        };
-        !is_over
+/// Arrivals of a trace, `rate` times as fast as they were.
+fn trace_arrivals(file: &str, scenario: &Scenario) -> Result<Vec<Arrival>, String> {
+    let speed = scenario.rate.unwrap_or(1.0);
+    let lasts = (scenario.duration_seconds > 0.0).then_some(scenario.duration_seconds * speed);
+    let limit = Limit {
+        lasts: lasts.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+        rows: scenario.requests.filter(|_| lasts.is_none()),
     };
-    Ok(sped
-        .enumerate()
-        .take_while(is_wanted)
-        .map(|(_, arrival)| arrival)
-        .collect())
+    let rows = trace::read(Path::new(file), limit)?;
+    let arrivals = rows.into_iter().map(|row| Arrival {
+        at: row.at.div_f64(speed),
+        row: Some(row),
+    });
+    Ok(arrivals.collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn count(pattern: &str, rate: f64, seconds: u64) -> usize {
+    fn scenario(rate: f64, seconds: f64) -> Scenario {
+        Scenario {
+            rate: Some(rate),
+            duration_seconds: seconds,
+            ..Scenario::default()
+        }
+    }
+
+    fn count(pattern: &str, rate: f64, seconds: f64) -> usize {
         let pattern: Arrivals = pattern.parse().expect("a pattern");
-        pattern
-            .all(rate, Duration::from_secs(seconds), 0, &mut Random::new(1))
-            .expect("arrivals")
-            .len()
+        let arrivals = pattern.all(&scenario(rate, seconds), 0, &mut Random::new(1));
+        arrivals.expect("arrivals").len()
     }
 
     #[test]
     fn every_pattern_sends_as_many_as_it_should_in_order() {
-        assert_eq!(count("constant", 50.0, 10), 500);
-        assert!((4700..5300).contains(&count("poisson", 50.0, 100)));
-        assert!((1480..1520).contains(&count("ramp:0.001..100", 1.0, 30)));
-        assert!((3990..4010).contains(&count("steps:100,200,300", 1.0, 20)));
-        assert_eq!(count("burst:20", 100.0, 10), 1000);
+        assert_eq!(count("constant", 50.0, 10.0), 500);
+        assert!((4700..5300).contains(&count("poisson", 50.0, 100.0)));
+        assert!((1480..1520).contains(&count("ramp:0.001..100", 1.0, 30.0)));
+        assert!((3990..4010).contains(&count("steps:100,200,300", 1.0, 20.0)));
+        assert_eq!(count("burst:20", 100.0, 10.0), 1000);
         for wrong in ["", "ramp:1", "steps:a", "burst:0", "what:1"] {
             assert!(wrong.parse::<Arrivals>().is_err(), "{wrong}");
         }
         let poisson = Arrivals::Poisson
-            .all(10.0, Duration::ZERO, 100, &mut Random::new(3))
+            .all(&scenario(10.0, 0.0), 100, &mut Random::new(3))
             .expect("arrivals");
         assert_eq!(poisson.len(), 100);
         assert!(poisson.windows(2).all(|pair| pair[0].at <= pair[1].at));

@@ -1,40 +1,50 @@
-//! What the admin listener knows: whose project a user is, which backend serves a model, and how the gateway is.
+//! The gateway besides its answers: projects of users, backends of models, queue and degradation level.
 
-use crate::client::{Headers, Http};
+use crate::client::Http;
 use crate::summary::Watched;
+use hyper::HeaderMap;
+use hyper::header::{AUTHORIZATION, HeaderValue};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The admin listener, where it can be asked.
+/// How long a question beside the load may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The admin listener.
 #[derive(Debug, Clone)]
 pub(crate) struct Admin {
     http: Http,
-    headers: Headers,
+    headers: HeaderMap,
 }
 
 impl Admin {
-    /// `None`, with why, if it does not let us in.
-    pub(crate) async fn find(url: &str, token: Option<String>) -> Result<Self, String> {
+    /// Finds the admin listener.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub(crate) async fn find(url: &str, token: Option<&str>) -> Result<Self, String> {
+        let mut headers = HeaderMap::new();
+        if let Some(token) = token.and_then(|token| HeaderValue::from_str(&format!("Bearer {token}")).ok()) {
+            headers.insert(AUTHORIZATION, token);
+        }
         let admin = Self {
             http: Http::new(url)?,
-            headers: Headers {
-                key: token,
-                pairs: Vec::new(),
-            },
+            headers,
         };
-        match admin.http.get("/queue/status", &admin.headers).await {
-            Ok((200, _)) => Ok(admin),
-            Ok((401, _)) => {
-                Err("it wants the admin token (--admin-token, SLUICE_ADMIN_TOKEN or data/admin.token)".to_owned())
+        match tokio::time::timeout(PATIENCE, admin.http.get("/queue/status", &admin.headers)).await {
+            Ok(Ok((200, status))) if status["queue_size"].is_u64() => Ok(admin),
+            Ok(Ok((401, _))) => {
+                Err("it asks for the admin token (--admin-token, SLUICE_ADMIN_TOKEN or data/admin.token)".to_owned())
             }
-            Ok((status, _)) => Err(format!("it answers {status}")),
-            Err(error) => Err(error),
+            Ok(Ok((status, _))) => Err(format!("it answered with HTTP {status}")),
+            Ok(Err(failure)) => Err(failure.message),
+            Err(_) => Err("it did not answer".to_owned()),
         }
     }
 
-    /// By user their project, by model its backend.
+    /// The project of each user, and the backend of each model.
     pub(crate) async fn known(&self) -> (HashMap<String, String>, HashMap<String, String>) {
         let config = self.http.get("/config/summary", &self.headers).await;
         let (_, config) = config.unwrap_or_default();
@@ -46,7 +56,7 @@ impl Admin {
         (named("users", "project_id"), named("models", "backend"))
     }
 
-    /// Looks now and then, until it is dropped.
+    /// Records the queue and the degradation level five times a second.
     pub(crate) fn watch(self) -> Watch {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let into = Arc::clone(&seen);
@@ -72,7 +82,7 @@ impl Admin {
     }
 }
 
-/// What was seen so far.
+/// A recording that goes on.
 #[derive(Debug)]
 pub(crate) struct Watch {
     seen: Arc<Mutex<Vec<Watched>>>,
@@ -80,10 +90,22 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
+    /// Ends the recording.
     pub(crate) fn end(self) -> Vec<Watched> {
         self.task.abort();
         std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// The backend of each model as `/v1/models` publishes it (`owned_by`), for want of the admin listener.
+pub(crate) async fn published_backends(http: &Http, headers: &HeaderMap) -> HashMap<String, String> {
+    let Ok(Ok((200, list))) = tokio::time::timeout(PATIENCE, http.get("/v1/models", headers)).await else {
+        return HashMap::new();
+    };
+    let models = list["data"].as_array().into_iter().flatten();
+    let pairs =
+        models.filter_map(|model| Some((model["id"].as_str()?.to_owned(), model["owned_by"].as_str()?.to_owned())));
+    pairs.collect()
 }
 
 /// A section by its name, wherever it stands.

@@ -1,4 +1,4 @@
-//! What is seen while it runs: a bar, the rate, who is under way, percentiles, refusals. Quiet where nobody looks.
+//! The view while a run lasts: progress, rate, requests under way, percentiles, refusals. Shown on a terminal only.
 
 use crate::sample::Sample;
 use hdrhistogram::Histogram;
@@ -22,7 +22,7 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    /// Shows how far a run of so many requests has come, if somebody looks.
+    /// Starts the view of a run of `count` requests.
     pub(crate) fn start(count: usize, is_quiet: bool) -> Arc<Self> {
         let is_seen = !is_quiet && std::io::stderr().is_terminal();
         let target = if is_seen {
@@ -42,7 +42,7 @@ impl Live {
             refused: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             tokens: AtomicU64::new(0),
-            latencies: Mutex::new(crate::run::gaps()),
+            latencies: Mutex::new(crate::run::histogram()),
         });
         if is_seen {
             let view = Arc::downgrade(&live);
@@ -75,14 +75,17 @@ impl Live {
             u64::from(matches!(&*sample.final_backend_status, "failed" | "timed_out")),
             Relaxed,
         );
-        let micros = (sample.end_to_end_latency_seconds * 1e6) as u64;
+        let Some(seconds) = sample.end_to_end_latency_seconds.filter(|_| sample.is_completed()) else {
+            return;
+        };
+        let micros = (seconds * 1e6) as u64;
         let mut latencies = self.latencies.lock().unwrap_or_else(PoisonError::into_inner);
         latencies.saturating_record(micros.max(1));
     }
 
-    /// A line for whoever looks, and for logs.
+    /// Prints a note without disturbing the view.
     pub(crate) fn say(&self, what: &str) {
-        self.bar.suspend(|| eprintln!("sluice-stress: {what}"));
+        self.bar.suspend(|| crate::terminal::note(what));
     }
 
     pub(crate) fn end(&self) {

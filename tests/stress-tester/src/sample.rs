@@ -1,9 +1,9 @@
-//! What was seen of one request, with the original's fields and more.
+//! What was observed of one request: the original's fields first, then more.
 
 use serde::{Deserialize, Serialize};
 use simulated_upstream::report::Slo;
 
-/// One request's line. Times are in seconds.
+/// One line of the results. Times are in seconds; what was not measured is absent.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Sample {
     pub(crate) request_index: usize,
@@ -14,29 +14,53 @@ pub(crate) struct Sample {
     pub(crate) request_type: String,
     /// 0: there was no answer.
     pub(crate) http_status: u16,
+    /// Status of the first answer.
     pub(crate) backend_status: String,
     pub(crate) request_id: String,
-    /// To the first answer.
-    pub(crate) latency_seconds: f64,
+    /// From sending to the first answer: the first token of a stream, else the whole first response.
+    pub(crate) latency_seconds: Option<f64>,
+    /// `completed`, `rejected`, `failed`, `timed_out`, `cancelled`, `interrupted`, or `queued` if it was not polled.
     pub(crate) final_backend_status: String,
-    /// From there to the end of polling.
-    pub(crate) final_latency_seconds: f64,
-    pub(crate) end_to_end_latency_seconds: f64,
+    /// Time spent polling.
+    pub(crate) final_latency_seconds: Option<f64>,
+    /// From sending to the last byte, or to the final status.
+    pub(crate) end_to_end_latency_seconds: Option<f64>,
     pub(crate) polling_attempts: u32,
+    /// The last answer to a poll that was none.
     pub(crate) polling_error: String,
+    /// The server's message, or what happened to the connection.
     pub(crate) error: String,
-    /// After the beginning of the run: when it was to be sent. In an open loop, times are counted from there.
+    /// When it was sent, since the beginning of the run.
     pub(crate) at_seconds: f64,
+    /// How much later than scheduled it was sent.
+    pub(crate) send_lag_seconds: f64,
+    /// How long it waited because of `--max-in-flight`. Latencies include it: an overloaded server causes it.
+    pub(crate) in_flight_wait_seconds: f64,
     pub(crate) time_to_first_token_seconds: Option<f64>,
+    /// From the first token to the last, by the tokens after the first.
     pub(crate) time_per_output_token_seconds: Option<f64>,
-    /// As the gateway says.
+    pub(crate) time_to_last_token_seconds: Option<f64>,
+    /// As the gateway reports it.
     pub(crate) queue_wait_seconds: Option<f64>,
-    pub(crate) input_tokens: u64,
-    pub(crate) output_tokens: u64,
-    /// Why it was refused.
+    pub(crate) input_tokens: Option<u64>,
+    pub(crate) output_tokens: Option<u64>,
+    /// Where the count of output tokens is from: `usage`, `tokenizer` or `chunks`.
+    pub(crate) token_source: String,
+    pub(crate) max_tokens: u64,
+    /// Why it was not completed.
     pub(crate) reason: String,
     pub(crate) degraded: String,
     pub(crate) retries: u32,
+    pub(crate) polling_failures: u32,
+    pub(crate) session: usize,
+    pub(crate) turn: usize,
+    /// How long this program could not run while the request was under way.
+    pub(crate) client_stall_seconds: f64,
+    /// Whether latency figures leave it out: `warm_up`, `cool_down`, `client_stall`, or empty.
+    pub(crate) left_out: String,
+    /// Between tokens, in microseconds, until it is known whether the request is measured.
+    #[serde(skip)]
+    pub(crate) gaps: Vec<u32>,
 }
 
 /// A figure of a request, if it has it.
@@ -47,12 +71,24 @@ impl Sample {
         self.final_backend_status == "completed"
     }
 
-    /// Whether it was within bounds, in seconds; without a stream the whole answer is the first token.
+    /// Whether figures are made of it.
+    pub(crate) fn is_measured(&self) -> bool {
+        self.left_out.is_empty()
+    }
+
+    /// Since the beginning of the run: when it ended, if that was seen.
+    pub(crate) fn ended_at(&self) -> Option<f64> {
+        Some(self.at_seconds + self.end_to_end_latency_seconds?)
+    }
+
+    /// Whether it was completed within the objectives. Without a stream the whole answer is the first token.
     pub(crate) fn is_good(&self, slo: &Slo) -> bool {
-        let first = self
-            .time_to_first_token_seconds
-            .unwrap_or(self.end_to_end_latency_seconds);
+        let Some(whole) = self.end_to_end_latency_seconds.filter(|_| self.is_completed()) else {
+            return false;
+        };
+        let first = self.time_to_first_token_seconds.unwrap_or(whole);
+        // An answer of one token has no time between tokens.
         let each = self.time_per_output_token_seconds.unwrap_or(0.0);
-        self.is_completed() && first <= slo.ttft && each <= slo.tpot && self.end_to_end_latency_seconds <= slo.e2e
+        first <= slo.ttft && each <= slo.tpot && whole <= slo.e2e
     }
 }

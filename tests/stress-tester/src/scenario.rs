@@ -1,43 +1,72 @@
-//! What is asked, of whom, by whom, how often: a YAML file, one of those in the program or a user's own.
+//! Scenarios: what is asked, of which models, by which users, how often. A YAML file, built in or a user's own.
 
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// A scenario. What is left out has the value that stands here.
+/// A scenario. A field that is left out has the value of the default.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Scenario {
-    /// Requests in all.
-    pub(crate) requests: usize,
-    /// Of those under way at once, in a closed loop.
+    /// Requests in all. Default: 100; a trace is played to its end.
+    pub(crate) requests: Option<usize>,
+    /// Clients of a closed loop: sessions under way at once.
     pub(crate) concurrency: usize,
-    /// Users in whose name they are made, in turn.
-    pub(crate) users: Vec<String>,
+    /// Users in whose name requests are sent, in turn.
+    pub(crate) users: Vec<User>,
     /// Models that are asked, in turn.
     pub(crate) models: Vec<String>,
     /// Shares of `interactive` and `batch`.
     pub(crate) kinds: BTreeMap<String, f64>,
-    /// Shares of the sizes of prompts.
+    /// Shares of short, medium and long prompts.
     pub(crate) prompts: Sizes,
-    /// Between two requests of one client, in seconds.
+    /// Pause of a client between two requests, in seconds.
     pub(crate) gap_seconds: f64,
-    /// Tokens of an answer, at most.
-    pub(crate) max_tokens: u64,
-    /// Instead of the three sizes: tokens of every prompt.
+    /// Maximum tokens of an answer. Default: 128, or the length that a trace or data set has.
+    pub(crate) max_tokens: Option<u64>,
+    /// Tokens of every prompt, in the place of the three sizes.
     pub(crate) prompt_tokens: Option<usize>,
-    /// Of those, how many are the same in all.
+    /// How many of them are the same in all prompts.
     pub(crate) shared_prefix_tokens: usize,
-    /// Questions of one conversation, each of which repeats all before it.
-    pub(crate) turns: usize,
-    /// A file of prompts: JSON lines with `prompt`.
+    /// Turns of a conversation, each of which carries all before it. Default: 1; a data set has its own.
+    pub(crate) turns: Option<usize>,
+    /// Pause between an answer and the next turn, in seconds.
+    pub(crate) think_time_seconds: f64,
+    /// A file of prompts or conversations.
     pub(crate) dataset: Option<String>,
-    /// When requests are sent, instead of a closed loop: see `--arrivals`.
+    /// When sessions begin, in the place of a closed loop: see `--arrivals`.
     pub(crate) arrivals: Option<String>,
-    /// How many a second, with `arrivals`.
-    pub(crate) rate: f64,
-    /// How long, with `arrivals`, in seconds; 0: until `requests` were sent.
+    /// Sessions a second, with `arrivals`. Default: 10; of a trace, its speed-up (1).
+    pub(crate) rate: Option<f64>,
+    /// How long sessions begin, with `arrivals`, in seconds; 0: until there are `requests`.
     pub(crate) duration_seconds: f64,
+}
+
+/// A user, and the project whose requests they are, where that is known.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(from = "UserEntry")]
+pub(crate) struct User {
+    pub(crate) id: String,
+    pub(crate) project: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum UserEntry {
+    Id(String),
+    InProject { id: String, project: String },
+}
+
+impl From<UserEntry> for User {
+    fn from(entry: UserEntry) -> Self {
+        match entry {
+            UserEntry::Id(id) => Self { id, project: None },
+            UserEntry::InProject { id, project } => Self {
+                id,
+                project: Some(project),
+            },
+        }
+    }
 }
 
 /// Shares of the sizes of prompts.
@@ -52,9 +81,12 @@ pub(crate) struct Sizes {
 impl Default for Scenario {
     fn default() -> Self {
         Self {
-            requests: 100,
+            requests: None,
             concurrency: 10,
-            users: vec!["user_standard_01".to_owned()],
+            users: vec![User {
+                id: "user_standard_01".to_owned(),
+                project: None,
+            }],
             models: vec!["simulated-small".to_owned()],
             kinds: BTreeMap::from([("interactive".to_owned(), 1.0)]),
             prompts: Sizes {
@@ -63,13 +95,14 @@ impl Default for Scenario {
                 long: 0.0,
             },
             gap_seconds: 0.0,
-            max_tokens: 128,
+            max_tokens: None,
             prompt_tokens: None,
             shared_prefix_tokens: 0,
-            turns: 1,
+            turns: None,
+            think_time_seconds: 0.0,
             dataset: None,
             arrivals: None,
-            rate: 10.0,
+            rate: None,
             duration_seconds: 0.0,
         }
     }
@@ -77,7 +110,7 @@ impl Default for Scenario {
 
 macro_rules! bundled {
     ($($name:literal),*) => {
-        /// The scenarios in the program, by name.
+        /// Built-in scenarios, by name.
         const BUNDLED: &[(&str, &str)] = &[$(($name, include_str!(concat!("../scenarios/", $name, ".yaml")))),*];
     };
 }
@@ -93,7 +126,7 @@ bundled!(
     "ollama_long_prompt"
 );
 
-/// Their names, each with its first line.
+/// Names of the built-in scenarios, each with its description.
 pub(crate) fn listed() -> impl Iterator<Item = (&'static str, &'static str)> {
     BUNDLED.iter().map(|(name, text)| {
         let first = text.lines().next().unwrap_or_default();
@@ -101,13 +134,24 @@ pub(crate) fn listed() -> impl Iterator<Item = (&'static str, &'static str)> {
     })
 }
 
-/// The text of a scenario, to be copied and changed.
+/// The YAML of a built-in scenario.
 pub(crate) fn text(name: &str) -> Option<&'static str> {
     BUNDLED.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
 }
 
 impl Scenario {
-    /// A scenario by its name, or from a file.
+    /// Maximum tokens of an answer, if nothing else is given.
+    pub(crate) const MAX_TOKENS: u64 = 128;
+
+    /// Sessions a second, if nothing else is given.
+    pub(crate) const RATE: f64 = 10.0;
+
+    /// Requests in all.
+    pub(crate) fn requests(&self) -> usize {
+        self.requests.unwrap_or(100)
+    }
+
+    /// Loads a built-in scenario by its name, or a file.
     pub(crate) fn load(name: &str) -> Result<Self, String> {
         let read;
         let text = match text(name) {
@@ -129,8 +173,12 @@ impl Scenario {
         Ok(scenario)
     }
 
-    fn check(&self) -> Result<(), String> {
-        if self.requests == 0 || self.concurrency == 0 {
+    /// Checks the bounds of all fields.
+    ///
+    /// # Errors
+    /// The first field that is out of its bounds.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        if self.requests == Some(0) || self.concurrency == 0 {
             return Err("`requests` and `concurrency` must be at least 1".to_owned());
         }
         if self.users.is_empty() || self.models.is_empty() {
@@ -148,10 +196,17 @@ impl Scenario {
         if shares.clone().any(|share| !(0.0..=1.0).contains(share)) || sizes.iter().sum::<f64>() <= 0.0 {
             return Err("shares are numbers from 0 to 1, and not all 0".to_owned());
         }
-        let is_right =
-            self.gap_seconds.is_finite() && self.gap_seconds >= 0.0 && self.rate.is_finite() && self.rate > 0.0;
-        if !is_right {
-            return Err("`gap_seconds` must be 0 or more, `rate` more than 0".to_owned());
+        let pauses = [
+            ("gap_seconds", self.gap_seconds),
+            ("think_time_seconds", self.think_time_seconds),
+        ];
+        for (name, seconds) in pauses.into_iter().chain([("duration_seconds", self.duration_seconds)]) {
+            if !(0.0..1e9).contains(&seconds) {
+                return Err(format!("`{name}` is {seconds}; it must be 0 or more"));
+            }
+        }
+        if self.rate.is_some_and(|rate| !(rate.is_finite() && rate > 0.0)) {
+            return Err("`rate` must be more than 0".to_owned());
         }
         Ok(())
     }
@@ -169,7 +224,12 @@ mod tests {
         }
         let mixed = Scenario::load("mixed_load").expect("a scenario");
         assert_eq!(
-            (mixed.requests, mixed.concurrency, mixed.users.len(), mixed.models.len()),
+            (
+                mixed.requests(),
+                mixed.concurrency,
+                mixed.users.len(),
+                mixed.models.len()
+            ),
             (250, 40, 3, 2)
         );
         assert!((mixed.kinds["batch"] - 0.3).abs() < 1e-9 && (mixed.prompts.long - 0.15).abs() < 1e-9);

@@ -1,49 +1,62 @@
-//! Files that a run leaves: the original's three, the whole run as JSON for `merge` and `compare`, and a page.
+//! Files of a run: the original's three, the whole run as JSON for `merge` and `compare`, and a page.
 
 mod html;
 mod markdown;
+mod plot;
+pub(crate) mod sweep;
 
+use crate::metadata::Metadata;
+use crate::run::client_health::ClientHealth;
 use crate::sample::Sample;
-use crate::summary::{Watched, Whole};
-use hdrhistogram::Histogram;
+use crate::summary::{RunRecord, Watched, Window};
 use serde::{Deserialize, Serialize};
 use simulated_upstream::report::Slo;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// A run as it is kept.
+/// A run as it is stored.
 #[derive(Serialize, Deserialize)]
-struct Kept {
+struct Stored {
     name: String,
     lasted_seconds: f64,
-    slo: Slo,
+    #[serde(default)]
+    not_sent: usize,
+    slo: Option<Slo>,
+    #[serde(default)]
+    window: Window,
+    #[serde(default)]
+    client: ClientHealth,
+    #[serde(default)]
+    metadata: Metadata,
     samples: Vec<Sample>,
-    /// Gaps between tokens: microseconds, and how many.
+    /// Times between tokens: microseconds, and how many.
     gaps: Vec<(u64, u64)>,
     watched: Vec<Watched>,
 }
 
-/// Writes all reports into a directory; what was written.
-pub(crate) fn write(whole: &Whole, dir: &Path) -> Result<Vec<PathBuf>, String> {
-    std::fs::create_dir_all(dir).map_err(|error| format!("cannot make {}: {error}", dir.display()))?;
+/// Writes all reports into a directory; returns their paths.
+pub(crate) fn write(record: &RunRecord, dir: &Path) -> Result<Vec<PathBuf>, String> {
     let mut csv = csv::Writer::from_writer(Vec::new());
-    for sample in &whole.samples {
+    for sample in &record.samples {
         csv.serialize(sample).map_err(|error| error.to_string())?;
     }
     let csv = csv.into_inner().map_err(|error| error.to_string())?;
-    let summary = whole.summary();
+    let summary = record.summary();
     let pretty = serde_json::to_string_pretty(&summary).map_err(|error| error.to_string())?;
-    let mut written = Vec::new();
-    for (name, text) in [
+    let files = [
         ("latest_results.csv", csv),
         ("latest_summary.json", pretty.into_bytes()),
-        (
-            "latest_comparison.md",
-            markdown::page(&whole.name, &summary).into_bytes(),
-        ),
-        ("latest_run.json", kept(whole)?),
-        ("latest_report.html", html::page(whole, &summary).into_bytes()),
-    ] {
+        ("latest_comparison.md", markdown::page(record, &summary).into_bytes()),
+        ("latest_run.json", stored(record)?),
+        ("latest_report.html", html::page(record, &summary).into_bytes()),
+    ];
+    write_files(dir, files)
+}
+
+fn write_files<const N: usize>(dir: &Path, files: [(&str, Vec<u8>); N]) -> Result<Vec<PathBuf>, String> {
+    std::fs::create_dir_all(dir).map_err(|error| format!("cannot create {}: {error}", dir.display()))?;
+    let mut written = Vec::new();
+    for (name, text) in files {
         let path = dir.join(name);
         std::fs::write(&path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
         written.push(path);
@@ -51,71 +64,84 @@ pub(crate) fn write(whole: &Whole, dir: &Path) -> Result<Vec<PathBuf>, String> {
     Ok(written)
 }
 
-fn kept(whole: &Whole) -> Result<Vec<u8>, String> {
-    let gaps = whole.gaps.iter_recorded();
-    let kept = Kept {
-        name: whole.name.clone(),
-        lasted_seconds: whole.lasted.as_secs_f64(),
-        slo: whole.slo,
-        samples: whole.samples.clone(),
+fn stored(record: &RunRecord) -> Result<Vec<u8>, String> {
+    let gaps = record.gaps.iter_recorded();
+    let stored = Stored {
+        name: record.name.clone(),
+        lasted_seconds: record.lasted.as_secs_f64(),
+        not_sent: record.not_sent,
+        slo: record.slo,
+        window: record.window,
+        client: record.client.clone(),
+        metadata: record.metadata.clone(),
+        samples: record.samples.clone(),
         gaps: gaps
             .map(|step| (step.value_iterated_to(), step.count_at_value()))
             .collect(),
-        watched: whole.watched.clone(),
+        watched: record.watched.clone(),
     };
-    serde_json::to_vec(&kept).map_err(|error| error.to_string())
+    serde_json::to_vec(&stored).map_err(|error| error.to_string())
 }
 
 /// Reads a run: a `latest_run.json`, or the directory that has one.
-pub(crate) fn read(path: &Path) -> Result<Whole, String> {
+pub(crate) fn read(path: &Path) -> Result<RunRecord, String> {
     let file = if path.is_dir() {
         path.join("latest_run.json")
     } else {
         path.to_owned()
     };
     let text = std::fs::read(&file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
-    let kept: Kept = serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", file.display()))?;
-    let mut gaps = crate::run::gaps();
-    for (value, count) in kept.gaps {
+    let stored: Stored = serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", file.display()))?;
+    let mut gaps = crate::run::histogram();
+    for (value, count) in stored.gaps {
         gaps.saturating_record_n(value, count);
     }
-    Ok(Whole {
-        name: kept.name,
-        samples: kept.samples,
+    Ok(RunRecord {
+        name: stored.name,
+        samples: stored.samples,
         gaps,
-        lasted: Duration::try_from_secs_f64(kept.lasted_seconds).unwrap_or_default(),
-        slo: kept.slo,
-        watched: kept.watched,
+        lasted: Duration::try_from_secs_f64(stored.lasted_seconds).unwrap_or_default(),
+        not_sent: stored.not_sent,
+        slo: stored.slo,
+        window: stored.window,
+        watched: stored.watched,
+        client: stored.client,
+        metadata: stored.metadata,
     })
 }
 
-/// Joins what several generators have seen of one plan.
-pub(crate) fn merge(runs: Vec<Whole>) -> Result<Whole, String> {
+/// Joins the runs of several generators of one workload.
+///
+/// # Errors
+/// A request is in two of them.
+pub(crate) fn merge(runs: Vec<RunRecord>) -> Result<RunRecord, String> {
+    let count = runs.len();
     let mut runs = runs.into_iter();
-    let mut whole = runs.next().ok_or("nothing to merge")?;
+    let mut record = runs.next().ok_or("there is nothing to merge")?;
     for run in runs {
-        whole.samples.extend(run.samples);
-        add(&mut whole.gaps, &run.gaps)?;
-        whole.lasted = whole.lasted.max(run.lasted);
-        if whole.watched.is_empty() {
-            whole.watched = run.watched;
+        record.samples.extend(run.samples);
+        record
+            .gaps
+            .add(&run.gaps)
+            .map_err(|error| format!("cannot join times between tokens: {error}"))?;
+        record.lasted = record.lasted.max(run.lasted);
+        record.not_sent += run.not_sent;
+        record.client.join(run.client);
+        if record.watched.is_empty() {
+            record.watched = run.watched;
         }
     }
-    whole.samples.sort_by_key(|sample| sample.request_index);
-    let twice = whole
+    record.metadata.load = format!("{}, by {count} generators", record.metadata.load);
+    record.samples.sort_by_key(|sample| sample.request_index);
+    let twice = record
         .samples
         .windows(2)
         .find(|pair| pair[0].request_index == pair[1].request_index);
     match twice {
         Some(pair) => Err(format!(
-            "request {} is in two of the runs; are they parts of one plan?",
+            "request {} is in two of the runs; are they parts of one workload?",
             pair[0].request_index
         )),
-        None => Ok(whole),
+        None => Ok(record),
     }
-}
-
-fn add(to: &mut Histogram<u64>, more: &Histogram<u64>) -> Result<(), String> {
-    to.add(more)
-        .map_err(|error| format!("histograms do not fit together: {error}"))
 }

@@ -1,0 +1,148 @@
+//! Files of a sweep: `latest_sweep.json`, `latest_sweep.csv`, and the curve in `latest_sweep.html`.
+
+use super::plot::{COLOURS, begin, dot, end, head, key, line};
+use crate::summary::figure;
+use crate::sweep::Point;
+use serde_json::{Value, json};
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+/// Columns: their name, and the figure of a summary.
+const COLUMNS: [(&str, &str); 8] = [
+    ("completed_per_second", "completed_requests_per_second"),
+    ("output_tokens_per_second", "output_tokens_per_second"),
+    ("e2e_p50_seconds", "p50_e2e"),
+    ("e2e_p99_seconds", "p99_e2e"),
+    ("ttft_p50_seconds", "p50_ttft"),
+    ("ttft_p99_seconds", "p99_ttft"),
+    ("tpot_p50_seconds", "p50_tpot"),
+    ("goodput_share", "goodput_share"),
+];
+
+/// Writes the files; returns their paths.
+pub(crate) fn write(what: &str, points: &[Point], knee: Option<usize>, dir: &Path) -> Result<Vec<PathBuf>, String> {
+    let files = [
+        (
+            "latest_sweep.json",
+            crate::json(&json(what, points, knee))?.into_bytes(),
+        ),
+        ("latest_sweep.csv", csv(what, points)?),
+        ("latest_sweep.html", page(what, points, knee).into_bytes()),
+    ];
+    super::write_files(dir, files)
+}
+
+/// The sweep as JSON: loads with the summaries of their runs, and the knee.
+pub(crate) fn json(what: &str, points: &[Point], knee: Option<usize>) -> Value {
+    let runs = points
+        .iter()
+        .map(|point| json!({what: point.load, "summary": point.summary}));
+    json!({
+        "swept": what,
+        "knee": knee.map(|at| points[at].load),
+        "highest_good": highest_good(points),
+        "runs": runs.collect::<Vec<_>>(),
+    })
+}
+
+/// The highest load at which 99 % of requests met the objectives.
+fn highest_good(points: &[Point]) -> Option<f64> {
+    let good = points.iter().filter(|point| {
+        point.summary["goodput_share"]
+            .as_f64()
+            .is_some_and(|share| share >= 0.99)
+    });
+    good.map(|point| point.load).reduce(f64::max)
+}
+
+fn csv(what: &str, points: &[Point]) -> Result<Vec<u8>, String> {
+    let mut csv = csv::Writer::from_writer(Vec::new());
+    let names = COLUMNS.iter().map(|(name, _)| *name);
+    csv.write_record([what].into_iter().chain(names).chain(["is_valid"]))
+        .map_err(|error| error.to_string())?;
+    for point in points {
+        let figures = COLUMNS
+            .iter()
+            .map(|(_, name)| figure(&point.summary, name).map_or(String::new(), |figure| figure.to_string()));
+        let valid = point.summary["client"]["is_valid"].to_string();
+        csv.write_record([point.load.to_string()].into_iter().chain(figures).chain([valid]))
+            .map_err(|error| error.to_string())?;
+    }
+    csv.into_inner().map_err(|error| error.to_string())
+}
+
+/// The sweep for a terminal.
+pub(crate) fn table(what: &str, points: &[Point], knee: Option<usize>) -> String {
+    let mut text = format!(
+        "{what:>12} {:>12} {:>10} {:>10} {:>10} {:>10} {:>8}\n",
+        "completed/s", "tokens/s", "e2e p50", "e2e p99", "ttft p99", "good"
+    );
+    for (at, point) in points.iter().enumerate() {
+        let number =
+            |name: &str| figure(&point.summary, name).map_or("–".to_owned(), |figure| format!("{figure:.1}"));
+        let millis = |name: &str| {
+            figure(&point.summary, name).map_or("–".to_owned(), |figure| format!("{:.0} ms", figure * 1e3))
+        };
+        let good = point.summary["goodput_share"]
+            .as_f64()
+            .map_or("–".to_owned(), |share| format!("{:.1} %", share * 100.0));
+        let mark = if knee == Some(at) { "  knee" } else { "" };
+        let invalid = if point.summary["client"]["is_valid"] == false {
+            "  invalid: the client was too slow"
+        } else {
+            ""
+        };
+        let _ = writeln!(
+            text,
+            "{:>12} {:>12} {:>10} {:>10} {:>10} {:>10} {good:>8}{mark}{invalid}",
+            point.load,
+            number("completed_requests_per_second"),
+            number("output_tokens_per_second"),
+            millis("p50_e2e"),
+            millis("p99_e2e"),
+            millis("p99_ttft"),
+        );
+    }
+    if let Some(load) = highest_good(points) {
+        let _ = writeln!(
+            text,
+            "highest {what} at which 99 % of requests met the objectives: {load}"
+        );
+    }
+    text
+}
+
+/// Latency by throughput.
+fn page(what: &str, points: &[Point], knee: Option<usize>) -> String {
+    let mut html = head(&format!("Sweep over {what}"));
+    html.push_str("<h2>Latency by throughput</h2><p>Each run of the sweep: completed requests a second, and their latency. The large dot is the knee.</p>");
+    let throughput = |point: &Point| figure(&point.summary, "completed_requests_per_second").unwrap_or(0.0);
+    let curves = [
+        ("end to end p50", "p50_e2e"),
+        ("end to end p99", "p99_e2e"),
+        ("first token p99", "p99_ttft"),
+    ];
+    let most_x = points.iter().map(throughput).fold(1e-9, f64::max);
+    let latencies = points
+        .iter()
+        .flat_map(|point| curves.iter().filter_map(|(_, name)| figure(&point.summary, name)));
+    let most_y = latencies.fold(1e-3, f64::max);
+    begin(&mut html, "latency by throughput");
+    for ((_, name), colour) in curves.iter().zip(COLOURS) {
+        let at = |point: &Point| Some((throughput(point) / most_x, figure(&point.summary, name)? / most_y));
+        line(&mut html, colour, points.iter().filter_map(at));
+        for (number, point) in points.iter().enumerate() {
+            if let Some(place) = at(point) {
+                dot(&mut html, colour, if knee == Some(number) { 7 } else { 3 }, place);
+            }
+        }
+    }
+    end(&mut html, &format!("{most_x:.1}/s"), &format!("{most_y:.2} s"));
+    key(&mut html, &curves.map(|(name, _)| name));
+    let _ = write!(
+        html,
+        "<pre>{}</pre></body></html>\n",
+        super::plot::escaped(&table(what, points, knee))
+    );
+    html
+}
