@@ -149,12 +149,10 @@ impl Asker {
             .iter()
             .find_map(|place| body.pointer(place)?.as_str())
             .unwrap_or_else(|| status.canonical_reason().unwrap_or("an error"));
-        let is_upstreams =
-            matches!(status, StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT) || reason == "no_healthy_upstream";
         let answer = Answer {
             http_status: status.as_u16(),
-            simulator_status: if is_upstreams { "failed" } else { "rejected" }.to_owned(),
-            reason: reason.to_owned(),
+            simulator_status: status_without_answer(status, reason).to_owned(),
+            reason: format!("HTTP {}: {reason}", status.as_u16()),
             ..Answer::default()
         };
         (answer, wait)
@@ -231,6 +229,15 @@ impl Asker {
     }
 }
 
+/// What an HTTP error means: the gateway refused the request, or a server failed at it.
+fn status_without_answer(status: StatusCode, reason: &str) -> &'static str {
+    let is_refusal = match status {
+        StatusCode::SERVICE_UNAVAILABLE => !matches!(reason, "no_healthy_upstream" | "upstream_error"),
+        status => status.is_client_error(),
+    };
+    if is_refusal { "rejected" } else { "failed" }
+}
+
 /// A problem as it is put to a model.
 pub(crate) fn put(problem: &Problem, style: Style) -> String {
     match (style, problem.is_code) {
@@ -286,4 +293,25 @@ fn deepest(error: &reqwest::Error) -> String {
         cause = inner;
     }
     cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_refusal_of_the_gateway_is_a_rejection() {
+        for (status, reason, meaning) in [
+            (500, "Internal Server Error", "failed"),
+            (502, "upstream_error", "failed"),
+            (503, "no_healthy_upstream", "failed"),
+            (504, "upstream_timeout", "failed"),
+            (429, "rate_limit_exceeded", "rejected"),
+            (503, "queue_full", "rejected"),
+            (403, "unknown_user", "rejected"),
+        ] {
+            let code = StatusCode::from_u16(status).expect("a status");
+            assert_eq!(status_without_answer(code, reason), meaning, "{status} {reason}");
+        }
+    }
 }

@@ -1,5 +1,5 @@
-//! `quality_samples.jsonl`: every sample with its reply, written as it is done, so that a run that was stopped goes on,
-//! and anybody can look at what a model really said.
+//! `quality_samples.jsonl`: every sample with its reply, written as soon as it is judged, so that an interrupted run can be
+//! resumed, and replies can be read.
 
 use crate::score::Sample;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// The file's name.
 pub(crate) const NAME: &str = "quality_samples.jsonl";
 
-/// What must be the same for a run to go on; the file's first line.
+/// What must be the same for a run to be resumed; the file's first line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Settings {
     pub(crate) dataset_sha256: String,
@@ -28,14 +28,14 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// Begins anew, or goes on: what was done already comes with it.
-    pub(crate) fn open(dir: &Path, settings: &Settings, goes_on: bool) -> Result<(Self, Vec<Sample>), String> {
+    /// Begins a run, or resumes one and returns the samples that are done.
+    pub(crate) fn open(dir: &Path, settings: &Settings, resumes: bool) -> Result<(Self, Vec<Sample>), String> {
         std::fs::create_dir_all(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
         let path = dir.join(NAME);
         let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
         let done = match std::fs::read_to_string(&path) {
-            Ok(text) if goes_on => read(&text, settings).map_err(|error| failed(&error))?,
-            Err(error) if goes_on && error.kind() != std::io::ErrorKind::NotFound => return Err(failed(&error)),
+            Ok(text) if resumes => resumable(&text, settings).map_err(|error| failed(&error))?,
+            Err(error) if resumes && error.kind() != std::io::ErrorKind::NotFound => return Err(failed(&error)),
             _ => Vec::new(),
         };
         // Written again from its beginning, so that a last line that was cut off is gone.
@@ -70,12 +70,28 @@ impl Journal {
     }
 }
 
-/// What is done; refusals and failures of requests are asked again.
-fn read(text: &str, settings: &Settings) -> Result<Vec<Sample>, String> {
-    let mut lines = text.lines();
-    let before: Settings = match lines.next().map(serde_json::from_str) {
-        Some(Ok(before)) => before,
-        _ => return Err("it is not the samples of a run; leave --resume out to begin anew".to_owned()),
+/// All samples of a run that is done, and its settings.
+pub(crate) fn load(dir: &Path) -> Result<(Settings, Vec<Sample>), String> {
+    let path = dir.join(NAME);
+    let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let text = std::fs::read_to_string(&path).map_err(|error| failed(&error))?;
+    let settings = settings_of(&text).ok_or_else(|| failed(&"it is not the samples of a run"))?;
+    Ok((settings, samples(&text).collect()))
+}
+
+fn settings_of(text: &str) -> Option<Settings> {
+    serde_json::from_str(text.lines().next()?).ok()
+}
+
+fn samples(text: &str) -> impl Iterator<Item = Sample> {
+    let lines = text.lines().skip(1);
+    lines.filter_map(|line| serde_json::from_str(line).ok())
+}
+
+/// The samples that are done; refusals and failures of requests are asked again.
+fn resumable(text: &str, settings: &Settings) -> Result<Vec<Sample>, String> {
+    let Some(before) = settings_of(text) else {
+        return Err("it is not the samples of a run; leave --resume out to begin anew".to_owned());
     };
     if before != *settings {
         return Err(
@@ -84,8 +100,7 @@ fn read(text: &str, settings: &Settings) -> Result<Vec<Sample>, String> {
                 .to_owned(),
         );
     }
-    let samples = lines.filter_map(|line| serde_json::from_str::<Sample>(line).ok());
-    Ok(samples.filter(|sample| sample.answer.reply.is_some()).collect())
+    Ok(samples(text).filter(|sample| sample.answer.reply.is_some()).collect())
 }
 
 #[cfg(test)]
@@ -94,7 +109,7 @@ mod tests {
     use crate::ask::Answer;
 
     #[test]
-    fn a_run_goes_on_with_what_is_whole_and_the_same() {
+    fn a_run_resumes_with_what_is_whole_and_the_same() {
         let dir = tempfile::TempDir::new().expect("a directory");
         let settings = Settings {
             dataset_sha256: "x".to_owned(),
@@ -110,6 +125,7 @@ mod tests {
             passed: true,
             error_type: String::new(),
             error_message: String::new(),
+            base_passed: None,
             answer: Answer {
                 reply: reply.map(str::to_owned),
                 ..Answer::default()

@@ -1,23 +1,29 @@
-//! `sluice-eval`: HumanEval and its like through the gateway. What models write is run in a sandbox that holds, and told
-//! in reports that people read.
+//! `sluice-eval`: `HumanEval` and the like through the gateway. Models write programs, which run in a sandbox; reports say
+//! how many are right.
 
 mod ask;
+mod compare;
 mod dataset;
 mod evaluate;
 mod extract;
 mod journal;
+mod plan;
 mod report;
 mod sandbox;
 mod score;
+mod statistics;
+mod terminal;
 
 use ask::{Api, Asker, Style};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dataset::Dataset;
-use evaluate::{Judge, Plan};
+use evaluate::Judge;
+use plan::{Plan, Source};
 use sandbox::{Limits, Sandbox, Trial};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
+use terminal::Terminal;
 
 /// Asks models to write programs, through the gateway, and tests what they wrote. Without a command it asks.
 #[derive(Debug, Parser)]
@@ -33,13 +39,26 @@ struct Flags {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Test answers that are there already: JSON lines {"task_id", "completion"}; no gateway is asked.
+    /// Test replies from a file of JSON lines {"task_id", "completion"}; no gateway is asked.
     Check {
         file: PathBuf,
         #[command(flatten)]
         judge: JudgeArgs,
     },
-    /// Say which layers of the sandbox hold here, and try to get out of it.
+    /// Test a data set with its own solutions: each must pass, and every input must keep the problem's contract.
+    Verify {
+        #[command(flatten)]
+        judge: JudgeArgs,
+    },
+    /// Compare the models of several runs, by the directories that they wrote to.
+    Compare {
+        #[arg(required = true)]
+        runs: Vec<PathBuf>,
+        /// Where the page goes.
+        #[arg(long, default_value = "reports")]
+        out: PathBuf,
+    },
+    /// Print which layers of the sandbox hold on this machine, and try to get out of it.
     Sandbox {
         #[command(flatten)]
         judge: JudgeArgs,
@@ -48,77 +67,89 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct AskArgs {
-    /// Where the gateway is.
+    /// Address of the gateway.
     #[arg(long, default_value = "http://127.0.0.1:8000")]
     base_url: String,
-    /// The model; given again, each is asked, and they are compared.
+    /// Model to ask; repeat it to compare several.
     #[arg(long = "model", default_value = "simulated-small")]
     models: Vec<String>,
     #[arg(long, default_value = "user_vip_01")]
     user_id: String,
     #[arg(long, default_value = "vip_project")]
     project_id: String,
-    /// A key, instead of the user and the project.
+    /// API key, in the place of the user and the project.
     #[arg(long, env = "SLUICE_KEY", hide_env_values = true)]
     key: Option<String>,
-    /// How many replies to each problem; more than one gives pass@k.
+    /// Replies to each problem; more than one gives pass@k.
     #[arg(long, default_value_t = 1)]
     samples: usize,
-    /// Questions at a time.
+    /// Requests at a time.
     #[arg(long, default_value_t = 2)]
     concurrency: usize,
     #[arg(long, default_value_t = 1024)]
     max_tokens: u64,
-    /// With --api chat or completions; 0.8 with several samples if left out.
+    /// Sampling temperature, with --api chat or completions. Default: the model's own, or 0.8 with several samples.
     #[arg(long)]
     temperature: Option<f64>,
-    /// How often a queued request is asked after, in seconds.
+    /// Seconds between polls of a queued request.
     #[arg(long, default_value_t = 0.2)]
     poll_interval: f64,
-    /// How long one question may take in all, in seconds: its queueing, and refusals that say when to come back.
+    /// Seconds that one request may take in all, with its time in the queue and its retries after `retry-after`.
     #[arg(long, default_value_t = 120.0)]
     poll_timeout: f64,
-    /// The API that is spoken.
+    /// API of the gateway.
     #[arg(long, value_enum, default_value = "generate")]
     api: Api,
-    /// How a problem is put; for --api completions as the beginning of a program, else in words.
+    /// Form of the prompt: an instruction, or the beginning of a program. Default: completion for --api completions, else chat.
     #[arg(long, value_enum)]
     prompt: Option<Style>,
-    /// Go on with the run whose samples are in --out.
+    /// Resume the run whose samples are in --out.
     #[arg(long)]
     resume: bool,
 }
 
 #[derive(Debug, Args, Clone)]
 struct JudgeArgs {
-    /// Problems: a .jsonl(.gz) or .parquet file, or a directory; HumanEval, which is in the program, if left out.
+    /// Data set: a .jsonl(.gz) or .parquet file, or a directory. Default: HumanEval, which is part of the program.
     #[arg(long, global = true)]
     local_dataset: Option<PathBuf>,
-    /// The first so many problems, or `all`.
+    /// Number of problems, from the first, or `all`.
     #[arg(long, default_value = "20", global = true)]
     num_problems: Count,
-    /// How long a program may run, in seconds.
+    /// Seconds that a program may run.
     #[arg(long, default_value_t = 10.0, global = true)]
     code_timeout: f64,
-    /// The memory that a program may have, in MB.
+    /// Memory of a program, in MB.
     #[arg(long, default_value_t = 1024, global = true)]
     code_memory_mb: u64,
-    /// Python, for programs and their tests.
+    /// Python interpreter for programs and their tests.
     #[arg(long, default_value = "python3", global = true)]
     python: String,
-    /// Whether to run programs where the sandbox does not hold: without namespaces, and without landlock and seccomp.
+    /// What to do where namespaces are missing: refuse to run programs, or run them with the layers that there are.
     #[arg(long, value_enum, default_value = "require", global = true)]
-    sandbox: Hold,
-    /// Where reports go.
+    sandbox: SandboxPolicy,
+    /// Directory for reports.
     #[arg(long, default_value = "reports", global = true)]
     out: PathBuf,
-    /// Print the summary alone, as JSON.
+    /// Print nothing but the summary, as JSON.
     #[arg(long, global = true)]
     json: bool,
+    /// Print the sandbox's layers, errors of programs, and intervals, too.
+    #[arg(short, long, global = true)]
+    verbose: bool,
+}
+
+impl JudgeArgs {
+    fn terminal(&self) -> Terminal {
+        Terminal {
+            is_quiet: self.json,
+            is_verbose: self.verbose,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Hold {
+enum SandboxPolicy {
     Require,
     BestEffort,
 }
@@ -156,18 +187,28 @@ fn main() -> ExitCode {
         match flags.command {
             Some(Command::Check { file, judge }) => {
                 let plan = Plan::of_file(&file, dataset(&judge)?)?;
-                let (judge, trial) = judge_of(&judge, judge.json).await?;
-                evaluate::run(plan, judge, &trial).await
+                evaluate::run(plan, prepare(&judge).await?).await
             }
-            Some(Command::Sandbox { judge }) => judge_of(&judge, false).await.map(|_| ExitCode::SUCCESS),
-            None => asked(&flags.ask, &flags.judge).await,
+            Some(Command::Verify { judge }) => {
+                let plan = Plan::of_solutions(dataset(&judge)?)?;
+                evaluate::run(plan, prepare(&judge).await?).await
+            }
+            Some(Command::Compare { runs, out }) => {
+                terminal::print(&compare::runs(&runs, &out)?);
+                Ok(ExitCode::SUCCESS)
+            }
+            Some(Command::Sandbox { judge }) => {
+                print_trial(&try_sandbox(&judge).await?.1);
+                Ok(ExitCode::SUCCESS)
+            }
+            None => ask_models(&flags.ask, &flags.judge).await,
         }
     });
     done.unwrap_or_else(|message| failed(&message))
 }
 
 fn failed(message: &str) -> ExitCode {
-    eprintln!("sluice-eval: {message}");
+    terminal::warn(&terminal::visible(message));
     ExitCode::from(2)
 }
 
@@ -182,41 +223,48 @@ fn dataset(args: &JudgeArgs) -> Result<Dataset, String> {
     Dataset::load(args.local_dataset.as_deref())?.first(args.num_problems.0)
 }
 
-/// The sandbox, tried out; what it found is told.
-async fn judge_of(args: &JudgeArgs, is_quiet: bool) -> Result<(Judge, Trial), String> {
+async fn try_sandbox(args: &JudgeArgs) -> Result<(Sandbox, Trial), String> {
     let limits = Limits {
         wall: seconds("--code-timeout", args.code_timeout)?,
         memory_bytes: args.code_memory_mb.max(64) << 20,
     };
-    let (sandbox, trial) = Sandbox::prepare(&args.python, limits, args.sandbox == Hold::Require).await?;
-    if !is_quiet {
-        println!("Sandbox, with Python {}:", trial.python);
-        for line in trial.layers.lines() {
-            println!("  {line}");
-        }
-        println!(
-            "  holds          wall clock: ends all that a program has begun after {} s",
-            args.code_timeout
-        );
-        println!("  holds          private directory: its own, removed after");
-        println!(
-            "  tried          {} ways out: {}",
-            trial.attempts,
-            match trial.escaped.as_slice() {
-                [] => "none of them is one".to_owned(),
-                escaped => format!("NOT REFUSED: {}", escaped.join(", ")),
-            }
-        );
-    }
-    let judge = Judge {
-        sandbox,
-        out: args.out.clone(),
-        is_quiet: args.json,
-    };
-    Ok((judge, trial))
+    Sandbox::prepare(&args.python, limits, args.sandbox == SandboxPolicy::Require).await
 }
 
-async fn asked(args: &AskArgs, judge: &JudgeArgs) -> Result<ExitCode, String> {
+/// Tries the sandbox out, and warns of what is missing.
+async fn prepare(args: &JudgeArgs) -> Result<Judge, String> {
+    let (sandbox, trial) = try_sandbox(args).await?;
+    if args.verbose && !args.json {
+        print_trial(&trial);
+    } else if !trial.layers.missing().is_empty() {
+        let count = trial.layers.count();
+        terminal::warn(&format!("in the sandbox {count}; `sluice-eval sandbox` lists them"));
+    }
+    Ok(Judge {
+        sandbox,
+        trial,
+        out: args.out.clone(),
+        terminal: args.terminal(),
+    })
+}
+
+fn print_trial(trial: &Trial) {
+    terminal::print(&format!(
+        "Sandbox, with Python {}: {}",
+        trial.python,
+        trial.layers.count()
+    ));
+    for line in trial.layers.lines() {
+        terminal::print(&format!("  {line}"));
+    }
+    let escaped = match trial.escaped.as_slice() {
+        [] => "none of them is one".to_owned(),
+        escaped => format!("NOT REFUSED: {}", escaped.join(", ")),
+    };
+    terminal::print(&format!("  tried          {} ways out: {escaped}", trial.attempts));
+}
+
+async fn ask_models(args: &AskArgs, judge: &JudgeArgs) -> Result<ExitCode, String> {
     let style = args.prompt.unwrap_or(match args.api {
         Api::Completions => Style::Completion,
         Api::Generate | Api::Chat => Style::Chat,
@@ -241,7 +289,14 @@ async fn asked(args: &AskArgs, judge: &JudgeArgs) -> Result<ExitCode, String> {
     };
     let dataset = dataset(judge)?;
     asker.greet().await?;
-    let plan = Plan::of_models(dataset, models, args.samples, args.concurrency, asker, args.resume);
-    let (judge, trial) = judge_of(judge, judge.json).await?;
-    evaluate::run(plan, judge, &trial).await
+    let plan = Plan {
+        dataset,
+        models,
+        samples: args.samples,
+        concurrency: args.concurrency,
+        source: Source::Gateway(asker),
+        resumes: args.resume,
+        verifies: false,
+    };
+    evaluate::run(plan, prepare(judge).await?).await
 }

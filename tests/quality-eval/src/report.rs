@@ -1,7 +1,10 @@
-//! What a run writes: a table of samples, a summary, a page that people read.
+//! The reports of a run: a table of samples, a summary, and pages for people.
 
 use crate::ask::Answer;
-use crate::score::{Sample, Scored, real};
+use crate::compare;
+use crate::score::{Sample, Scored};
+use crate::statistics::real;
+use crate::terminal::visible;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -14,7 +17,7 @@ pub(crate) struct Run {
     pub(crate) at: String,
     pub(crate) samples: usize,
     pub(crate) sandbox: String,
-    pub(crate) asked: String,
+    pub(crate) source: String,
     /// Whether every sample that was planned is there.
     pub(crate) is_whole: bool,
 }
@@ -33,15 +36,16 @@ struct Row<'a> {
     estimated_output_tokens: u64,
     estimated_cost_eur: f64,
     error_type: &'a str,
-    error_message: &'a str,
+    error_message: String,
     sample: usize,
     tries: u32,
     input_tokens: u64,
     output_tokens: u64,
     cost_eur: f64,
+    base_passed: Option<bool>,
 }
 
-/// Writes the three files; the summary's text.
+/// Writes the files; returns the summary's text.
 pub(crate) fn write(dir: &Path, run: &Run, samples: &[Sample], scored: &[Scored]) -> Result<String, String> {
     let failed = |name: &str, error: &dyn std::fmt::Display| format!("{}: {error}", dir.join(name).display());
     let name = "quality_results.csv";
@@ -51,10 +55,13 @@ pub(crate) fn write(dir: &Path, run: &Run, samples: &[Sample], scored: &[Scored]
     }
     table.flush().map_err(|error| failed(name, &error))?;
     let name = "quality_summary.json";
-    let text = serde_json::to_string_pretty(&summary(run, scored)).map_err(|error| failed(name, &error))?;
+    let text = serde_json::to_string_pretty(&summary(run, samples, scored)).map_err(|error| failed(name, &error))?;
     std::fs::write(dir.join(name), &text).map_err(|error| failed(name, &error))?;
     let name = "quality_report.md";
     std::fs::write(dir.join(name), page(run, samples, scored)).map_err(|error| failed(name, &error))?;
+    if scored.len() > 1 {
+        compare::write(dir, scored, samples)?;
+    }
     Ok(text)
 }
 
@@ -72,23 +79,37 @@ fn row(sample: &Sample) -> Row<'_> {
         estimated_output_tokens: answer.estimated_output_tokens,
         estimated_cost_eur: answer.estimated_cost_eur,
         error_type: &sample.error_type,
-        error_message: &sample.error_message,
+        error_message: table_text(&sample.error_message),
         sample: sample.sample,
         tries: answer.tries,
         input_tokens: answer.input_tokens,
         output_tokens: answer.output_tokens,
         cost_eur: answer.cost_eur,
+        base_passed: sample.base_passed,
+    }
+}
+
+/// A text of a program's for a table: control characters are made visible, and a spreadsheet does not take it for a
+/// formula (OWASP, "CSV Injection").
+fn table_text(text: &str) -> String {
+    let text = visible(text);
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
+        format!("'{text}")
+    } else {
+        text
     }
 }
 
 /// The original's fields, of the first model; with several, `models` has those of each.
-fn summary(run: &Run, scored: &[Scored]) -> Value {
+fn summary(run: &Run, samples: &[Sample], scored: &[Scored]) -> Value {
     let mut fields = scored.first().map(|first| first.summary(&run.at)).unwrap_or_default();
     fields.insert("dataset".to_owned(), json!(run.dataset));
     fields.insert("is_whole".to_owned(), json!(run.is_whole));
     if scored.len() > 1 {
         let all: Vec<Value> = scored.iter().map(|one| Value::Object(one.summary(&run.at))).collect();
         fields.insert("models".to_owned(), json!(all));
+        let models: Vec<String> = scored.iter().map(|one| one.model.clone()).collect();
+        fields.insert("differences".to_owned(), json!(compare::pairs(&models, samples)));
     }
     Value::Object(fields)
 }
@@ -103,7 +124,7 @@ pub(crate) fn comparison(scored: &[Scored]) -> String {
         let _ = writeln!(
             text,
             "| {} | {} | {} | {} to {} | {:.2} s | {:.2} s | {} | {} |",
-            one.model,
+            cell(&one.model),
             one.problems,
             percent(one.pass_at_1),
             percent(one.interval.0),
@@ -126,7 +147,7 @@ pub(crate) fn euros(amount: Option<f64>) -> String {
 }
 
 fn page(run: &Run, samples: &[Sample], scored: &[Scored]) -> String {
-    let mut text = format!("# Quality of {}\n\n", names(scored));
+    let mut text = format!("# Quality of {}\n\n", cell(&names(scored)));
     let problems = scored.first().map_or(0, |one| one.problems);
     let _ = writeln!(
         text,
@@ -134,7 +155,7 @@ fn page(run: &Run, samples: &[Sample], scored: &[Scored]) -> String {
         run.dataset,
         counted(run.samples, "sample"),
         run.at,
-        run.asked,
+        run.source,
         run.sandbox
     );
     if !run.is_whole {
@@ -142,8 +163,8 @@ fn page(run: &Run, samples: &[Sample], scored: &[Scored]) -> String {
     }
     text.push_str(&comparison(scored));
     text.push_str(
-        "\nA problem passes if its tests do. The interval is Wilson's over the problems. Latency is a request's from its \
-         first try to its answer, with its wait in the queue.\n",
+        "\nA problem passes if its tests do. The interval is Wilson's with one sample a problem, else a bootstrap over \
+         problems. Latency is a request's from its first try to its answer, with its wait in the queue.\n",
     );
     for one in scored {
         model(&mut text, one, samples);
@@ -161,7 +182,7 @@ pub(crate) fn counted(count: usize, what: &str) -> String {
 }
 
 fn model(text: &mut String, one: &Scored, samples: &[Sample]) {
-    let _ = writeln!(text, "\n## {}\n", one.model);
+    let _ = writeln!(text, "\n## {}\n", cell(&one.model));
     let right = real(one.samples) * one.pass_at_1;
     let _ = writeln!(
         text,
@@ -170,6 +191,14 @@ fn model(text: &mut String, one: &Scored, samples: &[Sample]) {
         one.tokens.0,
         one.tokens.1
     );
+    if let Some(base) = one.base_pass_at_1 {
+        let _ = writeln!(
+            text,
+            "pass@1 is {} with the base tests, {} with all tests.",
+            percent(base),
+            percent(one.pass_at_1)
+        );
+    }
     if one.rejected > 0 {
         let _ = writeln!(
             text,
@@ -191,9 +220,9 @@ fn model(text: &mut String, one: &Scored, samples: &[Sample]) {
     let mut errors: Vec<(&String, &usize)> = one.errors.iter().collect();
     errors.sort_by_key(|(name, count)| (std::cmp::Reverse(**count), name.as_str()));
     for (name, count) in errors {
-        let _ = writeln!(text, "| {name} | {count} |");
+        let _ = writeln!(text, "| {} | {count} |", cell(name));
     }
-    text.push_str("\n| problem | error | what it says |\n|---|---|---|\n");
+    text.push_str("\n| problem | error | message |\n|---|---|---|\n");
     let wrong = samples
         .iter()
         .filter(|sample| sample.model == one.model && !sample.passed);
@@ -205,16 +234,17 @@ fn model(text: &mut String, one: &Scored, samples: &[Sample]) {
         };
         let _ = writeln!(
             text,
-            "| {name} | {} | {} |",
-            sample.error_type,
+            "| {} | {} | {} |",
+            cell(&name),
+            cell(&sample.error_type),
             cell(&sample.error_message)
         );
     }
 }
 
-/// One line of a table, whatever is in it.
-fn cell(message: &str) -> String {
-    let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
+/// A text as one cell of a table: a single line, without markup and control characters.
+pub(crate) fn cell(message: &str) -> String {
+    let line = visible(message).split_whitespace().collect::<Vec<_>>().join(" ");
     let short: String = line.chars().take(160).collect();
     let more = if short.len() < line.len() { " …" } else { "" };
     // What a program says is no markup.
@@ -222,7 +252,8 @@ fn cell(message: &str) -> String {
         .replace('\\', "\\\\")
         .replace('|', "\\|")
         .replace('<', "&lt;")
-        .replace('`', "'");
+        .replace('`', "'")
+        .replace('[', "\\[");
     if escaped.is_empty() {
         String::new()
     } else {

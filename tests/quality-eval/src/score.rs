@@ -1,11 +1,12 @@
-//! What samples say of a model. Pure: figures in, figures out.
+//! A model's figures from its samples. Pure: figures in, figures out.
 
 use crate::ask::Answer;
+use crate::statistics::{bootstrap, pass_at, real, wilson};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-/// One reply, and what became of it.
+/// One reply and its verdict.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Sample {
     pub(crate) task_id: String,
@@ -16,6 +17,9 @@ pub(crate) struct Sample {
     /// Empty where it passed.
     pub(crate) error_type: String,
     pub(crate) error_message: String,
+    /// Whether the base tests passed, where a problem has others, too (`EvalPlus`).
+    #[serde(default)]
+    pub(crate) base_passed: Option<bool>,
     #[serde(flatten)]
     pub(crate) answer: Answer,
 }
@@ -27,9 +31,11 @@ pub(crate) struct Scored {
     pub(crate) problems: usize,
     pub(crate) passed: usize,
     pub(crate) samples: usize,
-    /// A share, 0 to 1, and its interval that holds the truth in 95 of 100 cases.
+    /// A share, 0 to 1, and its 95 % interval: Wilson's for one sample a problem, else a bootstrap over problems.
     pub(crate) pass_at_1: f64,
     pub(crate) interval: (f64, f64),
+    /// Of the base tests alone, where there are others, too.
+    pub(crate) base_pass_at_1: Option<f64>,
     /// By k.
     pub(crate) pass_at_k: BTreeMap<usize, f64>,
     /// Of the samples that the gateway let through.
@@ -44,33 +50,6 @@ pub(crate) struct Scored {
     pub(crate) cost_per_passed: Option<f64>,
     pub(crate) errors: BTreeMap<String, usize>,
     pub(crate) rejected: usize,
-}
-
-/// The chance that at least one of k of n samples is right, of which c are: 1 - C(n-c, k) / C(n, k), which is unbiased
-/// (Chen et al. 2021, arXiv:2107.03374, section 2.1).
-pub(crate) fn pass_at(k: usize, n: usize, c: usize) -> f64 {
-    if n < c + k {
-        return 1.0;
-    }
-    let wrong = (n - c + 1..=n).fold(1.0, |product, i| product * (1.0 - real(k) / real(i)));
-    1.0 - wrong
-}
-
-/// Wilson's interval for a share of n, 95 %.
-pub(crate) fn interval(share: f64, n: usize) -> (f64, f64) {
-    if n == 0 {
-        return (0.0, 1.0);
-    }
-    let (z, n) = (1.959_964, real(n));
-    let middle = share + z * z / (2.0 * n);
-    let half = z * (share * (1.0 - share) / n + z * z / (4.0 * n * n)).sqrt();
-    let scale = 1.0 + z * z / n;
-    (((middle - half) / scale).max(0.0), ((middle + half) / scale).min(1.0))
-}
-
-#[allow(clippy::cast_precision_loss)]
-pub(crate) fn real(count: usize) -> f64 {
-    count as f64
 }
 
 /// A model's samples.
@@ -112,6 +91,10 @@ pub(crate) fn score(model: &str, samples: &[&Sample]) -> Scored {
     for sample in samples.iter().filter(|sample| !sample.passed) {
         *errors.entry(sample.error_type.clone()).or_default() += 1;
     }
+    let shares: Vec<f64> = by_problem
+        .values()
+        .map(|(all, right)| real(*right) / real(*all))
+        .collect();
     let pass_at_1 = mean_at(1);
     Scored {
         model: model.to_owned(),
@@ -119,7 +102,12 @@ pub(crate) fn score(model: &str, samples: &[&Sample]) -> Scored {
         passed: by_problem.values().filter(|(_, right)| *right > 0).count(),
         samples: samples.len(),
         pass_at_1,
-        interval: interval(pass_at_1, problems),
+        interval: if samples.len() == problems {
+            wilson(pass_at_1, problems)
+        } else {
+            bootstrap(&shares)
+        },
+        base_pass_at_1: base_pass_at_1(samples),
         pass_at_k: ks.map(|k| (k, mean_at(k))).collect(),
         pass_at_1_of_answered: real(passed_samples) / real(answered.len().max(1)),
         average_latency,
@@ -136,7 +124,17 @@ pub(crate) fn score(model: &str, samples: &[&Sample]) -> Scored {
     }
 }
 
-/// What a sample cost: what was billed, or the estimate where that is not told.
+/// The share of the samples whose base tests passed, if that is known of any.
+fn base_pass_at_1(samples: &[&Sample]) -> Option<f64> {
+    samples.iter().any(|sample| sample.base_passed.is_some()).then(|| {
+        let passed = samples
+            .iter()
+            .filter(|sample| sample.base_passed.unwrap_or(sample.passed));
+        real(passed.count()) / real(samples.len())
+    })
+}
+
+/// What a sample cost: what was billed, or else the estimate.
 fn cost(answer: &Answer) -> f64 {
     if answer.cost_eur > 0.0 {
         answer.cost_eur
@@ -165,6 +163,7 @@ impl Scored {
             "pass_at_1": self.pass_at_1,
             "pass_at_1_low": self.interval.0,
             "pass_at_1_high": self.interval.1,
+            "base_pass_at_1": self.base_pass_at_1,
             "pass_at_k": at_k,
             "pass_at_1_of_answered": self.pass_at_1_of_answered,
             "average_latency_seconds": self.average_latency,
@@ -190,35 +189,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pass_at_k_is_that_of_every_choice_of_k_samples() {
-        for n in 1..=9_usize {
-            for c in 0..=n {
-                for k in 1..=n {
-                    // All choices of k of n, of which the first c are right.
-                    let choices = (0..1_u32 << n).filter(|choice| choice.count_ones() as usize == k);
-                    let (all, good) = choices.fold((0, 0), |(all, good), choice| {
-                        (all + 1, good + usize::from(choice & ((1 << c) - 1) != 0))
-                    });
-                    let exact = real(good) / real(all);
-                    assert!((pass_at(k, n, c) - exact).abs() < 1e-12, "{k} of {n}, {c} right");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn the_interval_is_wilsons() {
-        // 81 of 263 (Newcombe 1998, Statistics in Medicine 17, table I, method 3).
-        let (low, high) = interval(81.0 / 263.0, 263);
-        assert!(
-            (low - 0.2553).abs() < 5e-5 && (high - 0.3662).abs() < 5e-5,
-            "{low} {high}"
-        );
-        let (low, high) = interval(0.0, 20);
-        assert!(low == 0.0 && (high - 0.1611).abs() < 5e-5, "{low} {high}");
-    }
-
-    #[test]
     fn refusals_and_failures_are_counted_apart() {
         let sample = |task: &str, passed: bool, status: &str, error: &str| Sample {
             task_id: task.to_owned(),
@@ -227,6 +197,7 @@ mod tests {
             passed,
             error_type: error.to_owned(),
             error_message: String::new(),
+            base_passed: None,
             answer: Answer {
                 simulator_status: status.to_owned(),
                 latency_seconds: 2.0,

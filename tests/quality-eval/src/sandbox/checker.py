@@ -1,4 +1,4 @@
-# Runs a problem's tests. What is tested is elsewhere: a call goes over as data, and plain values come back.
+# Runs a problem's tests. The program that is tested is elsewhere: a call is sent as data, and plain values come back.
 import os, sys
 
 answers, asks = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
@@ -6,9 +6,11 @@ nothing = os.open(os.devnull, os.O_RDWR)
 for standard in (0, 1, 2):
     os.dup2(nothing, standard)
 
-import ast, builtins, copy, json, traceback
+import ast, builtins, copy, decimal, json, textwrap, time, traceback
 
 getattr(sys, "set_int_max_str_digits", lambda digits: None)(0)
+# EvalPlus: a call may take four times as long as the data set's own solution, and at least a second.
+LEAST_SECONDS, SLOWNESS = 1.0, 4.0
 
 
 def say(message):
@@ -75,8 +77,8 @@ def data(value):
     return data_of(value, beyond)
 
 
-def remote(told):
-    return Remote.known.setdefault(told["v"], Remote(told["v"], str(told.get("type"))))
+def remote(described):
+    return Remote.known.setdefault(described["v"], Remote(described["v"], str(described.get("type"))))
 
 
 def exception(error):
@@ -97,7 +99,7 @@ def received(reply):
     if "error" in reply:
         try:
             raised = exception(reply["error"])
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise Wrong(f"an answer that is none: {error!r}")
         raise raised
     try:
@@ -112,40 +114,129 @@ def ask(what, on, args=(), kwargs={}):
     return received(hear())
 
 
-def is_close(one, other, atol):
-    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
-        return len(one) == len(other) and all(is_close(a, b, atol) for a, b in zip(one, other))
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(is_close(one[key], other[key], atol) for key in one)
-    if isinstance(one, float) or isinstance(other, float):
-        try:
-            return one == other or one != one and other != other or abs(one - other) <= (atol or 1e-6) + 1e-7 * abs(other)
-        except TypeError:
-            return False
-    return one == other
+def timed_call(function, args, seconds):
+    """A call that the evaluator ends after some seconds."""
+    say({"seconds": seconds, "do": "call", "on": data(function), "args": [data(item) for item in args], "kwargs": {}})
+    return received(hear())
 
 
-def run_inputs(task, candidate):
-    reference = {}
+def loaded():
+    """Runs the program anew; the functions that it defines."""
+    say({"do": "load"})
+    return received(hear())
+
+
+def is_right(oracle, given, answer, expected):
+    """Whether an answer is right; one that cannot be compared is wrong."""
+    try:
+        return oracle.accepts(given, answer, expected)
+    except Exception:
+        return False
+
+
+def call_text(name, given):
+    return f"{name}({', '.join(map(repr, given)):.300})"
+
+
+class ContractViolation(Exception):
+    """An input that the problem does not allow."""
+
+
+def contracted(task):
+    """The data set's own solution with the problem's contract at its beginning, or None."""
+    contract = ast.parse(textwrap.dedent(task["contract"])).body if task["checks_contract"] else []
+    if not contract:
+        return None
+    tree, namespace = ast.parse(task["solution"]), {}
+    function = next(each for each in reversed(tree.body) if getattr(each, "name", None) == task["entry_point"])
+    at = 1 if ast.get_docstring(function) is not None else 0
+    function.body[at:at] = contract
+    exec(compile(tree, "<contract>", "exec"), namespace)
+    return namespace[task["entry_point"]]
+
+
+def keep_contract(function, name, given):
+    try:
+        function(*copy.deepcopy(given))
+    except AssertionError as error:
+        raise ContractViolation(f"{call_text(name, given)} breaks the contract: {error}")
+
+
+def run_inputs(task):
+    """EvalPlus: the answers must be those of the data set's own solution, for the base inputs, then for the others."""
+    row, name, reference = json.loads(task["row"]), task["entry_point"], {}
     exec(task["solution"], reference)
-    own = reference[task["entry_point"]]
-    for given in task["inputs"]:
-        expected = own(*copy.deepcopy(given))
-        got = candidate(*given)
-        assert is_close(got, expected, task["atol"]), f"{task['entry_point']}(*{given!r:.300}) is {got!r:.300}, not {expected!r:.300}"
+    contract = contracted(task)
+    for part in ("base_input", "plus_input"):
+        inputs = row.get(part) or []
+        if task["dataset"] == "mbpp":
+            inputs = [mbpp_arguments(task["number"], given) for given in inputs]
+        oracle, candidate = Oracle(task["dataset"], name, task["atol"]), loaded()[name]
+        for given in inputs:
+            if contract:
+                keep_contract(contract, name, given)
+            started = time.perf_counter()
+            expected = oracle.expected(reference[name](*copy.deepcopy(given)))
+            seconds = max(LEAST_SECONDS, SLOWNESS * (time.perf_counter() - started))
+            answer = timed_call(candidate, given, seconds)
+            assert is_right(oracle, given, answer, expected), f"{call_text(name, given)} is {answer!r:.300}, not {expected!r:.300}"
+        if part == "base_input" and inputs:
+            say({"base": True})
 
 
-def run(task):
+def lists(value):
+    """A value as JSON has it."""
+    if isinstance(value, (list, tuple)):
+        return [lists(item) for item in value]
+    if isinstance(value, dict):
+        return {key: lists(item) for key, item in value.items()}
+    return value
+
+
+def run_cases(task):
+    """Arguments and answers as JSON: a function's in LiveCodeBench, and those of one's own tasks."""
+    name, candidate = task["entry_point"], loaded()[task["entry_point"]]
+    for case in task["cases"]:
+        given = [json.loads(line) for line in case["input"].split("\n") if line.strip()]
+        expected, answer = json.loads(case["output"]), lists(candidate(*copy.deepcopy(given)))
+        oracle = Oracle("", name, task["atol"])
+        assert is_right(oracle, given, answer, expected), f"{call_text(name, given)} is {answer!r:.300}, not {expected!r:.300}"
+
+
+def decimals(line):
+    try:
+        return [decimal.Decimal(word) for word in line.split()]
+    except decimal.InvalidOperation:
+        return None
+
+
+def same_output(printed, expected):
+    """LiveCodeBench: the same lines but for blanks at their ends, or the same numbers in them."""
+    printed, expected = ([line.strip() for line in text.strip().split("\n")] for text in (printed, expected))
+    if len(printed) != len(expected):
+        return False
+    return all(a == b or decimals(a) is not None and decimals(a) == decimals(b) for a, b in zip(printed, expected))
+
+
+def run_stdin(task):
+    for case in task["cases"]:
+        say({"do": "run", "input": case["input"]})
+        printed = received(hear())
+        if not isinstance(printed, str):
+            raise Wrong("an output that is no text")
+        assert same_output(printed, case["output"]), f"for the input {case['input']!r:.200} it prints {printed!r:.200}, not {case['output']!r:.200}"
+
+
+def run_code(task):
+    """HumanEval's `check(candidate)`, and MBPP's assertions."""
     namespace = {"__name__": "tests"}
     try:
         exec(task["setup"], namespace)
     except Exception:
         pass
-    for name, value in received(hear()).items():
+    for name, value in loaded().items():
         if name == task["entry_point"] or not (name in namespace or hasattr(builtins, name)):
             namespace[name] = value
-    if task["kind"] == "inputs":
-        return run_inputs(task, namespace[task["entry_point"]])
     exec(compile(task["code"], "<tests>", "exec"), namespace)
     if task["kind"] == "check":
         namespace["check"](namespace[task["entry_point"]])
@@ -154,7 +245,7 @@ def run(task):
 say({"ready": True})
 task = hear()
 try:
-    run(task)
+    {"inputs": run_inputs, "cases": run_cases, "stdin": run_stdin}.get(task["kind"], run_code)(task)
     verdict = {"passed": True}
 except Wrong as error:
     verdict = {"passed": False, "type": "execution_error", "message": str(error)}

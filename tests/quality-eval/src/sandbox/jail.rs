@@ -1,5 +1,5 @@
 //! What a child does to itself before it becomes Python: the outer one takes new namespaces, the inner one, the first
-//! process in them, a new root, limits, landlock and seccomp. Each step that fails is told, not passed over.
+//! process in them, a new root, limits, landlock and seccomp. Each step that fails is reported, not passed over.
 
 use super::layers::{Layer, Layers};
 use super::seccomp;
@@ -41,14 +41,14 @@ pub(crate) struct Spec {
     pub(crate) memory_bytes: u64,
     pub(crate) cpu_seconds: u64,
     /// Refuse to run if the layers are not enough.
-    pub(crate) must_hold: bool,
+    pub(crate) is_required: bool,
     /// What the outer child found.
     pub(crate) layers: Layers,
 }
 
 /// The first line on a child's standard error.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Told {
+pub(crate) struct SetUp {
     pub(crate) layers: Layers,
     /// Why Python is not begun.
     pub(crate) refused: Option<String>,
@@ -66,7 +66,7 @@ pub(crate) fn child(arguments: &[String]) -> Option<ExitCode> {
         .map_err(|error| error.to_string())
         .and_then(run);
     Some(done.unwrap_or_else(|why| {
-        tell(Layers::default(), Some(why));
+        report(Layers::default(), Some(why));
         ExitCode::FAILURE
     }))
 }
@@ -130,11 +130,20 @@ fn inner(mut spec: Spec) -> Result<ExitCode, String> {
     let landlocked = lock(&spec.files, &dir);
     spec.layers.note(Layer::Landlock, landlocked);
     spec.layers.note(Layer::Seccomp, seccomp::apply());
-    if spec.must_hold && !spec.layers.are_enough() {
-        tell(spec.layers, Some("it would not hold".to_owned()));
+    // The evaluator's own doing, outside of this process.
+    spec.layers.note(Layer::Clock, Ok(()));
+    spec.layers.note(Layer::Directory, Ok(()));
+    if spec.is_required && !spec.layers.are_enough() {
+        report(
+            spec.layers,
+            Some(
+                "a program could learn of this machine's files; to run all the same, use --sandbox best-effort"
+                    .to_owned(),
+            ),
+        );
         return Ok(ExitCode::FAILURE);
     }
-    tell(spec.layers, None);
+    report(spec.layers, None);
     let error = Command::new(&spec.python)
         .args(["-I", "-B", "-X", "utf8", "-c", &spec.program])
         .env_clear()
@@ -142,8 +151,8 @@ fn inner(mut spec: Spec) -> Result<ExitCode, String> {
     Err(format!("{}: {error}", spec.python.display()))
 }
 
-fn tell(layers: Layers, refused: Option<String>) {
-    if let Ok(line) = serde_json::to_string(&Told { layers, refused }) {
+fn report(layers: Layers, refused: Option<String>) {
+    if let Ok(line) = serde_json::to_string(&SetUp { layers, refused }) {
         eprintln!("{line}");
     }
 }
@@ -225,7 +234,7 @@ fn new_root(root: &Path, files: &[PathBuf], is_mapped: bool) -> Result<(), Strin
     };
     let options = format!("size=64m,nr_inodes=4096,mode=700,uid={uid},gid={gid}");
     mount(memory, &inside(WORK), memory, quiet, Some(options.as_str())).map_err(failed("the work directory"))?;
-    // Needed to become nobody in a user namespace; landlock keeps it shut. Where it cannot be had, that layer is told.
+    // Needed to become nobody in a user namespace; landlock keeps it shut. Where it cannot be had, that layer is reported.
     let _ = mount(Some("proc"), &inside("/proc"), Some("proc"), quiet, nothing);
     pivot_root(root, &inside("/old")).map_err(failed("pivot_root"))?;
     chdir("/").map_err(failed("chdir"))?;
@@ -321,7 +330,7 @@ fn limit(spec: &Spec) -> Result<(), String> {
 
 /// Landlock: reads what is needed, writes to the directory in memory, and reaches nobody.
 fn lock(files: &[PathBuf], dir: &Path) -> Result<(), String> {
-    let told = |error: &dyn std::fmt::Display| error.to_string();
+    let text = |error: &dyn std::fmt::Display| error.to_string();
     let newest = ABI::V5;
     let read = AccessFs::from_read(newest);
     // Executing is for Python and the loader; a library is only mapped.
@@ -349,7 +358,7 @@ fn lock(files: &[PathBuf], dir: &Path) -> Result<(), String> {
         })
         .and_then(|rules| rules.add_rules(path_beneath_rules([dir], own)))
         .and_then(landlock::RulesetCreated::restrict_self)
-        .map_err(|error| told(&error))?;
+        .map_err(|error| text(&error))?;
     match status.ruleset {
         RulesetStatus::NotEnforced => Err("the kernel has none".to_owned()),
         RulesetStatus::PartiallyEnforced | RulesetStatus::FullyEnforced => Ok(()),

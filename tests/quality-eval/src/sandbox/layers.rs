@@ -15,11 +15,13 @@ pub(crate) enum Layer {
     Files,
     Landlock,
     Seccomp,
+    Clock,
+    Directory,
 }
 
 impl Layer {
-    /// Its name, and what it is good for.
-    pub(crate) fn told(self) -> (&'static str, &'static str) {
+    /// Its name, and what it does.
+    pub(crate) fn description(self) -> (&'static str, &'static str) {
         match self {
             Layer::User => ("user namespace", "runs as nobody, with no rights over anything outside"),
             Layer::Pid => (
@@ -33,62 +35,79 @@ impl Layer {
                 "sees Python, its libraries, and a directory of 64 MB in memory",
             ),
             Layer::Limits => ("rlimits", "processor time, memory, files, processes"),
-            Layer::Files => ("no inherited files, no environment", "only the pipe to whoever asks"),
+            Layer::Files => ("no inherited files, no environment", "only the pipe to the evaluator"),
             Layer::Landlock => (
                 "landlock",
                 "opens Python's files, writes to nothing but the directory in memory, connects to nothing",
             ),
             Layer::Seccomp => ("seccomp", "a list of system calls that Python needs, and no other"),
+            Layer::Clock => ("wall clock", "ends all that a program has begun after --code-timeout"),
+            Layer::Directory => ("private directory", "its own, removed after"),
         }
     }
 }
 
 /// Whether a layer holds; if not, why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Held {
+pub(crate) struct LayerStatus {
     pub(crate) layer: Layer,
     pub(crate) why_not: Option<String>,
 }
 
 /// All of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Layers(pub(crate) Vec<Held>);
+pub(crate) struct Layers(pub(crate) Vec<LayerStatus>);
 
 impl Layers {
     /// Notes how setting one up went.
-    pub(crate) fn note(&mut self, layer: Layer, done: Result<(), String>) {
-        self.0.push(Held {
+    pub(crate) fn note(&mut self, layer: Layer, result: Result<(), String>) {
+        self.0.push(LayerStatus {
             layer,
-            why_not: done.err(),
+            why_not: result.err(),
         });
     }
 
-    /// What was noted to hold does not, after all.
+    /// Corrects a layer that was noted to hold.
     pub(crate) fn does_not_hold(&mut self, layer: Layer, why: String) {
-        if let Some(held) = self.0.iter_mut().find(|held| held.layer == layer) {
-            held.why_not = Some(why);
+        if let Some(status) = self.0.iter_mut().find(|status| status.layer == layer) {
+            status.why_not = Some(why);
         }
     }
 
     pub(crate) fn holds(&self, layer: Layer) -> bool {
-        self.0.iter().any(|held| held.layer == layer && held.why_not.is_none())
+        self.0
+            .iter()
+            .any(|status| status.layer == layer && status.why_not.is_none())
     }
 
-    /// Whether it is a sandbox: namespaces, or landlock with seccomp.
+    /// Whether they are a sandbox. Without a root of its own a program can find out which files a machine has (no layer
+    /// beside the mount namespace refuses `stat`), so landlock and seccomp alone are not enough.
     pub(crate) fn are_enough(&self) -> bool {
-        let all = |layers: &[Layer]| layers.iter().all(|layer| self.holds(*layer));
-        all(&[Layer::User, Layer::Pid, Layer::Network, Layer::Mount]) || all(&[Layer::Landlock, Layer::Seccomp])
+        [Layer::User, Layer::Pid, Layer::Network, Layer::Mount]
+            .into_iter()
+            .all(|layer| self.holds(layer))
+    }
+
+    /// `9 of 11 layers hold`.
+    pub(crate) fn count(&self) -> String {
+        let holding = self.0.iter().filter(|status| status.why_not.is_none()).count();
+        format!("{holding} of {} layers hold", self.0.len())
     }
 
     /// A line a layer.
     pub(crate) fn lines(&self) -> impl Iterator<Item = String> {
-        self.0.iter().map(|held| {
-            let (name, good_for) = held.layer.told();
-            match &held.why_not {
-                None => format!("holds          {name}: {good_for}"),
+        self.0.iter().map(|status| {
+            let (name, does) = status.layer.description();
+            match &status.why_not {
+                None => format!("holds          {name}: {does}"),
                 Some(why) => format!("DOES NOT HOLD  {name}: {why}"),
             }
         })
+    }
+
+    /// The lines of those that do not hold.
+    pub(crate) fn missing(&self) -> Vec<String> {
+        self.lines().filter(|line| line.starts_with("DOES NOT")).collect()
     }
 }
 
@@ -97,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn either_namespaces_or_landlock_with_seccomp_are_enough() {
+    fn only_namespaces_make_a_sandbox() {
         let with = |held: &[Layer]| {
             let mut layers = Layers::default();
             for layer in [
@@ -110,11 +129,14 @@ mod tests {
             ] {
                 layers.note(layer, held.contains(&layer).then_some(()).ok_or("no".to_owned()));
             }
-            layers.are_enough()
+            layers
         };
-        assert!(with(&[Layer::User, Layer::Pid, Layer::Network, Layer::Mount]));
-        assert!(with(&[Layer::Landlock, Layer::Seccomp]));
-        assert!(!with(&[Layer::User, Layer::Pid, Layer::Network, Layer::Seccomp]));
-        assert!(!with(&[]));
+        let namespaces = with(&[Layer::User, Layer::Pid, Layer::Network, Layer::Mount]);
+        assert!(namespaces.are_enough());
+        assert_eq!(namespaces.count(), "4 of 6 layers hold");
+        assert_eq!(namespaces.missing().len() + 4, namespaces.lines().count());
+        assert!(!with(&[Layer::Landlock, Layer::Seccomp]).are_enough());
+        assert!(!with(&[Layer::User, Layer::Pid, Layer::Network, Layer::Seccomp]).are_enough());
+        assert!(!with(&[]).are_enough());
     }
 }

@@ -43,7 +43,6 @@ const ALLOWED: &[i64] = &[
     libc::SYS_copy_file_range,
     libc::SYS_sendfile,
     libc::SYS_umask,
-    libc::SYS_utimensat,
     libc::SYS_dup,
     libc::SYS_dup3,
     libc::SYS_fcntl,
@@ -69,7 +68,6 @@ const ALLOWED: &[i64] = &[
     libc::SYS_rt_sigreturn,
     libc::SYS_rt_sigtimedwait,
     libc::SYS_sigaltstack,
-    libc::SYS_tgkill,
     libc::SYS_restart_syscall,
     libc::SYS_exit,
     libc::SYS_exit_group,
@@ -89,7 +87,6 @@ const ALLOWED: &[i64] = &[
     libc::SYS_epoll_pwait,
     libc::SYS_eventfd2,
     libc::SYS_recvfrom,
-    libc::SYS_sendto,
     // Who and where am I.
     libc::SYS_getpid,
     libc::SYS_getppid,
@@ -142,29 +139,31 @@ const OLDER: &[i64] = &[];
 
 /// Applies the list to this process and all that it becomes.
 pub(super) fn apply() -> Result<(), String> {
-    let told = |error: &dyn std::fmt::Display| error.to_string();
-    let arch = std::env::consts::ARCH.try_into().map_err(|error| told(&error))?;
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let arch = std::env::consts::ARCH.try_into().map_err(|error| text(&error))?;
     let refused = SeccompAction::Errno(libc::EPERM.unsigned_abs());
-    let filter = SeccompFilter::new(rules()?, refused, SeccompAction::Allow, arch).map_err(|error| told(&error))?;
-    let listed: BpfProgram = filter.try_into().map_err(|error| told(&error))?;
+    let filter = SeccompFilter::new(rules()?, refused, SeccompAction::Allow, arch).map_err(|error| text(&error))?;
+    let listed: BpfProgram = filter.try_into().map_err(|error| text(&error))?;
     // glibc makes threads the older way, which can be looked into, if it hears that there is no newer.
     let newer = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     let missing = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
-    let filter = SeccompFilter::new(newer, SeccompAction::Allow, missing, arch).map_err(|error| told(&error))?;
-    let newer: BpfProgram = filter.try_into().map_err(|error| told(&error))?;
+    let filter = SeccompFilter::new(newer, SeccompAction::Allow, missing, arch).map_err(|error| text(&error))?;
+    let newer: BpfProgram = filter.try_into().map_err(|error| text(&error))?;
     // The second must be installed first: the list above would refuse to install anything after it.
-    seccompiler::apply_filter(&newer).map_err(|error| told(&error))?;
-    seccompiler::apply_filter(&listed).map_err(|error| told(&error))
+    seccompiler::apply_filter(&newer).map_err(|error| text(&error))?;
+    seccompiler::apply_filter(&listed).map_err(|error| text(&error))
 }
 
 fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>, String> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         ALLOWED.iter().chain(OLDER).map(|call| (*call, Vec::new())).collect();
-    let when = |argument: u8, operator: SeccompCmpOp, value: u64| {
-        SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)
+    let compare = |argument: u8, length: SeccompCmpArgLen, operator: SeccompCmpOp, value: u64| {
+        SeccompCondition::new(argument, length, operator, value)
             .and_then(|condition| SeccompRule::new(vec![condition]))
             .map_err(|error| error.to_string())
     };
+    let when =
+        |argument: u8, operator: SeccompCmpOp, value: u64| compare(argument, SeccompCmpArgLen::Dword, operator, value);
     // Threads, and no processes. Answered by the other filter in its newer form.
     let thread = u64::try_from(libc::CLONE_THREAD).map_err(|error| error.to_string())?;
     rules.insert(libc::SYS_clone, vec![when(0, SeccompCmpOp::MaskedEq(thread), thread)?]);
@@ -172,6 +171,12 @@ fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>, String> {
     let is = |argument: u8, value: u64| when(argument, SeccompCmpOp::Eq, value);
     let unix = u64::from(libc::AF_UNIX.unsigned_abs());
     rules.insert(libc::SYS_socketpair, vec![is(0, unix)?]);
+    // To the other of the pair, not to an address.
+    let no_address = compare(4, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0)?;
+    rules.insert(libc::SYS_sendto, vec![no_address]);
+    // A signal to itself (`abort`); this process becomes Python under the same number.
+    let own = u64::from(std::process::id());
+    rules.insert(libc::SYS_tgkill, vec![is(0, own)?]);
     // Is it a terminal, and how wide; close with the next program.
     let asked = [libc::TCGETS, libc::TIOCGWINSZ, libc::FIOCLEX, libc::FIONCLEX];
     rules.insert(
