@@ -71,7 +71,7 @@ pub(crate) fn router(admin: Admin) -> Router {
         .route("/upstreams", get(upstreams))
         .route("/config/summary", get(config::show))
         .route("/config/reload", post(config::reload));
-    let needs_token = admin.services.current.get().config.gateway.metrics_need_token;
+    let needs_token = admin.services.current.get().config.gateway.startup.metrics_need_token;
     let (open, guarded) = if needs_token {
         (Router::new(), guarded.merge(metrics))
     } else {

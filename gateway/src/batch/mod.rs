@@ -19,5 +19,13 @@ pub(crate) fn path(services: &Services, file: &File) -> PathBuf {
 }
 
 fn path_of(services: &Services, id: &str) -> PathBuf {
-    services.current.get().config.gateway.data_dir.join("files").join(id)
+    services
+        .current
+        .get()
+        .config
+        .gateway
+        .startup
+        .data_dir
+        .join("files")
+        .join(id)
 }

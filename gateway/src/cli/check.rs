@@ -38,7 +38,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<ExitCode, Failure> {
         }
         loaded => loaded?,
     };
-    if let Some(tls) = &config.gateway.tls {
+    if let Some(tls) = &config.gateway.startup.tls {
         crate::listener::tls::settings(tls).map_err(Failure::usage)?;
     }
     let counts = [

@@ -92,7 +92,7 @@ impl StoreArgs {
     pub(super) fn url(&self, config: &crate::config::Config) -> String {
         self.database_url
             .clone()
-            .unwrap_or_else(|| config.gateway.database_url.clone())
+            .unwrap_or_else(|| config.gateway.startup.database_url.clone())
     }
 }
 

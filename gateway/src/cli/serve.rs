@@ -40,7 +40,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let mut config = config::load(&args.config, &config::Found::new())?;
     overrule(&mut config, args);
     safe(&config)?;
-    log_as(config.gateway.telemetry.is_json);
+    log_as(config.gateway.startup.telemetry.is_json);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -71,11 +71,11 @@ fn log_as(is_json: bool) {
 /// Flag over variable over file.
 fn overrule(config: &mut Config, args: &ServeArgs) {
     let gateway = &mut config.gateway;
-    gateway.listen = args.listen.unwrap_or(gateway.listen);
-    gateway.admin_listen = args.admin_listen.unwrap_or(gateway.admin_listen);
+    gateway.startup.listen = args.listen.unwrap_or(gateway.startup.listen);
+    gateway.startup.admin_listen = args.admin_listen.unwrap_or(gateway.startup.admin_listen);
     gateway.simulated |= args.simulated;
     if let Some(url) = &args.database_url {
-        gateway.database_url.clone_from(url);
+        gateway.startup.database_url.clone_from(url);
     }
     match args.identity {
         Some(IdentityArg::Keys) => gateway.identity = Identity::Keys,
@@ -90,10 +90,10 @@ fn overrule(config: &mut Config, args: &ServeArgs) {
 fn safe(config: &Config) -> Result<(), Failure> {
     let gateway = &config.gateway;
     let is_open = matches!(gateway.identity, Identity::Open { .. });
-    if is_open && !gateway.listen.ip().is_loopback() {
+    if is_open && !gateway.startup.listen.ip().is_loopback() {
         return Err(Failure::usage(format!(
             "`identity: open` lets anyone who reaches {} ask in anyone's name; use `--identity keys` there, or listen on 127.0.0.1",
-            gateway.listen
+            gateway.startup.listen
         )));
     }
     Ok(())
@@ -101,24 +101,25 @@ fn safe(config: &Config) -> Result<(), Failure> {
 
 async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
     let settings = config.gateway.clone();
-    std::fs::create_dir_all(&settings.data_dir).map_err(|error| cannot("make", &settings.data_dir, &error))?;
+    std::fs::create_dir_all(&settings.startup.data_dir)
+        .map_err(|error| cannot("make", &settings.startup.data_dir, &error))?;
     let addr_file = args
         .addr_file
         .clone()
-        .unwrap_or_else(|| settings.data_dir.join("sluice.addr"));
+        .unwrap_or_else(|| settings.startup.data_dir.join("sluice.addr"));
     let is_hand_over = upgrade::is_wanted(args.upgrade, &addr_file);
-    let database = ledger::open(&settings.database_url, &settings.data_dir, is_hand_over).await?;
+    let database = ledger::open(&settings.startup.database_url, &settings.startup.data_dir, is_hand_over).await?;
     let store = database.pool.clone();
-    let token_file = settings.data_dir.join("admin.token");
+    let token_file = settings.startup.data_dir.join("admin.token");
     let token = Token::find_or_make(&token_file).map_err(|error| cannot("write", &token_file, &error))?;
-    let tls = settings.tls.as_ref().map(tls::settings);
+    let tls = settings.startup.tls.as_ref().map(tls::settings);
     let tls = tls.transpose().map_err(Failure::usage)?;
     let socket = if is_hand_over {
-        upgrade::take_socket(&settings.data_dir, &addr_file).await?
+        upgrade::take_socket(&settings.startup.data_dir, &addr_file).await?
     } else {
-        proxy_socket(settings.listen).await?
+        proxy_socket(settings.startup.listen).await?
     };
-    let admin_listener = admin_listener(settings.admin_listen)?;
+    let admin_listener = admin_listener(settings.startup.admin_listen)?;
     let admin_address = local(&admin_listener)?;
     let simulated = Arc::new(Simulated::default());
     let bundled = simulated
@@ -163,7 +164,7 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
         services: Arc::clone(&services),
         batches,
     };
-    let proxy = tokio::spawn(listener::serve(endpoints, socket.clone(), tls, settings.drain));
+    let proxy = tokio::spawn(listener::serve(endpoints, socket.clone(), tls, settings.startup.drain));
 
     let addresses = Addresses {
         proxy: socket.address(),
@@ -175,7 +176,7 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
         .map_err(|error| cannot("write", &addr_file, &error))?;
     greet(&services, &addresses, &token_file, &link);
 
-    until_stopped(&reloader, &shutdown, &socket, &settings.data_dir, &addr_file).await?;
+    until_stopped(&reloader, &shutdown, &socket, &settings.startup.data_dir, &addr_file).await?;
     tracing::info!("stopping: no new connections; waiting for running requests");
     shutdown.begin();
     let _ = proxy.await;
@@ -198,16 +199,16 @@ async fn build(config: Config, database: Database, bundled: Option<SocketAddr>) 
     let current = Arc::new(Current::new(config, config_version, keys, upstreams));
     let gate = Gate::new(current.rules());
     let metrics = Metrics::new().map_err(|error| Failure::other(error.to_string()))?;
-    let traces = Traces::new(&settings.telemetry).map_err(Failure::usage)?;
+    let traces = Traces::new(&settings.startup.telemetry).map_err(Failure::usage)?;
     Ok(Arc::new(Services {
         gate,
         connector: Arc::new(Connector::new()),
         ledger: Ledger::open(
             database,
             ledger::Bounds {
-                backlog: settings.ledger_backlog,
-                keep: settings.retention,
-                is_relaxed: settings.ledger_is_relaxed,
+                backlog: settings.startup.ledger_backlog,
+                keep: settings.startup.retention,
+                is_relaxed: settings.startup.ledger_is_relaxed,
             },
             metrics.ledger_commit_seconds.clone(),
         )
@@ -344,7 +345,11 @@ fn greet(services: &Services, addresses: &Addresses, token_file: &Path, link: &s
     let Addresses { proxy, admin, .. } = addresses;
     let snapshot = services.current.get();
     let config = &snapshot.config;
-    let scheme = if config.gateway.tls.is_some() { "https" } else { "http" };
+    let scheme = if config.gateway.startup.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
     tracing::info!(%proxy, %admin, "ready");
     eprintln!("\n  proxy    {scheme}://{proxy}   (OpenAI at /v1, Ollama at /api, POST /generate)");
     eprintln!(

@@ -2,13 +2,14 @@
 //! after a mistake, so that all are found.
 
 use super::Found;
-use super::checked::{Config, Gateway, Identity, Project, Telemetry, Tls, User, position};
+use super::checked::{Config, Gateway, Identity, Project, Startup, Telemetry, Tls, User, position};
 use super::limits::allowance;
 use super::models::expanded;
 use super::raw::{self, IdentityMode};
 use super::read::{At, Named, nearest};
 use super::report::Problem;
 use policy::{BreakerRules, Class, PlanId, Priority, ProjectId, Rates, SubjectRules, UserId};
+use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -59,6 +60,7 @@ pub(super) fn check(dir: &Path, files: Files, found: &Found, problems: &mut Vec<
         .zip(0u32..)
         .map(|(user, index)| (user.id.clone(), UserId(index)));
     Some(Config {
+        written: Value::Null,
         users_by_id: users_by_id.collect(),
         users,
         projects: projects?,
@@ -213,38 +215,61 @@ impl Check<'_> {
         }
         let timeouts = &raw.timeouts;
         Some(Gateway {
-            listen: listen?,
-            admin_listen: admin_listen?,
-            data_dir: PathBuf::from(&raw.data_dir),
+            startup: Startup {
+                listen: listen?,
+                admin_listen: admin_listen?,
+                data_dir: PathBuf::from(&raw.data_dir),
+                database_url: raw.database_url.value.clone(),
+                retention: raw
+                    .retention_days
+                    .as_ref()
+                    .map(|days| Duration::from_secs(days.value.saturating_mul(86_400))),
+                metrics_need_token: raw.metrics_need_token,
+                ledger_backlog: raw.bounds.ledger_backlog,
+                ledger_is_relaxed: raw.ledger.durability == raw::Durability::Relaxed,
+                drain: timeouts.drain_seconds,
+                tls: raw.tls.as_ref().and_then(|tls| self.tls(tls)),
+                telemetry: self.telemetry(&raw.telemetry),
+            },
             identity: match raw.identity {
                 IdentityMode::Open => Identity::Open { default_user },
                 IdentityMode::Keys => Identity::Keys,
             },
-            database_url: raw.database_url.value.clone(),
-            retention: raw
-                .retention_days
-                .as_ref()
-                .map(|days| Duration::from_secs(days.value.saturating_mul(86_400))),
             simulated: raw.simulated,
-            metrics_need_token: raw.metrics_need_token,
             max_body_bytes: raw.bounds.max_body_bytes,
             max_response_bytes: raw.bounds.max_response_bytes,
             max_buffered_bytes: raw.bounds.max_buffered_bytes,
             max_files_bytes: i64::try_from(raw.bounds.max_files_bytes).unwrap_or(i64::MAX),
-            ledger_backlog: raw.bounds.ledger_backlog,
-            ledger_is_relaxed: raw.ledger.durability == raw::Durability::Relaxed,
             head_timeout: timeouts.head_seconds,
             body_timeout: timeouts.body_seconds,
             keepalive: timeouts.keepalive_seconds,
-            drain: timeouts.drain_seconds,
-            tls: raw.tls.as_ref().and_then(|tls| self.tls(tls)),
             probes: (!raw.health.interval_seconds.is_zero())
                 .then_some((raw.health.interval_seconds, raw.health.timeout_seconds)),
             breaker: self.breaker(&raw.health),
             attempts: self.attempts(&raw.retries),
             retry_share: raw.retries.share.value,
-            telemetry: self.telemetry(&raw.telemetry),
+            log_requests: raw.telemetry.log_requests,
+            cors_origins: self.origins(&raw.cors_origins),
+            ollama_version: raw.ollama_version.clone(),
         })
+    }
+
+    /// Origins as browsers send them: a scheme and a host, perhaps a port, and no path; or `*`.
+    fn origins(&mut self, raw: &[At<String>]) -> Vec<String> {
+        for origin in raw {
+            let host = ["http://", "https://"]
+                .iter()
+                .find_map(|scheme| origin.value.strip_prefix(scheme));
+            let is_origin = host.is_some_and(|host| !host.is_empty() && !host.contains('/'));
+            if !is_origin && origin.value != "*" {
+                let message = format!(
+                    "`{}` is no origin such as https://chat.example.org, and not `*`",
+                    origin.value
+                );
+                self.problem("gateway.yaml", origin.line, "cors_origins".to_owned(), message);
+            }
+        }
+        raw.iter().map(|origin| origin.value.clone()).collect()
     }
 
     fn telemetry(&mut self, raw: &raw::Telemetry) -> Telemetry {
@@ -265,7 +290,6 @@ impl Check<'_> {
         }
         Telemetry {
             is_json: raw.log_format == raw::LogFormat::Json,
-            log_requests: raw.log_requests,
             otlp_endpoint: raw
                 .otlp_endpoint
                 .as_ref()

@@ -7,6 +7,7 @@ use policy::{
     Priority, ProjectId, ProjectRules, Rates, Rules, Scheduling, SubjectRules, UserId,
 };
 use protocol::translate::Speaks;
+use serde_json::Value;
 use simulated_upstream::Timing;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -29,6 +30,8 @@ pub(crate) struct Config {
     pub(crate) gateway: Gateway,
     /// Entries that stand for whatever models their servers offer.
     pub(crate) discoveries: Vec<Discovery>,
+    /// As the files have it, by file and key.
+    pub(crate) written: Value,
     pub(super) users_by_id: HashMap<String, UserId>,
     pub(super) models_by_name: HashMap<String, ModelId>,
 }
@@ -36,32 +39,45 @@ pub(crate) struct Config {
 /// The gateway's own settings.
 #[derive(Debug, Clone)]
 pub(crate) struct Gateway {
-    pub(crate) listen: SocketAddr,
-    pub(crate) admin_listen: SocketAddr,
-    pub(crate) data_dir: PathBuf,
+    /// Read once, at the start; a reload keeps those in force.
+    pub(crate) startup: Startup,
     pub(crate) identity: Identity,
-    pub(crate) database_url: String,
-    pub(crate) retention: Option<Duration>,
     pub(crate) simulated: bool,
-    pub(crate) metrics_need_token: bool,
     pub(crate) max_body_bytes: usize,
     pub(crate) max_response_bytes: usize,
     pub(crate) max_buffered_bytes: usize,
     pub(crate) max_files_bytes: i64,
-    pub(crate) ledger_backlog: usize,
-    /// Whether records of the last moment may be lost at a kill.
-    pub(crate) ledger_is_relaxed: bool,
     pub(crate) head_timeout: Duration,
     pub(crate) body_timeout: Duration,
     pub(crate) keepalive: Duration,
-    pub(crate) drain: Duration,
-    pub(crate) tls: Option<Tls>,
-    /// How often servers are asked how they are, and how long they may take to say; `None`: never.
+    /// The interval and the timeout of health checks; `None`: none are made.
     pub(crate) probes: Option<(Duration, Duration)>,
     pub(crate) breaker: BreakerRules,
     /// Servers that one request is sent to, at most.
     pub(crate) attempts: usize,
     pub(crate) retry_share: f64,
+    /// Whether every request has a line in the log.
+    pub(crate) log_requests: bool,
+    /// Origins of web pages that may call; `*` for any.
+    pub(crate) cors_origins: Vec<String>,
+    /// The version that `GET /api/version` answers.
+    pub(crate) ollama_version: String,
+}
+
+/// Settings that take effect on restart.
+#[derive(Debug, Clone)]
+pub(crate) struct Startup {
+    pub(crate) listen: SocketAddr,
+    pub(crate) admin_listen: SocketAddr,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) database_url: String,
+    pub(crate) retention: Option<Duration>,
+    pub(crate) metrics_need_token: bool,
+    pub(crate) ledger_backlog: usize,
+    /// Whether records of the last moment may be lost at a kill.
+    pub(crate) ledger_is_relaxed: bool,
+    pub(crate) drain: Duration,
+    pub(crate) tls: Option<Tls>,
     pub(crate) telemetry: Telemetry,
 }
 
@@ -70,8 +86,6 @@ pub(crate) struct Gateway {
 pub(crate) struct Telemetry {
     /// Whether the log is written as JSON, an object a line.
     pub(crate) is_json: bool,
-    /// Whether every request has a line in it.
-    pub(crate) log_requests: bool,
     /// The root of a collector; without one, nothing is traced.
     pub(crate) otlp_endpoint: Option<String>,
     /// 0 to 1.

@@ -37,7 +37,7 @@ impl FromNode for Places {
     fn schema() -> Value {
         json!({"oneOf": [{"type": "integer", "minimum": 1}, {"const": "auto"}]})
     }
-    fn shown(&self) -> Value {
+    fn to_json(&self) -> Value {
         match self {
             Places::Fixed(count) => (*count).into(),
             Places::Auto => "auto".into(),

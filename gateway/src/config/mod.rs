@@ -1,6 +1,7 @@
 //! From YAML files to a configuration that cannot be wrong: [`raw`] is what was written, [`checked`]
 //! what was meant. All mistakes are reported at once; nothing later checks again.
 
+mod changes;
 mod check;
 pub(crate) mod checked;
 mod defaults;
@@ -13,6 +14,7 @@ pub(crate) mod report;
 mod stable;
 pub(crate) mod summary;
 
+pub(crate) use changes::changes;
 pub(crate) use describe::schemas;
 pub(crate) use stable::keep_ids;
 
@@ -22,6 +24,7 @@ pub(crate) use checked::{
 
 use read::{FromNode, Reader};
 use report::{Problem, Report};
+use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -39,14 +42,41 @@ pub(crate) fn load(dir: &Path, found: &Found) -> Result<Config, Report> {
         read_file::<raw::DegradationFile>(dir, "degradation.yaml", &mut problems),
         read_file::<raw::GatewayFile>(dir, "gateway.yaml", &mut problems),
     );
+    let written = written(&files, found);
     let config = check::check(dir, files, found, &mut problems);
     match config {
-        Some(config) if problems.is_empty() => Ok(config),
+        Some(config) if problems.is_empty() => Ok(Config { written, ..config }),
         _ => {
             problems.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
             Err(Report(problems))
         }
     }
+}
+
+/// The configuration as the files have it, defaults filled in: what a reload compares.
+fn written(files: &check::Files, found: &Found) -> Value {
+    fn json<T: FromNode>(file: Option<&T>) -> Value {
+        file.map_or(Value::Null, FromNode::to_json)
+    }
+    let (users, projects, models, limits, degradation, gateway) = files;
+    json!({
+        "users": json(users.as_ref().map(|file| &file.users)),
+        "projects": json(projects.as_ref().map(|file| &file.projects)),
+        "models": json(models.as_ref().map(|file| &file.models)),
+        "discovered_models": found,
+        "limits": json(limits.as_ref()),
+        "degradation": json(degradation.as_ref()),
+        "gateway": json(gateway.as_ref()),
+    })
+}
+
+/// The keys of all files whose changes take effect on restart, such as `gateway.listen`.
+pub(crate) fn restart_keys() -> Vec<String> {
+    let mut keys = Vec::new();
+    raw::GatewayFile::restart_keys("gateway", &mut keys);
+    raw::LimitsFile::restart_keys("limits", &mut keys);
+    raw::DegradationFile::restart_keys("degradation", &mut keys);
+    keys
 }
 
 fn read_file<T: FromNode>(dir: &Path, name: &str, problems: &mut Vec<Problem>) -> Option<T> {

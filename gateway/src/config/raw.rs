@@ -16,27 +16,13 @@ section! {
     }
 
     /// Someone who asks.
-    struct User {
+    struct User with quotas {
         /// For people to read.
         name: String,
         /// Who pays for what this user asks.
         project_id: At<String>,
         /// What kind of user; what a `batch` user asks is batch class.
         role: Role = Role::User,
-        /// Tokens a day (UTC).
-        daily_token_quota: Option<u64>,
-        /// Tokens a calendar month (UTC).
-        monthly_token_quota: Option<u64>,
-        /// Requests a day.
-        daily_request_quota: Option<u64>,
-        /// Requests a month.
-        monthly_request_quota: Option<u64>,
-        /// Euros a day.
-        daily_budget_eur: Option<NanoEuro>,
-        /// Euros a month.
-        monthly_budget_eur: Option<NanoEuro>,
-        /// What happens as a quota or budget nears its end.
-        budget_actions: Option<BudgetActions>,
         /// Whether requests are accepted at all.
         enabled: bool = true,
     }
@@ -48,27 +34,13 @@ section! {
     }
 
     /// Someone who pays.
-    struct Project {
+    struct Project with quotas {
         /// For people to read.
         name: String,
         /// A plan of `limits.yaml`.
         plan: At<String>,
         /// The band of its requests.
         priority: Band = Band::Normal,
-        /// Tokens a day (UTC).
-        daily_token_quota: Option<u64>,
-        /// Tokens a calendar month (UTC).
-        monthly_token_quota: Option<u64>,
-        /// Requests a day.
-        daily_request_quota: Option<u64>,
-        /// Requests a month.
-        monthly_request_quota: Option<u64>,
-        /// Euros a day.
-        daily_budget_eur: Option<NanoEuro>,
-        /// Euros a month.
-        monthly_budget_eur: Option<NanoEuro>,
-        /// What happens as a quota or budget nears its end.
-        budget_actions: Option<BudgetActions>,
         /// Requests that may run at once; more wait.
         max_concurrent_requests: Option<At<usize>>,
         /// Whether requests are accepted at all.
@@ -207,41 +179,11 @@ section! {
     }
 
     /// What may be sent.
-    struct Rates {
-        /// Requests a minute.
-        requests_per_minute: Option<At<u64>>,
-        /// Tokens a minute.
-        tokens_per_minute: Option<At<u64>>,
-        /// Requests a day.
-        requests_per_day: Option<At<u64>>,
-        /// Tokens a day.
-        tokens_per_day: Option<At<u64>>,
+    struct Rates with rates {
     }
 
     /// What may be sent and used with a key.
-    struct KeyLimits {
-        /// Requests a minute.
-        requests_per_minute: Option<At<u64>>,
-        /// Tokens a minute.
-        tokens_per_minute: Option<At<u64>>,
-        /// Requests a day.
-        requests_per_day: Option<At<u64>>,
-        /// Tokens a day.
-        tokens_per_day: Option<At<u64>>,
-        /// Tokens a day (UTC).
-        daily_token_quota: Option<u64>,
-        /// Tokens a calendar month (UTC).
-        monthly_token_quota: Option<u64>,
-        /// Requests a day.
-        daily_request_quota: Option<u64>,
-        /// Requests a month.
-        monthly_request_quota: Option<u64>,
-        /// Euros a day.
-        daily_budget_eur: Option<NanoEuro>,
-        /// Euros a month.
-        monthly_budget_eur: Option<NanoEuro>,
-        /// What happens as a quota or budget nears its end.
-        budget_actions: Option<BudgetActions>,
+    struct KeyLimits with rates, quotas {
     }
 
     /// Limits over all requests.
@@ -331,33 +273,38 @@ section! {
 
     /// `gateway.yaml`.
     struct GatewayFile {
-        /// Where clients come in; port 0 takes a free one. Acts at the next start.
-        listen: At<String> = default("127.0.0.1:8000"),
-        /// Where operators come in. Acts at the next start.
-        admin_listen: At<String> = default("127.0.0.1:8001"),
-        /// Where the address file and the admin token lie, and with PostgreSQL the journal. Acts at the next start.
-        data_dir: String = "data".to_owned(),
+        /// Where clients come in; port 0 takes a free one.
+        listen: At<String> = default("127.0.0.1:8000"); restart,
+        /// Where operators come in.
+        admin_listen: At<String> = default("127.0.0.1:8001"); restart,
+        /// Where the address file and the admin token lie, and with PostgreSQL the journal.
+        data_dir: String = "data".to_owned(); restart,
         /// How callers are known.
         identity: IdentityMode = IdentityMode::Open,
         /// Who an unnamed caller is, with `identity: open`.
         default_user: Option<At<String>>,
-        /// `sqlite://path`, or `postgres://user:password@host/database`, which several gateways may share. Acts at
-        /// the next start.
-        database_url: At<String> = default("sqlite://data/usage.db"),
-        /// How many days records are kept; for ever if left out. Their sums stay. Acts at the next start.
-        retention_days: Option<At<u64>>,
+        /// `sqlite://path`, or `postgres://user:password@host/database`, which several gateways may share.
+        database_url: At<String> = default("sqlite://data/usage.db"); restart,
+        /// How many days records are kept; for ever if left out. Their sums stay.
+        retention_days: Option<At<u64>>; restart,
         /// Whether every model is served by the bundled simulated upstream.
         simulated: bool = false,
         /// Whether `/metrics` asks for the admin token too.
-        metrics_need_token: bool = false,
+        metrics_need_token: bool = false; restart,
+        /// Origins of web pages whose scripts may call the proxy listener, such as `https://chat.example.org`; `*` allows
+        /// any. Empty: no web page may.
+        cors_origins: Vec<At<String>>,
+        /// The version that `GET /api/version` answers. Some Ollama clients refuse servers that are older than a version
+        /// of theirs.
+        ollama_version: String = "0.13.4".to_owned(),
         /// The ledger.
         ledger: LedgerSettings = LedgerSettings::default(),
         /// Sizes.
         bounds: Bounds = Bounds::default(),
         /// Deadlines.
         timeouts: Timeouts = Timeouts::default(),
-        /// HTTPS, with HTTP/2, on the proxy listener; plain HTTP if left out. Acts at the next start.
-        tls: Option<Tls>,
+        /// HTTPS, with HTTP/2, on the proxy listener; plain HTTP if left out.
+        tls: Option<Tls>; restart,
         /// How servers are found to be away, and back.
         health: Health = Health::default(),
         /// What is tried again.
@@ -368,24 +315,23 @@ section! {
 
     /// Logs and traces; neither has prompts, answers or keys in it.
     struct Telemetry {
-        /// How the log is written. Acts at the next start.
-        log_format: LogFormat = Telemetry::default().log_format,
+        /// How the log is written.
+        log_format: LogFormat = Telemetry::default().log_format; restart,
         /// A line a request, at level `info`.
         log_requests: bool = Telemetry::default().log_requests,
-        /// Where traces go: the root of a collector that takes OTLP over HTTP, such as `http://127.0.0.1:4318`; none if
-        /// left out. Acts at the next start.
-        otlp_endpoint: Option<At<String>>,
-        /// The share of requests that are traced, 0 to 1; a caller's `traceparent` decides for its own. Acts at the next
-        /// start.
-        sample_ratio: At<f64> = Telemetry::default().sample_ratio,
-        /// The gateway's name in traces. Acts at the next start.
-        service_name: String = Telemetry::default().service_name,
+        /// Where traces go: the root of a collector that takes OTLP over HTTP, such as `http://127.0.0.1:4318`; none
+        /// if left out.
+        otlp_endpoint: Option<At<String>>; restart,
+        /// The share of requests that are traced, 0 to 1; a caller's `traceparent` decides for its own.
+        sample_ratio: At<f64> = Telemetry::default().sample_ratio; restart,
+        /// The gateway's name in traces.
+        service_name: String = Telemetry::default().service_name; restart,
     }
 
     /// The ledger.
     struct LedgerSettings {
-        /// When a record is safe. Acts at the next start.
-        durability: Durability = Durability::Strict,
+        /// When a record is safe.
+        durability: Durability = Durability::Strict; restart,
     }
 
     /// TLS on the proxy listener.
@@ -434,7 +380,7 @@ section! {
         /// Of a project's files together, in bytes.
         max_files_bytes: u64 = Bounds::default().max_files_bytes,
         /// Records that may wait for the database before new requests are refused.
-        ledger_backlog: usize = Bounds::default().ledger_backlog,
+        ledger_backlog: usize = Bounds::default().ledger_backlog; restart,
     }
 
     /// Deadlines, in seconds.
@@ -452,7 +398,7 @@ section! {
         /// Of an idle connection.
         keepalive_seconds: Duration = Timeouts::default().keepalive_seconds,
         /// For what runs when the gateway stops.
-        drain_seconds: Duration = Timeouts::default().drain_seconds,
+        drain_seconds: Duration = Timeouts::default().drain_seconds; restart,
     }
 }
 

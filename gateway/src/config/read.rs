@@ -38,8 +38,10 @@ pub(crate) trait FromNode: Sized {
     }
     /// What may stand there, as a JSON schema.
     fn schema() -> Value;
-    /// The value as JSON, for a schema's default; null where there is nothing to show.
-    fn shown(&self) -> Value;
+    /// The value as JSON, in the form that it has in the file.
+    fn to_json(&self) -> Value;
+    /// The keys under this one whose changes take effect on restart only, each relative to `path`.
+    fn restart_keys(_path: &str, _keys: &mut Vec<String>) {}
 }
 
 impl Reader {
@@ -85,13 +87,13 @@ impl Reader {
         let (line, message) = match error {
             LoadError::DuplicateKey(keys) => (
                 keys.key.span().start().map_or(0, marked_yaml::Marker::line),
-                format!("the key `{}` is given twice", keys.key.as_str()),
+                format!("duplicate key `{}`", keys.key.as_str()),
             ),
-            LoadError::TopLevelMustBeMapping(mark) => (mark.line(), "must hold keys and values".to_owned()),
-            LoadError::ScanError(mark, scan) => (mark.line(), format!("is not YAML: {scan}")),
+            LoadError::TopLevelMustBeMapping(mark) => (mark.line(), "expected a mapping".to_owned()),
+            LoadError::ScanError(mark, scan) => (mark.line(), format!("invalid YAML: {scan}")),
             LoadError::UnexpectedAnchor(mark) => (mark.line(), "anchors are not supported".to_owned()),
             LoadError::UnexpectedTag(mark) => (mark.line(), "tags are not supported".to_owned()),
-            LoadError::MappingKeyMustBeScalar(mark) => (mark.line(), "a key must be a word".to_owned()),
+            LoadError::MappingKeyMustBeScalar(mark) => (mark.line(), "a key must be plain text".to_owned()),
             LoadError::TopLevelMustBeSequence(mark) => (mark.line(), "must be a list".to_owned()),
         };
         self.problem(line, message);
@@ -110,21 +112,11 @@ pub(crate) fn nearest<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str
     if let Some(longer) = known.iter().find(begins) {
         return Some(longer);
     }
-    let near = known.into_iter().map(|key| (distance(unknown, key), key)).min()?;
+    let near = known
+        .into_iter()
+        .map(|key| (strsim::levenshtein(unknown, key), key))
+        .min()?;
     (near.0 <= 1 + unknown.len() / 4).then_some(near.1)
-}
-
-/// Levenshtein's distance, in bytes.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.bytes().enumerate() {
-            let best = (diagonal + usize::from(x != y)).min(row[j] + 1).min(row[j + 1] + 1);
-            diagonal = std::mem::replace(&mut row[j + 1], best);
-        }
-    }
-    row[b.len()]
 }
 
 pub(super) fn scalar<T>(
@@ -157,7 +149,7 @@ impl FromNode for String {
     fn schema() -> Value {
         json!({"type": "string", "minLength": 1})
     }
-    fn shown(&self) -> Value {
+    fn to_json(&self) -> Value {
         self.as_str().into()
     }
 }
@@ -177,7 +169,7 @@ impl FromNode for bool {
     fn schema() -> Value {
         json!({"type": "boolean"})
     }
-    fn shown(&self) -> Value {
+    fn to_json(&self) -> Value {
         (*self).into()
     }
 }
@@ -194,7 +186,7 @@ macro_rules! whole_numbers {
             fn schema() -> Value {
                 json!({"type": "integer", "minimum": 0})
             }
-            fn shown(&self) -> Value {
+            fn to_json(&self) -> Value {
                 (*self).into()
             }
         }
@@ -214,7 +206,7 @@ impl FromNode for f64 {
     fn schema() -> Value {
         json!({"type": "number", "minimum": 0})
     }
-    fn shown(&self) -> Value {
+    fn to_json(&self) -> Value {
         (*self).into()
     }
 }
@@ -232,7 +224,7 @@ impl FromNode for Duration {
     fn schema() -> Value {
         json!({"type": "number", "minimum": 0})
     }
-    fn shown(&self) -> Value {
+    fn to_json(&self) -> Value {
         let seconds = self.as_secs_f64();
         if self.subsec_nanos() == 0 {
             self.as_secs().into()
@@ -257,7 +249,7 @@ impl FromNode for NanoEuro {
     fn schema() -> Value {
         json!({"type": "number", "minimum": 0})
     }
-    fn shown(&self) -> Value {
+    fn to_json(&self) -> Value {
         self.euros().into()
     }
 }
@@ -287,8 +279,11 @@ impl<T: FromNode> FromNode for Option<T> {
     fn schema() -> Value {
         T::schema()
     }
-    fn shown(&self) -> Value {
-        self.as_ref().map_or(Value::Null, FromNode::shown)
+    fn restart_keys(path: &str, keys: &mut Vec<String>) {
+        T::restart_keys(path, keys);
+    }
+    fn to_json(&self) -> Value {
+        self.as_ref().map_or(Value::Null, FromNode::to_json)
     }
 }
 
@@ -306,8 +301,8 @@ impl<T: FromNode> FromNode for At<T> {
     fn schema() -> Value {
         T::schema()
     }
-    fn shown(&self) -> Value {
-        self.value.shown()
+    fn to_json(&self) -> Value {
+        self.value.to_json()
     }
 }
 
@@ -333,8 +328,8 @@ impl<T: FromNode> FromNode for Vec<T> {
     fn schema() -> Value {
         json!({"type": "array", "items": T::schema()})
     }
-    fn shown(&self) -> Value {
-        self.iter().map(FromNode::shown).collect()
+    fn to_json(&self) -> Value {
+        self.iter().map(FromNode::to_json).collect()
     }
 }
 
@@ -345,7 +340,7 @@ impl<T: FromNode> FromNode for Named<T> {
     }
     fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
         let Some(mapping) = node.as_mapping() else {
-            reader.problem(line_of(node), "must hold names and what belongs to each");
+            reader.problem(line_of(node), "expected a mapping of names");
             return None;
         };
         let mut all = Vec::with_capacity(mapping.len());
@@ -362,8 +357,9 @@ impl<T: FromNode> FromNode for Named<T> {
     fn schema() -> Value {
         json!({"type": "object", "additionalProperties": T::schema()})
     }
-    fn shown(&self) -> Value {
-        Value::Null
+    fn to_json(&self) -> Value {
+        let entries = self.0.iter().map(|(name, entry)| (name.value.clone(), entry.to_json()));
+        Value::Object(entries.collect())
     }
 }
 
@@ -374,6 +370,7 @@ pub(super) struct Field {
     pub(super) schema: Value,
     pub(super) default: Option<Value>,
     pub(super) may_be_absent: bool,
+    pub(super) needs_restart: bool,
 }
 
 /// The schema of a mapping with fixed keys.
@@ -382,9 +379,15 @@ pub(super) fn mapping(doc: &str, fields: Vec<Field>) -> Value {
     let mut properties = serde_json::Map::new();
     for field in fields {
         let mut schema = field.schema;
-        schema["description"] = field.doc.trim().into();
+        let restart = if field.needs_restart {
+            " Takes effect on restart."
+        } else {
+            ""
+        };
+        schema["description"] = format!("{}{restart}", field.doc.trim()).into();
         match field.default {
-            Some(Value::Null) => {}
+            // The defaults of a section stand at its own keys.
+            Some(Value::Null | Value::Object(_)) => {}
             Some(default) => schema["default"] = default,
             None if field.may_be_absent => {}
             None => required.push(field.name),
@@ -397,10 +400,57 @@ pub(super) fn mapping(doc: &str, fields: Vec<Field>) -> Value {
     })
 }
 
-/// Declares a mapping with fixed keys. `key: Type` must be there (unless it is an `Option` or a list);
-/// `key: Type = value` may be left out.
+/// Declares a mapping with fixed keys. `key: Type` is required (unless it is an `Option` or a list); `key: Type = value`
+/// has a default; `; restart` marks a key whose changes take effect on restart. `struct X with rates, quotas { … }` adds
+/// the keys that rate limits, and quotas and budgets, have wherever they stand.
 macro_rules! section {
-    ($($(#[doc = $doc:literal])* struct $name:ident { $($(#[doc = $field_doc:literal])* $field:ident: $type:ty $(= $default:expr)?,)* })*) => {$(
+    () => {};
+    ($(#[doc = $doc:literal])* struct $name:ident with rates, quotas { $($fields:tt)* } $($rest:tt)*) => {
+        section! { $(#[doc = $doc])* struct $name with quotas {
+            $($fields)*
+            /// Requests per minute.
+            requests_per_minute: Option<At<u64>>,
+            /// Tokens per minute.
+            tokens_per_minute: Option<At<u64>>,
+            /// Requests per day.
+            requests_per_day: Option<At<u64>>,
+            /// Tokens per day.
+            tokens_per_day: Option<At<u64>>,
+        } $($rest)* }
+    };
+    ($(#[doc = $doc:literal])* struct $name:ident with rates { $($fields:tt)* } $($rest:tt)*) => {
+        section! { $(#[doc = $doc])* struct $name {
+            $($fields)*
+            /// Requests per minute.
+            requests_per_minute: Option<At<u64>>,
+            /// Tokens per minute.
+            tokens_per_minute: Option<At<u64>>,
+            /// Requests per day.
+            requests_per_day: Option<At<u64>>,
+            /// Tokens per day.
+            tokens_per_day: Option<At<u64>>,
+        } $($rest)* }
+    };
+    ($(#[doc = $doc:literal])* struct $name:ident with quotas { $($fields:tt)* } $($rest:tt)*) => {
+        section! { $(#[doc = $doc])* struct $name {
+            $($fields)*
+            /// Token quota per UTC day.
+            daily_token_quota: Option<u64>,
+            /// Token quota per UTC calendar month.
+            monthly_token_quota: Option<u64>,
+            /// Request quota per UTC day.
+            daily_request_quota: Option<u64>,
+            /// Request quota per UTC calendar month.
+            monthly_request_quota: Option<u64>,
+            /// Budget in euros per UTC day.
+            daily_budget_eur: Option<NanoEuro>,
+            /// Budget in euros per UTC calendar month.
+            monthly_budget_eur: Option<NanoEuro>,
+            /// Actions as a quota or budget runs out.
+            budget_actions: Option<BudgetActions>,
+        } $($rest)* }
+    };
+    ($(#[doc = $doc:literal])* struct $name:ident { $($(#[doc = $field_doc:literal])* $field:ident: $type:ty $(= $default:expr)? $(; $restart:ident)?,)* } $($rest:tt)*) => {
         $(#[doc = $doc])*
         #[derive(Debug, Clone)]
         pub(crate) struct $name { $($(#[doc = $field_doc])* pub(crate) $field: $type,)* }
@@ -410,24 +460,12 @@ macro_rules! section {
                 Self { $($field: <$type as $crate::config::read::FromNode>::placeholder(),)* }
             }
             fn from_node(node: &marked_yaml::Node, reader: &mut $crate::config::read::Reader) -> Option<Self> {
-                use $crate::config::read::{FromNode, line_of, nearest};
-                const KEYS: &[&str] = &[$(stringify!($field)),*];
-                let Some(mapping) = node.as_mapping() else {
-                    reader.problem(line_of(node), format!("must hold the keys {}", KEYS.join(", ")));
-                    return None;
-                };
-                for (key, _) in mapping.iter() {
-                    let key_line = key.span().start().map_or(0, marked_yaml::Marker::line);
-                    if !KEYS.contains(&key.as_str()) {
-                        let hint = nearest(key.as_str(), KEYS.iter().copied())
-                            .map_or_else(|| format!("known here: {}", KEYS.join(", ")), |near| format!("did you mean `{near}`?"));
-                        reader.under(key.as_str(), |reader| reader.problem(key_line, format!("unknown key; {hint}")));
-                    }
-                }
+                use $crate::config::read::{FromNode, fixed_keys, line_of};
+                let mapping = fixed_keys(node, &[$(stringify!($field)),*], reader)?;
                 $(let $field: Option<$type> = match mapping.get_node(stringify!($field)) {
                     Some(value) => reader.under(stringify!($field), |reader| <$type>::from_node(value, reader)),
                     None => None$(.or(Some($default)))?.or_else(<$type as FromNode>::absent).or_else(|| {
-                        reader.problem(line_of(node), concat!("the key `", stringify!($field), "` is missing"));
+                        reader.problem(line_of(node), concat!("missing required key `", stringify!($field), "`"));
                         None
                     }),
                 };)*
@@ -439,15 +477,65 @@ macro_rules! section {
                     name: stringify!($field),
                     doc: concat!($($field_doc),*),
                     schema: <$type as FromNode>::schema(),
-                    default: None$(.or(Some(<$type as FromNode>::shown(&$default))))?,
+                    default: None$(.or(Some(<$type as FromNode>::to_json(&$default))))?,
                     may_be_absent: <$type as FromNode>::absent().is_some(),
+                    needs_restart: [$(stringify!($restart))?].contains(&"restart"),
                 },)*])
             }
-            fn shown(&self) -> serde_json::Value {
-                serde_json::Value::Null
+            fn restart_keys(path: &str, keys: &mut Vec<String>) {
+                $(
+                    let at = $crate::config::read::join(path, stringify!($field));
+                    <$type as $crate::config::read::FromNode>::restart_keys(&at, keys);
+                    $(let _ = stringify!($restart); keys.push(at);)?
+                )*
+            }
+            fn to_json(&self) -> serde_json::Value {
+                let mut object = serde_json::Map::new();
+                $(object.insert(
+                    stringify!($field).to_owned(),
+                    $crate::config::read::FromNode::to_json(&self.$field),
+                );)*
+                serde_json::Value::Object(object)
             }
         }
-    )*};
+
+        section! { $($rest)* }
+    };
+}
+
+/// A mapping with fixed keys; unknown ones are reported, with the nearest known one.
+pub(super) fn fixed_keys<'n>(
+    node: &'n Node,
+    keys: &[&str],
+    reader: &mut Reader,
+) -> Option<&'n marked_yaml::types::MarkedMappingNode> {
+    let Some(mapping) = node.as_mapping() else {
+        reader.problem(
+            line_of(node),
+            format!("expected a mapping with the keys {}", keys.join(", ")),
+        );
+        return None;
+    };
+    for (key, _) in mapping.iter().filter(|(key, _)| !keys.contains(&key.as_str())) {
+        let line = key.span().start().map_or(0, marked_yaml::Marker::line);
+        let hint = nearest(key.as_str(), keys.iter().copied()).map_or_else(
+            || format!("known keys: {}", keys.join(", ")),
+            |near| format!("did you mean `{near}`?"),
+        );
+        reader.under(key.as_str(), |reader| {
+            reader.problem(line, format!("unknown key; {hint}"))
+        });
+    }
+    Some(mapping)
+}
+
+/// A key under a path, such as `timeouts.drain_seconds`.
+pub(super) fn join(path: &str, key: &str) -> String {
+    if path.is_empty() {
+        key.to_owned()
+    } else {
+        format!("{path}.{key}")
+    }
 }
 
 /// Declares a word out of a few: `Variant = "word"`.
@@ -485,7 +573,7 @@ macro_rules! choice {
             fn schema() -> serde_json::Value {
                 serde_json::json!({"oneOf": [$({"const": $word, "description": concat!($($variant_doc),*).trim()}),*]})
             }
-            fn shown(&self) -> serde_json::Value {
+            fn to_json(&self) -> serde_json::Value {
                 self.word().into()
             }
         }

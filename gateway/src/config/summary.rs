@@ -1,5 +1,4 @@
-//! The configuration as it may be shown: what is loaded, by file; nothing secret is in it. And what has changed from
-//! one to another.
+//! `/config/summary`: what is loaded, by file, without secrets.
 
 use super::checked::Config;
 use crate::ledger::record::{class_name, priority_name};
@@ -115,51 +114,4 @@ fn level(level: &policy::Level) -> (String, Value) {
             },
         }),
     )
-}
-
-/// What differs between two summaries: a line a value, such as `limits.rate_limits.standard.requests_per_minute: 60 → 120`.
-pub(crate) fn changes(before: &Value, after: &Value) -> Vec<String> {
-    let mut lines = Vec::new();
-    compare("", before, after, &mut lines);
-    lines
-}
-
-fn compare(path: &str, before: &Value, after: &Value, lines: &mut Vec<String>) {
-    if before == after {
-        return;
-    }
-    let (Value::Object(old), Value::Object(new)) = (before, after) else {
-        lines.push(format!("{path}: {before} → {after}"));
-        return;
-    };
-    let under = |name: &str| {
-        if path.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{path}.{name}")
-        }
-    };
-    for (name, value) in old {
-        match new.get(name) {
-            Some(other) => compare(&under(name), value, other, lines),
-            None => lines.push(format!("{}: removed", under(name))),
-        }
-    }
-    for (name, value) in new.iter().filter(|(name, _)| !old.contains_key(*name)) {
-        lines.push(format!("{}: added, {value}", under(name)));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn changes_are_told_value_by_value() {
-        let before = json!({"limits": {"a": 60, "b": 1}, "users": {"x": {}}});
-        let after = json!({"limits": {"a": 120, "b": 1}, "users": {"y": {"n": 1}}});
-        let told = ["limits.a: 60 → 120", "users.x: removed", "users.y: added, {\"n\":1}"];
-        assert_eq!(changes(&before, &after), told);
-        assert!(changes(&before, &before).is_empty());
-    }
 }

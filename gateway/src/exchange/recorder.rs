@@ -231,7 +231,7 @@ impl Recorder {
             };
             traces.end(trace, record, steps);
         }
-        if record.snapshot.config.gateway.telemetry.log_requests {
+        if record.snapshot.config.gateway.log_requests {
             crate::telemetry::log(record);
         }
         if record.stop.as_ref().is_some_and(|error| error.reason.is_unrecorded()) {

@@ -175,7 +175,7 @@ impl Proxy {
                     if !shutdown.is_handed_over() {
                         return false;
                     }
-                    match fast_timeout(gateway.drain / 2, read).await {
+                    match fast_timeout(gateway.startup.drain / 2, read).await {
                         Ok(Ok(read)) => Some(read),
                         Ok(Err(_)) | Err(_) => return false,
                     }

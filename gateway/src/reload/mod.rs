@@ -4,8 +4,7 @@
 pub(crate) mod discovery;
 
 use crate::config::report::Report;
-use crate::config::summary::{changes, summary};
-use crate::config::{self, Backend, Config, Found, Telemetry, keep_ids};
+use crate::config::{self, Backend, Config, Found, changes, keep_ids};
 use crate::gate::Gate;
 use crate::ledger::{self, Store, Unavailable};
 use crate::snapshot::Current;
@@ -56,7 +55,7 @@ impl Reloader {
         let _turn = self.turn.lock().await;
         let result = self.try_reload().await;
         match &result {
-            Ok(changes) if changes.is_empty() => tracing::info!("configuration read again: nothing has changed"),
+            Ok(changes) if changes.is_empty() => tracing::info!("configuration reloaded: no changes"),
             Ok(changes) => tracing::info!(
                 changes = changes.len(),
                 "configuration reloaded\n  {}",
@@ -64,7 +63,7 @@ impl Reloader {
             ),
             Err(problems) => {
                 tracing::error!(
-                    "configuration not reloaded; the old one stays\n  {}",
+                    "configuration not reloaded, the previous one stays in force\n  {}",
                     problems.join("\n  ")
                 );
             }
@@ -84,8 +83,8 @@ impl Reloader {
         let mut config = config::load(&self.dir, &self.found.lock()).map_err(lines)?;
         (self.overrule)(&mut config).map_err(|problem| vec![problem])?;
         let mut config = keep_ids(config, &before.config);
-        let mut told = needs_a_restart(&mut config, &before.config);
-        told.extend(changes(&summary(&before.config), &summary(&config)));
+        let changes = changes(&before.config.written, &config.written);
+        config.gateway.startup = before.config.gateway.startup.clone();
         let failed = |error: &dyn std::fmt::Display| vec![error.to_string()];
         let version = ledger::versions::version_of(&self.store, &config.price_list()).await;
         let version = version.map_err(|error: Unavailable| failed(&error))?;
@@ -93,7 +92,7 @@ impl Reloader {
         let upstreams = Upstreams::new(&config, address, Some(&before.upstreams));
         self.current.replace_config(config, version, upstreams);
         self.gate.reconfigure(|| self.current.rules());
-        Ok(told)
+        Ok(changes)
     }
 
     /// Reloads whenever a file has changed, and has stayed so for a moment.
@@ -125,58 +124,6 @@ impl Reloader {
         files.sort();
         files
     }
-}
-
-/// Puts back what cannot change while the gateway runs, and says so.
-fn needs_a_restart(config: &mut Config, before: &Config) -> Vec<String> {
-    let (new, old) = (&config.gateway, &before.gateway);
-    let fixed = [
-        ("listen", new.listen != old.listen),
-        ("admin_listen", new.admin_listen != old.admin_listen),
-        ("data_dir", new.data_dir != old.data_dir),
-        ("database_url", new.database_url != old.database_url),
-        ("metrics_need_token", new.metrics_need_token != old.metrics_need_token),
-        ("retention_days", new.retention != old.retention),
-        ("bounds.ledger_backlog", new.ledger_backlog != old.ledger_backlog),
-        ("ledger.durability", new.ledger_is_relaxed != old.ledger_is_relaxed),
-        ("timeouts.drain_seconds", new.drain != old.drain),
-        ("tls", new.tls != old.tls),
-        ("telemetry.log_format", new.telemetry.is_json != old.telemetry.is_json),
-        (
-            "telemetry.otlp_endpoint",
-            new.telemetry.otlp_endpoint != old.telemetry.otlp_endpoint,
-        ),
-        (
-            "telemetry.sample_ratio",
-            new.telemetry
-                .sample_ratio
-                .total_cmp(&old.telemetry.sample_ratio)
-                .is_ne(),
-        ),
-        (
-            "telemetry.service_name",
-            new.telemetry.service_name != old.telemetry.service_name,
-        ),
-    ];
-    let (old, new) = (old.clone(), &mut config.gateway);
-    new.listen = old.listen;
-    new.admin_listen = old.admin_listen;
-    new.data_dir = old.data_dir;
-    new.database_url = old.database_url;
-    new.metrics_need_token = old.metrics_need_token;
-    new.retention = old.retention;
-    new.ledger_backlog = old.ledger_backlog;
-    new.drain = old.drain;
-    new.ledger_is_relaxed = old.ledger_is_relaxed;
-    new.tls = old.tls;
-    new.telemetry = Telemetry {
-        log_requests: new.telemetry.log_requests,
-        ..old.telemetry
-    };
-    let changed = fixed.into_iter().filter(|(_, changed)| *changed);
-    changed
-        .map(|(key, _)| format!("gateway.{key}: acts at the next start"))
-        .collect()
 }
 
 /// The bundled upstream, which runs inside this process once a model needs it.
