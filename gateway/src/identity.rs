@@ -3,6 +3,7 @@
 use crate::config::{Config, Identity};
 use crate::snapshot::Snapshot;
 use http::HeaderMap;
+use ledger::keys::StoredKey;
 use policy::{Class, KeyId, Priority, ProjectId, UserId};
 use protocol::refuse::{ErrorCode, RequestError};
 use protocol::{Lowered, ParsedRequest};
@@ -77,6 +78,22 @@ impl PartialEq for LastUsed {
 }
 
 impl Eq for LastUsed {}
+
+impl From<StoredKey> for Key {
+    fn from(stored: StoredKey) -> Self {
+        Self {
+            id: stored.id,
+            number: KeyId(u32::MAX),
+            hash: stored.hash,
+            user_id: stored.user_id,
+            project_id: stored.project_id,
+            expires_at: stored.expires_at,
+            revoked_at: stored.revoked_at,
+            models: stored.models,
+            last_used: LastUsed::stored(stored.last_used_at),
+        }
+    }
+}
 
 impl Key {
     /// Whether a model may be asked for with it.

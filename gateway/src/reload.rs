@@ -4,9 +4,9 @@
 use crate::config::report::Report;
 use crate::config::summary::{changes, summary};
 use crate::config::{self, Backend, Config, Found, Telemetry, keep_ids};
-use crate::ledger::{self, Store, Unavailable};
 use crate::proxy::Gateway;
 use crate::upstream::Upstreams;
+use ledger::Store;
 use parking_lot::Mutex;
 use simulated_upstream::Server;
 use std::net::SocketAddr;
@@ -80,7 +80,7 @@ impl Reloader {
         told.extend(changes(&summary(&before.config), &summary(&config)));
         let failed = |error: &dyn std::fmt::Display| vec![error.to_string()];
         let version = ledger::versions::version_of(&self.store, &config.price_list()).await;
-        let version = version.map_err(|error: Unavailable| failed(&error))?;
+        let version = version.map_err(|error: ledger::Error| failed(&error))?;
         let address = self.simulated.serve(&config).await.map_err(|error| failed(&error))?;
         let upstreams = Upstreams::new(&config, address, Some(&before.upstreams));
         self.gateway.current.replace_config(config, version, upstreams);

@@ -1,6 +1,7 @@
 //! Every metric, in one struct; observed once a request, from the record that the ledger gets.
 
-use crate::ledger::{Outcome, Record};
+use crate::record::Record;
+use ledger::Outcome;
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{
@@ -274,7 +275,7 @@ impl Metrics {
                 .observe(record.latency.as_secs_f64());
         }
         if let Some(waited) = record.queue_wait {
-            let band = crate::ledger::record::priority_name(record.priority);
+            let band = record.priority.name();
             self.queue_wait_seconds
                 .with_label_values(&[band])
                 .observe(waited.as_secs_f64());

@@ -9,8 +9,8 @@ mod worker;
 pub(crate) use lines::endpoint;
 pub(crate) use worker::{Unfinished, start, take_over};
 
-use crate::ledger::batches::File;
 use crate::proxy::Gateway;
+use ledger::files::File;
 use std::path::PathBuf;
 
 /// Where a file's contents lie.

@@ -10,13 +10,15 @@ use crate::admin::{self, Admin};
 use crate::batch::{self, Unfinished};
 use crate::config::{self, Config, Identity};
 use crate::gate::Gate;
-use crate::ledger::{self, Database, Ledger, Store, report};
+use crate::keys;
 use crate::proxy::{Gateway, RequestIds, background, listener, tls, told_to_stop};
 use crate::reload::{Reloader, Simulated};
 use crate::snapshot::Current;
 use crate::telemetry::Metrics;
 use crate::traces::Traces;
 use crate::upstream::{Forward, Upstreams, health};
+use ledger::report::{self, Dimension};
+use ledger::{Database, GatewayId, Ledger, Observer, Store};
 use parking_lot::Mutex;
 use policy::{Period, Scope};
 use std::net::SocketAddr;
@@ -104,7 +106,7 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
         .unwrap_or_else(|| settings.data_dir.join("sluice.addr"));
     let is_hand_over = upgrade::is_wanted(args.upgrade, &addr_file);
     let database = ledger::open(&settings.database_url, &settings.data_dir, is_hand_over).await?;
-    let store = database.pool.clone();
+    let store = database.store().clone();
     let token_file = settings.data_dir.join("admin.token");
     let token = Token::find_or_make(&token_file).map_err(|error| cannot("write", &token_file, &error))?;
     let tls = settings.tls.as_ref().map(tls::settings);
@@ -189,13 +191,14 @@ async fn build(
     stopping: watch::Receiver<bool>,
 ) -> Result<Arc<Gateway>, Failure> {
     let settings = config.gateway.clone();
-    let store = database.pool.clone();
-    let keys = ledger::keys::all(&store).await?;
+    let store = database.store().clone();
+    let keys = keys::load(&store).await?;
     let config_version = ledger::versions::version_of(&store, &config.price_list()).await?;
     let upstreams = Upstreams::new(&config, bundled, None);
     let current = Current::new(config, config_version, keys, upstreams);
     let gate = Gate::new(current.rules());
     let metrics = Metrics::new().map_err(|error| Failure::other(error.to_string()))?;
+    let commit_seconds = metrics.ledger_commit_seconds.clone();
     let traces = Traces::new(&settings.telemetry).map_err(Failure::usage)?;
     Ok(Arc::new(Gateway {
         gate,
@@ -207,7 +210,7 @@ async fn build(
                 keep: settings.retention,
                 is_relaxed: settings.ledger_is_relaxed,
             },
-            metrics.ledger_commit_seconds.clone(),
+            Observer::new(move |took| commit_seconds.observe(took.as_secs_f64())),
         )
         .await?,
         requests: Arc::default(),
@@ -229,7 +232,7 @@ async fn build(
 /// Goes on where the process before has stopped: with what was used, and with what had been queued.
 async fn take_on(gateway: &Arc<Gateway>) -> Result<(), Failure> {
     restore_what_was_used(gateway).await?;
-    let owners = [Some(gateway.ledger.owner()), gateway.ledger.left()];
+    let owners = [Some(gateway.ledger.owner()), gateway.ledger.abandoned()];
     for owner in owners.into_iter().flatten() {
         take_over(gateway, owner).await?;
     }
@@ -255,7 +258,7 @@ fn keep_watch(gateway: &Arc<Gateway>, reloader: &Arc<Reloader>, console: Arc<Con
 
 /// When the gateway whose place this one has taken has ended: what it has left is done, and what it has used counts.
 async fn adopt(gateway: Arc<Gateway>) {
-    let Some(adopted) = gateway.ledger.adopted() else {
+    let Some(adopted) = gateway.ledger.predecessor_ended() else {
         return;
     };
     let Ok(owner) = adopted.await else { return };
@@ -271,24 +274,24 @@ async fn adopt(gateway: Arc<Gateway>) {
 }
 
 /// Requests and batches that an owner has left behind go on.
-async fn take_over(gateway: &Arc<Gateway>, owner: &str) -> Result<(), ledger::Unavailable> {
+async fn take_over(gateway: &Arc<Gateway>, owner: &GatewayId) -> Result<(), ledger::Error> {
     background::take_over(gateway, owner).await?;
     batch::take_over(gateway, owner).await
 }
 
 /// Quotas and budgets go on where they were: the day's and the month's sums come from the ledger.
-async fn restore_what_was_used(gateway: &Gateway) -> Result<(), ledger::Unavailable> {
+async fn restore_what_was_used(gateway: &Gateway) -> Result<(), ledger::Error> {
     let now = gateway.gate.now();
     let snapshot = gateway.current.get();
     let config = &snapshot.config;
     for (period, start) in [(Period::Day, now.day_start()), (Period::Month, now.month_start())] {
         let day = ledger::day_of(Duration::from_nanos(start.nanos()));
-        for (scope, column) in [
-            (Scope::Project, "project_id"),
-            (Scope::User, "user_id"),
-            (Scope::Key, "key_id"),
+        for (scope, dimension) in [
+            (Scope::Project, Dimension::Project),
+            (Scope::User, Dimension::User),
+            (Scope::Key, Dimension::Key),
         ] {
-            for (id, usage) in report::used_since(gateway.ledger.store(), column, &day).await? {
+            for (id, usage) in report::used_since(gateway.ledger.store(), dimension, &day).await? {
                 let number = match scope {
                     Scope::Project => config.project_by_id(&id).map(|id| id.0),
                     Scope::User => config.user_by_id(&id).map(|id| id.0),
@@ -312,10 +315,10 @@ async fn follow_keys(gateway: Arc<Gateway>, pool: Store) {
     let mut known = None;
     loop {
         tick.tick().await;
-        if let Err(error) = ledger::keys::used(&pool, &gateway.current.keys_used()).await {
+        if let Err(error) = ledger::keys::note_use(&pool, &gateway.current.keys_used()).await {
             tracing::warn!(%error, "use of keys not written down");
         }
-        match ledger::keys::all(&pool).await {
+        match keys::load(&pool).await {
             Ok(keys) if known.as_ref() != Some(&keys) => {
                 if known.is_some() {
                     tracing::info!(keys = keys.len(), "keys have changed");

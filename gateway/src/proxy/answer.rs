@@ -3,7 +3,7 @@
 use super::client::Client;
 use super::exchange::Exchange;
 use super::outbound;
-use crate::ledger::Record;
+use crate::record::Record;
 use crate::upstream::{Answer, Endpoint, Outbound, failure};
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;

@@ -11,10 +11,10 @@ use super::outbound;
 use crate::clock::now_ms;
 use crate::gate::{Admission, QueuedRequest};
 use crate::identity;
-use crate::ledger::Unavailable;
-use crate::ledger::jobs::{self, Job, Known};
 use crate::requests::Status;
 use bytes::Bytes;
+use ledger::GatewayId;
+use ledger::jobs::{self, Job, JobState};
 use pingora_core::protocols::http::HttpTask;
 use policy::{Class, Priority, ProjectId};
 use protocol::refuse::{ErrorCode, RequestError};
@@ -35,7 +35,7 @@ pub(super) async fn keep(exchange: &Exchange, body: &Bytes) -> Result<Vec<HttpTa
     let record = &exchange.record;
     let key = record.caller.as_ref().and_then(|caller| caller.key.as_ref());
     let job = Job {
-        id: record.request_id.clone(),
+        id: record.request_id.as_str().into(),
         endpoint: endpoint(record.call).to_owned(),
         user_id: record.user_id().to_owned(),
         project_id: record.project_id().to_owned(),
@@ -43,7 +43,7 @@ pub(super) async fn keep(exchange: &Exchange, body: &Bytes) -> Result<Vec<HttpTa
         class: record.class,
         priority: record.priority,
         body: body.to_vec(),
-        attempts: 1,
+        attempts: 0,
     };
     jobs::add(
         exchange.gateway.ledger.store(),
@@ -71,14 +71,20 @@ pub(super) async fn keep(exchange: &Exchange, body: &Bytes) -> Result<Vec<HttpTa
 
 /// Waits, runs and concludes without a client; keeps the answer. A gateway that stops leaves what still waits to
 /// the next.
-pub(super) async fn run(mut exchange: Exchange, wait: QueuedRequest, body: Bytes) {
-    let Some(walked) = walk(&mut exchange, wait, body.clone()).await else {
-        return;
-    };
-    finish(exchange, walked, &body).await;
+pub(super) async fn run(exchange: Exchange, wait: QueuedRequest, body: Bytes) {
+    let project = exchange.record.project_id().to_owned();
+    run_job(exchange, &project, wait, body).await;
 }
 
-async fn finish(mut exchange: Exchange, walked: Result<FinalPart, RequestError>, asked: &[u8]) {
+/// Runs the job of a project to its end.
+async fn run_job(mut exchange: Exchange, project: &str, wait: QueuedRequest, body: Bytes) {
+    let Some(walked) = walk(&mut exchange, Some(project), wait, body.clone()).await else {
+        return;
+    };
+    finish(exchange, project, walked, &body).await;
+}
+
+async fn finish(mut exchange: Exchange, project: &str, walked: Result<FinalPart, RequestError>, asked: &[u8]) {
     let concluded = conclude(&mut exchange, walked);
     let call = exchange.record.call;
     let answer = match concluded {
@@ -93,7 +99,7 @@ async fn finish(mut exchange: Exchange, walked: Result<FinalPart, RequestError>,
         }
     };
     let id = &exchange.record.request_id;
-    if let Err(error) = jobs::finish(exchange.gateway.ledger.store(), id, &answer, now_ms()).await {
+    if let Err(error) = jobs::finish(exchange.gateway.ledger.store(), project, id, &answer, now_ms()).await {
         tracing::error!(%error, request_id = id, "an answer was not kept");
     }
 }
@@ -137,8 +143,14 @@ fn endpoint(call: Operation) -> &'static str {
     }
 }
 
-/// `None`: the gateway stops, and the request has not begun.
-async fn walk(exchange: &mut Exchange, wait: QueuedRequest, body: Bytes) -> Option<Result<FinalPart, RequestError>> {
+/// Waits and runs; `job` is the project of a request that is a job. `None`: the gateway stops, and the request has not
+/// begun.
+async fn walk(
+    exchange: &mut Exchange,
+    job: Option<&str>,
+    wait: QueuedRequest,
+    body: Bytes,
+) -> Option<Result<FinalPart, RequestError>> {
     let gateway = Arc::clone(&exchange.gateway);
     let _buffered = match gateway.buffer(&exchange.record.snapshot.config, body.len()) {
         Ok(buffered) => buffered,
@@ -157,6 +169,11 @@ async fn walk(exchange: &mut Exchange, wait: QueuedRequest, body: Bytes) -> Opti
         Err(refusal) => return Some(Err(refusal.into())),
     };
     exchange.enter(entry);
+    if let Some(project) = job
+        && let Err(error) = jobs::count_attempt(gateway.ledger.store(), project, &exchange.record.request_id).await
+    {
+        return Some(Err(super::unavailable(error)));
+    }
     gateway.in_background.fetch_add(1, Relaxed);
     let answered = async {
         let parsed = protocol::parse(exchange.record.call, &body)?;
@@ -168,10 +185,8 @@ async fn walk(exchange: &mut Exchange, wait: QueuedRequest, body: Bytes) -> Opti
 }
 
 /// Takes over what the process before has left, each as a task of its own.
-pub(crate) async fn take_over(gateway: &Arc<Gateway>, owner: &str) -> Result<(), Unavailable> {
-    let (store, me) = (gateway.ledger.store(), gateway.ledger.owner());
-    let left = jobs::take_over(store, owner, now_ms()).await?;
-    jobs::adopt(store, owner, me).await?;
+pub(crate) async fn take_over(gateway: &Arc<Gateway>, owner: &GatewayId) -> Result<(), ledger::Error> {
+    let left = jobs::claim(gateway.ledger.store(), owner, gateway.ledger.owner(), now_ms()).await?;
     if !left.is_empty() {
         tracing::info!(jobs = left.len(), "taking over what had been queued");
     }
@@ -188,9 +203,9 @@ async fn resume(gateway: Arc<Gateway>, job: Job) {
     } else {
         Operation::Generate
     };
-    let mut exchange = Exchange::new(&gateway, job.id.clone(), call);
-    let recorded = jobs::recorded(gateway.ledger.store(), &job.id).await;
-    if recorded.is_ok_and(|ids| ids.contains(&job.id)) {
+    let mut exchange = Exchange::new(&gateway, job.id.to_string(), call);
+    let recorded = jobs::recorded(gateway.ledger.store(), &job.project_id, &job.id).await;
+    if recorded.is_ok_and(|ids| ids.contains(&*job.id)) {
         let message = "the request was done, and its answer was lost when the gateway stopped";
         let answer = match call {
             Operation::Responses => unanswered(
@@ -200,8 +215,8 @@ async fn resume(gateway: Arc<Gateway>, job: Job) {
             ),
             _ => status_body(&exchange, "failed", message),
         };
-        if let Err(error) = jobs::finish(gateway.ledger.store(), &job.id, &answer, now_ms()).await {
-            tracing::error!(%error, request_id = job.id, "an answer was not kept");
+        if let Err(error) = jobs::finish(gateway.ledger.store(), &job.project_id, &job.id, &answer, now_ms()).await {
+            tracing::error!(%error, request_id = %job.id, "an answer was not kept");
         }
         return;
     }
@@ -214,15 +229,15 @@ async fn resume(gateway: Arc<Gateway>, job: Job) {
         priority: job.priority,
         body: &job.body,
     };
-    let offered = if job.attempts > ATTEMPTS {
-        let message = format!("begun {ATTEMPTS} times, and the gateway stopped each time");
+    let offered = if job.attempts >= ATTEMPTS {
+        let message = format!("forwarded {ATTEMPTS} times, and the gateway stopped each time before the answer came");
         Err(RequestError::new(ErrorCode::UpstreamError, message))
     } else {
         offer(&mut exchange, &alone)
     };
     match offered {
-        Ok(wait) => run(exchange, wait, Bytes::from(job.body)).await,
-        Err(stop) => finish(exchange, Err(stop), &job.body).await,
+        Ok(wait) => run_job(exchange, &job.project_id, wait, Bytes::from(job.body)).await,
+        Err(stop) => finish(exchange, &job.project_id, Err(stop), &job.body).await,
     }
 }
 
@@ -250,7 +265,7 @@ pub(crate) enum Done {
 pub(crate) async fn alone(gateway: &Arc<Gateway>, alone: &DetachedRequest<'_>) -> Option<Done> {
     let mut exchange = Exchange::new(gateway, alone.id.to_owned(), alone.call);
     let walked = match offer(&mut exchange, alone) {
-        Ok(wait) => walk(&mut exchange, wait, Bytes::copy_from_slice(alone.body)).await?,
+        Ok(wait) => walk(&mut exchange, None, wait, Bytes::copy_from_slice(alone.body)).await?,
         Err(stop) => Err(stop),
     };
     if let Err(stop) = &walked
@@ -297,7 +312,7 @@ fn offer(exchange: &mut Exchange, alone: &DetachedRequest<'_>) -> Result<QueuedR
 }
 
 /// What `/requests/{id}` says: the answer, or how far the request has come.
-pub(crate) async fn status(gateway: &Gateway, id: &str, of: Option<ProjectId>) -> Result<Option<Value>, Unavailable> {
+pub(crate) async fn status(gateway: &Gateway, id: &str, of: Option<ProjectId>) -> Result<Option<Value>, ledger::Error> {
     let is = |status: &str, message: &str| json!({"request_id": id, "status": status, "message": message});
     match gateway.requests.status(id, of) {
         Some(Status::Processing) => return Ok(Some(is("processing", "Request is being processed"))),
@@ -313,25 +328,24 @@ pub(crate) async fn status(gateway: &Gateway, id: &str, of: Option<ProjectId>) -
     }
     let snapshot = gateway.current.get();
     let of = of.map(|project| snapshot.config.project(project).id.as_str());
-    Ok(jobs::known(gateway.ledger.store(), id, of)
-        .await?
-        .map(|known| match known {
-            Known::Done(answer) => answer,
-            Known::Waiting(..) => is("queued", "Request is waiting in the queue"),
-        }))
+    let job = jobs::find(gateway.ledger.store(), of, id).await?;
+    Ok(job.map(|job| match job {
+        JobState::Finished(answer) => answer,
+        JobState::Unfinished { .. } => is("queued", "Request is waiting in the queue"),
+    }))
 }
 
 /// A response that is made in the background, done or not.
-pub(super) async fn shown(gateway: &Gateway, id: &str, of: Option<ProjectId>) -> Result<Option<Value>, Unavailable> {
+pub(super) async fn shown(gateway: &Gateway, id: &str, of: Option<ProjectId>) -> Result<Option<Value>, ledger::Error> {
     let snapshot = gateway.current.get();
     let project = of.map(|project| snapshot.config.project(project).id.as_str());
-    let known = jobs::known(gateway.ledger.store(), id, project).await?;
-    Ok(known.map(|known| match known {
-        Known::Done(answer) => answer,
-        Known::Waiting(body, since_ms) => {
+    let job = jobs::find(gateway.ledger.store(), project, id).await?;
+    Ok(job.map(|job| match job {
+        JobState::Finished(answer) => answer,
+        JobState::Unfinished { body, created_at_ms } => {
             let runs = gateway.requests.status(id, of) == Some(Status::Processing);
             let status = if runs { "in_progress" } else { "queued" };
-            responses::pending(&body, id, since_ms / 1000, status)
+            responses::pending(&body, id, created_at_ms / 1000, status)
         }
     }))
 }

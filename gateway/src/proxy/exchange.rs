@@ -11,12 +11,13 @@ use super::{Gateway, background, inbound, locally, outbound};
 use crate::config::{Config, Model};
 use crate::gate::{Admission, AdmittedRequest, QueuedRequest, SlotPermit};
 use crate::identity;
-use crate::ledger::{Outcome, Record};
+use crate::record::Record;
 use crate::requests::Listed;
 use crate::traces::{self, Steps, Trace};
 use crate::upstream::RoutingHint;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
+use ledger::Outcome;
 use pingora_core::protocols::http::ServerSession;
 use pingora_timeout::fast_timeout::fast_timeout;
 use policy::{AdmissionRequest, Alert, ModelId, Pace, RateLimitStatus, Settlement, Usage};
@@ -272,7 +273,7 @@ pub(super) fn conclude(
     let counter = match exchange.record.outcome {
         Outcome::Completed => Some(&gateway.completed),
         Outcome::Failed | Outcome::TimedOut => Some(&gateway.failed),
-        Outcome::Rejected | Outcome::Cancelled => None,
+        Outcome::Rejected | Outcome::Cancelled | Outcome::Interrupted => None,
     };
     counter.map(|counter| counter.fetch_add(1, Relaxed));
     exchange.tell();
@@ -281,7 +282,7 @@ pub(super) fn conclude(
         // The ledger takes nothing on: the refusal is in the metrics alone.
         return rest;
     }
-    match gateway.ledger.commit(&exchange.record) {
+    match gateway.ledger.commit(&exchange.record.entry()) {
         Ok(()) => rest,
         Err(error) => {
             tracing::error!(%error, request_id = exchange.record.request_id, "record not written");

@@ -6,7 +6,7 @@ use super::answer::{self, FinalPart};
 use super::client::Client;
 use super::exchange::{Exchange, about, turn};
 use crate::gate::Admission;
-use crate::ledger::Record;
+use crate::record::Record;
 use bytes::Bytes;
 use pingora_timeout::fast_timeout::fast_timeout;
 use policy::AdmissionRequest;
@@ -55,8 +55,8 @@ async fn forward_once(
     // A job is its own intent: it is begun again.
     let intent = client.is_here().then(|| {
         record
-            .ledger_id
-            .get_or_insert_with(|| exchange.gateway.ledger.next_id());
+            .number
+            .get_or_insert_with(|| exchange.gateway.ledger.next_number());
         Record {
             was_forwarded: true,
             ..record.clone()
@@ -218,7 +218,7 @@ async fn answer_in_time<T>(
         return Some(answered);
     }
     if let Some(record) = intent {
-        gateway.ledger.intend(record);
+        gateway.ledger.intend(&record.interrupted());
     }
     fast_timeout(total.saturating_sub(moment), answered).await.ok()
 }

@@ -1,13 +1,14 @@
 //! What needs no model: lists of models, versions, health, and what has become of a request.
 
-use super::{Gateway, background, files, inbound};
+use super::{Gateway, background, files, inbound, unavailable};
 use crate::config::Config;
 use crate::identity;
-use crate::ledger::{Unavailable, jobs};
 use crate::standing;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http::StatusCode;
+use ledger::jobs;
+use ledger::report::{self, Dimension, Filter};
 use pingora_core::protocols::http::{HttpTask, ServerSession};
 use pingora_core::{BError, ErrorType, OrErr};
 use pingora_http::ResponseHeader;
@@ -135,10 +136,17 @@ async fn own_usage(gateway: &Gateway, session: &ServerSession) -> Result<Value, 
     let (config, gate) = (&snapshot.config, &gateway.gate);
     let (project, user) = (config.project(caller.project), config.user(caller.user));
     let only = match &caller.key {
-        Some(key) => ("key_id", key.id.clone()),
-        None => ("user_id", user.id.clone()),
+        Some(key) => (Dimension::Key, key.id.clone()),
+        None => (Dimension::User, user.id.clone()),
     };
-    let usage = gateway.ledger.usage_of(only).await?;
+    gateway.ledger.flush().await;
+    let filter = Filter {
+        only: Some(only),
+        ..Filter::default()
+    };
+    let usage = report::summary(gateway.ledger.store(), &filter)
+        .await
+        .map_err(unavailable)?;
     let key = caller.key.as_ref();
     Ok(json!({
         "user_id": user.id,
@@ -175,7 +183,7 @@ async fn request(
     if matches!(route, Route::Cancel(_)) && gateway.requests.cancel(id, of) {
         return Ok(json!({"request_id": id, "status": "cancelled", "message": "Request is being cancelled"}));
     }
-    let known = background::status(gateway, id, of).await?;
+    let known = background::status(gateway, id, of).await.map_err(unavailable)?;
     known.ok_or_else(|| {
         RequestError::new(
             ErrorCode::UnknownRequest,
@@ -198,29 +206,27 @@ async fn response(gateway: &Gateway, session: &ServerSession, what: Background<'
     match what {
         Background::Delete(_) => {
             let project = of.map(|project| snapshot.config.project(project).id.as_str());
-            let forgotten = jobs::forget(gateway.ledger.store(), id, project).await?;
+            let is_deleted = jobs::delete(gateway.ledger.store(), project, id)
+                .await
+                .map_err(unavailable)?;
             let deleted = json!({"id": name, "object": "response", "deleted": true});
-            forgotten.then_some(deleted).ok_or_else(unknown)
+            is_deleted.then_some(deleted).ok_or_else(unknown)
         }
         Background::Cancel(_) => {
             let is_told = gateway.requests.cancel(id, of);
-            let mut shown = background::shown(gateway, id, of).await?.ok_or_else(unknown)?;
+            let mut shown = background::shown(gateway, id, of)
+                .await
+                .map_err(unavailable)?
+                .ok_or_else(unknown)?;
             if is_told {
                 shown["status"] = "cancelled".into();
             }
             Ok(shown)
         }
-        Background::Show(_) => background::shown(gateway, id, of).await?.ok_or_else(unknown),
-    }
-}
-
-impl From<Unavailable> for RequestError {
-    fn from(error: Unavailable) -> Self {
-        tracing::error!(%error, "the database was not read");
-        RequestError::new(
-            ErrorCode::LedgerUnavailable,
-            "the gateway's database cannot be read now; try again",
-        )
+        Background::Show(_) => background::shown(gateway, id, of)
+            .await
+            .map_err(unavailable)?
+            .ok_or_else(unknown),
     }
 }
 

@@ -17,13 +17,13 @@ use crate::batch::Unfinished;
 use crate::config::Config;
 use crate::gate::Gate;
 use crate::identity::Key;
-use crate::ledger::Ledger;
 use crate::reload::Reloaded;
 use crate::requests::Requests;
 use crate::snapshot::Current;
 use crate::telemetry::Metrics;
 use crate::traces::Traces;
 use crate::upstream::Forward;
+use ledger::Ledger;
 use parking_lot::Mutex;
 use protocol::refuse::{ErrorCode, RequestError};
 use std::sync::Arc;
@@ -54,6 +54,15 @@ pub(crate) struct Gateway {
     pub(crate) ids: RequestIds,
     pub(crate) completed: AtomicU64,
     pub(crate) failed: AtomicU64,
+}
+
+/// What a client gets where the database has failed.
+fn unavailable(error: ledger::Error) -> RequestError {
+    tracing::error!(%error, "the database was not read");
+    RequestError::new(
+        ErrorCode::LedgerUnavailable,
+        "the gateway's database cannot be read now; try again",
+    )
 }
 
 /// Returns when the gateway is told to stop.
