@@ -1,5 +1,6 @@
 //! API keys as the gateway holds them: an id, an owner and the SHA-256 of the secret, never the secret itself.
 
+use ledger::keys::StoredKey;
 use policy::KeyId;
 use sha2::{Digest, Sha256};
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
@@ -69,6 +70,22 @@ impl PartialEq for LastUsed {
 }
 
 impl Eq for LastUsed {}
+
+impl From<StoredKey> for Key {
+    fn from(stored: StoredKey) -> Self {
+        Self {
+            id: stored.id,
+            number: KeyId(u32::MAX),
+            hash: stored.hash,
+            user_id: stored.user_id,
+            project_id: stored.project_id,
+            expires_at: stored.expires_at,
+            revoked_at: stored.revoked_at,
+            models: stored.models,
+            last_used: LastUsed::stored(stored.last_used_at),
+        }
+    }
+}
 
 impl Key {
     /// Whether a model may be asked for with it.

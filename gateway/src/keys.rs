@@ -1,11 +1,11 @@
 //! Making, listing, rotating and revoking API keys, for the command line and the admin listener alike. A secret
 //! is shown once; only its hash is kept.
 
-use crate::api_key::{self, KEY_PREFIX, Key, LastUsed};
+use crate::api_key::{self, KEY_PREFIX, Key};
 use crate::clock::now_ms;
 use crate::config::Config;
-use crate::ledger::{self, Store, Unavailable};
-use policy::KeyId;
+use ledger::keys::StoredKey;
+use ledger::{KeyState, Store};
 use serde_json::{Value, json};
 
 /// How long the old secret of a rotated key still works.
@@ -33,8 +33,8 @@ pub(crate) enum Error {
     Failed(String),
 }
 
-impl From<Unavailable> for Error {
-    fn from(error: Unavailable) -> Self {
+impl From<ledger::Error> for Error {
+    fn from(error: ledger::Error) -> Self {
         Error::Failed(error.to_string())
     }
 }
@@ -85,14 +85,21 @@ pub(crate) async fn revoke(store: &Store, id: &str) -> Result<(), Error> {
     Err(no_active(id))
 }
 
+/// All keys, as the gateway checks requests against them.
+pub(crate) async fn load(store: &Store) -> Result<Vec<Key>, ledger::Error> {
+    Ok(ledger::keys::all(store).await?.into_iter().map(Key::from).collect())
+}
+
 /// All keys, as they may be shown.
-pub(crate) async fn list(store: &Store) -> Result<Vec<Value>, Unavailable> {
+pub(crate) async fn list(store: &Store) -> Result<Vec<Value>, ledger::Error> {
     Ok(ledger::keys::all(store).await?.iter().map(shown).collect())
 }
 
-async fn active(store: &Store, id: &str) -> Result<Key, Error> {
+async fn active(store: &Store, id: &str) -> Result<StoredKey, Error> {
     let keys = ledger::keys::all(store).await?;
-    let found = keys.into_iter().find(|key| key.id == id && state(key) == "active");
+    let found = keys
+        .into_iter()
+        .find(|key| key.id == id && key.state(now_ms()) == KeyState::Active);
     found.ok_or_else(|| no_active(id))
 }
 
@@ -100,33 +107,23 @@ fn no_active(id: &str) -> Error {
     Error::Unknown(format!("there is no active key `{id}`; `sluice keys list` shows them"))
 }
 
-fn fresh(user: &str, project: &str) -> Result<(String, Key), Error> {
+fn fresh(user: &str, project: &str) -> Result<(String, StoredKey), Error> {
     let random = || api_key::random_text().map_err(|error| Error::Failed(error.to_string()));
     let secret = format!("{KEY_PREFIX}{}", random()?);
-    let key = Key {
+    let key = StoredKey {
         id: format!("key-{}", &random()?[..12]),
-        number: KeyId(u32::MAX),
         hash: api_key::hash(&secret),
         user_id: user.to_owned(),
         project_id: project.to_owned(),
         expires_at: None,
         revoked_at: None,
         models: None,
-        last_used: LastUsed::default(),
+        last_used_at: None,
     };
     Ok((secret, key))
 }
 
-/// Whether a key works.
-pub(crate) fn state(key: &Key) -> &'static str {
-    match (key.revoked_at, key.expires_at) {
-        (Some(_), _) => "revoked",
-        (None, Some(at)) if at <= now_ms() => "expired",
-        _ => "active",
-    }
-}
-
-fn shown(key: &Key) -> Value {
+fn shown(key: &StoredKey) -> Value {
     let time = |at: Option<i64>| {
         let at = at.and_then(|at| jiff::Timestamp::from_millisecond(at).ok());
         at.map(|at| at.to_string())
@@ -135,10 +132,10 @@ fn shown(key: &Key) -> Value {
         "id": key.id,
         "user_id": key.user_id,
         "project_id": key.project_id,
-        "state": state(key),
+        "state": key.state(now_ms()).name(),
         "expires_at": time(key.expires_at),
         "models": key.models,
-        "last_used_at": time(key.last_used.stored),
+        "last_used_at": time(key.last_used_at),
     })
 }
 

@@ -4,13 +4,13 @@
 use crate::api_key::Key;
 use crate::config::Config;
 use crate::gate::Gate;
-use crate::ledger::Ledger;
 use crate::registry::Registry;
 use crate::shutdown::Shutdown;
 use crate::snapshot::Current;
 use crate::telemetry::Metrics;
 use crate::traces::Traces;
 use crate::upstream::Connector;
+use ledger::Ledger;
 use protocol::refuse::{ErrorCode, RequestError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

@@ -1,6 +1,7 @@
 //! Every metric, in one struct; observed once a request, from the record that the ledger gets.
 
-use crate::ledger::{Outcome, Record};
+use crate::record::Record;
+use ledger::Outcome;
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{
@@ -263,7 +264,7 @@ impl Metrics {
         match record.outcome {
             Outcome::Completed => self.counts.0.fetch_add(1, Relaxed),
             Outcome::Failed | Outcome::TimedOut => self.counts.1.fetch_add(1, Relaxed),
-            Outcome::Rejected | Outcome::Cancelled => 0,
+            Outcome::Rejected | Outcome::Cancelled | Outcome::Interrupted => 0,
         };
         if let Some(stop) = &record.stop {
             self.refusals.with_label_values(&[stop.reason.name(), project]).inc();
@@ -283,7 +284,7 @@ impl Metrics {
                 .observe(record.latency.as_secs_f64());
         }
         if let Some(waited) = record.queue_wait {
-            let band = crate::ledger::record::priority_name(record.priority);
+            let band = record.priority.name();
             self.queue_wait_seconds
                 .with_label_values(&[band])
                 .observe(waited.as_secs_f64());

@@ -3,8 +3,9 @@
 //! are in none of them.
 
 use crate::config::Telemetry;
-use crate::ledger::{Outcome, Record};
+use crate::record::Record;
 use http::HeaderValue;
+use ledger::Outcome;
 use opentelemetry::trace::{Event, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
 use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_otlp::{SpanExporter as Otlp, WithExportConfig};
@@ -266,7 +267,7 @@ fn request_attributes(record: &Record, path: &'static str) -> Vec<KeyValue> {
         KeyValue::new("sluice.request_id", record.request_id.clone()),
         KeyValue::new("sluice.project", record.project_id().to_owned()),
         KeyValue::new("sluice.status", record.outcome.name()),
-        KeyValue::new("sluice.priority", crate::ledger::record::priority_name(record.priority)),
+        KeyValue::new("sluice.priority", record.priority.name()),
         KeyValue::new("sluice.degradation_level", record.level_name().to_owned()),
         KeyValue::new("sluice.cost_eur", record.cost.euros()),
     ];

@@ -15,6 +15,7 @@ mod decision;
 mod degradation;
 mod fairness;
 mod limits;
+mod names;
 mod retries;
 mod routing;
 mod rules;
@@ -33,6 +34,7 @@ pub use decision::{
     Decision, DegradationsApplied, Grant, Measure, Period, QueueTicket, RateLimitStatus, Refusal, Terms,
 };
 pub use limits::{Counted, Scope};
+pub use names::UnknownName;
 pub use retries::RetryBudget;
 pub use routing::{Candidate, pick};
 pub use rules::{

@@ -1,19 +1,16 @@
 //! `POST /usage/corrections`: a record that mends what the ledger says, since nothing in it is ever changed.
 
 use super::{Admin, internal, refused};
-use crate::ledger::record::Correction;
-use crate::ledger::records;
 use crate::registry::random_request_id;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Json, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use ledger::Correction;
+use ledger::records::{self, MAX_NANO_EUR, MAX_TOKENS};
 use policy::Scope;
 use serde::Deserialize;
 use serde_json::json;
-
-/// No single correction is larger: of tokens, and of nano-euros.
-const LARGEST: i64 = 1_000_000_000_000_000_000;
 
 /// What is to be added; amounts may be negative. With `request_id`, whose it is comes from that request's record.
 #[derive(Debug, Deserialize)]
@@ -79,23 +76,29 @@ pub(super) async fn add(State(admin): State<Admin>, body: Result<Json<Body>, Jso
 async fn correction(admin: &Admin, body: Body) -> Result<Correction, Box<Response>> {
     let wrong = |detail: String| Box::new(refused(StatusCode::BAD_REQUEST, detail));
     let (mut project, mut user, mut key, mut model) = (body.project, body.user, body.key, body.model);
-    let mut why: String = body.reason.trim().chars().take(500).collect();
-    if why.is_empty() {
+    let mut reason: String = body.reason.trim().chars().take(500).collect();
+    if reason.is_empty() {
         return Err(wrong(
             "`reason` is empty; say in words why the ledger is corrected".to_owned(),
         ));
     }
     if let Some(request_id) = &body.request_id {
         admin.services.ledger.flush().await;
-        let owner = records::owner(&admin.pool, request_id).await;
-        let owner = owner.map_err(|error| Box::new(internal(&error)))?;
-        let [its_project, its_user, its_key, its_model] =
-            owner.ok_or_else(|| wrong(format!("there is no record of a request `{request_id}`")))?;
-        project = project.or(its_project);
-        user = user.or(its_user);
-        key = key.or(its_key);
-        model = model.or(its_model);
-        why = format!("{why} (request {request_id})");
+        let accounts = records::accounts(&admin.pool, project.as_deref(), request_id).await;
+        let mut accounts = accounts.map_err(|error| Box::new(internal(&error)))?;
+        let account = accounts
+            .pop()
+            .ok_or_else(|| wrong(format!("there is no record of a request `{request_id}`")))?;
+        if !accounts.is_empty() {
+            return Err(wrong(format!(
+                "several records have the id `{request_id}`; name `project`, `user`, `key` and `model` in its place"
+            )));
+        }
+        project = Some(account.project_id);
+        user = user.or(Some(account.user_id));
+        key = key.or(account.key_id);
+        model = model.or(Some(account.model));
+        reason = format!("{reason} (request {request_id})");
     }
     let snapshot = admin.services.current.get();
     let config = &snapshot.config;
@@ -105,13 +108,16 @@ async fn correction(admin: &Admin, body: Body) -> Result<Correction, Box<Respons
         .or_else(|| known.map(|project| config.project(project).id.clone()))
         .ok_or_else(|| wrong(format!("there is no user `{user_id}`; name the `project` too")))?;
     let cost = (body.cost_eur * 1e9).round();
-    let is_too_large = |amount: i64| amount.checked_abs().is_none_or(|amount| amount > LARGEST);
+    let is_too_large = |amount: i64| amount.checked_abs().is_none_or(|amount| amount > MAX_TOKENS);
     if !cost.is_finite()
-        || cost.abs() > LARGEST as f64
+        || cost.abs() > MAX_NANO_EUR as f64
         || is_too_large(body.input_tokens)
         || is_too_large(body.output_tokens)
     {
-        return Err(wrong("an amount is too large".to_owned()));
+        return Err(wrong(format!(
+            "a correction is at most {MAX_TOKENS} tokens and {} euros; make several",
+            MAX_NANO_EUR / 1_000_000_000
+        )));
     }
     let cost_nano_eur = cost as i64;
     if (body.input_tokens, body.output_tokens, cost_nano_eur) == (0, 0, 0) {
@@ -129,6 +135,6 @@ async fn correction(admin: &Admin, body: Body) -> Result<Correction, Box<Respons
         input_tokens: body.input_tokens,
         output_tokens: body.output_tokens,
         cost_nano_eur,
-        why,
+        reason: reason.into(),
     })
 }

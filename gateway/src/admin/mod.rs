@@ -10,7 +10,6 @@ mod queue;
 pub(crate) mod token;
 mod usage;
 
-use crate::ledger::{self, Store};
 use crate::reload::Reloader;
 use crate::services::Services;
 use crate::telemetry::Gauges;
@@ -21,6 +20,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{delete, get, post};
 use console::session::Console;
+use ledger::Store;
 use serde_json::json;
 use std::sync::Arc;
 use token::Token;
@@ -43,7 +43,7 @@ impl Admin {
 
     /// Takes over changed keys at once.
     async fn reload_keys(&self) {
-        match ledger::keys::all(&self.pool).await {
+        match crate::keys::load(&self.pool).await {
             Ok(keys) => self.services.replace_keys(keys),
             Err(error) => tracing::warn!(%error, "keys not read"),
         }
@@ -119,10 +119,10 @@ async fn openapi() -> Response {
 
 async fn ready(State(admin): State<Admin>) -> Response {
     let ledger = &admin.services.ledger;
-    let database = sqlx::query("SELECT 1").execute(&admin.pool).await;
+    let database = admin.pool.ping().await;
     let trouble = match database {
         _ if ledger.is_full() => Some("the ledger is behind and takes no new requests".to_owned()),
-        Ok(_) => ledger.trouble(),
+        Ok(()) => ledger.trouble(),
         Err(error) => Some(format!("the database does not answer: {error}")),
     };
     match trouble {

@@ -43,7 +43,7 @@ fn actions(config: &Config, number: u32) -> Vec<String> {
         return Vec::new();
     };
     let actions = &level.actions;
-    let only = actions.allow_only_priority.map(crate::ledger::record::priority_name);
+    let only = actions.allow_only_priority.map(policy::Priority::name);
     let named = [
         actions
             .max_tokens_factor

@@ -2,11 +2,11 @@
 
 use super::{Admin, internal, refused};
 use crate::csv;
-use crate::ledger::report::{self, FIGURES, Filter, GROUPS, Line, Totals};
-use crate::ledger::{self, Unavailable};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
+use ledger::report::{self, Dimension, FIGURES, Filter, Line};
+use ledger::totals::{self, Totals};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -31,10 +31,10 @@ pub(super) async fn summary(State(admin): State<Admin>) -> Response {
 pub(super) async fn of_one(State(admin): State<Admin>, Path((scope, id)): Path<(String, String)>) -> Response {
     let snapshot = admin.services.current.get();
     let config = &snapshot.config;
-    let (column, is_configured) = match scope.as_str() {
-        "project" => ("project_id", config.project_by_id(&id).is_some()),
-        "user" => ("user_id", config.user_by_id(&id).is_some()),
-        "key" => ("key_id", admin.services.current.number_of(&id).is_some()),
+    let (dimension, is_configured) = match scope.as_str() {
+        "project" => (Dimension::Project, config.project_by_id(&id).is_some()),
+        "user" => (Dimension::User, config.user_by_id(&id).is_some()),
+        "key" => (Dimension::Key, admin.services.current.number_of(&id).is_some()),
         _ => {
             return refused(
                 StatusCode::NOT_FOUND,
@@ -44,7 +44,7 @@ pub(super) async fn of_one(State(admin): State<Admin>, Path((scope, id)): Path<(
     };
     admin.services.ledger.flush().await;
     let filter = Filter {
-        only: Some((column, id.clone())),
+        only: Some((dimension, id.clone())),
         ..Filter::default()
     };
     match report::summary(&admin.pool, &filter).await {
@@ -73,19 +73,16 @@ pub(super) async fn sums(State(admin): State<Admin>, headers: HeaderMap, Query(q
             .map(str::to_owned)
             .collect(),
     };
-    let mut columns = Vec::new();
+    let mut dimensions = Vec::new();
     for name in &names {
-        match GROUPS.iter().find(|(known, _)| known == name) {
-            Some((_, column)) if columns.contains(column) => {
+        match name.parse::<Dimension>() {
+            Ok(dimension) if dimensions.contains(&dimension) => {
                 return refused(StatusCode::BAD_REQUEST, format!("`by` names {name} twice"));
             }
-            Some((_, column)) => columns.push(*column),
-            None => {
-                let known: Vec<&str> = GROUPS.iter().map(|(name, _)| *name).collect();
-                return refused(
-                    StatusCode::BAD_REQUEST,
-                    format!("`by` takes {}, not `{name}`", known.join(", ")),
-                );
+            Ok(dimension) => dimensions.push(dimension),
+            Err(_) => {
+                let known = Dimension::ALL.map(Dimension::name).join(", ");
+                return refused(StatusCode::BAD_REQUEST, format!("`by` takes {known}, not `{name}`"));
             }
         }
     }
@@ -103,7 +100,7 @@ pub(super) async fn sums(State(admin): State<Admin>, headers: HeaderMap, Query(q
         only: None,
     };
     admin.services.ledger.flush().await;
-    let lines = match report::lines(&admin.pool, &columns, &filter).await {
+    let lines = match report::lines(&admin.pool, &dimensions, &filter).await {
         Ok(lines) => lines,
         Err(error) => return internal(&error),
     };
@@ -137,8 +134,8 @@ fn csv(names: &[String], lines: &[Line]) -> String {
 pub(super) async fn metrics_summary(State(admin): State<Admin>) -> Response {
     admin.services.ledger.flush().await;
     let totals = async {
-        let base = report::base(&admin.pool).await?;
-        Ok::<_, Unavailable>(Totals::read(&admin.pool).await?.since(&base).summary())
+        let base = totals::base(&admin.pool).await?;
+        Ok::<_, ledger::Error>(Totals::read(&admin.pool).await?.since(&base).summary())
     };
     answer(totals.await)
 }
@@ -146,11 +143,11 @@ pub(super) async fn metrics_summary(State(admin): State<Admin>) -> Response {
 /// `/metrics/reset`: the summary counts from now; Prometheus' counters never go back.
 pub(super) async fn reset(State(admin): State<Admin>) -> Response {
     admin.services.ledger.flush().await;
-    let done = report::reset(&admin.pool).await;
+    let done = totals::reset(&admin.pool).await;
     answer(done.map(|()| json!({"status": "ok", "message": "Metrics reset"})))
 }
 
-fn answer<T: serde::Serialize>(answer: Result<T, Unavailable>) -> Response {
+fn answer<T: serde::Serialize>(answer: Result<T, ledger::Error>) -> Response {
     match answer {
         Ok(answer) => Json(answer).into_response(),
         Err(error) => internal(&error),

@@ -9,8 +9,8 @@ mod worker;
 pub(crate) use lines::endpoint;
 pub(crate) use worker::{Batches, recover, start};
 
-use crate::ledger::batches::File;
 use crate::services::Services;
+use ledger::files::File;
 use std::path::PathBuf;
 
 /// Where a file's contents lie.

@@ -1,6 +1,8 @@
 //! Files and batches as OpenAI's clients see them.
 
-use crate::ledger::batches::{Batch, File};
+use ledger::BatchStatus;
+use ledger::batches::Batch;
+use ledger::files::File;
 use serde_json::{Value, json};
 
 pub(crate) fn file(file: &File) -> Value {
@@ -10,7 +12,7 @@ pub(crate) fn file(file: &File) -> Value {
         "bytes": file.bytes,
         "created_at": file.created_at,
         "filename": file.filename,
-        "purpose": file.purpose,
+        "purpose": file.purpose.name(),
         "status": "processed",
     })
 }
@@ -24,7 +26,7 @@ pub(crate) fn batch(batch: &Batch) -> Value {
         "errors": parsed(&batch.problems),
         "input_file_id": batch.input_file_id,
         "completion_window": batch.completion_window,
-        "status": batch.status,
+        "status": batch.status.name(),
         "output_file_id": batch.output_file_id,
         "error_file_id": batch.error_file_id,
         "created_at": batch.created_at,
@@ -33,8 +35,8 @@ pub(crate) fn batch(batch: &Batch) -> Value {
         "request_counts": {"total": batch.total, "completed": batch.completed, "failed": batch.failed},
         "metadata": parsed(&batch.metadata),
     });
-    for status in ["completed", "failed", "expired", "cancelled"] {
-        let at = batch.finished_at.filter(|_| batch.status == status);
+    for status in BatchStatus::ALL.iter().filter(|status| status.is_final()) {
+        let at = batch.finished_at.filter(|_| batch.status == *status);
         shape[format!("{status}_at")] = at.into();
     }
     shape

@@ -3,18 +3,18 @@
 use super::{lines, path_of};
 use crate::clock::now_ms;
 use crate::exchange::detached::{self, DetachedRequest, Outcome};
-use crate::ledger::batches::{self, Batch, File};
-use crate::ledger::record::priority_named;
-use crate::ledger::{Unavailable, jobs};
 use crate::services::Services;
-
 use futures_util::stream::{self, StreamExt};
+use ledger::batches::{self, Batch};
+use ledger::files::{self, File};
+use ledger::{BatchStatus, FileId, FilePurpose, GatewayId, jobs};
 use parking_lot::Mutex;
 use policy::Class;
 use protocol::Operation;
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -65,13 +65,10 @@ impl Batches {
 pub(crate) async fn recover(
     services: &Arc<Services>,
     unfinished: &Arc<Batches>,
-    owner: &str,
-) -> Result<(), Unavailable> {
-    let (store, me) = (services.ledger.store(), services.ledger.owner());
-    let abandoned = batches::unfinished(store, owner).await?;
-    batches::adopt(store, owner, me).await?;
-    for batch in abandoned {
-        tracing::info!(batch = batch.id, "resuming a batch");
+    owner: &GatewayId,
+) -> Result<(), ledger::Error> {
+    for batch in batches::claim(services.ledger.store(), owner, services.ledger.owner()).await? {
+        tracing::info!(batch = %batch.id, "resuming a batch");
         start(services, unfinished, batch);
     }
     Ok(())
@@ -80,9 +77,9 @@ pub(crate) async fn recover(
 /// Runs a batch in a task of its own.
 pub(crate) fn start(services: &Arc<Services>, unfinished: &Arc<Batches>, mut batch: Batch) {
     let (services, unfinished) = (Arc::clone(services), Arc::clone(unfinished));
-    let is_cancelled = Arc::new(AtomicBool::new(batch.status == "cancelling"));
+    let is_cancelled = Arc::new(AtomicBool::new(batch.status == BatchStatus::Cancelling));
     let entry = (batch.project_id.clone(), Arc::clone(&is_cancelled));
-    unfinished.batches.lock().insert(batch.id.clone(), entry);
+    unfinished.batches.lock().insert(batch.id.to_string(), entry);
     tokio::spawn(async move {
         let turn = unfinished.turn(&batch.project_id);
         let _turn = tokio::select! {
@@ -90,14 +87,14 @@ pub(crate) fn start(services: &Arc<Services>, unfinished: &Arc<Batches>, mut bat
             turn = turn.acquire() => turn,
         };
         while let Err(error) = run(&services, batch.clone(), &is_cancelled).await {
-            tracing::error!(batch = batch.id, error, "a batch failed; it is tried again");
-            batch.status = "in_progress".into();
+            tracing::error!(batch = %batch.id, error, "a batch failed; it is tried again");
+            batch.status = BatchStatus::InProgress;
             tokio::select! {
                 () = services.shutdown.stopping() => break,
                 () = tokio::time::sleep(AGAIN) => {}
             }
         }
-        unfinished.batches.lock().remove(&batch.id);
+        unfinished.batches.lock().remove(&*batch.id);
     });
 }
 
@@ -109,8 +106,8 @@ struct Work<'a> {
     is_cancelled: &'a AtomicBool,
     /// Requests that the process before had done, by their ids.
     recorded: HashSet<String>,
-    /// Held for a write to a file alone, so that nothing stands between a request's record and its answer.
-    progress: Mutex<Progress>,
+    /// Locked by blocking threads, for a write to a file alone.
+    progress: Arc<Mutex<Progress>>,
 }
 
 /// What has come of it so far.
@@ -121,38 +118,55 @@ struct Progress {
     errors: std::fs::File,
 }
 
+impl Progress {
+    /// Writes an answer; the counts then.
+    fn write(&mut self, is_completed: bool, line: &str) -> Result<(i64, i64), String> {
+        let (file, count) = if is_completed {
+            (&mut self.output, &mut self.completed)
+        } else {
+            (&mut self.errors, &mut self.failed)
+        };
+        file.write_all(line.as_bytes()).map_err(|error| error.to_string())?;
+        *count += 1;
+        Ok((self.completed, self.failed))
+    }
+
+    /// The counts, and the sizes of both files.
+    fn sizes(&self) -> Result<(i64, i64, [u64; 2]), String> {
+        let size = |file: &std::fs::File| file.metadata().map(|of| of.len()).map_err(|error| error.to_string());
+        Ok((self.completed, self.failed, [size(&self.output)?, size(&self.errors)?]))
+    }
+}
+
 async fn run(services: &Arc<Services>, mut batch: Batch, is_cancelled: &AtomicBool) -> Result<(), String> {
     let store = services.ledger.store();
-    let told = |error: Unavailable| error.to_string();
-    let text = match std::fs::read_to_string(path_of(services, &batch.input_file_id)) {
-        Ok(text) => Ok(text),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(lines::no_file(&batch.input_file_id)),
-        Err(error) => return Err(error.to_string()),
-    };
+    let told = |error: ledger::Error| error.to_string();
     let call = lines::endpoint(&batch.endpoint).ok_or("the endpoint is not known any more")?;
-    let asked = match text.and_then(|text| lines::read(&text, &batch.endpoint)) {
+    let asked = match requests(services, &batch).await? {
         Ok(asked) => asked,
         Err(problems) => {
-            batch.status = "failed".into();
+            batch.status = BatchStatus::Failed;
             (batch.problems, batch.finished_at) = (Some(problems.to_string()), Some(now_ms() / 1000));
             return batches::update(store, &batch).await.map_err(told);
         }
     };
     let (output_id, errors_id) = (format!("file-{}-output", batch.id), format!("file-{}-errors", batch.id));
-    let (output, answered) = continued(services, &output_id)?;
-    let (errors, failed) = continued(services, &errors_id)?;
+    let (output, answered) = continued(services, &output_id).await?;
+    let (errors, failed) = continued(services, &errors_id).await?;
     batch.total = i64::try_from(asked.len()).unwrap_or(i64::MAX);
     batch.completed = i64::try_from(answered.len()).unwrap_or(0);
     batch.failed = i64::try_from(failed.len()).unwrap_or(0);
-    let is_new = batch.status == "validating";
+    let is_new = batch.status == BatchStatus::Validating;
     if is_new {
-        batch.status = "in_progress".into();
+        batch.status = BatchStatus::InProgress;
     }
     batches::update(store, &batch).await.map_err(told)?;
     let recorded = if is_new {
         HashSet::new()
     } else {
-        jobs::recorded(store, &format!("{}-", batch.id)).await.map_err(told)?
+        jobs::recorded(store, &batch.project_id, &format!("{}-", batch.id))
+            .await
+            .map_err(told)?
     };
     let progress = Progress {
         completed: batch.completed,
@@ -166,7 +180,7 @@ async fn run(services: &Arc<Services>, mut batch: Batch, is_cancelled: &AtomicBo
         call,
         is_cancelled,
         recorded,
-        progress: Mutex::new(progress),
+        progress: Arc::new(Mutex::new(progress)),
     };
     let left: Vec<(usize, lines::Line)> = asked
         .into_iter()
@@ -186,11 +200,33 @@ async fn run(services: &Arc<Services>, mut batch: Batch, is_cancelled: &AtomicBo
     work.finish(&output_id, &errors_id).await
 }
 
+/// Reads the requests of a batch, or the problems of its input file.
+async fn requests(services: &Services, batch: &Batch) -> Result<Result<Vec<lines::Line>, Value>, String> {
+    let path = path_of(services, &batch.input_file_id);
+    let (file, endpoint) = (batch.input_file_id.clone(), batch.endpoint.clone());
+    blocking(move || match std::fs::read_to_string(path) {
+        Ok(text) => Ok(lines::read(&text, &endpoint)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Err(lines::no_file(&file))),
+        Err(error) => Err(error.to_string()),
+    })
+    .await
+}
+
+/// Does on a thread for it what may block.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(error.to_string()))
+}
+
 /// Opens a file of answers to go on with it, and says which have been written.
-fn continued(services: &Services, id: &str) -> Result<(std::fs::File, HashSet<String>), String> {
+async fn continued(services: &Services, id: &str) -> Result<(std::fs::File, HashSet<String>), String> {
     let path = path_of(services, id);
+    blocking(move || open_answers(&path)).await
+}
+
+fn open_answers(path: &Path) -> Result<(std::fs::File, HashSet<String>), String> {
     let said = |error: std::io::Error| format!("{}: {error}", path.display());
-    let before = match std::fs::read_to_string(&path) {
+    let before = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(error) => return Err(said(error)),
@@ -198,7 +234,7 @@ fn continued(services: &Services, id: &str) -> Result<(std::fs::File, HashSet<St
     // What a crash has torn off goes.
     let whole = before.rfind('\n').map_or(0, |end| end + 1);
     let mut options = std::fs::OpenOptions::new();
-    let file = options.create(true).append(true).open(&path).map_err(said)?;
+    let file = options.create(true).append(true).open(path).map_err(said)?;
     file.set_len(whole as u64).map_err(said)?;
     Ok((file, lines::done(&before[..whole]).collect()))
 }
@@ -214,12 +250,12 @@ impl Work<'_> {
             user_id: &batch.user_id,
             key_id: batch.key_id.as_deref(),
             class: Class::Batch,
-            priority: priority_named(&batch.priority),
+            priority: batch.priority,
             body: line.body.get().as_bytes(),
         };
         loop {
             if let Some((code, why)) = self.is_over_for(&id) {
-                self.put(false, &lines::not_made(&id, &line.custom_id, code, why))
+                self.put(false, lines::not_made(&id, &line.custom_id, code, why))
                     .await?;
                 return Ok(true);
             }
@@ -227,7 +263,7 @@ impl Work<'_> {
                 None => return Ok(false),
                 Some(Outcome::Answered(status, body)) => {
                     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-                    self.put(status == 200, &lines::answer(&id, &line.custom_id, status, &body))
+                    self.put(status == 200, lines::answer(&id, &line.custom_id, status, &body))
                         .await?;
                     return Ok(true);
                 }
@@ -264,75 +300,54 @@ impl Work<'_> {
     }
 
     /// Writes an answer, and now and then how far the batch has come.
-    async fn put(&self, is_completed: bool, line: &str) -> Result<(), String> {
-        let (completed, failed) = {
-            let mut progress = self.progress.lock();
-            let Progress {
-                completed,
-                failed,
-                output,
-                errors,
-            } = &mut *progress;
-            let (file, count) = if is_completed {
-                (output, &mut *completed)
-            } else {
-                (errors, &mut *failed)
-            };
-            file.write_all(line.as_bytes()).map_err(|error| error.to_string())?;
-            *count += 1;
-            (*completed, *failed)
-        };
+    async fn put(&self, is_completed: bool, line: String) -> Result<(), String> {
+        let progress = Arc::clone(&self.progress);
+        // Once begun, it is written even if this task is dropped.
+        let (completed, failed) = blocking(move || progress.lock().write(is_completed, &line)).await?;
         if (completed + failed) % TELL_EVERY != 0 {
             return Ok(());
         }
         // Only a figure for who asks: the files say what is done.
-        let id = &self.batch.id;
-        if let Err(error) = batches::count(self.services.ledger.store(), id, completed, failed).await {
-            tracing::warn!(%error, batch = id, "how far the batch has come was not written down");
+        let (store, batch) = (self.services.ledger.store(), &self.batch);
+        if let Err(error) = batches::update_counts(store, batch, completed, failed).await {
+            tracing::warn!(%error, batch = %batch.id, "counts of a batch not updated");
         }
         Ok(())
     }
 
     async fn finish(self, output_id: &str, errors_id: &str) -> Result<(), String> {
         let is_late = self.is_late();
-        let Progress {
-            completed,
-            failed,
-            output,
-            errors,
-        } = self.progress.into_inner();
+        let progress = Arc::clone(&self.progress);
+        let (completed, failed, sizes) = blocking(move || progress.lock().sizes()).await?;
         let mut batch = self.batch;
         (batch.completed, batch.failed) = (completed, failed);
         let store = self.services.ledger.store();
-        for (id, file, kept) in [
-            (output_id, &output, &mut batch.output_file_id),
-            (errors_id, &errors, &mut batch.error_file_id),
+        for (id, bytes, kept) in [
+            (output_id, sizes[0], &mut batch.output_file_id),
+            (errors_id, sizes[1], &mut batch.error_file_id),
         ] {
-            let bytes = file.metadata().map_err(|error| error.to_string())?.len();
             if bytes == 0 {
                 continue;
             }
             let file = File {
-                id: id.to_owned(),
+                id: id.into(),
                 project_id: batch.project_id.clone(),
                 filename: format!("{id}.jsonl"),
-                purpose: "batch_output".to_owned(),
+                purpose: FilePurpose::BatchOutput,
                 bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
                 created_at: now_ms() / 1000,
             };
-            batches::add_file(store, &file)
-                .await
-                .map_err(|error| error.to_string())?;
-            *kept = Some(id.to_owned());
+            files::add(store, &file).await.map_err(|error| error.to_string())?;
+            *kept = Some(FileId::from(id));
         }
         let status = if self.is_cancelled.load(Relaxed) {
-            "cancelled"
+            BatchStatus::Cancelled
         } else if is_late && batch.failed > 0 {
-            "expired"
+            BatchStatus::Expired
         } else {
-            "completed"
+            BatchStatus::Completed
         };
-        (batch.status, batch.finished_at) = (status.into(), Some(now_ms() / 1000));
+        (batch.status, batch.finished_at) = (status, Some(now_ms() / 1000));
         batches::update(store, &batch).await.map_err(|error| error.to_string())
     }
 }

@@ -4,8 +4,8 @@
 use super::{Failure, StoreArgs};
 use crate::config::{self, Config};
 use crate::keys::{self, Wanted};
-use crate::ledger::{self, Store};
 use clap::Subcommand;
+use ledger::Store;
 use serde_json::{Value, json};
 use std::process::ExitCode;
 

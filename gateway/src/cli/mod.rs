@@ -213,8 +213,8 @@ impl From<crate::config::report::Report> for Failure {
     }
 }
 
-impl From<crate::ledger::Unavailable> for Failure {
-    fn from(error: crate::ledger::Unavailable) -> Self {
+impl From<::ledger::Error> for Failure {
+    fn from(error: ::ledger::Error) -> Self {
         Failure::other(error.to_string())
     }
 }

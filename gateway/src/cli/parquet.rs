@@ -1,6 +1,6 @@
 //! Records as a Parquet file: a column a field, with its type.
 
-use crate::ledger::records::FIELDS;
+use ledger::records::FIELDS;
 use parquet::basic::{Compression, LogicalType, Repetition, TimeUnit, Type as Physical};
 use parquet::data_type::{BoolType, ByteArray, ByteArrayType, DoubleType, Int64Type};
 use parquet::errors::Result;

@@ -12,7 +12,7 @@ use crate::config::{self, Config, Identity};
 use crate::endpoints::Endpoints;
 use crate::exchange::stored;
 use crate::gate::Gate;
-use crate::ledger::{self, Database, Ledger, Store, report};
+use crate::keys;
 use crate::listener::{self, tls};
 use crate::reload::{Reloader, Simulated, discovery};
 use crate::services::Services;
@@ -22,6 +22,8 @@ use crate::telemetry::Metrics;
 use crate::traces::Traces;
 use crate::upstream::health::{self, Probing};
 use crate::upstream::{Connector, Upstreams};
+use ledger::report::{self, Dimension};
+use ledger::{Database, GatewayId, Ledger, Observer, Store};
 use parking_lot::Mutex;
 use policy::{Period, Scope};
 use std::net::SocketAddr;
@@ -109,7 +111,7 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
         .unwrap_or_else(|| settings.startup.data_dir.join("sluice.addr"));
     let is_hand_over = upgrade::is_wanted(args.upgrade, &addr_file);
     let database = ledger::open(&settings.startup.database_url, &settings.startup.data_dir, is_hand_over).await?;
-    let store = database.pool.clone();
+    let store = database.store().clone();
     let token_file = settings.startup.data_dir.join("admin.token");
     let token = Token::find_or_make(&token_file).map_err(|error| cannot("write", &token_file, &error))?;
     let tls = settings.startup.tls.as_ref().map(tls::settings);
@@ -192,13 +194,14 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
 /// The services of the gateway, from its configuration and its database.
 async fn build(config: Config, database: Database, bundled: Option<SocketAddr>) -> Result<Arc<Services>, Failure> {
     let settings = config.gateway.clone();
-    let store = database.pool.clone();
-    let keys = ledger::keys::all(&store).await?;
+    let store = database.store().clone();
+    let keys = keys::load(&store).await?;
     let config_version = ledger::versions::version_of(&store, &config.price_list()).await?;
     let upstreams = Upstreams::new(&config, bundled, None);
     let current = Arc::new(Current::new(config, config_version, keys, upstreams));
     let gate = Gate::new(current.rules());
     let metrics = Metrics::new().map_err(|error| Failure::other(error.to_string()))?;
+    let commit_seconds = metrics.ledger_commit_seconds.clone();
     let traces = Traces::new(&settings.startup.telemetry).map_err(Failure::usage)?;
     Ok(Arc::new(Services {
         gate,
@@ -210,7 +213,7 @@ async fn build(config: Config, database: Database, bundled: Option<SocketAddr>) 
                 keep: settings.startup.retention,
                 is_relaxed: settings.startup.ledger_is_relaxed,
             },
-            metrics.ledger_commit_seconds.clone(),
+            Observer::new(move |took| commit_seconds.observe(took.as_secs_f64())),
         )
         .await?,
         registry: Arc::default(),
@@ -225,7 +228,7 @@ async fn build(config: Config, database: Database, bundled: Option<SocketAddr>) 
 /// Restores used quotas and budgets, and resumes stored requests and batches that earlier processes left.
 async fn recover(services: &Arc<Services>, batches: &Arc<Batches>) -> Result<(), Failure> {
     restore_usage(services).await?;
-    let owners = [Some(services.ledger.owner()), services.ledger.left()];
+    let owners = [Some(services.ledger.owner()), services.ledger.abandoned()];
     for owner in owners.into_iter().flatten() {
         resume_work_of(services, batches, owner).await?;
     }
@@ -262,7 +265,7 @@ fn spawn_background_tasks(services: &Arc<Services>, reloader: &Arc<Reloader>, co
 
 /// Resumes the work of the gateway that this one has replaced, and counts its usage, once that process has ended.
 async fn recover_from_predecessor(services: Arc<Services>, batches: Arc<Batches>) {
-    let Some(adopted) = services.ledger.adopted() else {
+    let Some(adopted) = services.ledger.predecessor_ended() else {
         return;
     };
     let Ok(owner) = adopted.await else { return };
@@ -281,25 +284,25 @@ async fn recover_from_predecessor(services: Arc<Services>, batches: Arc<Batches>
 async fn resume_work_of(
     services: &Arc<Services>,
     batches: &Arc<Batches>,
-    owner: &str,
-) -> Result<(), ledger::Unavailable> {
+    owner: &GatewayId,
+) -> Result<(), ledger::Error> {
     stored::recover(services, owner).await?;
     batch::recover(services, batches, owner).await
 }
 
 /// Restores used quotas and budgets from the ledger's sums of the day and the month.
-async fn restore_usage(services: &Services) -> Result<(), ledger::Unavailable> {
+async fn restore_usage(services: &Services) -> Result<(), ledger::Error> {
     let now = services.gate.now();
     let snapshot = services.current.get();
     let config = &snapshot.config;
     for (period, start) in [(Period::Day, now.day_start()), (Period::Month, now.month_start())] {
         let day = ledger::day_of(Duration::from_nanos(start.nanos()));
-        for (scope, column) in [
-            (Scope::Project, "project_id"),
-            (Scope::User, "user_id"),
-            (Scope::Key, "key_id"),
+        for (scope, dimension) in [
+            (Scope::Project, Dimension::Project),
+            (Scope::User, Dimension::User),
+            (Scope::Key, Dimension::Key),
         ] {
-            for (id, usage) in report::used_since(services.ledger.store(), column, &day).await? {
+            for (id, usage) in report::used_since(services.ledger.store(), dimension, &day).await? {
                 let number = match scope {
                     Scope::Project => config.project_by_id(&id).map(|id| id.0),
                     Scope::User => config.user_by_id(&id).map(|id| id.0),
@@ -323,10 +326,10 @@ async fn follow_keys(services: Arc<Services>, pool: Store) {
     let mut known = None;
     loop {
         tick.tick().await;
-        if let Err(error) = ledger::keys::used(&pool, &services.current.keys_used()).await {
+        if let Err(error) = ledger::keys::note_use(&pool, &services.current.keys_used()).await {
             tracing::warn!(%error, "use of keys not written down");
         }
-        match ledger::keys::all(&pool).await {
+        match keys::load(&pool).await {
             Ok(keys) if known.as_ref() != Some(&keys) => {
                 if known.is_some() {
                     tracing::info!(keys = keys.len(), "keys have changed");

@@ -3,9 +3,8 @@
 use super::table::aligned;
 use super::{Failure, StoreArgs};
 use crate::config;
-use crate::ledger;
-use crate::ledger::report::{self, FIGURES, Filter, GROUPS, Line};
 use clap::Args;
+use ledger::report::{self, Dimension, FIGURES, Filter, Line};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
@@ -29,14 +28,13 @@ pub(super) struct UsageArgs {
 }
 
 pub(super) fn run(args: &UsageArgs) -> Result<ExitCode, Failure> {
-    let columns = args.by.iter().map(|name| {
-        let found = GROUPS.iter().find(|(known, _)| known == name);
-        found.map(|(_, column)| *column).ok_or_else(|| {
-            let known: Vec<&str> = GROUPS.iter().map(|(name, _)| *name).collect();
-            Failure::usage(format!("--by takes {}, not `{name}`", known.join(", ")))
+    let dimensions = args.by.iter().map(|name| {
+        name.parse::<Dimension>().map_err(|_| {
+            let known = Dimension::ALL.map(Dimension::name).join(", ");
+            Failure::usage(format!("--by takes {known}, not `{name}`"))
         })
     });
-    let columns = columns.collect::<Result<Vec<_>, _>>()?;
+    let dimensions = dimensions.collect::<Result<Vec<_>, _>>()?;
     let filter = Filter {
         from: args.from.map(|day| day.to_string()),
         to: args.to.map(|day| day.to_string()),
@@ -47,7 +45,7 @@ pub(super) fn run(args: &UsageArgs) -> Result<ExitCode, Failure> {
             .store
             .url(&config::load(&args.store.config.config, &config::Found::new())?);
         let pool = ledger::connect(&url).await?;
-        Ok(report::lines(&pool, &columns, &filter).await?)
+        Ok(report::lines(&pool, &dimensions, &filter).await?)
     })?;
     if args.json {
         let rows: Vec<Value> = lines.iter().map(|line| as_json(&args.by, line)).collect();

@@ -1,7 +1,6 @@
 //! `/config/summary`: what is loaded, by file, without secrets.
 
 use super::checked::Config;
-use crate::ledger::record::{class_name, priority_name};
 use policy::{Order, Priority};
 use serde_json::{Map, Value, json};
 use simulated_upstream::Timing;
@@ -10,7 +9,7 @@ use simulated_upstream::Timing;
 pub(crate) fn summary(config: &Config) -> Value {
     let users = config.users.iter().filter(|user| !user.is_removed).map(|user| {
         let project = &config.project(user.project).id;
-        (user.id.clone(), json!({"name": user.name, "project_id": project, "role": user.role, "request_type": class_name(user.class), "enabled": user.enabled}))
+        (user.id.clone(), json!({"name": user.name, "project_id": project, "role": user.role, "request_type": user.class.name(), "enabled": user.enabled}))
     });
     let projects = config
         .projects
@@ -22,7 +21,7 @@ pub(crate) fn summary(config: &Config) -> Value {
                 json!({
                     "name": project.name,
                     "plan": config.plans[project.plan.0 as usize].id,
-                    "priority": priority_name(project.priority),
+                    "priority": project.priority.name(),
                     "daily_token_quota": project.limits.allowance.day.tokens,
                     "monthly_token_quota": project.limits.allowance.month.tokens,
                     "daily_budget_eur": project.limits.allowance.day.cost.map(policy::NanoEuro::euros),
@@ -43,7 +42,7 @@ pub(crate) fn summary(config: &Config) -> Value {
             json!({
                 "backend": model.backend.word(),
                 "enabled": model.enabled,
-                "priority": priority_name(model.priority),
+                "priority": model.priority.name(),
                 "upstream_model": model.upstream_name,
                 "max_input_tokens": model.max_input_tokens,
                 "max_output_tokens": model.max_output_tokens,
@@ -69,7 +68,7 @@ pub(crate) fn summary(config: &Config) -> Value {
         )
     });
     let weights = Priority::ALL.into_iter().zip(config.scheduling.weights);
-    let weights = weights.map(|(priority, weight)| (priority_name(priority).to_owned(), json!(weight)));
+    let weights = weights.map(|(priority, weight)| (priority.name().to_owned(), json!(weight)));
     let [high, normal] = config.scheduling.reserved;
     let scheduling = match config.scheduling.order {
         Order::Weighted => "weighted",
@@ -107,7 +106,7 @@ fn level(level: &policy::Level) -> (String, Value) {
                 "reduce_max_tokens": level.actions.max_tokens_factor.map(|factor| json!({"factor": factor})),
                 "reject_batch": level.actions.reject_batch,
                 "reject_standard": level.actions.reject_standard,
-                "allow_only_priority": level.actions.allow_only_priority.map(priority_name),
+                "allow_only_priority": level.actions.allow_only_priority.map(policy::Priority::name),
                 "route_to_smaller_model": level.actions.route_to_smaller_model,
                 "pause_batch": level.actions.pause_batch,
                 "emergency": level.actions.emergency,

@@ -1,21 +1,23 @@
 //! OpenAI's `/v1/files` and `/v1/batches`. Callers see their own project's alone.
 
-use super::{Body, Endpoints};
+use super::{Body, Endpoints, unavailable};
 use crate::batch::{self, shapes};
 use crate::clock::now_ms;
 use crate::exchange::receive;
 use crate::identity::{self, Caller};
-use crate::ledger::batches::{self, Batch, File};
-use crate::ledger::record::priority_name;
 use crate::services::Services;
 use bytes::Bytes;
 use futures_util::stream;
+use ledger::batches::{self, Batch};
+use ledger::files::{self, File};
+use ledger::{BatchId, BatchStatus, FileId, FilePurpose};
 use pingora_core::protocols::http::ServerSession;
 use protocol::FilesAndBatches;
 use protocol::refuse::{ErrorCode, RequestError};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::convert::Infallible;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,7 +49,7 @@ pub(super) async fn answer(
     Ok(match kept {
         FilesAndBatches::Upload => upload(services, session, project).await?.into(),
         FilesAndBatches::Files => {
-            let files = batches::files(store, project).await?;
+            let files = files::list(store, project).await.map_err(unavailable)?;
             shapes::list(&files.iter().map(shapes::file).collect::<Vec<_>>()).into()
         }
         FilesAndBatches::File(id) => shapes::file(&file(services, project, id).await?).into(),
@@ -55,13 +57,13 @@ pub(super) async fn answer(
         FilesAndBatches::DeleteFile(id) => delete(services, &file(services, project, id).await?).await?.into(),
         FilesAndBatches::CreateBatch => create(endpoints, session, &caller).await?.into(),
         FilesAndBatches::Batches => {
-            let all = batches::batches(store, project, 1000).await?;
+            let all = batches::list(store, project, 1000).await.map_err(unavailable)?;
             shapes::list(&all.iter().map(shapes::batch).collect::<Vec<_>>()).into()
         }
         FilesAndBatches::Batch(id) => shapes::batch(&find(services, project, id).await?).into(),
         FilesAndBatches::CancelBatch(id) => {
             find(services, project, id).await?;
-            batches::cancel(store, id).await?;
+            batches::cancel(store, project, id).await.map_err(unavailable)?;
             endpoints.batches.cancel(id);
             shapes::batch(&find(services, project, id).await?).into()
         }
@@ -74,12 +76,12 @@ async fn upload(services: &Services, session: &mut ServerSession, project: &str)
     let body = receive::body(session, &config).await?;
     let (filename, purpose, contents) =
         parts(content_type.as_ref().and_then(|value| value.to_str().ok()), body).await?;
-    if purpose != "batch" {
+    if purpose != FilePurpose::Batch.name() {
         let message = format!("`purpose` must be batch, not `{purpose}`");
         return Err(RequestError::param(ErrorCode::BadRequest, "purpose", message));
     }
     let store = services.ledger.store();
-    let kept = batches::files(store, project).await?;
+    let kept = files::list(store, project).await.map_err(unavailable)?;
     let bytes = i64::try_from(contents.len()).unwrap_or(i64::MAX);
     let sum: i64 = kept.iter().map(|file| file.bytes).sum();
     if sum.saturating_add(bytes) > config.gateway.max_files_bytes {
@@ -88,20 +90,17 @@ async fn upload(services: &Services, session: &mut ServerSession, project: &str)
         return Err(RequestError::new(ErrorCode::BodyTooLarge, message));
     }
     let file = File {
-        id: fresh("file-")?,
+        id: FileId::random().map_err(|error| cannot_keep(&error))?,
         project_id: project.to_owned(),
         filename,
-        purpose,
+        purpose: FilePurpose::Batch,
         bytes,
         created_at: now_ms() / 1000,
     };
-    let path = batch::path(services, &file);
-    let written = path
-        .parent()
-        .map_or(Ok(()), std::fs::create_dir_all)
-        .and_then(|()| std::fs::write(&path, &contents));
-    written.map_err(|error| broken(&error))?;
-    batches::add_file(store, &file).await?;
+    write(&batch::path(services, &file), &contents)
+        .await
+        .map_err(|error| cannot_keep(&error))?;
+    files::add(store, &file).await.map_err(unavailable)?;
     Ok(shapes::file(&file))
 }
 
@@ -129,21 +128,25 @@ async fn parts(content_type: Option<&str>, body: Bytes) -> Result<(String, Strin
 }
 
 async fn file(services: &Services, project: &str, id: &str) -> Result<File, RequestError> {
-    let found = batches::file(services.ledger.store(), project, id).await?;
+    let found = files::find(services.ledger.store(), project, id)
+        .await
+        .map_err(unavailable)?;
     found.ok_or_else(|| RequestError::new(ErrorCode::UnknownRequest, format!("there is no file `{id}`")))
 }
 
 async fn content(services: &Services, file: &File) -> Result<Body, RequestError> {
     let opened = tokio::fs::File::open(batch::path(services, file)).await;
-    let opened = opened.map_err(|error| broken(&error))?;
-    let length = opened.metadata().await.map_err(|error| broken(&error))?.len();
+    let opened = opened.map_err(|error| cannot_keep(&error))?;
+    let length = opened.metadata().await.map_err(|error| cannot_keep(&error))?.len();
     Ok(Body::File(opened, length))
 }
 
 async fn delete(services: &Services, file: &File) -> Result<Value, RequestError> {
-    batches::delete_file(services.ledger.store(), &file.id).await?;
-    if let Err(error) = std::fs::remove_file(batch::path(services, file)) {
-        tracing::warn!(%error, file = file.id, "a deleted file's contents stay");
+    files::delete(services.ledger.store(), &file.project_id, &file.id)
+        .await
+        .map_err(unavailable)?;
+    if let Err(error) = tokio::fs::remove_file(batch::path(services, file)).await {
+        tracing::warn!(%error, file = %file.id, "contents of a deleted file not removed");
     }
     Ok(json!({"id": file.id, "object": "file", "deleted": true}))
 }
@@ -180,17 +183,17 @@ async fn create(endpoints: &Endpoints, session: &mut ServerSession, caller: &Cal
     }
     let now = now_ms() / 1000;
     let batch = Batch {
-        id: fresh("batch_")?,
+        id: BatchId::random().map_err(|error| cannot_keep(&error))?,
         user_id: config.user(caller.user).id.clone(),
         project_id: project.id.clone(),
         key_id: caller.key.as_ref().map(|key| key.id.clone()),
-        priority: priority_name(project.priority).to_owned(),
+        priority: project.priority,
         endpoint: wanted.endpoint,
         input_file_id: input.id,
         output_file_id: None,
         error_file_id: None,
         completion_window: wanted.completion_window,
-        status: "validating".into(),
+        status: BatchStatus::Validating,
         problems: None,
         metadata: wanted.metadata.map(|metadata| metadata.to_string()),
         total: 0,
@@ -200,23 +203,29 @@ async fn create(endpoints: &Endpoints, session: &mut ServerSession, caller: &Cal
         expires_at: now + DAY,
         finished_at: None,
     };
-    batches::add(services.ledger.store(), services.ledger.owner(), &batch).await?;
+    batches::add(services.ledger.store(), services.ledger.owner(), &batch)
+        .await
+        .map_err(unavailable)?;
     batch::start(services, &endpoints.batches, batch.clone());
     Ok(shapes::batch(&batch))
 }
 
 async fn find(services: &Services, project: &str, id: &str) -> Result<Batch, RequestError> {
-    let found = batches::batch(services.ledger.store(), project, id).await?;
+    let found = batches::find(services.ledger.store(), project, id)
+        .await
+        .map_err(unavailable)?;
     found.ok_or_else(|| RequestError::new(ErrorCode::UnknownRequest, format!("there is no batch `{id}`")))
 }
 
-fn fresh(prefix: &str) -> Result<String, RequestError> {
-    let random = crate::api_key::random_text().map_err(|error| broken(&error))?;
-    Ok(format!("{prefix}{}", &random[..24]))
+async fn write(path: &Path, contents: &[u8]) -> std::io::Result<()> {
+    if let Some(parent) = path.parent() {
+        tokio::fs::create_dir_all(parent).await?;
+    }
+    tokio::fs::write(path, contents).await
 }
 
-fn broken(error: &std::io::Error) -> RequestError {
-    tracing::error!(%error, "a file was not kept or read");
+fn cannot_keep(error: &dyn std::fmt::Display) -> RequestError {
+    tracing::error!(%error, "file not kept or not read");
     RequestError::new(
         ErrorCode::LedgerUnavailable,
         "the gateway cannot keep or read files now; try again",

@@ -139,3 +139,12 @@ impl From<Value> for Body {
         Self::Json(value.to_string().into())
     }
 }
+
+/// The error of a request whose data the database did not give.
+fn unavailable(error: ledger::Error) -> RequestError {
+    tracing::error!(%error, "cannot read the database");
+    RequestError::new(
+        ErrorCode::LedgerUnavailable,
+        "the gateway's database cannot be read; try again later",
+    )
+}

@@ -1,10 +1,11 @@
 //! Stored and running requests: polled, cancelled, deleted. Callers see their own project's alone.
 
+use super::unavailable;
 use crate::clock::now_ms;
 use crate::exchange::stored;
 use crate::identity;
-use crate::ledger::{Unavailable, jobs};
 use crate::services::Services;
+use ledger::jobs;
 use pingora_core::protocols::http::ServerSession;
 use protocol::refuse::{ErrorCode, RequestError};
 use protocol::{Background, Route};
@@ -32,7 +33,7 @@ pub(super) async fn request(
     if matches!(route, Route::Cancel(_)) && services.registry.cancel(id, project) {
         return Ok(json!({"request_id": id, "status": "cancelled", "message": "Request is being cancelled"}));
     }
-    let known = stored::status(services, id, project).await?;
+    let known = stored::status(services, id, project).await.map_err(unavailable)?;
     known.ok_or_else(|| {
         RequestError::new(
             ErrorCode::UnknownRequest,
@@ -60,30 +61,26 @@ pub(super) async fn response(
     match what {
         Background::Delete(_) => {
             let project = project.map(|project| snapshot.config.project(project).id.as_str());
-            let deleted = jobs::forget(services.ledger.store(), id, project).await?;
+            let deleted = jobs::delete(services.ledger.store(), project, id)
+                .await
+                .map_err(unavailable)?;
             let answer = json!({"id": name, "object": "response", "deleted": true});
             deleted.then_some(answer).ok_or_else(unknown)
         }
         Background::Cancel(_) => {
             let is_cancelled = services.registry.cancel(id, project);
             let mut shown = stored::find_response(services, id, project)
-                .await?
+                .await
+                .map_err(unavailable)?
                 .ok_or_else(unknown)?;
             if is_cancelled {
                 shown["status"] = "cancelled".into();
             }
             Ok(shown)
         }
-        Background::Show(_) => stored::find_response(services, id, project).await?.ok_or_else(unknown),
-    }
-}
-
-impl From<Unavailable> for RequestError {
-    fn from(error: Unavailable) -> Self {
-        tracing::error!(%error, "cannot read the database");
-        RequestError::new(
-            ErrorCode::LedgerUnavailable,
-            "the gateway's database cannot be read; try again later",
-        )
+        Background::Show(_) => stored::find_response(services, id, project)
+            .await
+            .map_err(unavailable)?
+            .ok_or_else(unknown),
     }
 }

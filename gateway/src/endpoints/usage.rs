@@ -1,9 +1,11 @@
 //! `GET /usage/me`: a caller's own usage and limits.
 
+use super::unavailable;
 use crate::clock::now_ms;
 use crate::identity;
 use crate::services::Services;
 use crate::standing;
+use ledger::report::{self, Dimension, Filter};
 use pingora_core::protocols::http::ServerSession;
 use policy::Scope;
 use protocol::refuse::RequestError;
@@ -16,10 +18,17 @@ pub(super) async fn own(services: &Services, session: &ServerSession) -> Result<
     let (config, gate) = (&snapshot.config, &services.gate);
     let (project, user) = (config.project(caller.project), config.user(caller.user));
     let only = match &caller.key {
-        Some(key) => ("key_id", key.id.clone()),
-        None => ("user_id", user.id.clone()),
+        Some(key) => (Dimension::Key, key.id.clone()),
+        None => (Dimension::User, user.id.clone()),
     };
-    let usage = services.ledger.usage_of(only).await?;
+    services.ledger.flush().await;
+    let filter = Filter {
+        only: Some(only),
+        ..Filter::default()
+    };
+    let usage = report::summary(services.ledger.store(), &filter)
+        .await
+        .map_err(unavailable)?;
     let key = caller.key.as_ref();
     Ok(json!({
         "user_id": user.id,

@@ -1,7 +1,7 @@
 //! Operations that name a model and need none of its servers.
 
 use super::reply::FinalPart;
-use crate::ledger::Record;
+use crate::record::Record;
 use bytes::Bytes;
 use protocol::{Operation, catalogue};
 use serde_json::json;

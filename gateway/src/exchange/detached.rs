@@ -13,6 +13,7 @@ use crate::gate::{self, QueuedRequest};
 use crate::identity;
 use crate::services::Services;
 use bytes::Bytes;
+use ledger::jobs;
 use policy::{AdmissionRequest, Class, Priority};
 use protocol::refuse::{ErrorCode, RequestError};
 use protocol::{self, Operation, ParsedRequest};
@@ -42,11 +43,12 @@ impl Queued {
         Ok(Box::new(accepted))
     }
 
-    /// Waits for the slot and runs to the end; `None` if the gateway stops first, and the request has not begun.
-    pub(super) async fn run(self, body: &Bytes) -> Option<Concluded> {
+    /// Waits for the slot and runs to the end; `job_of` is the project whose stored job this is. `None` if the gateway
+    /// stops first, and the request has not begun.
+    pub(super) async fn run(self, body: &Bytes, job_of: Option<&str>) -> Option<Concluded> {
         let services = Arc::clone(&self.recorder.services);
         let config = Arc::clone(&self.recorder.record.snapshot.config);
-        let mut recorder = self.recorder;
+        let recorder = self.recorder;
         let buffered = services.buffer(&config, body.len());
         let parsed = buffered.and_then(|buffered| Ok((buffered, protocol::parse(recorder.record.call, body)?)));
         let (_buffered, parsed) = match parsed {
@@ -68,7 +70,11 @@ impl Queued {
             Ok(granted) => granted,
             Err(refusal) => return Some(end(recorder, refusal.into())),
         };
-        recorder.forwarded_after = recorder.record.started.elapsed();
+        if let Some(project) = job_of
+            && let Err(error) = jobs::count_attempt(services.ledger.store(), project, &recorder.record.request_id).await
+        {
+            return Some(end(recorder, stored::unavailable(&error)));
+        }
         let resolved = Resolved {
             recorder,
             body,
@@ -112,7 +118,7 @@ pub(crate) enum Outcome {
 pub(crate) async fn run(services: &Arc<Services>, request: &DetachedRequest<'_>) -> Option<Outcome> {
     let recorder = Recorder::resume(services, request.id, request.operation);
     let concluded = match admit(recorder, request) {
-        Ok(queued) => queued.run(&Bytes::copy_from_slice(request.body)).await?,
+        Ok(queued) => queued.run(&Bytes::copy_from_slice(request.body), None).await?,
         Err((recorder, error)) => {
             if let Some(after) = error.retry_after {
                 recorder.abandon();

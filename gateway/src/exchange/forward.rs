@@ -7,7 +7,7 @@ use super::client::Client;
 use super::recorder::Concluded;
 use super::reply::{self, FinalPart};
 use super::resolve::about;
-use crate::ledger::Record;
+use crate::record::Record;
 use crate::services::Services;
 use bytes::Bytes;
 use pingora_timeout::fast_timeout::fast_timeout;
@@ -65,7 +65,7 @@ impl Admitted<'_> {
         // A stored job needs no intent: it is run again.
         let intent = client.is_connected().then(|| {
             let record = &mut recorder.record;
-            record.ledger_id.get_or_insert_with(|| services.ledger.next_id());
+            record.number.get_or_insert_with(|| services.ledger.next_number());
             Record {
                 was_forwarded: true,
                 ..record.clone()
@@ -175,7 +175,7 @@ async fn within<T>(
         return Some(answered);
     }
     if let Some(record) = intent {
-        services.ledger.intend(record);
+        services.ledger.intend(&record.interrupted());
     }
     fast_timeout(total.saturating_sub(moment), answered).await.ok()
 }

@@ -4,10 +4,11 @@
 use super::head::RequestHead;
 use super::reply::{self, Reply};
 use crate::gate::SlotPermit;
-use crate::ledger::{Outcome, Record};
+use crate::record::Record;
 use crate::registry::{Registration, random_request_id};
 use crate::services::Services;
 use crate::traces::{self, Steps, Trace};
+use ledger::Outcome;
 use policy::{Alert, Pace, RateLimitStatus, Settlement};
 use protocol::Operation;
 use protocol::meter::{Meter, Source, Usage};
@@ -238,7 +239,7 @@ impl Recorder {
             // The ledger takes no records at present; the refusal is counted in the metrics.
             return Ok(());
         }
-        self.services.ledger.commit(record).map_err(|error| {
+        self.services.ledger.commit(&record.entry()).map_err(|error| {
             tracing::error!(%error, request_id = record.request_id, "cannot write the record of a request");
             RequestError::new(
                 ErrorCode::LedgerUnavailable,

@@ -5,25 +5,26 @@ use super::detached::{self, DetachedRequest, Queued};
 use super::recorder::Recorder;
 use super::reply::{FinalPart, Reply};
 use crate::clock::now_ms;
-use crate::ledger::jobs::{self, Job, Known};
-use crate::ledger::{Record, Unavailable};
+use crate::record::Record;
 use crate::registry::Status;
 use crate::services::Services;
 use bytes::Bytes;
+use ledger::GatewayId;
+use ledger::jobs::{self, Job, JobState};
 use policy::ProjectId;
 use protocol::refuse::{ErrorCode, RequestError};
 use protocol::{Operation, responses};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// A request that was begun this often and never ended is given up.
+/// A request that was forwarded this often and never ended is given up.
 const MAX_ATTEMPTS: i64 = 3;
 
 /// The job of a request.
 pub(super) fn job(record: &Record, body: &Bytes) -> Job {
     let key = record.caller.as_ref().and_then(|caller| caller.key.as_ref());
     Job {
-        id: record.request_id.clone(),
+        id: record.request_id.as_str().into(),
         endpoint: record.call.client_path().to_owned(),
         user_id: record.user_id().to_owned(),
         project_id: record.project_id().to_owned(),
@@ -31,7 +32,7 @@ pub(super) fn job(record: &Record, body: &Bytes) -> Job {
         class: record.class,
         priority: record.priority,
         body: body.to_vec(),
-        attempts: 1,
+        attempts: 0,
     }
 }
 
@@ -40,13 +41,7 @@ pub(super) async fn accept(recorder: &Recorder, job: &Job, body: &Bytes) -> Resu
     let ledger = &recorder.services.ledger;
     jobs::add(ledger.store(), ledger.owner(), job, now_ms())
         .await
-        .map_err(|error| {
-            tracing::error!(%error, request_id = job.id, "cannot store a queued request");
-            RequestError::new(
-                ErrorCode::LedgerUnavailable,
-                "the gateway's database cannot store the request; try again later",
-            )
-        })?;
+        .map_err(|error| unavailable(&error))?;
     let queued = match recorder.record.call {
         Operation::Responses => responses::pending(body, &job.id, now_ms() / 1000, "queued"),
         _ => status_body(&recorder.record, "queued", "Request queued for background processing"),
@@ -57,12 +52,17 @@ pub(super) async fn accept(recorder: &Recorder, job: &Job, body: &Bytes) -> Resu
 
 /// Runs a stored request to its end and stores its answer.
 pub(super) async fn run(queued: Queued, body: Bytes) {
-    if let Some((recorder, result)) = queued.run(&body).await {
-        store_answer(&recorder, result, &body).await;
+    let project = queued.recorder.record.project_id().to_owned();
+    run_job(queued, &project, body).await;
+}
+
+async fn run_job(queued: Queued, project: &str, body: Bytes) {
+    if let Some((recorder, result)) = queued.run(&body, Some(project)).await {
+        store_answer(&recorder, project, result, &body).await;
     }
 }
 
-async fn store_answer(recorder: &Recorder, result: Result<FinalPart, RequestError>, asked: &[u8]) {
+async fn store_answer(recorder: &Recorder, project: &str, result: Result<FinalPart, RequestError>, asked: &[u8]) {
     let record = &recorder.record;
     let is_response = record.call == Operation::Responses;
     let answer = match result {
@@ -77,7 +77,7 @@ async fn store_answer(recorder: &Recorder, result: Result<FinalPart, RequestErro
         }
     };
     let store = recorder.services.ledger.store();
-    if let Err(error) = jobs::finish(store, &record.request_id, &answer, now_ms()).await {
+    if let Err(error) = jobs::finish(store, project, &record.request_id, &answer, now_ms()).await {
         tracing::error!(%error, request_id = record.request_id, "cannot store an answer");
     }
 }
@@ -114,10 +114,8 @@ fn failed_response(record: &Record, error: &RequestError, asked: &[u8]) -> Value
 }
 
 /// Resumes the stored requests of `owner`, a process that has ended, each in a task of its own.
-pub(crate) async fn recover(services: &Arc<Services>, owner: &str) -> Result<(), Unavailable> {
-    let (store, me) = (services.ledger.store(), services.ledger.owner());
-    let abandoned = jobs::take_over(store, owner, now_ms()).await?;
-    jobs::adopt(store, owner, me).await?;
+pub(crate) async fn recover(services: &Arc<Services>, owner: &GatewayId) -> Result<(), ledger::Error> {
+    let abandoned = jobs::claim(services.ledger.store(), owner, services.ledger.owner(), now_ms()).await?;
     if !abandoned.is_empty() {
         tracing::info!(jobs = abandoned.len(), "resuming stored requests");
     }
@@ -135,11 +133,11 @@ async fn resume(services: Arc<Services>, job: Job) {
         Operation::Generate
     };
     let recorder = Recorder::resume(&services, &job.id, operation);
-    let recorded = jobs::recorded(services.ledger.store(), &job.id).await;
-    if recorded.is_ok_and(|ids| ids.contains(&job.id)) {
+    let recorded = jobs::recorded(services.ledger.store(), &job.project_id, &job.id).await;
+    if recorded.is_ok_and(|ids| ids.contains(&*job.id)) {
         let message = "the request completed, and its answer was lost when the gateway was killed";
         let lost = RequestError::new(ErrorCode::UpstreamError, message);
-        store_answer(&recorder, Err(lost), &job.body).await;
+        store_answer(&recorder, &job.project_id, Err(lost), &job.body).await;
         recorder.abandon();
         return;
     }
@@ -152,17 +150,17 @@ async fn resume(services: Arc<Services>, job: Job) {
         priority: job.priority,
         body: &job.body,
     };
-    let admitted = if job.attempts > MAX_ATTEMPTS {
-        let message = format!("the gateway stopped during each of {MAX_ATTEMPTS} attempts");
+    let admitted = if job.attempts >= MAX_ATTEMPTS {
+        let message = format!("the gateway was killed during each of {MAX_ATTEMPTS} attempts");
         Err((recorder, RequestError::new(ErrorCode::UpstreamError, message)))
     } else {
         detached::admit(recorder, &request)
     };
     match admitted {
-        Ok(queued) => run(queued, Bytes::from(job.body)).await,
+        Ok(queued) => run_job(queued, &job.project_id, Bytes::from(job.body)).await,
         Err((mut recorder, error)) => {
             let result = recorder.conclude(Err(error), None);
-            store_answer(&recorder, result, &job.body).await;
+            store_answer(&recorder, &job.project_id, result, &job.body).await;
         }
     }
 }
@@ -172,7 +170,7 @@ pub(crate) async fn status(
     services: &Services,
     id: &str,
     project: Option<ProjectId>,
-) -> Result<Option<Value>, Unavailable> {
+) -> Result<Option<Value>, ledger::Error> {
     let state = |status: &str, message: &str| json!({"request_id": id, "status": status, "message": message});
     match services.registry.status(id, project) {
         Some(Status::Processing) => return Ok(Some(state("processing", "Request is being processed"))),
@@ -188,12 +186,11 @@ pub(crate) async fn status(
     }
     let snapshot = services.current.get();
     let project = project.map(|project| snapshot.config.project(project).id.as_str());
-    Ok(jobs::known(services.ledger.store(), id, project)
-        .await?
-        .map(|known| match known {
-            Known::Done(answer) => answer,
-            Known::Waiting(..) => state("queued", "Request is waiting in the queue"),
-        }))
+    let job = jobs::find(services.ledger.store(), project, id).await?;
+    Ok(job.map(|job| match job {
+        JobState::Finished(answer) => answer,
+        JobState::Unfinished { .. } => state("queued", "Request is waiting in the queue"),
+    }))
 }
 
 /// A background response, done or not.
@@ -201,16 +198,16 @@ pub(crate) async fn find_response(
     services: &Services,
     id: &str,
     project: Option<ProjectId>,
-) -> Result<Option<Value>, Unavailable> {
+) -> Result<Option<Value>, ledger::Error> {
     let snapshot = services.current.get();
     let project_id = project.map(|project| snapshot.config.project(project).id.as_str());
-    let known = jobs::known(services.ledger.store(), id, project_id).await?;
-    Ok(known.map(|known| match known {
-        Known::Done(answer) => answer,
-        Known::Waiting(body, since_ms) => {
+    let job = jobs::find(services.ledger.store(), project_id, id).await?;
+    Ok(job.map(|job| match job {
+        JobState::Finished(answer) => answer,
+        JobState::Unfinished { body, created_at_ms } => {
             let is_running = services.registry.status(id, project) == Some(Status::Processing);
             let status = if is_running { "in_progress" } else { "queued" };
-            responses::pending(&body, id, since_ms / 1000, status)
+            responses::pending(&body, id, created_at_ms / 1000, status)
         }
     }))
 }
@@ -236,4 +233,13 @@ fn status_name(error: &RequestError) -> &'static str {
         ErrorCode::QueueFull => "rejected",
         _ => "failed",
     }
+}
+
+/// The error of a request that cannot be stored.
+pub(super) fn unavailable(error: &ledger::Error) -> RequestError {
+    tracing::error!(%error, "cannot store a queued request");
+    RequestError::new(
+        ErrorCode::LedgerUnavailable,
+        "the gateway's database cannot store the request; try again later",
+    )
 }

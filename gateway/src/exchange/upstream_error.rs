@@ -1,6 +1,6 @@
 //! Answers of servers that are not 200: what the client is told, and whose failure it is.
 
-use crate::ledger::Record;
+use crate::record::Record;
 use bytes::Bytes;
 use http::HeaderMap;
 use protocol::Protocol;

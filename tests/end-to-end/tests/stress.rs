@@ -353,5 +353,8 @@ async fn an_interrupted_run_writes_its_reports_and_a_capacity_is_found() {
     ];
     let output = stress(out.path(), &[&common[..], &found].concat()).await;
     let found: Value = serde_json::from_slice(&output.stdout).expect("JSON and nothing else");
-    assert!(output.status.success() && found["capacity_requests_per_second"].is_number(), "{found}");
+    assert!(
+        output.status.success() && found["capacity_requests_per_second"].is_number(),
+        "{found}"
+    );
 }

@@ -2,7 +2,6 @@
 
 use super::Admin;
 use crate::admin::{config, queue};
-use crate::ledger::{self, Unavailable};
 use crate::standing;
 use axum::extract::State;
 use policy::Scope;
@@ -13,7 +12,7 @@ const RECENT: u32 = 15;
 /// How many of those that wait.
 const WAITING: usize = 50;
 
-pub(super) async fn collect(admin: &Admin) -> Result<Value, Unavailable> {
+pub(super) async fn collect(admin: &Admin) -> Result<Value, ledger::Error> {
     let services = &admin.services;
     let snapshot = services.current.get();
     let axum::Json(status) = queue::status(State(admin.clone())).await;

@@ -5,13 +5,13 @@
 //! While the database is away, segments gather on disk. When there are too many records in them,
 //! [`Ledger::is_full`] says so and the gateway refuses new requests; nothing is ever forgotten.
 
-use super::journal::{self, Lines, Segment};
-use super::place::{Place, Places};
-use super::record::Correction;
-use super::report::Filter;
-use super::row::Row;
-use super::store::Database;
-use super::{Record, Store, Unavailable};
+use crate::entry::{Correction, Entry};
+use crate::error::Error;
+use crate::id::{EntryNumber, GatewayId};
+use crate::journal::{self, Lines, Segment};
+use crate::row::Row;
+use crate::slot::{Slot, Slots};
+use crate::store::{Database, Store};
 use arc_swap::ArcSwap;
 use parking_lot::{Condvar, Mutex};
 use std::path::Path;
@@ -30,27 +30,27 @@ const MOVE_EVERY: Duration = Duration::from_secs(1);
 const TRY_AGAIN: Duration = Duration::from_millis(250);
 
 /// Old records are deleted so many at a time, at most once a second.
-pub(super) const DELETE_AT_ONCE: i64 = 1000;
+pub(crate) const DELETE_AT_ONCE: i64 = 1000;
 
 /// A record's id is the microsecond of its making, and then the gateway's number among those that share the database.
 const NUMBERS: i64 = 1024;
 
 /// Writes records into a database.
-pub(super) trait Writer: Send {
+pub(crate) trait Writer: Send {
     /// Writes a segment's lines in one transaction: records that are not there yet, their sums, and intents of requests
     /// that run on.
-    fn write(&mut self, lines: &Lines) -> Result<(), Unavailable>;
+    fn write(&mut self, lines: &Lines) -> Result<(), Error>;
     /// Makes records of the intents that a gateway has left when it was killed; how many.
-    fn conclude_intents(&mut self, owner: &str) -> Result<usize, Unavailable>;
+    fn conclude_intents(&mut self, owner: &GatewayId) -> Result<usize, Error>;
     /// The greatest id of a record.
-    fn last_id(&mut self) -> Result<i64, Unavailable>;
+    fn last_id(&mut self) -> Result<i64, Error>;
     /// Deletes a small batch of the records that are older than `keep`, oldest first; their sums stay.
-    fn forget_old(&mut self, keep: Duration) -> Result<u64, Unavailable>;
+    fn forget_old(&mut self, keep: Duration) -> Result<u64, Error>;
 }
 
 /// The only writer of records.
 #[derive(Debug)]
-pub(crate) struct Ledger {
+pub struct Ledger {
     /// The segment that is written to.
     segment: ArcSwap<Segment>,
     next_id: AtomicI64,
@@ -58,24 +58,40 @@ pub(crate) struct Ledger {
     due: Condvar,
     bounds: Bounds,
     store: Store,
-    owner: String,
-    /// Whose jobs and batches it has found left behind.
-    left: Option<String>,
-    /// Told the owner of the other place when its gateway has ended.
-    adopted: Mutex<Option<oneshot::Receiver<String>>>,
-    number: i64,
-    commit_seconds: prometheus::Histogram,
+    owner: GatewayId,
+    /// The owner of the other slot, where it was found abandoned.
+    abandoned: Option<GatewayId>,
+    /// Receives the owner of the other slot when its gateway has ended.
+    predecessor_ended: Mutex<Option<oneshot::Receiver<GatewayId>>>,
+    gateway_number: i64,
+    observer: Observer,
+}
+
+/// Called with the time that each commit took.
+pub struct Observer(Box<dyn Fn(Duration) + Send + Sync>);
+
+impl Observer {
+    /// Calls a function after each commit.
+    pub fn new(observe: impl Fn(Duration) + Send + Sync + 'static) -> Self {
+        Self(Box::new(observe))
+    }
+}
+
+impl std::fmt::Debug for Observer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Observer")
+    }
 }
 
 /// How much is kept.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Bounds {
+pub struct Bounds {
     /// Records that may wait for the database.
-    pub(crate) backlog: usize,
+    pub backlog: usize,
     /// How long records are kept in it; `None`: for ever.
-    pub(crate) keep: Option<Duration>,
+    pub keep: Option<Duration>,
     /// Whether records of the last moment may be lost at a kill.
-    pub(crate) is_relaxed: bool,
+    pub is_relaxed: bool,
 }
 
 /// What was gathered is written so often, where it need not be at once.
@@ -94,150 +110,147 @@ struct Mover {
 
 impl Ledger {
     /// Moves what a crash has left in the journal, then takes records.
-    pub(crate) async fn open(
-        database: Database,
-        bounds: Bounds,
-        commit_seconds: prometheus::Histogram,
-    ) -> Result<Arc<Self>, Unavailable> {
+    pub async fn open(database: Database, bounds: Bounds, observer: Observer) -> Result<Arc<Self>, Error> {
         let Database {
-            pool: store,
+            store,
             mut writer,
-            places,
-            number,
+            slots,
+            gateway_number,
         } = database;
-        let Place { journal, owner } = places.mine.place.clone();
-        let left = places.left.as_ref().map(|held| held.place.owner.clone());
-        let (tell, told) = oneshot::channel();
-        let (tell_adopted, adopted) = oneshot::channel();
+        let Slot { journal, owner } = slots.own.slot.clone();
+        let abandoned = slots.abandoned.as_ref().map(|locked| locked.slot.owner.clone());
+        let (recovered_sender, recovered) = oneshot::channel();
+        let (ended_sender, predecessor_ended) = oneshot::channel();
         let (hand_over, handed) = std::sync::mpsc::channel::<Weak<Self>>();
         std::thread::Builder::new().name("ledger".to_owned()).spawn(move || {
-            let Places { mine, left, awaited } = places;
-            let found = [Some(&mine), left.as_ref()].into_iter().flatten();
-            let recovered = found.map(|held| recover(&mut *writer, &held.place));
-            let _ = tell.send(
+            let Slots {
+                own,
+                abandoned,
+                predecessor,
+            } = slots;
+            let found = [Some(&own), abandoned.as_ref()].into_iter().flatten();
+            let recovered = found.map(|locked| recover(&mut *writer, &locked.slot));
+            let _ = recovered_sender.send(
                 recovered
                     .collect::<Result<Vec<i64>, _>>()
                     .and_then(|_| writer.last_id()),
             );
-            // Whoever comes next may have it.
-            drop(left);
-            let mut awaited = awaited.map(|place| (place, tell_adopted));
+            // It is free for a successor.
+            drop(abandoned);
+            let mut predecessor = predecessor.map(|slot| (slot, ended_sender));
             let Ok(ledger) = handed.recv() else { return };
             while let Some(ledger) = ledger.upgrade() {
-                ledger.move_what_has_gathered(&mut *writer, &mine.place.journal);
-                awaited = awaited.and_then(|(place, tell)| adopt(&mut *writer, place, tell));
+                ledger.move_what_has_gathered(&mut *writer, &own.slot.journal);
+                predecessor = predecessor.and_then(|(slot, sender)| recover_predecessor(&mut *writer, slot, sender));
             }
         })?;
-        let last = told
+        let last = recovered
             .await
-            .map_err(|_| Unavailable("the ledger's thread has ended".to_owned()))??;
+            .map_err(|_| Error::Setup("the ledger's thread has ended".to_owned()))??;
         let ledger = Arc::new(Self {
             segment: ArcSwap::from_pointee(Segment::create(&journal, 1, bounds.is_relaxed)?),
-            next_id: AtomicI64::new(last / NUMBERS * NUMBERS + number % NUMBERS),
+            next_id: AtomicI64::new(last / NUMBERS * NUMBERS + gateway_number % NUMBERS),
             mover: Mutex::default(),
             due: Condvar::new(),
             bounds,
             store,
             owner,
-            left,
-            adopted: Mutex::new(Some(adopted)),
-            number: number % NUMBERS,
-            commit_seconds,
+            abandoned,
+            predecessor_ended: Mutex::new(Some(predecessor_ended)),
+            gateway_number: gateway_number % NUMBERS,
+            observer,
         });
         let _ = hand_over.send(Arc::downgrade(&ledger));
         Ok(ledger)
     }
 
     /// Returns when the record is in the journal.
-    pub(crate) fn commit(&self, record: &Record) -> Result<(), Unavailable> {
+    ///
+    /// # Errors
+    /// When the journal cannot be written.
+    pub fn commit(&self, entry: &Entry<'_>) -> Result<(), Error> {
         let since = Instant::now();
-        let row = Row::of(record, record.ledger_id.unwrap_or_else(|| self.next_id()));
+        let row = Row::of(entry, entry.number.unwrap_or_else(|| self.next_number()).0);
         let gathered = self.segment.load().append(&row)?;
         if gathered == GATHER {
             self.mover.lock().is_due = true;
             self.due.notify_one();
         }
-        self.commit_seconds.observe(since.elapsed().as_secs_f64());
+        (self.observer.0)(since.elapsed());
         Ok(())
     }
 
     /// Returns when the correction is in the journal.
-    pub(crate) fn correct(&self, correction: &Correction, config_version: u64) -> Result<(), Unavailable> {
-        let row = Row::correction(correction, self.next_id(), config_version);
+    ///
+    /// # Errors
+    /// When the journal cannot be written.
+    pub fn correct(&self, correction: &Correction, config_version: u64) -> Result<(), Error> {
+        let row = Row::correction(correction, self.next_number().0, config_version);
         self.segment.load().append(&row)?;
         Ok(())
     }
 
-    /// An id for a record to come, for an intent before it: greater than all before it, and nobody else's.
-    pub(crate) fn next_id(&self) -> i64 {
+    /// A number for an entry to come, for an intent before it: greater than all before it, and no other gateway's.
+    pub fn next_number(&self) -> EntryNumber {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now = i64::try_from(since.as_micros()).unwrap_or(0).saturating_mul(NUMBERS) + self.number;
+        let now = i64::try_from(since.as_micros()).unwrap_or(0).saturating_mul(NUMBERS) + self.gateway_number;
         let mut last = self.next_id.load(Relaxed);
         loop {
             let next = now.max(last + NUMBERS);
             match self.next_id.compare_exchange_weak(last, next, Relaxed, Relaxed) {
-                Ok(_) => return next,
+                Ok(_) => return EntryNumber(next),
                 Err(other) => last = other,
             }
         }
     }
 
     /// This gateway's id among those that share the database.
-    pub(crate) fn owner(&self) -> &str {
+    pub fn owner(&self) -> &GatewayId {
         &self.owner
     }
 
-    /// Whose jobs and batches it has found left behind, beside its own.
-    pub(crate) fn left(&self) -> Option<&str> {
-        self.left.as_deref()
+    /// The gateway whose jobs and batches were found abandoned, beside its own.
+    pub fn abandoned(&self) -> Option<&GatewayId> {
+        self.abandoned.as_ref()
     }
 
-    /// Told the owner of the other place when its gateway has ended; for one caller.
-    pub(crate) fn adopted(&self) -> Option<oneshot::Receiver<String>> {
-        self.adopted.lock().take()
+    /// Receives the id of the gateway that this one takes over from, when that has ended; for one caller.
+    pub fn predecessor_ended(&self) -> Option<oneshot::Receiver<GatewayId>> {
+        self.predecessor_ended.lock().take()
     }
 
-    /// Notes that a request runs: if the gateway is killed before its record is committed, this becomes it.
-    pub(crate) fn intend(&self, record: &Record) {
-        let Some(id) = record.ledger_id else { return };
-        if let Err(error) = self.segment.load().intend(&Row::interrupted(record, id)) {
-            tracing::warn!(%error, request_id = record.request_id, "intent not written");
+    /// Notes that a request runs: if the gateway is killed before its entry is committed, this becomes it. An entry
+    /// without a number is not noted.
+    pub fn intend(&self, entry: &Entry<'_>) {
+        let Some(EntryNumber(id)) = entry.number else { return };
+        if let Err(error) = self.segment.load().intend(&Row::of(entry, id)) {
+            tracing::warn!(%error, request_id = entry.request_id, "intent not written");
         }
     }
 
-    /// A summary of what one project, user or key has used, everything that was committed so far included.
-    pub(crate) async fn usage_of(&self, only: (&'static str, String)) -> Result<serde_json::Value, Unavailable> {
-        self.flush().await;
-        let filter = Filter {
-            only: Some(only),
-            ..Filter::default()
-        };
-        super::report::summary(&self.store, &filter).await
-    }
-
-    /// Where everything but records is written, too.
-    pub(crate) fn store(&self) -> &Store {
+    /// The database, for everything but records.
+    pub fn store(&self) -> &Store {
         &self.store
     }
 
     /// Records that wait for the database.
-    pub(crate) fn backlog(&self) -> usize {
+    pub fn backlog(&self) -> usize {
         self.segment.load().records() + self.mover.lock().moving
     }
 
     /// Whether so many records wait that no request should be taken on.
-    pub(crate) fn is_full(&self) -> bool {
+    pub fn is_full(&self) -> bool {
         self.backlog() >= self.bounds.backlog
     }
 
     /// Why the database does not take records, if it does not.
-    pub(crate) fn trouble(&self) -> Option<String> {
+    pub fn trouble(&self) -> Option<String> {
         self.mover.lock().trouble.clone()
     }
 
     /// Returns when all that has been committed so far is in the database, for whoever wants to read it; or
     /// after a second, if the database does not take it.
-    pub(crate) async fn flush(&self) {
+    pub async fn flush(&self) {
         if self.backlog() == 0 {
             return;
         }
@@ -318,33 +331,33 @@ impl Ledger {
     }
 }
 
-/// Moves what is left in a place whose gateway has ended; gives the place back while it is not.
-fn adopt(
+/// Recovers the slot of a gateway that has ended; returns it while it has not.
+fn recover_predecessor(
     writer: &mut dyn Writer,
-    place: Place,
-    tell: oneshot::Sender<String>,
-) -> Option<(Place, oneshot::Sender<String>)> {
-    let recovered = match place.lock() {
-        Ok(None) => return Some((place, tell)),
-        Ok(Some(held)) => recover(writer, &held.place),
+    slot: Slot,
+    sender: oneshot::Sender<GatewayId>,
+) -> Option<(Slot, oneshot::Sender<GatewayId>)> {
+    let recovered = match slot.lock() {
+        Ok(None) => return Some((slot, sender)),
+        Ok(Some(locked)) => recover(writer, &locked.slot),
         Err(error) => Err(error),
     };
     match recovered {
         Ok(_) => {
-            let _ = tell.send(place.owner);
+            let _ = sender.send(slot.owner);
             None
         }
         Err(error) => {
-            tracing::error!(%error, "what the gateway before has left is not moved yet");
-            Some((place, tell))
+            tracing::error!(%error, "journal of the previous gateway not moved yet");
+            Some((slot, sender))
         }
     }
 }
 
 /// Moves what a crash has left: segments, and intents of requests that ran. The greatest id then.
-fn recover(writer: &mut dyn Writer, place: &Place) -> Result<i64, Unavailable> {
-    move_segments(writer, &place.journal, u64::MAX)?;
-    let interrupted = writer.conclude_intents(&place.owner)?;
+fn recover(writer: &mut dyn Writer, slot: &Slot) -> Result<i64, Error> {
+    move_segments(writer, &slot.journal, u64::MAX)?;
+    let interrupted = writer.conclude_intents(&slot.owner)?;
     if interrupted > 0 {
         tracing::warn!(
             requests = interrupted,
@@ -355,7 +368,7 @@ fn recover(writer: &mut dyn Writer, place: &Place) -> Result<i64, Unavailable> {
 }
 
 /// Moves the segments before number `until` into the database, in their order.
-fn move_segments(writer: &mut dyn Writer, journal: &Path, until: u64) -> Result<(), Unavailable> {
+fn move_segments(writer: &mut dyn Writer, journal: &Path, until: u64) -> Result<(), Error> {
     for (_, segment) in journal::segments(journal)?
         .into_iter()
         .take_while(|(number, _)| *number < until)

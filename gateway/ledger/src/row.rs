@@ -1,12 +1,12 @@
 //! A record as it is kept: one line of the journal, one row of the table `requests`. Both come from one list
 //! of fields, so they cannot differ.
 
-use super::Unavailable;
-use super::record::{CORRECTION, Correction, Record, class_name, priority_name};
-use jiff::Timestamp;
-use protocol::meter::Usage;
+use crate::entry::{Correction, Entry};
+use crate::error::Error;
+use crate::time::iso;
+use policy::NanoEuro;
 use rusqlite::ToSql;
-use serde::de::{Error, SeqAccess, Visitor};
+use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::ser::SerializeTuple;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value, json};
@@ -14,42 +14,42 @@ use sqlx::any::AnyRow;
 use sqlx::query_builder::Separated;
 use sqlx::{Postgres, Row as _};
 use std::borrow::Cow;
-use std::fmt::{self, Write};
+use std::fmt;
 use std::time::SystemTime;
 
 macro_rules! row {
     ($($field:ident: $type:ty,)*) => {
         /// One request's row.
         #[derive(Debug, Clone, PartialEq)]
-        pub(super) struct Row<'a> { $(pub(super) $field: $type,)* }
+        pub(crate) struct Row<'a> { $(pub(crate) $field: $type,)* }
 
         /// The columns of `requests`.
-        pub(super) const COLUMNS: &[&str] = &[$(stringify!($field)),*];
+        pub(crate) const COLUMNS: &[&str] = &[$(stringify!($field)),*];
 
         impl Row<'_> {
             /// The values, in the order of [`COLUMNS`].
-            pub(super) fn values(&self) -> [&dyn ToSql; COLUMNS.len()] {
+            pub(crate) fn values(&self) -> [&dyn ToSql; COLUMNS.len()] {
                 [$(&self.$field),*]
             }
         }
 
         impl Row<'static> {
             /// Reads a row that was selected by [`COLUMNS`].
-            pub(super) fn read(row: &AnyRow) -> Result<Self, sqlx::Error> {
+            pub(crate) fn read(row: &AnyRow) -> Result<Self, sqlx::Error> {
                 Ok(Self { $($field: Column::read(row, stringify!($field))?,)* })
             }
         }
 
         impl Row<'_> {
             /// The fields by their names.
-            pub(super) fn as_json(&self) -> Map<String, Value> {
+            pub(crate) fn as_json(&self) -> Map<String, Value> {
                 let mut object = Map::new();
                 $(object.insert(stringify!($field).to_owned(), json!(self.$field));)*
                 object
             }
 
             /// Binds the values, in the order of [`COLUMNS`].
-            pub(super) fn bind(&self, values: &mut Separated<'_, '_, Postgres, &'static str>) {
+            pub(crate) fn bind(&self, values: &mut Separated<'_, '_, Postgres, &'static str>) {
                 $(values.push_bind(Column::owned(&self.$field));)*
             }
         }
@@ -74,7 +74,7 @@ macro_rules! row {
                     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
                         Ok(Row { $($field: match list.next_element()? {
                             Some(value) => value,
-                            None => return Err(Error::missing_field(stringify!($field))),
+                            None => return Err(A::Error::missing_field(stringify!($field))),
                         },)* })
                     }
                 }
@@ -122,74 +122,55 @@ row! {
     updated_at: Cow<'a, str>,
 }
 
-impl<'a> Row<'a> {
-    /// The row of a finished request.
-    pub(super) fn of(record: &'a Record, id: i64) -> Self {
-        let key = record.caller.as_ref().and_then(|caller| caller.key.as_ref());
-        let stop = record.stop.as_ref();
-        Self {
-            id,
-            request_id: Cow::from(&record.request_id),
-            user_id: record.user_id().into(),
-            project_id: record.project_id().into(),
-            key_id: key.map(|key| Cow::from(&key.id)),
-            requested_model: Cow::from(&record.requested_model),
-            model: record.model_name().into(),
-            backend: record.backend().into(),
-            upstream: record.upstream.as_deref().map(Cow::from),
-            client_protocol: record.protocol().name().into(),
-            request_type: class_name(record.class).into(),
-            priority: priority_name(record.priority).into(),
-            streamed: i64::from(record.streamed),
-            status: record.outcome.name().into(),
-            decision: record.decision().into(),
-            reason: stop.map(|stop| stop.reason.name().into()),
-            http_status: i64::from(record.http_status),
-            degradation_level: record.level_name().into(),
-            degraded: record.degraded().map(Cow::from),
-            input_tokens: whole(record.usage.input_tokens),
-            output_tokens: whole(record.usage.output_tokens),
-            cached_input_tokens: whole(record.usage.cached_input_tokens),
-            input_tokens_estimated: whole(record.terms.estimate.input_tokens),
-            output_tokens_reserved: whole(record.terms.estimate.output_tokens),
-            usage_source: record.usage_source.name().into(),
-            estimated_cost_nano_eur: whole(record.terms.estimate.cost.0),
-            cost_nano_eur: whole(record.cost.0),
-            latency_seconds: record.latency.as_secs_f64(),
-            queue_wait_seconds: record.queue_wait.unwrap_or_default().as_secs_f64(),
-            first_token_seconds: record.first_token.map(|after| after.as_secs_f64()),
-            error_message: stop.map(|stop| Cow::from(&stop.message)),
-            trace_id: record.trace_id.as_deref().map(Cow::from),
-            config_version: whole(record.snapshot.config_version),
-            created_at: iso(record.started_at).into(),
-            updated_at: iso(record.started_at + record.latency).into(),
-        }
-    }
-}
+/// The status, decision and reason of a correction, which is no request.
+pub(crate) const CORRECTION: &str = "correction";
 
 impl<'a> Row<'a> {
-    /// What the row will be if the gateway is killed while the request runs: its prompt has been read, and nobody can
-    /// say how much of its answer was made.
-    pub(super) fn interrupted(record: &'a Record, id: i64) -> Self {
-        let usage = Usage {
-            input_tokens: record.terms.estimate.input_tokens,
-            ..Usage::default()
-        };
+    /// The row of a request.
+    pub(crate) fn of(entry: &'a Entry<'_>, id: i64) -> Self {
         Self {
-            status: "interrupted".into(),
-            reason: Some("interrupted".into()),
-            error_message: Some("the gateway was killed while the request ran".into()),
-            input_tokens: whole(usage.input_tokens),
-            cost_nano_eur: whole(record.price(usage).0),
-            latency_seconds: record.started.elapsed().as_secs_f64(),
-            ..Self::of(record, id)
+            id,
+            request_id: entry.request_id.into(),
+            user_id: entry.user_id.into(),
+            project_id: entry.project_id.into(),
+            key_id: entry.key_id.map(Cow::from),
+            requested_model: entry.requested_model.into(),
+            model: entry.model.into(),
+            backend: entry.backend.into(),
+            upstream: entry.upstream.map(Cow::from),
+            client_protocol: entry.client_protocol.into(),
+            request_type: entry.class.name().into(),
+            priority: entry.priority.name().into(),
+            streamed: i64::from(entry.is_streamed),
+            status: entry.outcome.name().into(),
+            decision: entry.decision.name().into(),
+            reason: entry.reason.map(Cow::from),
+            http_status: i64::from(entry.http_status),
+            degradation_level: entry.degradation_level.into(),
+            degraded: entry.degraded.as_deref().map(Cow::from),
+            input_tokens: tokens(entry.input_tokens),
+            output_tokens: tokens(entry.output_tokens),
+            cached_input_tokens: tokens(entry.cached_input_tokens),
+            input_tokens_estimated: tokens(entry.estimated_input_tokens),
+            output_tokens_reserved: tokens(entry.reserved_output_tokens),
+            usage_source: entry.usage_source.into(),
+            estimated_cost_nano_eur: nano_euros(entry.estimated_cost),
+            cost_nano_eur: nano_euros(entry.cost),
+            latency_seconds: entry.latency.as_secs_f64(),
+            queue_wait_seconds: entry.queue_wait.as_secs_f64(),
+            first_token_seconds: entry.first_token.map(|after| after.as_secs_f64()),
+            error_message: entry.error_message.map(Cow::from),
+            trace_id: entry.trace_id.map(Cow::from),
+            config_version: i64::try_from(entry.config_version).unwrap_or(i64::MAX),
+            created_at: iso(entry.started_at).into(),
+            updated_at: iso(entry.started_at.checked_add(entry.latency).unwrap_or(entry.started_at)).into(),
         }
     }
 }
 
 impl<'a> Row<'a> {
     /// The row of a correction: amounts to add to what the ledger says, and no request.
-    pub(super) fn correction(correction: &'a Correction, id: i64, config_version: u64) -> Self {
+    pub(crate) fn correction(correction: &'a Correction, id: i64, config_version: u64) -> Self {
         let now: Cow<'a, str> = iso(SystemTime::now()).into();
         Self {
             id,
@@ -211,20 +192,20 @@ impl<'a> Row<'a> {
             http_status: 200,
             degradation_level: "normal".into(),
             degraded: None,
-            input_tokens: correction.input_tokens,
-            output_tokens: correction.output_tokens,
+            input_tokens: correction.input_tokens.clamp(-MAX_TOKENS, MAX_TOKENS),
+            output_tokens: correction.output_tokens.clamp(-MAX_TOKENS, MAX_TOKENS),
             cached_input_tokens: 0,
             input_tokens_estimated: 0,
             output_tokens_reserved: 0,
             usage_source: "estimated".into(),
             estimated_cost_nano_eur: 0,
-            cost_nano_eur: correction.cost_nano_eur,
+            cost_nano_eur: correction.cost_nano_eur.clamp(-MAX_NANO_EUR, MAX_NANO_EUR),
             latency_seconds: 0.0,
             queue_wait_seconds: 0.0,
             first_token_seconds: None,
-            error_message: Some(Cow::from(&correction.why)),
+            error_message: Some(Cow::from(&*correction.reason)),
             trace_id: None,
-            config_version: whole(config_version),
+            config_version: i64::try_from(config_version).unwrap_or(i64::MAX),
             created_at: now.clone(),
             updated_at: now,
         }
@@ -233,18 +214,28 @@ impl<'a> Row<'a> {
 
 impl Row<'_> {
     /// As a line, for the table of intents.
-    pub(super) fn line(&self) -> Result<String, Unavailable> {
-        serde_json::to_string(self).map_err(|error| Unavailable(error.to_string()))
+    pub(crate) fn line(&self) -> Result<String, Error> {
+        serde_json::to_string(self).map_err(Error::invalid)
     }
 
     /// The row of such a line.
-    pub(super) fn of_line(line: &str) -> Result<Row<'static>, Unavailable> {
-        serde_json::from_str(line).map_err(|error| Unavailable(error.to_string()))
+    pub(crate) fn of_line(line: &str) -> Result<Row<'static>, Error> {
+        serde_json::from_str(line).map_err(Error::invalid)
     }
 }
 
-fn whole(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
+/// No entry counts more tokens: sums over millions of entries stay within 64 bits.
+pub const MAX_TOKENS: i64 = 1_000_000_000_000;
+
+/// No entry costs more nano-euros: a million euros.
+pub const MAX_NANO_EUR: i64 = 1_000_000_000_000_000;
+
+fn tokens(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(MAX_TOKENS).min(MAX_TOKENS)
+}
+
+fn nano_euros(cost: NanoEuro) -> i64 {
+    i64::try_from(cost.0).unwrap_or(MAX_NANO_EUR).min(MAX_NANO_EUR)
 }
 
 /// A value as databases have it.
@@ -289,12 +280,4 @@ impl Column for Option<Cow<'_, str>> {
     fn owned(&self) -> Option<String> {
         self.as_ref().map(Column::owned)
     }
-}
-
-/// UTC with microseconds, so that text order is time order.
-pub(super) fn iso(time: SystemTime) -> String {
-    let mut text = String::with_capacity(27);
-    let timestamp = Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH);
-    let _ = write!(text, "{timestamp:.6}");
-    text
 }

@@ -1,11 +1,13 @@
 //! Writes records into SQLite, through rusqlite: one thread, prepared statements, no switch to another.
 
-use super::Unavailable;
-use super::journal::Lines;
-use super::rollup::Rollup;
-use super::row::{COLUMNS, Row, iso};
-use super::writer::{DELETE_AT_ONCE, Writer};
-use rusqlite::{Connection, params};
+use crate::error::Error;
+use crate::id::GatewayId;
+use crate::journal::Lines;
+use crate::rollup::{ADD_TO_LATENCIES, ADD_TO_ROLLUPS, Rollup};
+use crate::row::{COLUMNS, Row};
+use crate::time::iso;
+use crate::writer::{DELETE_AT_ONCE, Writer};
+use rusqlite::{Connection, ToSql, params};
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::LazyLock;
@@ -21,13 +23,13 @@ static INSERT: LazyLock<String> = LazyLock::new(|| {
 });
 
 /// The connection that records are written with.
-pub(super) struct SqliteWriter {
+pub(crate) struct SqliteWriter {
     connection: Connection,
-    owner: String,
+    owner: GatewayId,
 }
 
 impl SqliteWriter {
-    pub(super) fn open(file: &Path, owner: String) -> Result<Self, Unavailable> {
+    pub(crate) fn open(file: &Path, owner: GatewayId) -> Result<Self, Error> {
         let connection = Connection::open(file)?;
         connection.busy_timeout(Duration::from_secs(10))?;
         connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")?;
@@ -36,14 +38,14 @@ impl SqliteWriter {
 }
 
 impl Writer for SqliteWriter {
-    fn write(&mut self, lines: &Lines) -> Result<(), Unavailable> {
+    fn write(&mut self, lines: &Lines) -> Result<(), Error> {
         let transaction = self.connection.transaction()?;
         insert(&transaction, &lines.rows)?;
         let finished: HashSet<i64> = lines.rows.iter().map(|row| row.id).collect();
         for intent in lines.intents.iter().filter(|intent| !finished.contains(&intent.id)) {
             transaction
                 .prepare_cached("INSERT OR REPLACE INTO intents (id, owner, line) VALUES (?1, ?2, ?3)")?
-                .execute(params![intent.id, self.owner, intent.line()?])?;
+                .execute(params![intent.id, self.owner.as_str(), intent.line()?])?;
         }
         transaction
             .prepare_cached("DELETE FROM intents WHERE id IN (SELECT id FROM requests)")?
@@ -51,27 +53,27 @@ impl Writer for SqliteWriter {
         Ok(transaction.commit()?)
     }
 
-    fn conclude_intents(&mut self, owner: &str) -> Result<usize, Unavailable> {
+    fn conclude_intents(&mut self, owner: &GatewayId) -> Result<usize, Error> {
         let transaction = self.connection.transaction()?;
         let mut rows: Vec<Row<'static>> = Vec::new();
         {
             let mut intents = transaction.prepare("SELECT line FROM intents WHERE owner = ?1 ORDER BY id")?;
-            for line in intents.query_map([owner], |row| row.get::<_, String>(0))? {
+            for line in intents.query_map([owner.as_str()], |row| row.get::<_, String>(0))? {
                 rows.push(Row::of_line(&line?)?);
             }
         }
         insert(&transaction, &rows)?;
-        transaction.execute("DELETE FROM intents WHERE owner = ?1", [owner])?;
+        transaction.execute("DELETE FROM intents WHERE owner = ?1", [owner.as_str()])?;
         transaction.commit()?;
         Ok(rows.len())
     }
 
-    fn last_id(&mut self) -> Result<i64, Unavailable> {
+    fn last_id(&mut self) -> Result<i64, Error> {
         let last = "SELECT coalesce(max(id), 0) FROM requests";
         Ok(self.connection.query_row(last, [], |row| row.get(0))?)
     }
 
-    fn forget_old(&mut self, keep: Duration) -> Result<u64, Unavailable> {
+    fn forget_old(&mut self, keep: Duration) -> Result<u64, Error> {
         let before = iso(SystemTime::now() - keep);
         let transaction = self.connection.transaction()?;
         let oldest = "SELECT id, created_at FROM requests ORDER BY id LIMIT ?1";
@@ -91,7 +93,7 @@ impl Writer for SqliteWriter {
 }
 
 /// Writes rows, and adds to the sums those that were not there.
-fn insert(connection: &Connection, rows: &[Row<'_>]) -> Result<(), Unavailable> {
+fn insert(connection: &Connection, rows: &[Row<'_>]) -> Result<(), Error> {
     let mut rollup = Rollup::default();
     let mut insert = connection.prepare_cached(&INSERT)?;
     for row in rows {
@@ -99,36 +101,15 @@ fn insert(connection: &Connection, rows: &[Row<'_>]) -> Result<(), Unavailable> 
             rollup.add(row);
         }
     }
-    let mut add = connection.prepare_cached(
-        "INSERT INTO rollups VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) \
-         ON CONFLICT DO UPDATE SET requests = requests + ?9, input_tokens = input_tokens + ?10, \
-         output_tokens = output_tokens + ?11, cached_input_tokens = cached_input_tokens + ?12, \
-         cost_nano_eur = cost_nano_eur + ?13, latency_seconds = latency_seconds + ?14, \
-         queue_wait_seconds = queue_wait_seconds + ?15",
-    )?;
+    let mut add = connection.prepare_cached(&ADD_TO_ROLLUPS)?;
     for (group, sums) in &rollup.groups {
-        let [day, project, user, key, model, backend, status, decision] = group;
-        add.execute(params![
-            day,
-            project,
-            user,
-            key,
-            model,
-            backend,
-            status,
-            decision,
-            sums.requests,
-            sums.input_tokens,
-            sums.output_tokens,
-            sums.cached_input_tokens,
-            sums.cost_nano_eur,
-            sums.latency_seconds,
-            sums.queue_wait_seconds,
-        ])?;
+        let group = group.iter().map(|value| value as &dyn ToSql);
+        let counts = sums.counts.iter().map(|count| count as &dyn ToSql);
+        let seconds = sums.seconds.iter().map(|seconds| seconds as &dyn ToSql);
+        let values: Vec<&dyn ToSql> = group.chain(counts).chain(seconds).collect();
+        add.execute(&values[..])?;
     }
-    let mut add = connection.prepare_cached(
-        "INSERT INTO latencies VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET requests = requests + ?3",
-    )?;
+    let mut add = connection.prepare_cached(ADD_TO_LATENCIES)?;
     for ((day, bucket), requests) in &rollup.latencies {
         add.execute(params![day, bucket, requests])?;
     }

@@ -1,10 +1,12 @@
 //! Writes records into PostgreSQL, many in one statement. The thread that writes has a small runtime of its own.
 
-use super::Unavailable;
-use super::journal::Lines;
-use super::rollup::Rollup;
-use super::row::{COLUMNS, Row, iso};
-use super::writer::{DELETE_AT_ONCE, Writer};
+use crate::error::Error;
+use crate::id::GatewayId;
+use crate::journal::Lines;
+use crate::rollup::{ADD_TO_LATENCIES, ADD_TO_ROLLUPS, Rollup};
+use crate::row::{COLUMNS, Row};
+use crate::time::iso;
+use crate::writer::{DELETE_AT_ONCE, Writer};
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::{PgConnection, QueryBuilder, Row as _};
 use std::collections::HashSet;
@@ -18,14 +20,14 @@ const ROWS_AT_ONCE: usize = 1000;
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The connection that records are written with.
-pub(super) struct PostgresWriter {
+pub(crate) struct PostgresWriter {
     runtime: Runtime,
     pool: PgPool,
-    owner: String,
+    owner: GatewayId,
 }
 
 impl PostgresWriter {
-    pub(super) fn open(url: &str, owner: String) -> Result<Self, Unavailable> {
+    pub(crate) fn open(url: &str, owner: GatewayId) -> Result<Self, Error> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let options = PgPoolOptions::new().max_connections(1).acquire_timeout(PATIENCE);
         let pool = {
@@ -37,7 +39,7 @@ impl PostgresWriter {
 }
 
 impl Writer for PostgresWriter {
-    fn write(&mut self, lines: &Lines) -> Result<(), Unavailable> {
+    fn write(&mut self, lines: &Lines) -> Result<(), Error> {
         self.runtime.block_on(async {
             let mut transaction = self.pool.begin().await?;
             insert(&mut transaction, &lines.rows).await?;
@@ -47,42 +49,42 @@ impl Writer for PostgresWriter {
                     "INSERT INTO intents (id, owner, line) VALUES ($1, $2, $3) ON CONFLICT (id) DO UPDATE SET line = $3",
                 )
                 .bind(intent.id)
-                .bind(&self.owner)
+                .bind(self.owner.as_str())
                 .bind(intent.line()?)
                 .execute(&mut *transaction)
                 .await?;
             }
             sqlx::query("DELETE FROM intents USING requests WHERE intents.id = requests.id AND owner = $1")
-                .bind(&self.owner)
+                .bind(self.owner.as_str())
                 .execute(&mut *transaction)
                 .await?;
             Ok(transaction.commit().await?)
         })
     }
 
-    fn conclude_intents(&mut self, owner: &str) -> Result<usize, Unavailable> {
+    fn conclude_intents(&mut self, owner: &GatewayId) -> Result<usize, Error> {
         self.runtime.block_on(async {
             let mut transaction = self.pool.begin().await?;
             let found = sqlx::query("DELETE FROM intents WHERE owner = $1 RETURNING line")
-                .bind(owner)
+                .bind(owner.as_str())
                 .fetch_all(&mut *transaction)
                 .await?;
             let lines = found.iter().map(|row| Row::of_line(row.try_get("line")?));
-            let rows = lines.collect::<Result<Vec<_>, Unavailable>>()?;
+            let rows = lines.collect::<Result<Vec<_>, Error>>()?;
             insert(&mut transaction, &rows).await?;
             transaction.commit().await?;
             Ok(rows.len())
         })
     }
 
-    fn last_id(&mut self) -> Result<i64, Unavailable> {
+    fn last_id(&mut self) -> Result<i64, Error> {
         self.runtime.block_on(async {
             let last = sqlx::query("SELECT coalesce(max(id), 0) AS last FROM requests");
             Ok(last.fetch_one(&self.pool).await?.try_get("last")?)
         })
     }
 
-    fn forget_old(&mut self, keep: Duration) -> Result<u64, Unavailable> {
+    fn forget_old(&mut self, keep: Duration) -> Result<u64, Error> {
         let before = iso(SystemTime::now() - keep);
         self.runtime.block_on(async {
             let mut transaction = self.pool.begin().await?;
@@ -110,7 +112,7 @@ impl Writer for PostgresWriter {
 }
 
 /// Writes rows, and adds to the sums those that were not there.
-async fn insert(connection: &mut PgConnection, rows: &[Row<'_>]) -> Result<(), Unavailable> {
+async fn insert(connection: &mut PgConnection, rows: &[Row<'_>]) -> Result<(), Error> {
     let mut inserted: HashSet<i64> = HashSet::new();
     for rows in rows.chunks(ROWS_AT_ONCE) {
         let mut statement = QueryBuilder::new(format!("INSERT INTO requests ({}) ", COLUMNS.join(",")));
@@ -128,45 +130,32 @@ async fn insert(connection: &mut PgConnection, rows: &[Row<'_>]) -> Result<(), U
     add(connection, &rollup).await
 }
 
-async fn add(connection: &mut PgConnection, rollup: &Rollup<'_>) -> Result<(), Unavailable> {
+async fn add(connection: &mut PgConnection, rollup: &Rollup<'_>) -> Result<(), Error> {
     // In one order for all, so that gateways that share the database never wait for each other in a circle.
     let mut groups: Vec<_> = rollup.groups.iter().collect();
     groups.sort_by_key(|(group, _)| **group);
     for (group, sums) in groups {
-        let statement = sqlx::query(
-            "INSERT INTO rollups VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) \
-             ON CONFLICT (day, project_id, user_id, key_id, model, backend, status, decision) DO UPDATE SET \
-             requests = rollups.requests + $9, input_tokens = rollups.input_tokens + $10, \
-             output_tokens = rollups.output_tokens + $11, cached_input_tokens = rollups.cached_input_tokens + $12, \
-             cost_nano_eur = rollups.cost_nano_eur + $13, latency_seconds = rollups.latency_seconds + $14, \
-             queue_wait_seconds = rollups.queue_wait_seconds + $15",
-        );
-        let statement = group
-            .iter()
-            .fold(statement, |statement, value| statement.bind(value.replace('\0', "")));
-        statement
-            .bind(sums.requests)
-            .bind(sums.input_tokens)
-            .bind(sums.output_tokens)
-            .bind(sums.cached_input_tokens)
-            .bind(sums.cost_nano_eur)
-            .bind(sums.latency_seconds)
-            .bind(sums.queue_wait_seconds)
-            .execute(&mut *connection)
-            .await?;
+        let mut statement = sqlx::query(&ADD_TO_ROLLUPS);
+        for value in group {
+            statement = statement.bind(value.replace('\0', ""));
+        }
+        for count in sums.counts {
+            statement = statement.bind(count);
+        }
+        for seconds in sums.seconds {
+            statement = statement.bind(seconds);
+        }
+        statement.execute(&mut *connection).await?;
     }
     let mut latencies: Vec<_> = rollup.latencies.iter().collect();
     latencies.sort();
     for ((day, bucket), requests) in latencies {
-        sqlx::query(
-            "INSERT INTO latencies VALUES ($1, $2, $3) ON CONFLICT (day, bucket) \
-             DO UPDATE SET requests = latencies.requests + $3",
-        )
-        .bind(*day)
-        .bind(bucket)
-        .bind(requests)
-        .execute(&mut *connection)
-        .await?;
+        sqlx::query(ADD_TO_LATENCIES)
+            .bind(*day)
+            .bind(bucket)
+            .bind(requests)
+            .execute(&mut *connection)
+            .await?;
     }
     Ok(())
 }

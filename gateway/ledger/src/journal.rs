@@ -8,7 +8,7 @@
 //! Appending takes no lock: the kernel keeps whole writes to a file that is open for appending apart. A line
 //! begins with a newline as well as ending with one, so that what a full disk has torn off ends at the next.
 
-use super::row::Row;
+use crate::row::Row;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
@@ -19,8 +19,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// A file of the journal.
 #[derive(Debug)]
-pub(super) struct Segment {
-    pub(super) number: u64,
+pub(crate) struct Segment {
+    pub(crate) number: u64,
     file: File,
     records: AtomicUsize,
     /// Lines that are not in the file yet, where they need not be at once.
@@ -35,7 +35,7 @@ thread_local! {
 impl Segment {
     /// Makes segment `number` of the journal that is kept beside this database; `is_relaxed`: lines are gathered until
     /// [`Self::flush`].
-    pub(super) fn create(database: &Path, number: u64, is_relaxed: bool) -> io::Result<Self> {
+    pub(crate) fn create(database: &Path, number: u64, is_relaxed: bool) -> io::Result<Self> {
         let file = OpenOptions::new()
             .create(true)
             .append(true)
@@ -49,7 +49,7 @@ impl Segment {
     }
 
     /// Writes what was gathered. What the file does not take stays.
-    pub(super) fn flush(&self) -> io::Result<()> {
+    pub(crate) fn flush(&self) -> io::Result<()> {
         let Some(buffer) = &self.buffer else { return Ok(()) };
         let mut lines = buffer.lock();
         while !lines.is_empty() {
@@ -60,12 +60,12 @@ impl Segment {
     }
 
     /// Appends a finished request's row; how many lines are in the segment then.
-    pub(super) fn append(&self, row: &Row<'_>) -> io::Result<usize> {
+    pub(crate) fn append(&self, row: &Row<'_>) -> io::Result<usize> {
         self.write(row)
     }
 
     /// Appends what will be a request's row if the gateway is killed before it is finished.
-    pub(super) fn intend(&self, row: &Row<'_>) -> io::Result<usize> {
+    pub(crate) fn intend(&self, row: &Row<'_>) -> io::Result<usize> {
         self.write(&Intent { intent: row })
     }
 
@@ -89,7 +89,7 @@ impl Segment {
     }
 
     /// Lines in it.
-    pub(super) fn records(&self) -> usize {
+    pub(crate) fn records(&self) -> usize {
         self.records.load(Relaxed)
     }
 }
@@ -102,15 +102,15 @@ struct Intent<T> {
 
 /// What a segment holds.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Lines {
+pub(crate) struct Lines {
     /// Finished requests.
-    pub(super) rows: Vec<Row<'static>>,
+    pub(crate) rows: Vec<Row<'static>>,
     /// Requests that ran.
-    pub(super) intents: Vec<Row<'static>>,
+    pub(crate) intents: Vec<Row<'static>>,
 }
 
 /// Reads a segment. A line that was torn off was never acknowledged, and is left out.
-pub(super) fn read(segment: &Path) -> io::Result<Lines> {
+pub(crate) fn read(segment: &Path) -> io::Result<Lines> {
     let text = std::fs::read(segment)?;
     let mut lines = Lines::default();
     for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
@@ -127,7 +127,7 @@ pub(super) fn read(segment: &Path) -> io::Result<Lines> {
 }
 
 /// The segments that are there, in their order.
-pub(super) fn segments(database: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+pub(crate) fn segments(database: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     let parent = database.parent().filter(|parent| *parent != Path::new(""));
     let prefix = format!("{}.ledger-", database.file_name().unwrap_or_default().to_string_lossy());
     let mut found = Vec::new();

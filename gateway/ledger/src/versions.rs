@@ -1,16 +1,21 @@
 //! Versions of the price list: a record says with which it was priced, so a price that was typed wrongly can
 //! be told apart from the right one afterwards.
 
-use super::{Store, Unavailable};
-use crate::api_key;
+use crate::error::Error;
+use crate::store::Store;
+use crate::time::iso;
+use sha2::{Digest, Sha256};
 use sqlx::Row;
 use std::time::SystemTime;
 
 /// The version of this price list: the newest, if it is the same, else a new one.
-pub(crate) async fn version_of(pool: &Store, prices: &str) -> Result<u64, Unavailable> {
-    let digest = hex::encode(api_key::hash(prices));
+///
+/// # Errors
+/// When the database fails.
+pub async fn version_of(store: &Store, prices: &str) -> Result<u64, Error> {
+    let digest = hex::encode(Sha256::digest(prices.as_bytes()));
     let newest = sqlx::query("SELECT version, digest FROM config_versions ORDER BY version DESC LIMIT 1")
-        .fetch_optional(pool)
+        .fetch_optional(&store.0)
         .await?;
     let (last, is_same) = match newest {
         Some(row) => (
@@ -19,15 +24,16 @@ pub(crate) async fn version_of(pool: &Store, prices: &str) -> Result<u64, Unavai
         ),
         None => (0, false),
     };
+    let version = |number: i64| u64::try_from(number).map_err(Error::invalid);
     if is_same {
-        return Ok(u64::try_from(last).unwrap_or(0));
+        return version(last);
     }
     sqlx::query("INSERT INTO config_versions (version, digest, prices, since) VALUES ($1, $2, $3, $4)")
         .bind(last + 1)
         .bind(digest)
         .bind(prices)
-        .bind(super::row::iso(SystemTime::now()))
-        .execute(pool)
+        .bind(iso(SystemTime::now()))
+        .execute(&store.0)
         .await?;
-    Ok(u64::try_from(last + 1).unwrap_or(1))
+    version(last + 1)
 }

@@ -1,36 +1,62 @@
-//! Records as they are shown, with the original's fields and the gateway's own: the newest, and all of some days.
+//! Records as they are read: the newest, those of one request, and all of some days.
 
-use super::row::{COLUMNS, Row};
-use super::{Store, Unavailable};
+use crate::error::Error;
+use crate::row::{COLUMNS, Row};
+use crate::store::Store;
 use serde_json::Value;
 use sqlx::Row as _;
 
+pub use crate::row::{MAX_NANO_EUR, MAX_TOKENS};
+
 /// The newest `limit` records, newest first.
-pub(crate) async fn recent(store: &Store, limit: u32) -> Result<Vec<Value>, Unavailable> {
+///
+/// # Errors
+/// When the database fails.
+pub async fn recent(store: &Store, limit: u32) -> Result<Vec<Value>, Error> {
     let sql = format!("SELECT {} FROM requests ORDER BY id DESC LIMIT $1", COLUMNS.join(", "));
-    let rows = sqlx::query(&sql).bind(i64::from(limit)).fetch_all(store).await?;
-    rows.iter().map(|row| Ok(shown(&Row::read(row)?))).collect()
+    let rows = sqlx::query(&sql).bind(i64::from(limit)).fetch_all(&store.0).await?;
+    rows.iter().map(|row| Ok(render(&Row::read(row)?))).collect()
 }
 
-/// Whose a record is, by its request's id: project, user, key and model of the newest.
-pub(crate) async fn owner(store: &Store, request_id: &str) -> Result<Option<[Option<String>; 4]>, Unavailable> {
-    let found =
-        sqlx::query("SELECT project_id, user_id, key_id, model FROM requests WHERE request_id = $1 ORDER BY id DESC")
-            .bind(request_id)
-            .fetch_optional(store)
-            .await?;
-    let Some(row) = found else { return Ok(None) };
-    let text = |name: &str| row.try_get::<Option<String>, _>(name);
-    Ok(Some([
-        text("project_id")?,
-        text("user_id")?,
-        text("key_id")?,
-        text("model")?,
-    ]))
+/// The project, user, key and model that a record is booked on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// The project's id.
+    pub project_id: String,
+    /// The user's id.
+    pub user_id: String,
+    /// The key's id.
+    pub key_id: Option<String>,
+    /// The model that was used.
+    pub model: String,
+}
+
+/// The accounts of the requests with this id, within a project if one is given; more than one if projects share an id.
+///
+/// # Errors
+/// When the database fails.
+pub async fn accounts(store: &Store, project: Option<&str>, request_id: &str) -> Result<Vec<Account>, Error> {
+    let rows = sqlx::query(
+        "SELECT DISTINCT project_id, user_id, key_id, model FROM requests \
+         WHERE request_id = $1 AND project_id = COALESCE($2, project_id)",
+    )
+    .bind(request_id)
+    .bind(project)
+    .fetch_all(&store.0)
+    .await?;
+    let account = |row: &sqlx::any::AnyRow| {
+        Ok(Account {
+            project_id: row.try_get("project_id")?,
+            user_id: row.try_get("user_id")?,
+            key_id: row.try_get("key_id")?,
+            model: row.try_get("model")?,
+        })
+    };
+    rows.iter().map(account).collect()
 }
 
 /// The fields of a record, in the order of a file's columns.
-pub(crate) const FIELDS: &[&str] = &[
+pub const FIELDS: &[&str] = &[
     "request_id",
     "created_at",
     "updated_at",
@@ -68,19 +94,22 @@ pub(crate) const FIELDS: &[&str] = &[
     "config_version",
 ];
 
-/// Where to go on among the records of some days.
+/// A position among the records of some days.
 #[derive(Debug)]
-pub(crate) struct Page {
+pub struct Page {
     /// The number of the last record that was read, or 0.
-    pub(crate) after: i64,
+    pub after: i64,
     /// The first day, such as 2026-11-01, or nothing.
-    pub(crate) from: String,
+    pub from: String,
     /// The day after the last.
-    pub(crate) before: String,
+    pub before: String,
 }
 
 /// The next records, oldest first; none after the last.
-pub(crate) async fn page(store: &Store, page: &mut Page) -> Result<Vec<Value>, Unavailable> {
+///
+/// # Errors
+/// When the database fails.
+pub async fn page(store: &Store, page: &mut Page) -> Result<Vec<Value>, Error> {
     let sql = format!(
         "SELECT {} FROM requests WHERE id > $1 AND created_at >= $2 AND created_at < $3 ORDER BY id LIMIT 2000",
         COLUMNS.join(", ")
@@ -89,19 +118,19 @@ pub(crate) async fn page(store: &Store, page: &mut Page) -> Result<Vec<Value>, U
         .bind(page.after)
         .bind(&page.from)
         .bind(&page.before)
-        .fetch_all(store)
+        .fetch_all(&store.0)
         .await?;
     let mut records = Vec::with_capacity(rows.len());
     for row in &rows {
         let row = Row::read(row)?;
         page.after = row.id;
-        records.push(shown(&row));
+        records.push(render(&row));
     }
     Ok(records)
 }
 
-/// A record as it is shown: money in euros, tokens summed, and no number of the database's.
-fn shown(row: &Row<'_>) -> Value {
+/// A record for readers: money in euros, tokens summed, and no number of the database's.
+fn render(row: &Row<'_>) -> Value {
     let mut object = row.as_json();
     object.remove("id");
     object.insert("streamed".to_owned(), (row.streamed != 0).into());
@@ -129,9 +158,9 @@ mod tests {
     #[test]
     fn a_file_has_a_column_for_every_field_that_is_kept() {
         let kept = COLUMNS.iter().filter(|name| **name != "id");
-        let shown = kept.map(|name| name.replace("_nano_eur", "_eur"));
-        let shown: BTreeSet<String> = shown.chain(["total_tokens".to_owned()]).collect();
+        let rendered = kept.map(|name| name.replace("_nano_eur", "_eur"));
+        let rendered: BTreeSet<String> = rendered.chain(["total_tokens".to_owned()]).collect();
         let columns: BTreeSet<String> = FIELDS.iter().map(|name| (*name).to_owned()).collect();
-        assert_eq!(columns, shown);
+        assert_eq!(columns, rendered);
     }
 }

@@ -1,8 +1,9 @@
-//! One request's record: filled while the request goes its way, written once at its end. Metrics are
-//! observed from the same record, so that they cannot disagree with the ledger.
+//! One request's record: filled on the request's way, entered into the ledger once at its end. Metrics are observed from
+//! the same record, so that they cannot disagree with the ledger.
 
 use crate::identity::Caller;
 use crate::snapshot::Snapshot;
+use ledger::{Decision, Entry, EntryNumber, Outcome};
 use policy::{Class, ModelId, NanoEuro, Priority, Terms};
 use protocol::meter::{Source, Usage};
 use protocol::refuse::RequestError;
@@ -10,36 +11,11 @@ use protocol::{Operation, Protocol};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-/// How a request ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    Completed,
-    /// Refused before an upstream was asked.
-    Rejected,
-    Failed,
-    TimedOut,
-    /// The client went away, or it was cancelled with `DELETE`.
-    Cancelled,
-}
-
-impl Outcome {
-    /// The original's word.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Outcome::Completed => "completed",
-            Outcome::Rejected => "rejected",
-            Outcome::Failed => "failed",
-            Outcome::TimedOut => "timed_out",
-            Outcome::Cancelled => "cancelled",
-        }
-    }
-}
-
 /// Everything that is known of one request.
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
-    /// Its id in the ledger, where one was given before its end.
-    pub(crate) ledger_id: Option<i64>,
+    /// Its number in the ledger, where one was given before its end.
+    pub(crate) number: Option<EntryNumber>,
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) request_id: String,
     pub(crate) call: Operation,
@@ -71,7 +47,7 @@ pub(crate) struct Record {
 impl Record {
     pub(crate) fn begin(snapshot: Arc<Snapshot>, call: Operation, request_id: String) -> Self {
         Self {
-            ledger_id: None,
+            number: None,
             snapshot,
             request_id,
             call,
@@ -124,12 +100,74 @@ impl Record {
             .map_or("", |model| self.snapshot.config.model(model).backend.word())
     }
 
-    /// The original's word for what admission decided.
-    pub(crate) fn decision(&self) -> &'static str {
+    /// What admission decided.
+    pub(crate) fn decision(&self) -> Decision {
         match self.queue_wait {
-            _ if !self.was_forwarded => "rejected",
-            Some(_) => "queued",
-            None => "accepted",
+            _ if !self.was_forwarded => Decision::Rejected,
+            Some(_) => Decision::Queued,
+            None => Decision::Accepted,
+        }
+    }
+
+    /// Its entry in the ledger.
+    pub(crate) fn entry(&self) -> Entry<'_> {
+        let key = self.caller.as_ref().and_then(|caller| caller.key.as_ref());
+        let stop = self.stop.as_ref();
+        Entry {
+            number: self.number,
+            request_id: &self.request_id,
+            user_id: self.user_id(),
+            project_id: self.project_id(),
+            key_id: key.map(|key| key.id.as_str()),
+            requested_model: &self.requested_model,
+            model: self.model_name(),
+            backend: self.backend(),
+            upstream: self.upstream.as_deref(),
+            client_protocol: self.protocol().name(),
+            class: self.class,
+            priority: self.priority,
+            is_streamed: self.streamed,
+            outcome: self.outcome,
+            decision: self.decision(),
+            reason: stop.map(|stop| stop.reason.name()),
+            http_status: self.http_status,
+            degradation_level: self.level_name(),
+            degraded: self.degraded(),
+            input_tokens: self.usage.input_tokens,
+            output_tokens: self.usage.output_tokens,
+            cached_input_tokens: self.usage.cached_input_tokens,
+            estimated_input_tokens: self.terms.estimate.input_tokens,
+            reserved_output_tokens: self.terms.estimate.output_tokens,
+            usage_source: self.usage_source.name(),
+            estimated_cost: self.terms.estimate.cost,
+            cost: self.cost,
+            latency: self.latency,
+            queue_wait: self.queue_wait.unwrap_or_default(),
+            first_token: self.first_token,
+            error_message: stop.map(|stop| stop.message.as_str()),
+            trace_id: self.trace_id.as_deref(),
+            config_version: self.snapshot.config_version,
+            started_at: self.started_at,
+        }
+    }
+
+    /// Its entry if the gateway is killed while it runs: its prompt has been read, and nobody can say how much of the
+    /// answer was made.
+    pub(crate) fn interrupted(&self) -> Entry<'_> {
+        let usage = Usage {
+            input_tokens: self.terms.estimate.input_tokens,
+            ..Usage::default()
+        };
+        Entry {
+            outcome: Outcome::Interrupted,
+            reason: Some("interrupted"),
+            error_message: Some("the gateway was killed while the request ran"),
+            input_tokens: usage.input_tokens,
+            output_tokens: usage.output_tokens,
+            cached_input_tokens: usage.cached_input_tokens,
+            cost: self.price(usage),
+            latency: self.started.elapsed(),
+            ..self.entry()
         }
     }
 
@@ -175,58 +213,4 @@ impl Record {
             .any()
             .then(|| format!("{}; {}", self.level_name(), actions.join(", ")))
     }
-}
-
-/// The ledger's word for a class.
-pub(crate) fn class_name(class: Class) -> &'static str {
-    match class {
-        Class::Interactive => "interactive",
-        Class::Batch => "batch",
-    }
-}
-
-/// The ledger's word for a band.
-pub(crate) fn priority_name(priority: Priority) -> &'static str {
-    match priority {
-        Priority::High => "high",
-        Priority::Normal => "normal",
-        Priority::Low => "low",
-    }
-}
-
-/// The class of a word; interactive where it is no class.
-pub(crate) fn class_named(name: &str) -> Class {
-    if name == "batch" {
-        Class::Batch
-    } else {
-        Class::Interactive
-    }
-}
-
-/// The priority of a word; low where it is none.
-pub(crate) fn priority_named(name: &str) -> Priority {
-    match name {
-        "high" => Priority::High,
-        "normal" => Priority::Normal,
-        _ => Priority::Low,
-    }
-}
-
-/// The status of a correction, which is no request.
-pub(super) const CORRECTION: &str = "correction";
-
-/// What an operator adds to the ledger, since nothing in it is ever changed: amounts may be negative.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Correction {
-    /// Its own, beginning with `correction-`.
-    pub(crate) id: String,
-    pub(crate) project_id: String,
-    pub(crate) user_id: String,
-    pub(crate) key_id: Option<String>,
-    pub(crate) model: String,
-    pub(crate) input_tokens: i64,
-    pub(crate) output_tokens: i64,
-    pub(crate) cost_nano_eur: i64,
-    /// In words, and of which request.
-    pub(crate) why: String,
 }

@@ -1,0 +1,34 @@
+-- Files that clients have uploaded, and those that batches have written; their contents lie in the data directory.
+CREATE TABLE files (
+    id TEXT PRIMARY KEY,
+    project_id TEXT NOT NULL,
+    filename TEXT NOT NULL,
+    purpose TEXT NOT NULL,
+    bytes BIGINT NOT NULL,
+    created_at BIGINT NOT NULL
+);
+
+-- Batches: many requests in a file, done in the background. `owner` is the gateway that does it. Times are seconds since
+-- 1970, as OpenAI has them.
+CREATE TABLE batches (
+    id TEXT PRIMARY KEY,
+    owner TEXT NOT NULL,
+    user_id TEXT NOT NULL,
+    project_id TEXT NOT NULL,
+    key_id TEXT,
+    priority TEXT NOT NULL,
+    endpoint TEXT NOT NULL,
+    input_file_id TEXT NOT NULL,
+    output_file_id TEXT,
+    error_file_id TEXT,
+    completion_window TEXT NOT NULL,
+    status TEXT NOT NULL,
+    problems TEXT,
+    metadata TEXT,
+    total BIGINT NOT NULL,
+    completed BIGINT NOT NULL,
+    failed BIGINT NOT NULL,
+    created_at BIGINT NOT NULL,
+    expires_at BIGINT NOT NULL,
+    finished_at BIGINT
+);

@@ -1,0 +1,210 @@
+//! The table `batches`. A batch is found by its project and its id.
+
+use crate::error::Error;
+use crate::id::{BatchId, FileId, GatewayId};
+use crate::state::BatchStatus;
+use crate::store::Store;
+use policy::Priority;
+use sqlx::Row;
+use sqlx::any::AnyRow;
+
+/// A batch and how far it has come. Times are seconds since 1970.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// Its id.
+    pub id: BatchId,
+    /// Its user.
+    pub user_id: String,
+    /// Its project.
+    pub project_id: String,
+    /// The key that it came with.
+    pub key_id: Option<String>,
+    /// The priority of its requests.
+    pub priority: Priority,
+    /// The endpoint of its requests.
+    pub endpoint: String,
+    /// The requests.
+    pub input_file_id: FileId,
+    /// The answers.
+    pub output_file_id: Option<FileId>,
+    /// The requests that failed.
+    pub error_file_id: Option<FileId>,
+    /// How long it may take, as it was asked for.
+    pub completion_window: String,
+    /// How far it has come.
+    pub status: BatchStatus,
+    /// Why it could not begin, as JSON.
+    pub problems: Option<String>,
+    /// The client's own, as JSON.
+    pub metadata: Option<String>,
+    /// Its requests.
+    pub total: i64,
+    /// Its requests that were answered.
+    pub completed: i64,
+    /// Its requests that failed.
+    pub failed: i64,
+    /// When it came.
+    pub created_at: i64,
+    /// The end of its completion window.
+    pub expires_at: i64,
+    /// When it ended.
+    pub finished_at: Option<i64>,
+}
+
+const SELECT: &str = "SELECT id, user_id, project_id, key_id, priority, endpoint, input_file_id, output_file_id, \
+    error_file_id, completion_window, status, problems, metadata, total, completed, failed, created_at, expires_at, \
+    finished_at FROM batches";
+
+/// Adds a batch.
+///
+/// # Errors
+/// When the database fails, or has a batch of this id already.
+pub async fn add(store: &Store, owner: &GatewayId, batch: &Batch) -> Result<(), Error> {
+    sqlx::query(
+        "INSERT INTO batches (id, owner, user_id, project_id, key_id, priority, endpoint, input_file_id, \
+         completion_window, status, metadata, total, completed, failed, created_at, expires_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 0, 0, 0, $12, $13)",
+    )
+    .bind(batch.id.as_str())
+    .bind(owner.as_str())
+    .bind(&batch.user_id)
+    .bind(&batch.project_id)
+    .bind(&batch.key_id)
+    .bind(batch.priority.name())
+    .bind(&batch.endpoint)
+    .bind(batch.input_file_id.as_str())
+    .bind(&batch.completion_window)
+    .bind(batch.status.name())
+    .bind(&batch.metadata)
+    .bind(batch.created_at)
+    .bind(batch.expires_at)
+    .execute(&store.0)
+    .await?;
+    Ok(())
+}
+
+/// Updates the counts of a batch, and nothing else.
+///
+/// # Errors
+/// When the database fails.
+pub async fn update_counts(store: &Store, batch: &Batch, completed: i64, failed: i64) -> Result<(), Error> {
+    sqlx::query("UPDATE batches SET completed = $1, failed = $2 WHERE project_id = $3 AND id = $4")
+        .bind(completed)
+        .bind(failed)
+        .bind(&batch.project_id)
+        .bind(batch.id.as_str())
+        .execute(&store.0)
+        .await?;
+    Ok(())
+}
+
+/// Marks a batch as to be cancelled, unless it has ended.
+///
+/// # Errors
+/// When the database fails.
+pub async fn cancel(store: &Store, project: &str, id: &str) -> Result<(), Error> {
+    sqlx::query("UPDATE batches SET status = $1 WHERE project_id = $2 AND id = $3 AND finished_at IS NULL")
+        .bind(BatchStatus::Cancelling.name())
+        .bind(project)
+        .bind(id)
+        .execute(&store.0)
+        .await?;
+    Ok(())
+}
+
+/// Updates everything of a batch that changes.
+///
+/// # Errors
+/// When the database fails.
+pub async fn update(store: &Store, batch: &Batch) -> Result<(), Error> {
+    sqlx::query(
+        "UPDATE batches SET status = $1, problems = $2, output_file_id = $3, error_file_id = $4, total = $5, \
+         completed = $6, failed = $7, finished_at = $8 WHERE project_id = $9 AND id = $10",
+    )
+    .bind(batch.status.name())
+    .bind(&batch.problems)
+    .bind(batch.output_file_id.as_deref())
+    .bind(batch.error_file_id.as_deref())
+    .bind(batch.total)
+    .bind(batch.completed)
+    .bind(batch.failed)
+    .bind(batch.finished_at)
+    .bind(&batch.project_id)
+    .bind(batch.id.as_str())
+    .execute(&store.0)
+    .await?;
+    Ok(())
+}
+
+/// A project's batch.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find(store: &Store, project: &str, id: &str) -> Result<Option<Batch>, Error> {
+    let row = sqlx::query(&format!("{SELECT} WHERE project_id = $1 AND id = $2"))
+        .bind(project)
+        .bind(id)
+        .fetch_optional(&store.0)
+        .await?;
+    row.as_ref().map(batch).transpose()
+}
+
+/// A project's batches, newest first.
+///
+/// # Errors
+/// When the database fails.
+pub async fn list(store: &Store, project: &str, limit: i64) -> Result<Vec<Batch>, Error> {
+    let rows = sqlx::query(&format!(
+        "{SELECT} WHERE project_id = $1 ORDER BY created_at DESC, id LIMIT $2"
+    ))
+    .bind(project)
+    .bind(limit)
+    .fetch_all(&store.0)
+    .await?;
+    rows.iter().map(batch).collect()
+}
+
+/// Claims the unfinished batches of a gateway that has ended, oldest first.
+///
+/// # Errors
+/// When the database fails, or a batch has a value that this version does not know.
+pub async fn claim(store: &Store, from: &GatewayId, to: &GatewayId) -> Result<Vec<Batch>, Error> {
+    let rows = sqlx::query(&format!(
+        "{SELECT} WHERE owner = $1 AND finished_at IS NULL ORDER BY created_at, id"
+    ))
+    .bind(from.as_str())
+    .fetch_all(&store.0)
+    .await?;
+    let batches = rows.iter().map(batch).collect::<Result<Vec<_>, _>>()?;
+    sqlx::query("UPDATE batches SET owner = $1 WHERE owner = $2 AND finished_at IS NULL")
+        .bind(to.as_str())
+        .bind(from.as_str())
+        .execute(&store.0)
+        .await?;
+    Ok(batches)
+}
+
+fn batch(row: &AnyRow) -> Result<Batch, Error> {
+    let file = |name: &str| Ok::<_, Error>(row.try_get::<Option<String>, _>(name)?.map(FileId::from));
+    Ok(Batch {
+        id: row.try_get::<String, _>("id")?.into(),
+        user_id: row.try_get("user_id")?,
+        project_id: row.try_get("project_id")?,
+        key_id: row.try_get("key_id")?,
+        priority: row.try_get::<String, _>("priority")?.parse().map_err(Error::invalid)?,
+        endpoint: row.try_get("endpoint")?,
+        input_file_id: row.try_get::<String, _>("input_file_id")?.into(),
+        output_file_id: file("output_file_id")?,
+        error_file_id: file("error_file_id")?,
+        completion_window: row.try_get("completion_window")?,
+        status: row.try_get::<String, _>("status")?.parse()?,
+        problems: row.try_get("problems")?,
+        metadata: row.try_get("metadata")?,
+        total: row.try_get("total")?,
+        completed: row.try_get("completed")?,
+        failed: row.try_get("failed")?,
+        created_at: row.try_get("created_at")?,
+        expires_at: row.try_get("expires_at")?,
+        finished_at: row.try_get("finished_at")?,
+    })
+}

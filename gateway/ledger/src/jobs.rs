@@ -1,0 +1,203 @@
+//! The table `jobs`: requests that go on without a client, so that neither they nor their answers are lost when the
+//! gateway stops or is killed. A job is found by its project and its request's id.
+
+use crate::error::Error;
+use crate::id::{GatewayId, RequestId};
+use crate::store::Store;
+use policy::{Class, Priority};
+use serde_json::Value;
+use sqlx::Row;
+use sqlx::any::AnyRow;
+use std::collections::HashSet;
+
+/// Answers are kept for so long, in milliseconds.
+const KEEP_MS: i64 = 24 * 3_600_000;
+
+/// A request to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Job {
+    /// The request's id.
+    pub id: RequestId,
+    /// The endpoint that it was sent to.
+    pub endpoint: String,
+    /// Its user.
+    pub user_id: String,
+    /// Its project.
+    pub project_id: String,
+    /// The key that it came with.
+    pub key_id: Option<String>,
+    /// Interactive or batch.
+    pub class: Class,
+    /// Its priority.
+    pub priority: Priority,
+    /// The request's body.
+    pub body: Vec<u8>,
+    /// How often it was forwarded to a server.
+    pub attempts: i64,
+}
+
+/// The state of a job.
+#[derive(Debug, PartialEq)]
+pub enum JobState {
+    /// Not answered yet.
+    Unfinished {
+        /// The request's body.
+        body: Vec<u8>,
+        /// When it came, in milliseconds since 1970.
+        created_at_ms: i64,
+    },
+    /// Answered.
+    Finished(Value),
+}
+
+/// Adds a job.
+///
+/// # Errors
+/// When the database fails, or has a job of this id already.
+pub async fn add(store: &Store, owner: &GatewayId, job: &Job, now_ms: i64) -> Result<(), Error> {
+    sqlx::query(
+        "INSERT INTO jobs (id, owner, user_id, project_id, key_id, request_type, priority, body, attempts, \
+         created_at, endpoint) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+    )
+    .bind(job.id.as_str())
+    .bind(owner.as_str())
+    .bind(&job.user_id)
+    .bind(&job.project_id)
+    .bind(&job.key_id)
+    .bind(job.class.name())
+    .bind(job.priority.name())
+    .bind(&job.body)
+    .bind(job.attempts)
+    .bind(now_ms)
+    .bind(&job.endpoint)
+    .execute(&store.0)
+    .await?;
+    Ok(())
+}
+
+/// Counts an attempt: the job is about to be forwarded to a server.
+///
+/// # Errors
+/// When the database fails.
+pub async fn count_attempt(store: &Store, project: &str, id: &str) -> Result<(), Error> {
+    sqlx::query("UPDATE jobs SET attempts = attempts + 1 WHERE project_id = $1 AND id = $2")
+        .bind(project)
+        .bind(id)
+        .execute(&store.0)
+        .await?;
+    Ok(())
+}
+
+/// Keeps a job's answer.
+///
+/// # Errors
+/// When the database fails.
+pub async fn finish(store: &Store, project: &str, id: &str, answer: &Value, now_ms: i64) -> Result<(), Error> {
+    sqlx::query("UPDATE jobs SET finished_at = $1, answer = $2, body = $3 WHERE project_id = $4 AND id = $5")
+        .bind(now_ms)
+        .bind(answer.to_string())
+        .bind(Vec::new())
+        .bind(project)
+        .bind(id)
+        .execute(&store.0)
+        .await?;
+    Ok(())
+}
+
+/// The state of a job; of any project's if none is given, which is for operators.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find(store: &Store, project: Option<&str>, id: &str) -> Result<Option<JobState>, Error> {
+    let found = sqlx::query(
+        "SELECT answer, body, created_at FROM jobs WHERE id = $1 AND project_id = COALESCE($2, project_id)",
+    )
+    .bind(id)
+    .bind(project)
+    .fetch_optional(&store.0)
+    .await?;
+    let Some(row) = found else { return Ok(None) };
+    let answer: Option<String> = row.try_get("answer")?;
+    Ok(Some(match answer {
+        Some(answer) => JobState::Finished(serde_json::from_str(&answer).map_err(Error::invalid)?),
+        None => JobState::Unfinished {
+            body: row.try_get("body")?,
+            created_at_ms: row.try_get("created_at")?,
+        },
+    }))
+}
+
+/// Deletes a finished job; false if there is none. `project` as in [`find`].
+///
+/// # Errors
+/// When the database fails.
+pub async fn delete(store: &Store, project: Option<&str>, id: &str) -> Result<bool, Error> {
+    let deleted = sqlx::query(
+        "DELETE FROM jobs WHERE id = $1 AND finished_at IS NOT NULL AND project_id = COALESCE($2, project_id)",
+    )
+    .bind(id)
+    .bind(project)
+    .execute(&store.0)
+    .await?;
+    Ok(deleted.rows_affected() > 0)
+}
+
+/// Claims the unfinished jobs of a gateway that has ended, oldest first. Expired answers are deleted.
+///
+/// # Errors
+/// When the database fails, or a job has a value that this version does not know.
+pub async fn claim(store: &Store, from: &GatewayId, to: &GatewayId, now_ms: i64) -> Result<Vec<Job>, Error> {
+    sqlx::query("DELETE FROM jobs WHERE finished_at < $1")
+        .bind(now_ms.saturating_sub(KEEP_MS))
+        .execute(&store.0)
+        .await?;
+    let rows = sqlx::query(
+        "SELECT id, endpoint, user_id, project_id, key_id, request_type, priority, body, attempts FROM jobs \
+         WHERE finished_at IS NULL AND owner = $1 ORDER BY created_at, id",
+    )
+    .bind(from.as_str())
+    .fetch_all(&store.0)
+    .await?;
+    let jobs = rows.iter().map(job).collect::<Result<Vec<_>, _>>()?;
+    sqlx::query("UPDATE jobs SET owner = $1 WHERE owner = $2 AND finished_at IS NULL")
+        .bind(to.as_str())
+        .bind(from.as_str())
+        .execute(&store.0)
+        .await?;
+    Ok(jobs)
+}
+
+/// The requests of a project that have a record, of those whose ids begin so; interrupted ones do not count.
+///
+/// # Errors
+/// When the database fails.
+pub async fn recorded(store: &Store, project: &str, beginning: &str) -> Result<HashSet<String>, Error> {
+    let rows = sqlx::query(
+        "SELECT request_id FROM requests WHERE project_id = $1 AND substr(request_id, 1, $2) = $3 \
+         AND status <> 'interrupted'",
+    )
+    .bind(project)
+    .bind(i64::try_from(beginning.len()).map_err(Error::invalid)?)
+    .bind(beginning)
+    .fetch_all(&store.0)
+    .await?;
+    let ids = rows.iter().map(|row| row.try_get("request_id").map_err(Error::from));
+    ids.collect()
+}
+
+fn job(row: &AnyRow) -> Result<Job, Error> {
+    Ok(Job {
+        id: row.try_get::<String, _>("id")?.into(),
+        endpoint: row.try_get("endpoint")?,
+        user_id: row.try_get("user_id")?,
+        project_id: row.try_get("project_id")?,
+        key_id: row.try_get("key_id")?,
+        class: row
+            .try_get::<String, _>("request_type")?
+            .parse()
+            .map_err(Error::invalid)?,
+        priority: row.try_get::<String, _>("priority")?.parse().map_err(Error::invalid)?,
+        body: row.try_get("body")?,
+        attempts: row.try_get("attempts")?,
+    })
+}

@@ -1,0 +1,137 @@
+//! The table `keys`: hashes of secrets, never the secrets.
+
+use crate::error::Error;
+use crate::state::KeyState;
+use crate::store::Store;
+use sqlx::Row;
+use sqlx::any::AnyRow;
+
+/// An API key as it is stored. Times are milliseconds since 1970.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredKey {
+    /// Its id, which may be shown.
+    pub id: String,
+    /// The SHA-256 of the secret.
+    pub hash: [u8; 32],
+    /// Its user.
+    pub user_id: String,
+    /// Its user's project.
+    pub project_id: String,
+    /// The end of its lifetime; `None`: never.
+    pub expires_at: Option<i64>,
+    /// When it was revoked.
+    pub revoked_at: Option<i64>,
+    /// The models that it may be used for; `None`: all.
+    pub models: Option<Vec<String>>,
+    /// When it was last used, within some seconds.
+    pub last_used_at: Option<i64>,
+}
+
+impl StoredKey {
+    /// Whether it may be used at a time.
+    pub fn state(&self, now_ms: i64) -> KeyState {
+        state(self.revoked_at, self.expires_at, now_ms)
+    }
+}
+
+/// The state of a key that is revoked and expires at these times.
+pub fn state(revoked_at: Option<i64>, expires_at: Option<i64>, now_ms: i64) -> KeyState {
+    match (revoked_at, expires_at) {
+        (Some(_), _) => KeyState::Revoked,
+        (None, Some(at)) if at <= now_ms => KeyState::Expired,
+        _ => KeyState::Active,
+    }
+}
+
+const SELECT: &str = "SELECT id, hash, user_id, project_id, expires_at, revoked_at, models, last_used_at FROM keys";
+
+/// All keys, revoked and expired ones too, oldest first.
+///
+/// # Errors
+/// When the database fails.
+pub async fn all(store: &Store) -> Result<Vec<StoredKey>, Error> {
+    let rows = sqlx::query(&format!("{SELECT} ORDER BY created_at, id"))
+        .fetch_all(&store.0)
+        .await?;
+    rows.iter().map(|row| key(row).map_err(Error::from)).collect()
+}
+
+/// Adds a key.
+///
+/// # Errors
+/// When the database fails, or has this id or hash already.
+pub async fn insert(store: &Store, key: &StoredKey, now_ms: i64) -> Result<(), Error> {
+    sqlx::query(
+        "INSERT INTO keys (id, hash, user_id, project_id, created_at, expires_at, models) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+    )
+    .bind(&key.id)
+    .bind(key.hash.to_vec())
+    .bind(&key.user_id)
+    .bind(&key.project_id)
+    .bind(now_ms)
+    .bind(key.expires_at)
+    .bind(key.models.as_ref().map(|models| models.join(",")))
+    .execute(&store.0)
+    .await?;
+    Ok(())
+}
+
+/// Lets a key end at a time, if it would not end before.
+///
+/// # Errors
+/// When the database fails.
+pub async fn expire(store: &Store, id: &str, at_ms: i64) -> Result<(), Error> {
+    sqlx::query("UPDATE keys SET expires_at = $1 WHERE id = $2 AND (expires_at IS NULL OR expires_at > $1)")
+        .bind(at_ms)
+        .bind(id)
+        .execute(&store.0)
+        .await?;
+    Ok(())
+}
+
+/// Notes when keys were last used: ids and milliseconds since 1970.
+///
+/// # Errors
+/// When the database fails.
+pub async fn note_use(store: &Store, used: &[(String, i64)]) -> Result<(), Error> {
+    for (id, at) in used {
+        sqlx::query("UPDATE keys SET last_used_at = $1 WHERE id = $2 AND coalesce(last_used_at, 0) < $1")
+            .bind(at)
+            .bind(id)
+            .execute(&store.0)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Revokes a key; false if there is none with this id that could be.
+///
+/// # Errors
+/// When the database fails.
+pub async fn revoke(store: &Store, id: &str, now_ms: i64) -> Result<bool, Error> {
+    let done = sqlx::query("UPDATE keys SET revoked_at = $1 WHERE id = $2 AND revoked_at IS NULL")
+        .bind(now_ms)
+        .bind(id)
+        .execute(&store.0)
+        .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+fn key(row: &AnyRow) -> Result<StoredKey, sqlx::Error> {
+    let hash: Vec<u8> = row.try_get("hash")?;
+    Ok(StoredKey {
+        id: row.try_get("id")?,
+        hash: hash
+            .try_into()
+            .map_err(|_| sqlx::Error::Decode("a key's hash is not 32 bytes".into()))?,
+        user_id: row.try_get("user_id")?,
+        project_id: row.try_get("project_id")?,
+        expires_at: row.try_get("expires_at")?,
+        revoked_at: row.try_get("revoked_at")?,
+        models: row
+            .try_get::<Option<String>, _>("models")?
+            .map(|models| models.split(',').map(str::to_owned).collect()),
+        last_used_at: row.try_get("last_used_at")?,
+    })
+}

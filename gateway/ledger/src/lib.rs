@@ -1,0 +1,37 @@
+//! The ledger: exactly one record a request, safe from `kill -9` before the client has the end of its answer; the
+//! jobs, batches, files and keys that outlive a process; and the reports on them.
+//!
+//! The only crate that knows SQL. It knows nothing of configuration, HTTP or the proxy: it is handed plain data.
+
+pub mod batches;
+mod entry;
+mod error;
+pub mod files;
+mod id;
+pub mod jobs;
+mod journal;
+pub mod keys;
+mod migrations;
+mod postgres;
+pub mod records;
+pub mod report;
+mod rollup;
+mod row;
+mod slot;
+mod sqlite;
+mod state;
+mod store;
+mod time;
+pub mod totals;
+mod verify;
+pub mod versions;
+mod writer;
+
+pub use entry::{Correction, Entry};
+pub use error::Error;
+pub use id::{BatchId, EntryNumber, FileId, GatewayId, RequestId};
+pub use state::{BatchStatus, Decision, FilePurpose, KeyState, Outcome};
+pub use store::{Database, Store, connect, open};
+pub use time::day_of;
+pub use verify::{Verified, verify};
+pub use writer::{Bounds, Ledger, Observer};

@@ -1,0 +1,42 @@
+//! The schema's history, a line a version, in the types of each database.
+
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use std::borrow::Cow;
+
+macro_rules! migrations {
+    ($($version:literal $name:literal $file:literal;)*) => {
+        const SQLITE: &[(i64, &str, &str)] =
+            &[$(($version, $name, include_str!(concat!("../migrations/sqlite/", $file))),)*];
+        const POSTGRES: &[(i64, &str, &str)] =
+            &[$(($version, $name, include_str!(concat!("../migrations/postgres/", $file))),)*];
+    };
+}
+
+migrations! {
+    1 "requests and keys" "0001_requests_and_keys.sql";
+    2 "degradation and price lists" "0002_degradation_and_price_lists.sql";
+    3 "rollups" "0003_rollups.sql";
+    4 "models and use of keys" "0004_keys_models_and_use.sql";
+    5 "jobs" "0005_jobs.sql";
+    6 "intents" "0006_intents.sql";
+    7 "files and batches" "0007_files_and_batches.sql";
+    8 "jobs of any call" "0008_jobs_of_any_call.sql";
+}
+
+/// Brings a database to the newest version.
+pub(crate) fn migrator(is_sqlite: bool) -> Migrator {
+    let migrations = if is_sqlite { SQLITE } else { POSTGRES };
+    let migrations = migrations.iter().map(|(version, name, sql)| {
+        Migration::new(
+            *version,
+            Cow::Borrowed(*name),
+            MigrationType::Simple,
+            Cow::Borrowed(*sql),
+            false,
+        )
+    });
+    Migrator {
+        migrations: Cow::Owned(migrations.collect()),
+        ..Migrator::DEFAULT
+    }
+}

@@ -1,0 +1,99 @@
+//! Adds up all records again, and says where the sums that were kept with them disagree.
+
+use crate::error::Error;
+use crate::rollup::{COUNT_COLUMNS, GROUP_COLUMNS, clamped};
+use crate::store::Store;
+use sqlx::Row;
+
+/// The result of a verification.
+#[derive(Debug)]
+pub struct Verified {
+    /// Records that were added up.
+    pub records: i64,
+    /// The first day of which all records are still there.
+    pub since: String,
+    /// One line a disagreement.
+    pub disagreements: Vec<String>,
+}
+
+/// The sums of the records of the days after $1, as `rollups` has them.
+fn recomputed() -> String {
+    let groups = GROUP_COLUMNS.map(|column| match column {
+        "day" => "substr(created_at, 1, 10) AS day".to_owned(),
+        "key_id" => "coalesce(key_id, '') AS key_id".to_owned(),
+        _ => column.to_owned(),
+    });
+    let sums = COUNT_COLUMNS.map(|column| match column {
+        "requests" => "count(*) AS requests".to_owned(),
+        _ => format!("CAST({} AS BIGINT) AS {column}", clamped(&format!("sum({column})"))),
+    });
+    format!(
+        "SELECT {}, {} FROM requests WHERE created_at > $1 GROUP BY 1, 2, 3, 4, 5, 6, 7, 8 \
+         HAVING substr(created_at, 1, 10) > $1",
+        groups.join(", "),
+        sums.join(", ")
+    )
+}
+
+/// The sums of those days as they were kept.
+fn kept() -> String {
+    let columns = [&GROUP_COLUMNS[..], &COUNT_COLUMNS].concat().join(", ");
+    format!("SELECT {columns} FROM rollups WHERE day > $1")
+}
+
+/// Compares records and sums, for the days whose records retention has not begun to delete.
+///
+/// # Errors
+/// When the database fails.
+pub async fn verify(store: &Store) -> Result<Verified, Error> {
+    let since: String =
+        sqlx::query("SELECT coalesce((SELECT value FROM settings WHERE name = 'deleted_until'), '') AS day")
+            .fetch_one(&store.0)
+            .await?
+            .try_get("day")?;
+    let (recomputed, kept) = (recomputed(), kept());
+    let mut disagreements = Vec::new();
+    for (source, one, other) in [
+        ("the records sum to", &recomputed, &kept),
+        ("the kept sum is", &kept, &recomputed),
+    ] {
+        let rows = sqlx::query(&format!(
+            "SELECT * FROM ({one}) AS one EXCEPT SELECT * FROM ({other}) AS other"
+        ))
+        .bind(&since)
+        .fetch_all(&store.0)
+        .await?;
+        for row in rows {
+            let group: Vec<String> = GROUP_COLUMNS
+                .iter()
+                .map(|column| row.try_get(*column))
+                .collect::<Result<_, _>>()?;
+            let count = |name: &str| row.try_get::<i64, _>(name);
+            disagreements.push(format!(
+                "{}: {source} {} requests, {} + {} tokens ({} cached), {} nano-euros",
+                group.join(" "),
+                count("requests")?,
+                count("input_tokens")?,
+                count("output_tokens")?,
+                count("cached_input_tokens")?,
+                count("cost_nano_eur")?
+            ));
+        }
+    }
+    let records = sqlx::query("SELECT count(*) AS records FROM requests WHERE created_at > $1")
+        .bind(&since)
+        .fetch_one(&store.0)
+        .await?
+        .try_get("records")?;
+    disagreements.sort();
+    let since = if since.is_empty() {
+        "the first day".to_owned()
+    } else {
+        format!("the day after {since}")
+    };
+    Ok(Verified {
+        records,
+        since,
+        disagreements,
+    })
+}
