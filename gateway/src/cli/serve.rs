@@ -18,7 +18,7 @@ use crate::telemetry::Metrics;
 use crate::traces::Traces;
 use crate::upstream::{Forward, Upstreams, health};
 use parking_lot::Mutex;
-use policy::{Period, Scope};
+use policy::{QuotaWindow, Subject};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -281,23 +281,22 @@ async fn restore_what_was_used(gateway: &Gateway) -> Result<(), ledger::Unavaila
     let now = gateway.gate.now();
     let snapshot = gateway.current.get();
     let config = &snapshot.config;
-    for (period, start) in [(Period::Day, now.day_start()), (Period::Month, now.month_start())] {
+    for (window, start) in [
+        (QuotaWindow::Day, now.day_start()),
+        (QuotaWindow::Month, now.month_start()),
+    ] {
         let day = ledger::day_of(Duration::from_nanos(start.nanos()));
-        for (scope, column) in [
-            (Scope::Project, "project_id"),
-            (Scope::User, "user_id"),
-            (Scope::Key, "key_id"),
-        ] {
+        for column in ["project_id", "user_id", "key_id"] {
             for (id, usage) in report::used_since(gateway.ledger.store(), column, &day).await? {
-                let number = match scope {
-                    Scope::Project => config.project_by_id(&id).map(|id| id.0),
-                    Scope::User => config.user_by_id(&id).map(|id| id.0),
-                    _ => gateway.current.number_of(&id).map(|id| id.0),
+                let subject = match column {
+                    "project_id" => config.project_by_id(&id).map(Subject::Project),
+                    "user_id" => config.user_by_id(&id).map(Subject::User),
+                    _ => gateway.current.number_of(&id).map(Subject::Key),
                 };
-                if let Some(number) = number {
+                if let Some(subject) = subject {
                     gateway
                         .gate
-                        .with(|policy, now| policy.restore_usage(scope, number, period, usage, now));
+                        .with(|policy, now| policy.restore_usage(subject, window, usage, now));
                 }
             }
         }

@@ -4,14 +4,14 @@ use super::{Gateway, background, files, inbound};
 use crate::config::Config;
 use crate::identity;
 use crate::ledger::{Unavailable, jobs};
-use crate::standing;
+use crate::limit_status;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http::StatusCode;
 use pingora_core::protocols::http::{HttpTask, ServerSession};
 use pingora_core::{BError, ErrorType, OrErr};
 use pingora_http::ResponseHeader;
-use policy::Scope;
+use policy::Subject;
 use protocol::catalogue::{self, Entry};
 use protocol::refuse::{ErrorCode, RequestError};
 use protocol::{Background, Protocol, Route};
@@ -146,9 +146,9 @@ async fn own_usage(gateway: &Gateway, session: &ServerSession) -> Result<Value, 
         "key_id": key.map(|key| &key.id),
         "usage": usage,
         "limits": {
-            "key": key.map(|key| standing::of(gate, Scope::Key, key.number.0, None)),
-            "user": standing::of(gate, Scope::User, caller.user.0, None),
-            "project": standing::of(gate, Scope::Project, caller.project.0, Some(project.plan)),
+            "key": key.map(|key| limit_status::render(gate, Subject::Key(key.number), None)),
+            "user": limit_status::render(gate, Subject::User(caller.user), None),
+            "project": limit_status::render(gate, Subject::Project(caller.project), Some(project.plan)),
         },
     }))
 }

@@ -8,7 +8,7 @@ use http::StatusCode;
 use pingora_core::BError;
 use pingora_core::protocols::http::{HttpTask, ServerSession};
 use pingora_http::ResponseHeader;
-use policy::{Figure, NanoEuro};
+use policy::{NanoEuro, RateWindow};
 use protocol::refuse::{ErrorCode, RequestError};
 use std::time::Duration;
 
@@ -101,8 +101,8 @@ pub(super) async fn deliver(
     write(session, tasks).await.is_ok() && reads_on
 }
 
-fn reset(figure: &Figure) -> String {
-    seconds(figure.reset)
+fn reset(window: &RateWindow) -> String {
+    seconds(window.reset)
 }
 
 /// As OpenAI writes it: `1.234s`.
