@@ -1,19 +1,20 @@
-//! Policy behind one short lock, and the waking of those who wait. What is handed out is a guard: dropping
-//! it gives it back, so a vanished client or a panic cannot leak.
+//! The gate: policy behind one short lock, and the wake-ups of queued requests. Slots and queue positions are
+//! guards: dropping one releases it, so that a lost client or a panic leaks nothing.
 
 use policy::{
-    AdmissionRequest, Balance, Counted, Decision, Figure, ModelId, PlanId, Policy, RateLimitStatus, Refusal, Rules,
-    Scope, Settled, Settlement, Terms, TicketId, Time, Waiting,
+    AdmissionRequest, Balance, ByClass, Decision, ModelId, PlanId, Policy, QueueEntry, RateLimitKind, RateLimitStatus,
+    RateWindow, Refusal, Rules, Settled, Settlement, Subject, Terms, TicketId, Time,
 };
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::oneshot;
 
-/// How often policy is asked again who is next, for what only time changes: a level that is left, a new day.
+/// The interval at which policy is asked again for the next request, for what only time changes: a level that is
+/// left, a new day.
 const TICK: Duration = Duration::from_millis(250);
 
-/// The one place where requests are decided on.
+/// The single point where requests are admitted, queued or rejected.
 #[derive(Debug)]
 pub(crate) struct Gate {
     state: Mutex<State>,
@@ -28,15 +29,15 @@ struct State {
     waiters: HashMap<TicketId, oneshot::Sender<Wakeup>>,
 }
 
-/// What whoever waits is told.
+/// The end of a wait in the queue.
 #[derive(Debug)]
 enum Wakeup {
     Granted,
-    /// The place in the queue went to somebody else.
+    /// The position in the queue went to another request.
     Displaced(Refusal),
 }
 
-/// What becomes of a request that was offered.
+/// The decision on a request.
 #[derive(Debug)]
 pub(crate) enum Admission {
     Admitted(AdmittedRequest),
@@ -52,14 +53,14 @@ pub(crate) struct AdmittedRequest {
     pub(crate) waited: Option<Duration>,
 }
 
-/// A place with the upstreams, and what is reserved with it. Dropped unsettled, nothing was used.
+/// A slot with the upstreams, and what is reserved with it. Dropped unsettled, nothing was used.
 #[derive(Debug)]
 pub(crate) struct SlotPermit {
     gate: Arc<Gate>,
     ticket: Option<TicketId>,
 }
 
-/// A place in the queue; dropping it gives it up.
+/// A position in the queue; dropping it gives it up.
 #[derive(Debug)]
 pub(crate) struct QueuedRequest {
     gate: Arc<Gate>,
@@ -68,16 +69,18 @@ pub(crate) struct QueuedRequest {
     terms: Terms,
     since: Instant,
     longest: Duration,
-    word: oneshot::Receiver<Wakeup>,
+    wakeup: oneshot::Receiver<Wakeup>,
 }
 
-/// How many run and wait, and how pressed the gateway is.
+/// A rate limit with its holder and its present state.
+pub(crate) type RateLimit = (Subject, RateLimitKind, RateWindow);
+
+/// How many requests run and wait, and the pressure on the gateway.
 #[derive(Debug, Clone)]
 pub(crate) struct Occupancy {
     pub(crate) active: usize,
     pub(crate) waiting: usize,
-    /// By lane: high, normal, low, batch class.
-    pub(crate) waiting_by_lane: [usize; 4],
+    pub(crate) waiting_by_class: ByClass<usize>,
     /// By the index of the model: how many run, and how many may.
     pub(crate) models: Vec<(usize, Option<usize>)>,
     pub(crate) level: u32,
@@ -98,7 +101,7 @@ impl Gate {
         })
     }
 
-    /// Decides. The standing with the rates is known at once, also of the refused.
+    /// Decides on a request. The state of the rate limits is known at once, also of a rejected one.
     pub(crate) fn offer(self: &Arc<Self>, ask: &AdmissionRequest) -> (Admission, RateLimitStatus) {
         self.decide(|policy, now| policy.offer(ask, now))
     }
@@ -109,35 +112,35 @@ impl Gate {
     ) -> (Admission, RateLimitStatus) {
         let now = self.now();
         let mut state = self.lock();
-        let (decision, standing) = decide(&mut state.policy, now);
-        let offer = match decision {
+        let (decision, status) = decide(&mut state.policy, now);
+        let admission = match decision {
             Decision::Admit(grant) => Admission::Admitted(AdmittedRequest {
                 permit: self.permit(grant.ticket),
                 terms: grant.terms,
                 waited: None,
             }),
             Decision::Reject(refusal) => Admission::Rejected(refusal),
-            Decision::Queue(place) => {
-                if let Some(displaced) = place.displaced.and_then(|ticket| state.waiters.remove(&ticket)) {
+            Decision::Queue(position) => {
+                if let Some(displaced) = position.displaced.and_then(|ticket| state.waiters.remove(&ticket)) {
                     let _ = displaced.send(Wakeup::Displaced(state.policy.displaced()));
                 }
-                let (tell, word) = oneshot::channel();
-                state.waiters.insert(place.ticket, tell);
+                let (sender, wakeup) = oneshot::channel();
+                state.waiters.insert(position.ticket, sender);
                 Admission::Queued(QueuedRequest {
                     gate: Arc::clone(self),
-                    ticket: Some(place.ticket),
-                    terms: place.terms,
+                    ticket: Some(position.ticket),
+                    terms: position.terms,
                     since: Instant::now(),
-                    longest: place.deadline - now,
-                    word,
+                    longest: position.deadline - now,
+                    wakeup,
                 })
             }
         };
         state.wake(now);
-        (offer, standing)
+        (admission, status)
     }
 
-    /// Asks policy now and then who is next, for as long as the process runs.
+    /// Starts requests that only time has made eligible, for as long as the process runs.
     pub(crate) async fn keep_time(self: Arc<Self>) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -148,8 +151,8 @@ impl Gate {
         }
     }
 
-    /// Takes over changed rules; they act on those who wait, too. They are asked for under the lock, so that of two
-    /// changes the later one stays.
+    /// Applies changed rules, also to requests that wait. They are made under the lock, so that of two changes the
+    /// later one stays.
     pub(crate) fn reconfigure(&self, rules: impl FnOnce() -> Rules) {
         let now = self.now();
         let mut state = self.lock();
@@ -157,7 +160,7 @@ impl Gate {
         state.wake(now);
     }
 
-    /// Who runs and waits now, of the first `models` models.
+    /// The requests that run and wait now, with those of the first `models` models.
     pub(crate) fn occupancy(&self, models: usize) -> Occupancy {
         let now = self.now();
         let policy = &mut self.lock().policy;
@@ -165,7 +168,7 @@ impl Gate {
         Occupancy {
             active: policy.running(),
             waiting: policy.waiting(),
-            waiting_by_lane: policy.waiting_by_lane(),
+            waiting_by_class: policy.waiting_by_class(),
             models: ids
                 .map(|model| (policy.running_for(model), policy.slots_of(model)))
                 .collect(),
@@ -175,45 +178,41 @@ impl Gate {
         }
     }
 
-    /// Everyone who waits, lane by lane, the oldest first, with the wait that is still expected.
-    pub(crate) fn everyone(&self) -> Vec<(Waiting, Duration)> {
+    /// All requests that wait, class by class, the oldest first, with the wait that is still expected.
+    pub(crate) fn queue(&self) -> Vec<(QueueEntry, Duration)> {
         let now = self.now();
         let policy = &self.lock().policy;
-        let all = policy.everyone(now);
-        all.map(|waiting| (waiting, policy.expected(waiting.ticket).unwrap_or_default()))
+        let all = policy.queue(now);
+        all.map(|entry| (entry, policy.expected(entry.ticket).unwrap_or_default()))
             .collect()
     }
 
-    /// Where a ticket that waits stands, and how long it will still take.
+    /// The position of a ticket that waits, and the wait that is still expected.
     pub(crate) fn position_of(&self, ticket: TicketId) -> Option<(usize, Duration)> {
         let now = self.now();
         let policy = &self.lock().policy;
         let expected = policy.expected(ticket)?;
-        let mut all = policy.everyone(now);
-        let position = all.find(|waiting| waiting.ticket == ticket)?.position;
+        let mut all = policy.queue(now);
+        let position = all.find(|entry| entry.ticket == ticket)?.position;
         Some((position, expected))
     }
 
-    /// Where a subject stands with its allowance and its rates.
-    pub(crate) fn standing_of(
-        &self,
-        scope: Scope,
-        id: u32,
-        plan: Option<PlanId>,
-    ) -> (Vec<Balance>, Vec<(Scope, Counted, Figure)>) {
+    /// The state of a subject's allowances and rate limits, for a project with those of its plan.
+    pub(crate) fn limits_of(&self, subject: Subject, plan: Option<PlanId>) -> (Vec<Balance>, Vec<RateLimit>) {
         let now = self.now();
         let policy = &self.lock().policy;
-        let of_plan = plan.map(|plan| policy.rates(Scope::Plan, id, Some(plan), now));
-        let of_plan = of_plan
-            .into_iter()
-            .flatten()
-            .map(|(counted, figure)| (Scope::Plan, counted, figure));
-        let own = policy.rates(scope, id, None, now).into_iter();
-        let own = own.map(|(counted, figure)| (scope, counted, figure));
-        (policy.balances(scope, id, now), of_plan.chain(own).collect())
+        let of_plan = match (subject, plan) {
+            (Subject::Project(project), Some(plan)) => Some(Subject::Plan(plan, project)),
+            _ => None,
+        };
+        let rates = of_plan.into_iter().chain([subject]).flat_map(|subject| {
+            let rates = policy.rates(subject, now).into_iter();
+            rates.map(move |(kind, window)| (subject, kind, window))
+        });
+        (policy.balances(subject, now), rates.collect())
     }
 
-    /// Does something with the policy, such as telling it what had been used before the start.
+    /// Calls `what` with the policy, such as to restore what had been used before the start.
     pub(crate) fn with<T>(&self, what: impl FnOnce(&mut Policy, Time) -> T) -> T {
         let now = self.now();
         what(&mut self.lock().policy, now)
@@ -239,18 +238,18 @@ impl Gate {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic under this lock leaves counts that are still consistent: go on.
+        // A panic under this lock leaves counts that are still consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    /// Tells everyone who may run now.
+    /// Wakes every request that may run now.
     fn wake(&mut self, now: Time) {
         while let Some(ticket) = self.policy.next(now) {
             let waiter = self.waiters.remove(&ticket);
             if waiter.is_none_or(|waiter| waiter.send(Wakeup::Granted).is_err()) {
-                // Nobody is there to take it: it was used for nothing, and the next may have it.
+                // The client is gone: the slot goes to the next one.
                 self.policy.settle(ticket, &Settlement::default(), now);
             }
         }
@@ -258,10 +257,10 @@ impl State {
 }
 
 impl QueuedRequest {
-    /// A wait that is over before it began.
+    /// A request that was admitted at once, as one whose wait is over.
     pub(crate) fn over(entry: AdmittedRequest) -> Self {
-        let (tell, word) = oneshot::channel();
-        let _ = tell.send(Wakeup::Granted);
+        let (sender, wakeup) = oneshot::channel();
+        let _ = sender.send(Wakeup::Granted);
         let mut permit = entry.permit;
         Self {
             gate: Arc::clone(&permit.gate),
@@ -269,39 +268,38 @@ impl QueuedRequest {
             terms: entry.terms,
             since: Instant::now(),
             longest: Duration::MAX,
-            word,
+            wakeup,
         }
     }
 
-    /// The ticket that waits.
+    /// The ticket in the queue.
     pub(crate) fn ticket(&self) -> Option<TicketId> {
         self.ticket
     }
 
-    /// What it will be granted.
+    /// The terms on which it will be admitted.
     pub(crate) fn terms(&self) -> Terms {
         self.terms
     }
 
-    /// Returns when it may run, or when waiting has come to an end.
+    /// Waits until it may run, is displaced or has waited for the longest time.
     pub(crate) async fn granted(mut self) -> Result<AdmittedRequest, Refusal> {
         let left = self.longest.saturating_sub(self.since.elapsed());
-        let told = tokio::time::timeout(left, &mut self.word).await;
-        match told {
-            Ok(word) => self.told(word.ok()),
+        match tokio::time::timeout(left, &mut self.wakeup).await {
+            Ok(wakeup) => self.woken(wakeup.ok()),
             Err(_) => match self.expire() {
                 Some(refusal) => Err(refusal),
-                // The word crossed the deadline: it has been sent.
+                // The wake-up crossed the deadline: it has been sent.
                 None => {
-                    let word = self.word.try_recv().ok();
-                    self.told(word)
+                    let wakeup = self.wakeup.try_recv().ok();
+                    self.woken(wakeup)
                 }
             },
         }
     }
 
-    fn told(&mut self, word: Option<Wakeup>) -> Result<AdmittedRequest, Refusal> {
-        match word {
+    fn woken(&mut self, wakeup: Option<Wakeup>) -> Result<AdmittedRequest, Refusal> {
+        match wakeup {
             Some(Wakeup::Granted) => Ok(AdmittedRequest {
                 permit: SlotPermit {
                     gate: Arc::clone(&self.gate),
@@ -332,7 +330,7 @@ impl QueuedRequest {
 }
 
 impl SlotPermit {
-    /// The actual takes the place of what was reserved, and the next in the queue may run.
+    /// Replaces what was reserved by the actual, and lets the next request run.
     pub(crate) fn settle(mut self, settlement: &Settlement) -> Settled {
         match self.ticket.take() {
             Some(ticket) => self.gate.settle(ticket, settlement),
@@ -340,7 +338,7 @@ impl SlotPermit {
         }
     }
 
-    /// It came to nothing: as if it had not been asked for, and another request is decided on in its place.
+    /// Releases the slot of a request that failed, and decides on another in its place.
     pub(crate) fn replace(mut self, ask: &AdmissionRequest) -> (Admission, RateLimitStatus) {
         let gate = Arc::clone(&self.gate);
         match self.ticket.take() {
@@ -365,7 +363,7 @@ impl Drop for QueuedRequest {
         let mut state = self.gate.lock();
         state.waiters.remove(&ticket);
         if !state.policy.cancel(ticket, now) {
-            // It was granted, and nobody has come for it.
+            // It was granted meanwhile.
             state.policy.settle(ticket, &Settlement::default(), now);
         }
         state.wake(now);
@@ -475,7 +473,7 @@ mod tests {
     async fn a_permit_that_is_dropped_unsettled_has_used_nothing() {
         let gate = gate(2, 0);
         drop(enter(&gate, Priority::Normal).await.expect("free"));
-        let (balances, _) = gate.standing_of(Scope::Project, 0, None);
+        let (balances, _) = gate.limits_of(Subject::Project(ProjectId(0)), None);
         assert!(balances.iter().all(|balance| balance.reserved == 0));
         assert_eq!(balances[0].used, 0);
     }

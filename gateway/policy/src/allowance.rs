@@ -2,33 +2,27 @@
 //! tokens, requests and money.
 //!
 //! The law: the worst case is reserved before a request runs, at every level or at none, and the actual
-//! replaces it when the request is settled. So requests that run together cannot pass a limit together;
-//! a sum passes it by at most what upstreams used beyond what was reserved, and that is reported. A
+//! replaces it when the request is settled. So requests that run together cannot exceed a limit together;
+//! a sum exceeds it by at most what upstreams used beyond what was reserved, and that is reported. A
 //! reservation belongs to the windows in which it was made: one that is settled after midnight counts for
 //! the day on which it began, as its ledger record does.
 
-use crate::decision::{Measure, Period};
-use crate::limits::{IdHasher, Scope};
-use crate::time::Window;
-use crate::{AdmissionRequest, Allowance, Caps, Estimate, NanoEuro, Refusal, Rules, Time, Usage};
-use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
+use crate::ids::BySubject;
+use crate::quota::{Amounts, QuotaUnit, QuotaWindow};
+use crate::refusal::LimitKind;
+use crate::time::CalendarWindow;
+use crate::{AdmissionRequest, Allowance, Caps, Estimate, NanoEuro, Refusal, Rules, Subject, Time, Usage};
 use std::time::Duration;
-
-/// Amounts of the three measures: tokens, requests, nano-euros.
-type Amounts = [u64; 3];
-
-const MEASURES: [Measure; 3] = [Measure::Tokens, Measure::Requests, Measure::Cost];
 
 /// When trying again makes sense if only what others have reserved is in the way.
 const SOON: Duration = Duration::from_secs(1);
 
-/// What is held for one request until it is settled.
+/// The amounts held for one request until it is settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct AllowanceReservation {
     day: u64,
     month: u64,
-    amounts: Amounts,
+    pub(crate) amounts: Amounts,
 }
 
 /// Whether a request fits into what is left.
@@ -40,43 +34,53 @@ pub(crate) enum Fit {
     Downgrade(Refusal),
 }
 
-/// Something that operators want to know.
+/// An allowance that has reached the share at which operators are alerted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Alert {
-    /// Whose allowance.
-    pub scope: Scope,
-    /// The project's, user's or key's number.
-    pub id: u32,
-    /// In which window.
-    pub period: Period,
-    /// Of what.
-    pub measure: Measure,
-    /// What is used.
+    /// The holder of the allowance.
+    pub subject: Subject,
+    /// Its window.
+    pub window: QuotaWindow,
+    /// Its unit.
+    pub unit: QuotaUnit,
+    /// The amount used.
     pub used: u64,
-    /// Of how much.
+    /// The limit.
     pub limit: u64,
 }
 
-/// Where an allowance stands.
+/// The state of an allowance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Balance {
-    /// In which window.
-    pub period: Period,
-    /// Of what.
-    pub measure: Measure,
-    /// How much there is; `None` where there is no limit.
+    /// Its window.
+    pub window: QuotaWindow,
+    /// Its unit.
+    pub unit: QuotaUnit,
+    /// The limit; `None` where there is none.
     pub limit: Option<u64>,
-    /// What is used and settled.
+    /// The amount used and settled.
     pub used: u64,
-    /// What running and waiting requests hold.
+    /// The amount reserved by running and waiting requests.
     pub reserved: u64,
-    /// When the window ends.
+    /// The end of the window.
     pub resets: Time,
 }
 
-/// What one subject has used and holds in one window.
+/// Usage before this process began, as summed up by the ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RecordedUsage {
+    /// Tokens of prompts and answers.
+    pub tokens: u64,
+    /// Requests.
+    pub requests: u64,
+    /// Money.
+    pub cost: NanoEuro,
+}
+
+/// The amounts that one subject has used and holds in one window.
 #[derive(Debug, Clone, Copy, Default)]
 struct Used {
+    /// The index of the window.
     window: u64,
     used: Amounts,
     reserved: Amounts,
@@ -90,15 +94,15 @@ struct Account {
     month: Used,
 }
 
-/// The accounts of all who have used something.
+/// The accounts of all subjects that have used something.
 #[derive(Debug, Default)]
 pub(crate) struct Allowances {
-    accounts: HashMap<(Scope, u32), Account, BuildHasherDefault<IdHasher>>,
+    accounts: BySubject<Account>,
 }
 
 impl Used {
     /// Begins anew if another window has begun.
-    fn turn(&mut self, window: Window) {
+    fn turn(&mut self, window: CalendarWindow) {
         if self.window != window.index {
             *self = Self {
                 window: window.index,
@@ -107,8 +111,22 @@ impl Used {
         }
     }
 
-    fn held(&self, measure: usize) -> u64 {
-        self.used[measure].saturating_add(self.reserved[measure])
+    fn held(&self, unit: QuotaUnit) -> u64 {
+        self.used[unit].saturating_add(self.reserved[unit])
+    }
+}
+
+impl Account {
+    fn turn(&mut self, now: Time) {
+        self.day.turn(now.day());
+        self.month.turn(now.month());
+    }
+
+    fn window(&mut self, window: QuotaWindow) -> &mut Used {
+        match window {
+            QuotaWindow::Day => &mut self.day,
+            QuotaWindow::Month => &mut self.month,
+        }
     }
 }
 
@@ -122,68 +140,60 @@ impl Allowances {
         may_downgrade: bool,
         now: Time,
     ) -> Result<Fit, Refusal> {
-        let wanted = [estimate.tokens(), 1, estimate.cost.0];
-        let (day, month) = (now.day(), now.month());
+        let wanted = Amounts::new(estimate.tokens(), 1, estimate.cost.0);
         let mut downgrade = None;
-        for (scope, id, allowance) in subjects(rules, ask) {
-            let account = self.accounts.entry((scope, id)).or_default();
-            account.day.turn(day);
-            account.month.turn(month);
-            for (period, used, caps, window) in [
-                (Period::Day, &account.day, &allowance.day, day),
-                (Period::Month, &account.month, &allowance.month, month),
-            ] {
+        for subject in subjects(ask) {
+            let allowance = rules.allowance(subject);
+            let account = self.accounts.entry(subject);
+            account.turn(now);
+            for window in QuotaWindow::ALL {
+                let used = *account.window(window);
                 let check = Check {
-                    scope,
-                    period,
-                    used,
+                    subject,
+                    window,
+                    used: &used,
                     allowance: &allowance,
-                    ends_in: window.ends - now,
+                    now,
                 };
-                for (measure, limit) in caps_of(caps) {
-                    check.blocked(measure, limit, wanted[measure])?;
-                    downgrade = downgrade.or_else(|| check.downgraded(measure, limit, wanted[measure]));
+                for (unit, limit) in limits(allowance.caps(window)) {
+                    check.blocked(unit, limit, wanted[unit])?;
+                    downgrade = downgrade.or_else(|| check.downgraded(unit, limit, wanted[unit]));
                 }
             }
         }
         if let Some(refusal) = downgrade.filter(|_| may_downgrade) {
             return Ok(Fit::Downgrade(refusal));
         }
-        for (scope, id, _) in subjects(rules, ask) {
-            let account = self.accounts.entry((scope, id)).or_default();
-            for used in [&mut account.day, &mut account.month] {
-                add(&mut used.reserved, wanted);
+        for subject in subjects(ask) {
+            let account = self.accounts.entry(subject);
+            for window in QuotaWindow::ALL {
+                let used = account.window(window);
+                used.reserved = used.reserved.plus(wanted);
             }
         }
         Ok(Fit::Reserved(AllowanceReservation {
-            day: day.index,
-            month: month.index,
+            day: now.day().index,
+            month: now.month().index,
             amounts: wanted,
         }))
     }
 
     /// Shrinks a reservation to a smaller worst case.
-    pub(crate) fn shrink(
-        &mut self,
-        rules: &Rules,
-        ask: &AdmissionRequest,
-        reservation: &mut AllowanceReservation,
-        to: &Estimate,
-    ) {
-        let smaller = [to.tokens(), 1, to.cost.0];
-        let back = std::array::from_fn(|at| reservation.amounts[at].saturating_sub(smaller[at]));
-        self.each(rules, ask, reservation, |used| subtract(&mut used.reserved, back));
-        subtract(&mut reservation.amounts, back);
+    pub(crate) fn shrink(&mut self, ask: &AdmissionRequest, reservation: &mut AllowanceReservation, to: &Estimate) {
+        let smaller = Amounts::new(to.tokens(), 1, to.cost.0);
+        let back = reservation.amounts.minus(smaller);
+        self.each(ask, reservation, |used| used.reserved = used.reserved.minus(back));
+        reservation.amounts = reservation.amounts.minus(back);
     }
 
-    /// Gives back what was reserved; nothing was used.
-    pub(crate) fn give_back(&mut self, rules: &Rules, ask: &AdmissionRequest, reservation: &AllowanceReservation) {
-        self.each(rules, ask, reservation, |used| {
-            subtract(&mut used.reserved, reservation.amounts);
+    /// Refunds what was reserved; nothing was used.
+    pub(crate) fn give_back(&mut self, ask: &AdmissionRequest, reservation: &AllowanceReservation) {
+        self.each(ask, reservation, |used| {
+            used.reserved = used.reserved.minus(reservation.amounts)
         });
     }
 
-    /// Puts the actual in the place of what was reserved. Returns what now deserves an alert.
+    /// Replaces what was reserved by the actual. Returns the allowances that now deserve an alert.
     pub(crate) fn settle(
         &mut self,
         rules: &Rules,
@@ -191,30 +201,26 @@ impl Allowances {
         reservation: &AllowanceReservation,
         usage: &Usage,
     ) -> Vec<Alert> {
-        let actual = [usage.tokens(), 1, usage.cost.0];
-        self.each(rules, ask, reservation, |used| {
-            subtract(&mut used.reserved, reservation.amounts);
-            add(&mut used.used, actual);
+        let actual = Amounts::new(usage.tokens(), 1, usage.cost.0);
+        self.each(ask, reservation, |used| {
+            used.reserved = used.reserved.minus(reservation.amounts);
+            used.used = used.used.plus(actual);
         });
         let mut alerts = Vec::new();
-        for (scope, id, allowance) in subjects(rules, ask) {
-            let Some(account) = self.accounts.get_mut(&(scope, id)) else {
-                continue;
-            };
-            for (period, used, caps) in [
-                (Period::Day, &mut account.day, &allowance.day),
-                (Period::Month, &mut account.month, &allowance.month),
-            ] {
-                for (measure, limit) in caps_of(caps) {
-                    let Some(share) = allowance.actions.alert else { continue };
-                    if !used.alerted[measure] && used.used[measure] >= part(limit, share) {
-                        used.alerted[measure] = true;
+        for subject in subjects(ask) {
+            let allowance = rules.allowance(subject);
+            let Some(share) = allowance.actions.alert else { continue };
+            let account = self.accounts.entry(subject);
+            for window in QuotaWindow::ALL {
+                let used = account.window(window);
+                for (unit, limit) in limits(allowance.caps(window)) {
+                    if !used.alerted[unit as usize] && used.used[unit] >= part(limit, share) {
+                        used.alerted[unit as usize] = true;
                         alerts.push(Alert {
-                            scope,
-                            id,
-                            period,
-                            measure: MEASURES[measure],
-                            used: used.used[measure],
+                            subject,
+                            window,
+                            unit,
+                            used: used.used[unit],
                             limit,
                         });
                     }
@@ -224,46 +230,35 @@ impl Allowances {
         alerts
     }
 
-    /// At least so much has been used, whoever counted it: what is in the ledger.
-    pub(crate) fn restore_usage(&mut self, scope: Scope, id: u32, period: Period, usage: RecordedUsage, now: Time) {
-        let account = self.accounts.entry((scope, id)).or_default();
-        account.day.turn(now.day());
-        account.month.turn(now.month());
-        let used = match period {
-            Period::Day => &mut account.day,
-            Period::Month => &mut account.month,
-        };
-        for (counted, known) in used.used.iter_mut().zip([usage.tokens, usage.requests, usage.cost.0]) {
-            *counted = known.max(*counted);
-        }
+    /// Raises what is counted as used to what the ledger has recorded.
+    pub(crate) fn restore_usage(&mut self, subject: Subject, window: QuotaWindow, usage: RecordedUsage, now: Time) {
+        let account = self.accounts.entry(subject);
+        account.turn(now);
+        let used = account.window(window);
+        used.used = used.used.max(Amounts::new(usage.tokens, usage.requests, usage.cost.0));
     }
 
-    /// Corrects what is counted as used, today and this month: tokens and nano-euros, more or less.
-    pub(crate) fn correct(&mut self, scope: Scope, id: u32, tokens: i64, nano_eur: i64, now: Time) {
-        let account = self.accounts.entry((scope, id)).or_default();
-        account.day.turn(now.day());
-        account.month.turn(now.month());
-        let amounts = [tokens.unsigned_abs(), 0, nano_eur.unsigned_abs()];
-        for used in [&mut account.day, &mut account.month] {
-            let [more_tokens, _, more_cost] = amounts;
-            let of = |is_more: bool| {
-                [
-                    if (tokens >= 0) == is_more { more_tokens } else { 0 },
-                    0,
-                    if (nano_eur >= 0) == is_more { more_cost } else { 0 },
-                ]
-            };
-            add(&mut used.used, of(true));
-            subtract(&mut used.used, of(false));
+    /// Corrects what is counted as used, today and this month, by tokens and nano-euros, more or less.
+    pub(crate) fn correct(&mut self, subject: Subject, tokens: i64, nano_eur: i64, now: Time) {
+        let amounts = |is_counted: fn(i64) -> bool| {
+            let of = |amount: i64| if is_counted(amount) { amount.unsigned_abs() } else { 0 };
+            Amounts::new(of(tokens), 0, of(nano_eur))
+        };
+        let account = self.accounts.entry(subject);
+        account.turn(now);
+        for window in QuotaWindow::ALL {
+            let used = account.window(window);
+            used.used = used
+                .used
+                .plus(amounts(i64::is_positive))
+                .minus(amounts(i64::is_negative));
         }
     }
 
     /// Whether a subject has used so much of an allowance that it is throttled.
-    pub(crate) fn is_throttled(&self, scope: Scope, id: u32, allowance: &Allowance, now: Time) -> bool {
-        let Some(share) = allowance.actions.throttle else {
-            return false;
-        };
-        let Some(account) = self.accounts.get(&(scope, id)) else {
+    pub(crate) fn is_throttled(&self, rules: &Rules, subject: Subject, now: Time) -> bool {
+        let allowance = rules.allowance(subject);
+        let (Some(share), Some(account)) = (allowance.actions.throttle, self.accounts.get(subject)) else {
             return false;
         };
         let windows = [
@@ -271,30 +266,29 @@ impl Allowances {
             (&account.month, &allowance.month, now.month()),
         ];
         windows.into_iter().any(|(used, caps, window)| {
-            used.window == window.index
-                && caps_of(caps).any(|(measure, limit)| used.used[measure] >= part(limit, share))
+            used.window == window.index && limits(caps).any(|(unit, limit)| used.used[unit] >= part(limit, share))
         })
     }
 
-    /// Where a subject stands with everything that is counted.
-    pub(crate) fn balances(&self, scope: Scope, id: u32, allowance: &Allowance, now: Time) -> Vec<Balance> {
-        let account = self.accounts.get(&(scope, id)).copied().unwrap_or_default();
-        let windows = [
-            (Period::Day, account.day, allowance.day, now.day()),
-            (Period::Month, account.month, allowance.month, now.month()),
-        ];
+    /// The state of all of a subject's counters.
+    pub(crate) fn balances(&self, rules: &Rules, subject: Subject, now: Time) -> Vec<Balance> {
+        let allowance = rules.allowance(subject);
+        let mut account = self.accounts.get(subject).copied().unwrap_or_default();
+        account.turn(now);
         let mut balances = Vec::with_capacity(6);
-        for (period, mut used, caps, window) in windows {
-            used.turn(window);
-            let limits = [caps.tokens, caps.requests, caps.cost.map(|cost| cost.0)];
-            for (at, limit) in limits.into_iter().enumerate() {
+        for (window, ends) in [
+            (QuotaWindow::Day, now.day().ends),
+            (QuotaWindow::Month, now.month().ends),
+        ] {
+            let used = account.window(window);
+            for unit in QuotaUnit::ALL {
                 balances.push(Balance {
-                    period,
-                    measure: MEASURES[at],
-                    limit,
-                    used: used.used[at],
-                    reserved: used.reserved[at],
-                    resets: window.ends,
+                    window,
+                    unit,
+                    limit: allowance.caps(window).get(unit),
+                    used: used.used[unit],
+                    reserved: used.reserved[unit],
+                    resets: ends,
                 });
             }
         }
@@ -302,17 +296,9 @@ impl Allowances {
     }
 
     /// Changes the windows in which a reservation was made, where they are still the current ones.
-    fn each(
-        &mut self,
-        rules: &Rules,
-        ask: &AdmissionRequest,
-        reservation: &AllowanceReservation,
-        mut change: impl FnMut(&mut Used),
-    ) {
-        for (scope, id, _) in subjects(rules, ask) {
-            let Some(account) = self.accounts.get_mut(&(scope, id)) else {
-                continue;
-            };
+    fn each(&mut self, ask: &AdmissionRequest, reservation: &AllowanceReservation, mut change: impl FnMut(&mut Used)) {
+        for subject in subjects(ask) {
+            let account = self.accounts.entry(subject);
             for (used, window) in [
                 (&mut account.day, reservation.day),
                 (&mut account.month, reservation.month),
@@ -325,111 +311,74 @@ impl Allowances {
     }
 }
 
-/// What had been used before: sums of the ledger.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct RecordedUsage {
-    /// Tokens of prompts and answers.
-    pub tokens: u64,
-    /// Requests.
-    pub requests: u64,
-    /// Money.
-    pub cost: NanoEuro,
-}
-
 /// One window of one subject against its limits.
 struct Check<'a> {
-    scope: Scope,
-    period: Period,
+    subject: Subject,
+    window: QuotaWindow,
     used: &'a Used,
     allowance: &'a Allowance,
-    ends_in: Duration,
+    now: Time,
 }
 
 impl Check<'_> {
-    fn blocked(&self, measure: usize, limit: u64, wanted: u64) -> Result<(), Refusal> {
+    fn blocked(&self, unit: QuotaUnit, limit: u64, wanted: u64) -> Result<(), Refusal> {
         let Some(share) = self.allowance.actions.block else {
             return Ok(());
         };
         let most = part(limit, share);
         if wanted > most {
             return Err(Refusal::ExceedsLimit {
-                what: format!(
-                    "{} a {} for {}",
-                    word(MEASURES[measure]),
-                    self.period.word(),
-                    self.scope.word()
-                ),
+                subject: self.subject,
+                kind: LimitKind::Quota(unit, self.window),
                 limit: most,
                 wanted,
             });
         }
-        if self.used.held(measure).saturating_add(wanted) <= most {
+        if self.used.held(unit).saturating_add(wanted) <= most {
             return Ok(());
         }
-        Err(self.used_up(measure, most, wanted))
+        Err(self.exceeded(unit, most, wanted))
     }
 
-    fn downgraded(&self, measure: usize, limit: u64, wanted: u64) -> Option<Refusal> {
+    fn downgraded(&self, unit: QuotaUnit, limit: u64, wanted: u64) -> Option<Refusal> {
         let most = part(limit, self.allowance.actions.downgrade?);
-        (self.used.held(measure).saturating_add(wanted) > most).then(|| self.used_up(measure, most, wanted))
+        (self.used.held(unit).saturating_add(wanted) > most).then(|| self.exceeded(unit, most, wanted))
     }
 
-    fn used_up(&self, measure: usize, most: u64, wanted: u64) -> Refusal {
-        let fits_once_settled = self.used.used[measure].saturating_add(wanted) <= most;
-        Refusal::AllowanceUsedUp {
-            scope: self.scope,
-            period: self.period,
-            measure: MEASURES[measure],
-            left: most.saturating_sub(self.used.held(measure)),
+    fn exceeded(&self, unit: QuotaUnit, most: u64, wanted: u64) -> Refusal {
+        let fits_once_settled = self.used.used[unit].saturating_add(wanted) <= most;
+        let ends = match self.window {
+            QuotaWindow::Day => self.now.day().ends,
+            QuotaWindow::Month => self.now.month().ends,
+        };
+        Refusal::QuotaExceeded {
+            subject: self.subject,
+            window: self.window,
+            unit,
+            limit: most,
+            left: most.saturating_sub(self.used.held(unit)),
             wanted,
-            retry_after: if fits_once_settled { SOON } else { self.ends_in },
+            resets: (!fits_once_settled).then_some(ends),
+            retry_after: if fits_once_settled { SOON } else { ends - self.now },
         }
     }
 }
 
-/// Whose allowances a request uses, from the narrowest to the widest.
-fn subjects(rules: &Rules, ask: &AdmissionRequest) -> impl Iterator<Item = (Scope, u32, Allowance)> {
-    let key = ask.key.map(|key| (Scope::Key, key.0, rules.key(key).allowance));
-    let user = (Scope::User, ask.user.0, rules.user(ask.user).allowance);
-    let project = (
-        Scope::Project,
-        ask.project.0,
-        rules.project(ask.project).limits.allowance,
-    );
-    key.into_iter().chain([user, project])
+/// The subjects whose allowances a request uses, from the narrowest to the widest.
+fn subjects(ask: &AdmissionRequest) -> impl Iterator<Item = Subject> + use<> {
+    let all = [Subject::User(ask.user), Subject::Project(ask.project)];
+    ask.key.map(Subject::Key).into_iter().chain(all)
 }
 
-/// The limits of a window that are set, by the index of their measure.
-fn caps_of(caps: &Caps) -> impl Iterator<Item = (usize, u64)> + use<> {
-    let limits = [caps.tokens, caps.requests, caps.cost.map(|cost| cost.0)];
-    limits
+/// The limits that are set, with their units.
+fn limits(caps: &Caps) -> impl Iterator<Item = (QuotaUnit, u64)> + '_ {
+    QuotaUnit::ALL
         .into_iter()
-        .enumerate()
-        .filter_map(|(at, limit)| Some((at, limit?)))
-}
-
-fn word(measure: Measure) -> &'static str {
-    match measure {
-        Measure::Tokens => "tokens",
-        Measure::Requests => "requests",
-        Measure::Cost => "billionths of a euro",
-    }
+        .filter_map(|unit| Some((unit, caps.get(unit)?)))
 }
 
 /// So many thousandths of a limit.
 fn part(limit: u64, thousandths: u32) -> u64 {
     let exact = u128::from(limit) * u128::from(thousandths) / 1000;
     u64::try_from(exact).unwrap_or(u64::MAX)
-}
-
-fn add(amounts: &mut Amounts, more: Amounts) {
-    for (amount, more) in amounts.iter_mut().zip(more) {
-        *amount = amount.saturating_add(more);
-    }
-}
-
-fn subtract(amounts: &mut Amounts, less: Amounts) {
-    for (amount, less) in amounts.iter_mut().zip(less) {
-        *amount = amount.saturating_sub(less);
-    }
 }

@@ -20,30 +20,23 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Cell(u64);
 
-impl Cell {
-    /// Whether nothing is remembered that would matter.
-    pub(crate) fn is_full(self, now: Time) -> bool {
-        self.0 <= now.nanos()
-    }
-}
-
-/// Why a cell gives nothing.
+/// The reason why a limit lets nothing pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Short {
-    /// It would after so long.
-    Wait(Duration),
-    /// It never will: more is asked than the whole burst.
-    Never,
+pub(crate) enum Shortfall {
+    /// It would pass after this time.
+    RetryAfter(Duration),
+    /// It will never pass: it exceeds the whole burst.
+    ExceedsBurst,
 }
 
-/// Where a subject stands with a limit.
+/// The state of a rate limit, as in the `x-ratelimit-*` headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Figure {
+pub struct RateWindow {
     /// The limit; 0 where there is none.
     pub limit: u64,
-    /// What may still pass at once.
+    /// The amount that may still pass at once.
     pub remaining: u64,
-    /// Until the whole burst is free again.
+    /// The time until the whole limit is free again.
     pub reset: Duration,
 }
 
@@ -96,12 +89,12 @@ impl Rate {
     }
 
     /// Takes so many, or says when they could be had.
-    pub(crate) fn take(&self, cell: &mut Cell, amount: u64, now: Time) -> Result<(), Short> {
+    pub(crate) fn take(&self, cell: &mut Cell, amount: u64, now: Time) -> Result<(), Shortfall> {
         let Some(units) = NonZeroU64::new(amount.div_ceil(self.unit)) else {
             return Ok(());
         };
         let Ok(units) = NonZeroU32::try_from(units) else {
-            return Err(Short::Never);
+            return Err(Shortfall::ExceedsBurst);
         };
         self.hands.0.store(now.nanos(), Relaxed);
         self.arrival.0.store(cell.0, Relaxed);
@@ -109,8 +102,10 @@ impl Rate {
         cell.0 = self.arrival.0.load(Relaxed);
         match decided {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(not_until)) => Err(Short::Wait(not_until.wait_time_from(Nanos::from(now.nanos())))),
-            Err(_) => Err(Short::Never),
+            Ok(Err(not_until)) => Err(Shortfall::RetryAfter(
+                not_until.wait_time_from(Nanos::from(now.nanos())),
+            )),
+            Err(_) => Err(Shortfall::ExceedsBurst),
         }
     }
 
@@ -127,10 +122,10 @@ impl Rate {
     }
 
     /// What may pass now, and when all may again.
-    pub(crate) fn figure(&self, cell: Cell, now: Time) -> Figure {
+    pub(crate) fn window(&self, cell: Cell, now: Time) -> RateWindow {
         let owed = cell.0.saturating_sub(now.nanos());
         let used = owed.div_ceil(self.interval).saturating_mul(self.unit);
-        Figure {
+        RateWindow {
             limit: self.limit,
             remaining: self.limit.saturating_sub(used),
             reset: Duration::from_nanos(owed),

@@ -13,7 +13,7 @@
 //! Counters are kept a band; what waits is listed a model, so that a full model holds back nobody else.
 
 use crate::tickets::List;
-use crate::{Class, ModelId, Order, Priority, ProjectId, UserId};
+use crate::{ModelId, Order, ProjectId, QueueClass, UserId};
 use std::collections::BTreeSet;
 
 /// What an output token weighs against an input token.
@@ -22,22 +22,6 @@ const OUTPUT_WEIGHS: u64 = 2;
 /// Counters of bands are scaled, so that dividing by a weight loses nothing that matters.
 const SCALE: u64 = 1 << 16;
 
-/// The lanes of the queue: the three priorities, and batch class behind them.
-pub(crate) const LANES: usize = 4;
-
-/// The lane of batch class.
-pub(crate) const BATCH: usize = 3;
-
-/// The lane that a request waits in, from 0, the most important.
-pub(crate) fn lane(class: Class, priority: Priority) -> usize {
-    match (class, priority) {
-        (Class::Batch, _) => BATCH,
-        (Class::Interactive, Priority::High) => 0,
-        (Class::Interactive, Priority::Normal) => 1,
-        (Class::Interactive, Priority::Low) => 2,
-    }
-}
-
 /// The work of a request, for those who share.
 pub(crate) fn work(input_tokens: u64, output_tokens: u64) -> u64 {
     input_tokens
@@ -45,10 +29,9 @@ pub(crate) fn work(input_tokens: u64, output_tokens: u64) -> u64 {
         .max(1)
 }
 
-/// Which share of a band's counter some work is.
-pub(crate) fn weighed(work: u64, lane: usize, weights: [u32; 3]) -> u64 {
-    let weight = u64::from(weights[lane.min(2)].max(1));
-    work.saturating_mul(SCALE) / weight
+/// The share of a class's counter that some work is.
+pub(crate) fn weighed(work: u64, weight: u64) -> u64 {
+    work.saturating_mul(SCALE) / weight.max(1)
 }
 
 /// What a band, a project or a user has been served.
@@ -71,32 +54,32 @@ impl Served {
     }
 }
 
-/// Who waits for a model in one lane.
+/// Who waits for a model in one class.
 #[derive(Debug, Default)]
-pub(crate) struct Lane {
+pub(crate) struct ClassQueue {
     /// Projects that could run, by what orders them.
     pub(crate) projects: BTreeSet<(u64, ProjectId)>,
     /// The counter of whoever was served last.
     pub(crate) reached: u64,
 }
 
-/// A project's requests for one model in one lane.
+/// A project's requests for one model in one class.
 #[derive(Debug)]
 pub(crate) struct Flow {
     pub(crate) model: ModelId,
-    pub(crate) lane: usize,
+    pub(crate) class: QueueClass,
     pub(crate) users: BTreeSet<(u64, UserId)>,
     pub(crate) reached: u64,
-    /// Under what the project is listed in the model's lane, if it is.
+    /// Under what the project is listed in the model's class, if it is.
     pub(crate) listed: Option<u64>,
     pub(crate) waiting: usize,
 }
 
-/// A user's requests for one model in one lane, first in, first out.
+/// A user's requests for one model in one class, first in, first out.
 #[derive(Debug)]
 pub(crate) struct Queue {
     pub(crate) model: ModelId,
-    pub(crate) lane: usize,
+    pub(crate) class: QueueClass,
     pub(crate) list: List,
     /// Under what the user is listed in the project's flow, if it is.
     pub(crate) listed: Option<u64>,
@@ -110,7 +93,7 @@ pub(crate) fn user_key(order: Order, served: Served, oldest: u64) -> u64 {
     }
 }
 
-/// What orders projects in a lane; `first_user` is the key of its first user.
+/// What orders projects in a class; `first_user` is the key of its first user.
 pub(crate) fn project_key(order: Order, served: Served, first_user: u64) -> u64 {
     match order {
         Order::Fifo => first_user,

@@ -6,77 +6,47 @@
 //! when the request is settled. A cell that has refilled is as good as none, so idle subjects are
 //! forgotten, and memory is bounded by who has sent something in the last period.
 
-use crate::cell::{Cell, Figure, Rate, Short};
-use crate::{AdmissionRequest, RateLimitStatus, Rates, Refusal, Rules, Time};
+use crate::cell::{Cell, Rate, RateWindow, Shortfall};
+use crate::ids::BySubject;
+use crate::refusal::LimitKind;
+use crate::{AdmissionRequest, RateLimitStatus, Rates, Refusal, Rules, Subject, Time};
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::num::NonZeroU64;
 
-/// Cells kept before the refilled ones are dropped.
-const SWEEP_ABOVE: usize = 4096;
-
-/// Whose limit it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Scope {
-    /// A plan's, for each project on it.
-    Plan,
-    /// A project's own.
-    Project,
-    /// A user's.
-    User,
-    /// A key's.
-    Key,
-    /// A model's.
-    Model,
-}
-
-impl Scope {
-    /// As in messages.
-    pub fn word(self) -> &'static str {
-        match self {
-            Scope::Plan => "this project's plan",
-            Scope::Project => "this project",
-            Scope::User => "this user",
-            Scope::Key => "this key",
-            Scope::Model => "this model",
-        }
-    }
-}
-
-/// What a limit counts, and over which time.
+/// The unit and the period of a rate limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Counted {
-    /// Requests a minute.
-    RequestsAMinute,
+pub enum RateLimitKind {
+    /// Requests per minute.
+    RequestsPerMinute,
     /// Tokens a minute.
-    TokensAMinute,
+    TokensPerMinute,
     /// Requests a day.
-    RequestsADay,
+    RequestsPerDay,
     /// Tokens a day.
-    TokensADay,
+    TokensPerDay,
 }
 
-impl Counted {
-    const ALL: [Counted; 4] = [
-        Counted::RequestsAMinute,
-        Counted::TokensAMinute,
-        Counted::RequestsADay,
-        Counted::TokensADay,
+impl RateLimitKind {
+    const ALL: [RateLimitKind; 4] = [
+        RateLimitKind::RequestsPerMinute,
+        RateLimitKind::TokensPerMinute,
+        RateLimitKind::RequestsPerDay,
+        RateLimitKind::TokensPerDay,
     ];
 
-    /// As in messages.
-    pub fn word(self) -> &'static str {
+    /// The name in messages.
+    pub fn name(self) -> &'static str {
         match self {
-            Counted::RequestsAMinute => "requests a minute",
-            Counted::TokensAMinute => "tokens a minute",
-            Counted::RequestsADay => "requests a day",
-            Counted::TokensADay => "tokens a day",
+            RateLimitKind::RequestsPerMinute => "requests per minute",
+            RateLimitKind::TokensPerMinute => "tokens per minute",
+            RateLimitKind::RequestsPerDay => "requests per day",
+            RateLimitKind::TokensPerDay => "tokens per day",
         }
     }
 
-    /// Whether tokens are counted, not requests.
+    /// Whether tokens are kind, not requests.
     pub fn is_tokens(self) -> bool {
-        matches!(self, Counted::TokensAMinute | Counted::TokensADay)
+        matches!(self, RateLimitKind::TokensPerMinute | RateLimitKind::TokensPerDay)
     }
 
     fn of(self, charge: Charge) -> u64 {
@@ -95,32 +65,29 @@ pub(crate) struct Charge {
     pub(crate) tokens: u64,
 }
 
-/// A subject's cells, in the order of [`Counted::ALL`].
+/// A subject's cells, in the order of [`RateLimitKind::ALL`].
 type Cells = [Cell; 4];
 type Limiters = [Option<Rate>; 4];
-type Subject = (Scope, u32);
 
 /// The rate cells of all who have sent something lately.
 #[derive(Debug)]
 pub(crate) struct Limits {
     /// By what they allow, so that a thousand users with the same limits share one governor.
-    limiters: HashMap<Rates, Limiters, BuildHasherDefault<IdHasher>>,
-    cells: HashMap<Subject, Cells, BuildHasherDefault<IdHasher>>,
-    sweep_above: usize,
+    limiters: HashMap<Rates, Limiters>,
+    cells: BySubject<Cells>,
 }
 
 impl Limits {
     pub(crate) fn new(rules: &Rules) -> Self {
         let mut limits = Self {
             limiters: HashMap::default(),
-            cells: HashMap::default(),
-            sweep_above: SWEEP_ABOVE,
+            cells: BySubject::default(),
         };
         limits.reconfigure(rules);
         limits
     }
 
-    /// Takes over changed rules. What cells have counted stays: a limit that grew grants the difference,
+    /// Takes over changed rules. What cells have kind stays: a limit that grew grants the difference,
     /// one that shrank is waited for.
     pub(crate) fn reconfigure(&mut self, rules: &Rules) {
         let subjects = rules
@@ -151,9 +118,6 @@ impl Limits {
         charge: Charge,
         now: Time,
     ) -> Result<(), Refusal> {
-        if self.cells.len() > self.sweep_above {
-            self.forget_idle(now);
-        }
         let levels = levels(rules, ask);
         let mut before: [Option<Cells>; 5] = [None; 5];
         for (index, level) in levels.iter().enumerate() {
@@ -162,12 +126,12 @@ impl Limits {
             else {
                 continue;
             };
-            let cells = self.cells.entry(subject).or_default();
+            let cells = self.cells.entry(subject);
             before[index] = Some(*cells);
-            if let Err(refusal) = take(subject.0, limiters, cells, charge, now) {
+            if let Err(refusal) = take(subject, limiters, cells, charge, now) {
                 for (level, before) in levels.iter().zip(before) {
                     if let (Some((subject, _)), Some(before)) = (level, before) {
-                        self.cells.insert(*subject, before);
+                        *self.cells.entry(*subject) = before;
                     }
                 }
                 return Err(refusal);
@@ -185,10 +149,10 @@ impl Limits {
             let Some(limiters) = self.limiters.get(&rates) else {
                 continue;
             };
-            let cells = self.cells.entry(subject).or_default();
-            for ((limiter, cell), counted) in limiters.iter().zip(cells).zip(Counted::ALL) {
+            let cells = self.cells.entry(subject);
+            for ((limiter, cell), kind) in limiters.iter().zip(cells).zip(RateLimitKind::ALL) {
                 if let Some(limiter) = limiter {
-                    limiter.correct(cell, counted.of(taken), counted.of(actual), now);
+                    limiter.correct(cell, kind.of(taken), kind.of(actual), now);
                 }
             }
         }
@@ -201,10 +165,10 @@ impl Limits {
             let Some(limiters) = self.limiters.get(&rates) else {
                 continue;
             };
-            let cells = self.cells.get(&subject).copied().unwrap_or_default();
+            let cells = self.cells.get(subject).copied().unwrap_or_default();
             for (slot, index) in [(&mut standing.requests, 0), (&mut standing.tokens, 1)] {
                 if let Some(limiter) = &limiters[index] {
-                    tighten(slot, limiter.figure(cells[index], now));
+                    tighten(slot, limiter.window(cells[index], now));
                 }
             }
         }
@@ -212,60 +176,52 @@ impl Limits {
     }
 
     /// Where one subject stands with each of its limits.
-    pub(crate) fn figures(&self, subject: (Scope, u32), rates: Rates, now: Time) -> Vec<(Counted, Figure)> {
-        let cells = self.cells.get(&subject).copied().unwrap_or_default();
-        let Some(limiters) = self.limiters.get(&rates) else {
+    pub(crate) fn windows(&self, rules: &Rules, subject: Subject, now: Time) -> Vec<(RateLimitKind, RateWindow)> {
+        let cells = self.cells.get(subject).copied().unwrap_or_default();
+        let Some(limiters) = self.limiters.get(&rules.rates(subject)) else {
             return Vec::new();
         };
-        let all = limiters.iter().zip(cells).zip(Counted::ALL);
-        all.filter_map(|((limiter, cell), counted)| Some((counted, limiter.as_ref()?.figure(cell, now))))
+        let all = limiters.iter().zip(cells).zip(RateLimitKind::ALL);
+        all.filter_map(|((limiter, cell), kind)| Some((kind, limiter.as_ref()?.window(cell, now))))
             .collect()
-    }
-
-    /// Subjects that are remembered.
-    #[cfg(test)]
-    pub(crate) fn remembered(&self) -> usize {
-        self.cells.len()
-    }
-
-    fn forget_idle(&mut self, now: Time) {
-        self.cells
-            .retain(|_, cells| !cells.iter().all(|cell| cell.is_full(now)));
-        self.sweep_above = SWEEP_ABOVE.max(self.cells.len() * 2);
     }
 }
 
 /// The levels that count a request, from the widest promise to the narrowest; `None` where nothing limits.
 fn levels(rules: &Rules, ask: &AdmissionRequest) -> [Option<(Subject, Rates)>; 5] {
-    let level = |scope, id, rates: Rates| (rates != Rates::default()).then_some(((scope, id), rates));
-    [
-        level(Scope::Plan, ask.project.0, rules.plan(ask.plan)),
-        level(Scope::Project, ask.project.0, rules.project(ask.project).limits.rates),
-        level(Scope::User, ask.user.0, rules.user(ask.user).rates),
-        ask.key.and_then(|key| level(Scope::Key, key.0, rules.key(key).rates)),
-        level(Scope::Model, ask.model.0, rules.model(ask.model).rates),
-    ]
+    let subjects = [
+        Some(Subject::Plan(ask.plan, ask.project)),
+        Some(Subject::Project(ask.project)),
+        Some(Subject::User(ask.user)),
+        ask.key.map(Subject::Key),
+        Some(Subject::Model(ask.model)),
+    ];
+    subjects.map(|subject| {
+        let rates = rules.rates(subject?);
+        (rates != Rates::default()).then_some((subject?, rates))
+    })
 }
 
 /// Takes from one level's four limits; what was taken stays taken on a refusal, for the caller to undo.
-fn take(scope: Scope, limiters: &Limiters, cells: &mut Cells, charge: Charge, now: Time) -> Result<(), Refusal> {
-    for ((limiter, cell), counted) in limiters.iter().zip(cells).zip(Counted::ALL) {
+fn take(subject: Subject, limiters: &Limiters, cells: &mut Cells, charge: Charge, now: Time) -> Result<(), Refusal> {
+    for ((limiter, cell), kind) in limiters.iter().zip(cells).zip(RateLimitKind::ALL) {
         let Some(limiter) = limiter else { continue };
-        let wanted = counted.of(charge);
-        let limit = limiter.figure(Cell::default(), now).limit;
+        let wanted = kind.of(charge);
+        let limit = limiter.window(Cell::default(), now).limit;
         match limiter.take(cell, wanted, now) {
             Ok(()) => {}
-            Err(Short::Wait(retry_after)) => {
+            Err(Shortfall::RetryAfter(retry_after)) => {
                 return Err(Refusal::RateLimited {
-                    scope,
-                    counted,
+                    subject,
+                    kind,
                     limit,
                     retry_after,
                 });
             }
-            Err(Short::Never) => {
+            Err(Shortfall::ExceedsBurst) => {
                 return Err(Refusal::ExceedsLimit {
-                    what: format!("{} for {}", counted.word(), scope.word()),
+                    subject,
+                    kind: LimitKind::Rate(kind),
                     limit,
                     wanted,
                 });
@@ -276,7 +232,7 @@ fn take(scope: Scope, limiters: &Limiters, cells: &mut Cells, charge: Charge, no
 }
 
 /// Keeps whichever has less left for its size.
-fn tighten(slot: &mut Option<Figure>, figure: Figure) {
+fn tighten(slot: &mut Option<RateWindow>, figure: RateWindow) {
     let is_tighter = slot.is_none_or(|other| {
         u128::from(figure.remaining) * u128::from(other.limit) < u128::from(other.remaining) * u128::from(figure.limit)
     });
@@ -294,67 +250,4 @@ fn limiters(rates: Rates) -> Limiters {
         day(rates.requests_per_day),
         day(rates.tokens_per_day),
     ]
-}
-
-/// A multiplicative hash of small numbers that no client chooses.
-#[derive(Debug, Default)]
-pub(crate) struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-    fn write_u32(&mut self, number: u32) {
-        self.write_u64(u64::from(number));
-    }
-    fn write_isize(&mut self, number: isize) {
-        self.write_u64(number.unsigned_abs() as u64);
-    }
-    fn write_u64(&mut self, number: u64) {
-        // 2^64 divided by the golden ratio (Knuth, TAOCP 3, 6.4).
-        self.0 = (self.0.rotate_left(23) ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{Class, ModelId, PlanId, Priority, ProjectId, UserId};
-    use std::time::Duration;
-
-    #[test]
-    fn those_who_have_been_idle_are_forgotten() {
-        let rules = Rules {
-            plans: vec![Rates {
-                requests_per_minute: NonZeroU64::new(60),
-                ..Rates::default()
-            }],
-            ..Rules::default()
-        };
-        let mut limits = Limits::new(&rules);
-        let charge = Charge { requests: 1, tokens: 0 };
-        for project in 0..100_000 {
-            let ask = AdmissionRequest {
-                project: ProjectId(project),
-                user: UserId(0),
-                key: None,
-                plan: PlanId(0),
-                model: ModelId(0),
-                smaller: None,
-                class: Class::Interactive,
-                priority: Priority::Normal,
-                input_tokens: 0,
-                max_tokens: 0,
-                answers: 0,
-            };
-            let now = Time::after_epoch(Duration::from_millis(u64::from(project)));
-            limits.charge(&rules, &ask, charge, now).expect("a whole burst is free");
-        }
-        assert!(limits.remembered() <= 2 * SWEEP_ABOVE, "{}", limits.remembered());
-    }
 }

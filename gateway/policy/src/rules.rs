@@ -1,7 +1,9 @@
 //! What an operator has configured, as policy needs it. Built by the gateway from a configuration that
 //! has been checked; policy never checks again.
 
-use crate::{KeyId, ModelId, NanoEuro, PlanId, Priority, ProjectId, UserId};
+use crate::{
+    KeyId, ModelId, NanoEuro, PlanId, Priority, ProjectId, QueueClass, QuotaUnit, QuotaWindow, Subject, UserId,
+};
 use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -60,6 +62,14 @@ pub struct Scheduling {
     pub reserved: [usize; 2],
 }
 
+impl Scheduling {
+    /// The weight of a class, at least 1.
+    pub(crate) fn weight(&self, class: QueueClass) -> u64 {
+        let at = (class as usize).min(self.weights.len() - 1);
+        u64::from(self.weights[at].max(1))
+    }
+}
+
 impl Default for Scheduling {
     fn default() -> Self {
         Self {
@@ -103,6 +113,27 @@ pub struct Caps {
     pub requests: Option<u64>,
     /// Money.
     pub cost: Option<NanoEuro>,
+}
+
+impl Caps {
+    /// The limit in a unit, if it is set.
+    pub fn get(&self, unit: QuotaUnit) -> Option<u64> {
+        match unit {
+            QuotaUnit::Tokens => self.tokens,
+            QuotaUnit::Requests => self.requests,
+            QuotaUnit::Cost => self.cost.map(|cost| cost.0),
+        }
+    }
+}
+
+impl Allowance {
+    /// The limits of a window.
+    pub fn caps(&self, window: QuotaWindow) -> &Caps {
+        match window {
+            QuotaWindow::Day => &self.day,
+            QuotaWindow::Month => &self.month,
+        }
+    }
 }
 
 /// Quota and budget of one subject, and what happens near their ends.
@@ -253,15 +284,15 @@ pub struct LevelActions {
 impl Rules {
     /// A model's rules; those of no limits where it is not known.
     pub fn model(&self, id: ModelId) -> ModelRules {
-        self.models.get(id.0 as usize).copied().unwrap_or_default()
+        self.models.get(id.index()).copied().unwrap_or_default()
     }
 
     pub(crate) fn project(&self, id: ProjectId) -> ProjectRules {
-        self.projects.get(id.0 as usize).copied().unwrap_or_default()
+        self.projects.get(id.index()).copied().unwrap_or_default()
     }
 
     pub(crate) fn user(&self, id: UserId) -> SubjectRules {
-        self.users.get(id.0 as usize).copied().unwrap_or_default()
+        self.users.get(id.index()).copied().unwrap_or_default()
     }
 
     pub(crate) fn key(&self, id: KeyId) -> SubjectRules {
@@ -269,6 +300,27 @@ impl Rules {
     }
 
     pub(crate) fn plan(&self, id: PlanId) -> Rates {
-        self.plans.get(id.0 as usize).copied().unwrap_or_default()
+        self.plans.get(id.index()).copied().unwrap_or_default()
+    }
+
+    /// The rate limits of a subject.
+    pub(crate) fn rates(&self, subject: Subject) -> Rates {
+        match subject {
+            Subject::Plan(plan, _) => self.plan(plan),
+            Subject::Project(project) => self.project(project).limits.rates,
+            Subject::User(user) => self.user(user).rates,
+            Subject::Key(key) => self.key(key).rates,
+            Subject::Model(model) => self.model(model).rates,
+        }
+    }
+
+    /// The quotas and budgets of a subject; a plan and a model have none.
+    pub(crate) fn allowance(&self, subject: Subject) -> Allowance {
+        match subject {
+            Subject::Plan(..) | Subject::Model(_) => Allowance::default(),
+            Subject::Project(project) => self.project(project).limits.allowance,
+            Subject::User(user) => self.user(user).allowance,
+            Subject::Key(key) => self.key(key).allowance,
+        }
     }
 }

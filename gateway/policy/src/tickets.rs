@@ -1,10 +1,10 @@
 //! Everyone who runs or waits: a slab of tickets, and the lists that those who wait stand in.
 //!
 //! The lists are links inside the tickets, so joining, leaving from the middle and being served cost no
-//! allocation and no search. A ticket stands in two: its own queue (user, model, lane), in which it is
-//! served, and its lane's list by age, which knows the oldest and the newest.
+//! allocation and no search. A ticket stands in two: its own queue (user, model, class), in which it is
+//! served, and its class's list by age, which knows the oldest and the newest.
 
-use crate::{ModelId, ProjectId, Time, UserId};
+use crate::{ModelId, ProjectId, QueueClass, Time, UserId};
 
 /// A request that was let in: it waits or runs, until it is settled or cancelled. A number that is used
 /// again carries another generation, so an old ticket is nobody's.
@@ -14,15 +14,14 @@ pub struct TicketId {
     generation: u32,
 }
 
-/// What is known of a ticket.
+/// A request that runs or waits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ticket {
     pub(crate) project: ProjectId,
     pub(crate) user: UserId,
     pub(crate) model: ModelId,
-    /// The index of its [`Lane`](crate::fairness::Lane).
-    pub(crate) lane: usize,
-    /// Its place in the order of arrival.
+    pub(crate) class: QueueClass,
+    /// Position in the order of arrival.
     pub(crate) sequence: u64,
     /// What it is charged to those who share, until it is settled.
     pub(crate) cost: u64,
@@ -31,7 +30,7 @@ pub(crate) struct Ticket {
     pub(crate) deadline: Time,
     pub(crate) is_running: bool,
     pub(crate) in_queue: Links,
-    pub(crate) in_lane: Links,
+    pub(crate) in_class: Links,
 }
 
 /// A ticket's neighbours in a list.
@@ -53,7 +52,7 @@ pub(crate) struct List {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Which {
     Queue,
-    Lane,
+    Class,
 }
 
 /// All tickets.
@@ -144,9 +143,9 @@ impl Tickets {
         list.len -= 1;
     }
 
-    /// The tickets of a lane's list, the oldest first.
+    /// The tickets of a class's list, the oldest first.
     pub(crate) fn by_age(&self, list: List) -> impl Iterator<Item = (TicketId, &Ticket)> {
-        std::iter::successors(list.first, |index| self.at(*index)?.in_lane.after)
+        std::iter::successors(list.first, |index| self.at(*index)?.in_class.after)
             .filter_map(|index| Some((self.id(index), self.at(index)?)))
     }
 
@@ -154,7 +153,7 @@ impl Tickets {
         let ticket = self.at_mut(index)?;
         Some(match which {
             Which::Queue => &mut ticket.in_queue,
-            Which::Lane => &mut ticket.in_lane,
+            Which::Class => &mut ticket.in_class,
         })
     }
 }

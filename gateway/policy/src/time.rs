@@ -11,7 +11,7 @@ pub struct Time(u64);
 
 /// A day or a month, in which an allowance is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Window {
+pub(crate) struct CalendarWindow {
     /// Counts days, or months, since 1970.
     pub(crate) index: u64,
     /// When the next one begins.
@@ -32,20 +32,27 @@ impl Time {
         self.0
     }
 
+    /// The date (UTC), as in `2026-11-25`.
+    pub fn date(self) -> String {
+        let day = self.0 / NANOS / DAY;
+        let (year, month) = year_and_month(day);
+        format!("{year:04}-{month:02}-{:02}", day - first_day(year, month) + 1)
+    }
+
     /// The day (UTC) that this moment is in.
-    pub(crate) fn day(self) -> Window {
+    pub(crate) fn day(self) -> CalendarWindow {
         let index = self.0 / NANOS / DAY;
-        Window {
+        CalendarWindow {
             index,
             ends: at_day(index + 1),
         }
     }
 
     /// The calendar month (UTC) that this moment is in.
-    pub(crate) fn month(self) -> Window {
+    pub(crate) fn month(self) -> CalendarWindow {
         let (year, month) = year_and_month(self.0 / NANOS / DAY);
         let (next_year, next_month) = if month == 12 { (year + 1, 1) } else { (year, month + 1) };
-        Window {
+        CalendarWindow {
             index: (year - 1970) * 12 + month - 1,
             ends: at_day(first_day(next_year, next_month)),
         }

@@ -4,8 +4,8 @@
 
 use policy::{
     AdmissionRequest, Allowance, Caps, Class, Concurrency, Decision, GlobalLimits, ModelId, ModelRules, NanoEuro,
-    Order, Period, PlanId, Policy, Prices, Priority, ProjectId, ProjectRules, Rates, Refusal, Rules, Scheduling, Scope,
-    Settlement, SubjectRules, TicketId, Time, Usage, UserId,
+    Order, PlanId, Policy, Prices, Priority, ProjectId, ProjectRules, QuotaWindow, Rates, Refusal, Rules, Scheduling,
+    Settlement, Subject, SubjectRules, TicketId, Time, Usage, UserId,
 };
 use proptest::prelude::*;
 use std::collections::HashMap;
@@ -283,9 +283,9 @@ proptest! {
         }
         prop_assert_eq!((policy.running(), policy.waiting()), (0, 0), "all that waited could run in the end");
         for project in 0..PROJECTS {
-            for balance in policy.balances(Scope::Project, project, now) {
+            for balance in policy.balances(Subject::Project(ProjectId(project)), now) {
                 prop_assert_eq!(balance.reserved, 0, "every reservation comes back");
-                if balance.measure == policy::Measure::Tokens && balance.period == Period::Month {
+                if balance.unit == policy::QuotaUnit::Tokens && balance.window == QuotaWindow::Month {
                     prop_assert_eq!(balance.used, world.used.get(&ProjectId(project)).copied().unwrap_or(0));
                 }
             }

@@ -4,12 +4,15 @@
 
 use policy::{
     AdmissionRequest, Allowance, AllowanceActions, Caps, Class, Decision, Degradation, GlobalLimits, KeyId, Level,
-    LevelActions, Measure, ModelId, ModelRules, NanoEuro, Period, PlanId, Policy, Prices, Priority, ProjectId,
-    ProjectRules, Rates, RecordedUsage, Refusal, Rules, Scope, Settlement, SubjectRules, TicketId, Time, Usage, UserId,
+    LevelActions, ModelId, ModelRules, NanoEuro, PlanId, Policy, Prices, Priority, ProjectId, ProjectRules, QuotaUnit,
+    QuotaWindow, Rates, RecordedUsage, Refusal, Rules, Settlement, Subject, SubjectRules, TicketId, Time, Usage,
+    UserId,
 };
 use proptest::prelude::*;
 use std::num::NonZeroU64;
 use std::time::Duration;
+
+const PLAN: Subject = Subject::Plan(PlanId(0), ProjectId(0));
 
 fn at(millis: u64) -> Time {
     // A moment on 14 November 2023, a Tuesday.
@@ -157,7 +160,7 @@ proptest! {
             let Some(ticket) = admit(&mut policy, &ask(0), at(0)) else { continue };
             policy.settle(ticket, &used(actual / 2, actual - actual / 2, 0), at(0));
             total += actual;
-            let figures = policy.rates(Scope::Plan, 0, Some(PlanId(0)), at(0));
+            let figures = policy.rates(PLAN, at(0));
             prop_assert_eq!(figures[0].1.remaining, limit.saturating_sub(total));
         }
         let next = policy.offer(&ask(0), at(0));
@@ -210,11 +213,17 @@ proptest! {
             let is_limited = matches!(refusal(&mut policy, &ask(0), at(0)), Refusal::RateLimited { .. });
             prop_assert!(is_limited);
         }
-        let subjects = [(Scope::Plan, Some(PlanId(0))), (Scope::Project, None), (Scope::User, None), (Scope::Key, None), (Scope::Model, None)];
-        for (level, (scope, plan)) in subjects.into_iter().enumerate() {
-            let figure = policy.rates(scope, 0, plan, at(0))[0].1;
+        let subjects = [
+            PLAN,
+            Subject::Project(ProjectId(0)),
+            Subject::User(UserId(0)),
+            Subject::Key(KeyId(0)),
+            Subject::Model(ModelId(0)),
+        ];
+        for (level, subject) in subjects.into_iter().enumerate() {
+            let window = policy.rates(subject, at(0))[0].1;
             let remaining = if level == which { 0 } else { others };
-            prop_assert_eq!(figure.remaining, remaining, "{:?}", scope);
+            prop_assert_eq!(window.remaining, remaining, "{:?}", subject);
         }
     }
 }
@@ -301,14 +310,14 @@ fn a_quota_begins_anew_with_its_window_and_remembers_a_restart() {
         requests: 1,
         ..RecordedUsage::default()
     };
-    policy.restore_usage(Scope::Project, 0, Period::Day, before, at(0));
+    policy.restore_usage(Subject::Project(ProjectId(0)), QuotaWindow::Day, before, at(0));
     let running = admit(&mut policy, &ask(0), at(0)).unwrap();
-    let Refusal::AllowanceUsedUp { retry_after, .. } = refusal(&mut policy, &ask(0), at(0)) else {
+    let Refusal::QuotaExceeded { retry_after, .. } = refusal(&mut policy, &ask(0), at(0)) else {
         panic!("two are used or reserved")
     };
     assert_eq!(retry_after, Duration::from_secs(1), "only a reservation is in the way");
     policy.settle(running, &used(10, 10, 0), at(1));
-    let Refusal::AllowanceUsedUp { retry_after, .. } = refusal(&mut policy, &ask(0), at(1)) else {
+    let Refusal::QuotaExceeded { retry_after, .. } = refusal(&mut policy, &ask(0), at(1)) else {
         panic!("two are used")
     };
     assert!(
@@ -331,13 +340,13 @@ fn what_is_settled_after_midnight_counts_for_the_day_on_which_it_began() {
     let tomorrow = at(24 * 3_600_000);
     let other = admit(&mut policy, &ask(0), tomorrow).unwrap();
     policy.settle(running, &used(100, 100, 0), tomorrow);
-    let balance = policy.balances(Scope::Project, 0, tomorrow)[0];
+    let balance = policy.balances(Subject::Project(ProjectId(0)), tomorrow)[0];
     assert_eq!((balance.used, balance.reserved), (0, 200));
     policy.settle(other, &used(50, 50, 0), tomorrow);
-    let balance = policy.balances(Scope::Project, 0, tomorrow)[0];
+    let balance = policy.balances(Subject::Project(ProjectId(0)), tomorrow)[0];
     assert_eq!(
-        (balance.measure, balance.used, balance.reserved),
-        (Measure::Tokens, 100, 0)
+        (balance.unit, balance.used, balance.reserved),
+        (QuotaUnit::Tokens, 100, 0)
     );
 }
 
@@ -365,7 +374,10 @@ fn a_budget_alerts_once_throttles_and_at_its_end_routes_to_the_smaller_model() {
         alerts.extend(policy.settle(ticket, &used(100, 100, 290_000), at(0)).alerts);
     }
     assert_eq!(alerts.len(), 1);
-    assert_eq!((alerts[0].scope, alerts[0].used), (Scope::Project, 2_610_000));
+    assert_eq!(
+        (alerts[0].subject, alerts[0].used),
+        (Subject::Project(ProjectId(0)), 2_610_000)
+    );
     // 2.9 of 3 are used: throttled to half its concurrency, and the large model no longer fits.
     let (decision, _) = policy.offer(&ask(0), at(0));
     let Decision::Admit(grant) = decision else {
@@ -382,7 +394,7 @@ fn a_budget_alerts_once_throttles_and_at_its_end_routes_to_the_smaller_model() {
     without.smaller = None;
     assert!(matches!(
         refusal(&mut policy, &without, at(0)),
-        Refusal::AllowanceUsedUp { .. }
+        Refusal::QuotaExceeded { .. }
     ));
 }
 
@@ -532,10 +544,7 @@ fn a_request_that_shrank_is_charged_for_what_it_may_still_use() {
     rules.degradation.levels[0].actions.max_tokens_factor = Some(0.5);
     let mut policy = Policy::new(rules);
     admit(&mut policy, &ask(0), at(0)).unwrap();
-    assert_eq!(
-        policy.rates(Scope::Plan, 0, Some(PlanId(0)), at(0))[0].1.remaining,
-        10_000 - 150
-    );
-    let balances = policy.balances(Scope::Project, 0, at(0));
+    assert_eq!(policy.rates(PLAN, at(0))[0].1.remaining, 10_000 - 150);
+    let balances = policy.balances(Subject::Project(ProjectId(0)), at(0));
     assert_eq!(balances[0].reserved, 150);
 }

@@ -1,7 +1,7 @@
 //! Every "no", and its one table: reason → HTTP status → each protocol's shape.
 
 use super::Protocol;
-use policy::{Measure, Refusal};
+use policy::{QuotaUnit, Refusal};
 use serde_json::json;
 use std::borrow::Cow;
 use std::time::Duration;
@@ -180,11 +180,11 @@ fn anthropic_type(status: u16) -> &'static str {
 impl From<Refusal> for RequestError {
     fn from(refusal: Refusal) -> Self {
         let reason = match &refusal {
-            Refusal::RateLimited { counted, .. } if counted.is_tokens() => ErrorCode::TokensRateLimited,
+            Refusal::RateLimited { kind, .. } if kind.is_tokens() => ErrorCode::TokensRateLimited,
             Refusal::RateLimited { .. } => ErrorCode::RateLimited,
             Refusal::ExceedsLimit { .. } => ErrorCode::RequestExceedsLimit,
-            Refusal::AllowanceUsedUp { measure, .. } if *measure == Measure::Cost => ErrorCode::BudgetExceeded,
-            Refusal::AllowanceUsedUp { .. } => ErrorCode::QuotaExceeded,
+            Refusal::QuotaExceeded { unit, .. } if *unit == QuotaUnit::Cost => ErrorCode::BudgetExceeded,
+            Refusal::QuotaExceeded { .. } => ErrorCode::QuotaExceeded,
             Refusal::BatchRejected { .. } => ErrorCode::BatchRejected,
             Refusal::StandardRejected { .. } => ErrorCode::StandardRejected,
             Refusal::Emergency { .. } => ErrorCode::Emergency,

@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use ledger::Correction;
 use ledger::records::{self, MAX_NANO_EUR, MAX_TOKENS};
-use policy::Scope;
+use policy::Subject;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -46,19 +46,17 @@ pub(super) async fn add(State(admin): State<Admin>, body: Result<Json<Body>, Jso
     let config = &snapshot.config;
     let tokens = correction.input_tokens.saturating_add(correction.output_tokens);
     let subjects = [
-        config
-            .project_by_id(&correction.project_id)
-            .map(|id| (Scope::Project, id.0)),
-        config.user_by_id(&correction.user_id).map(|id| (Scope::User, id.0)),
+        config.project_by_id(&correction.project_id).map(Subject::Project),
+        config.user_by_id(&correction.user_id).map(Subject::User),
         correction
             .key_id
             .as_ref()
             .and_then(|key| admin.services.current.number_of(key))
-            .map(|id| (Scope::Key, id.0)),
+            .map(Subject::Key),
     ];
     admin.services.gate.with(|policy, now| {
-        for (scope, id) in subjects.into_iter().flatten() {
-            policy.correct(scope, id, tokens, correction.cost_nano_eur, now);
+        for subject in subjects.into_iter().flatten() {
+            policy.correct(subject, tokens, correction.cost_nano_eur, now);
         }
     });
     tracing::info!(

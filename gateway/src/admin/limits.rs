@@ -2,33 +2,35 @@
 
 use super::{Admin, refused};
 use crate::config::Config;
+use crate::limit_status;
 use crate::services::Services;
-use crate::standing;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
-use policy::{Balance, Measure, PlanId, Scope};
+use policy::{Balance, PlanId, ProjectId, QuotaUnit, Subject};
 
-pub(super) async fn show(State(admin): State<Admin>, Path((scope, id)): Path<(String, String)>) -> Response {
+pub(super) async fn show(State(admin): State<Admin>, Path((kind, id)): Path<(String, String)>) -> Response {
     let services = &admin.services;
     let snapshot = services.current.get();
-    let Some((scope, number, plan)) = find(services, &snapshot.config, &scope, &id) else {
-        let detail = format!("there is no {scope} `{id}`; ask for /limits/project/…, /limits/user/… or /limits/key/…");
+    let Some((subject, plan)) = find(services, &snapshot.config, &kind, &id) else {
+        let detail = format!(
+            "unknown {kind} \"{id}\"; request /limits/project/ID, /limits/user/ID or /limits/key/ID with a configured id"
+        );
         return refused(StatusCode::NOT_FOUND, detail);
     };
-    let mut standing = standing::of(&services.gate, scope, number, plan);
-    standing["id"] = id.into();
-    Json(standing).into_response()
+    let mut status = limit_status::render(&services.gate, subject, plan);
+    status["id"] = id.into();
+    Json(status).into_response()
 }
 
-fn find(services: &Services, config: &Config, scope: &str, id: &str) -> Option<(Scope, u32, Option<PlanId>)> {
-    match scope {
+fn find(services: &Services, config: &Config, kind: &str, id: &str) -> Option<(Subject, Option<PlanId>)> {
+    match kind {
         "project" => {
             let project = config.project_by_id(id)?;
-            Some((Scope::Project, project.0, Some(config.project(project).plan)))
+            Some((Subject::Project(project), Some(config.project(project).plan)))
         }
-        "user" => Some((Scope::User, config.user_by_id(id)?.0, None)),
-        "key" => Some((Scope::Key, services.current.number_of(id)?.0, None)),
+        "user" => Some((Subject::User(config.user_by_id(id)?), None)),
+        "key" => Some((Subject::Key(services.current.number_of(id)?), None)),
         _ => None,
     }
 }
@@ -39,19 +41,19 @@ pub(super) type UsedShare<'a> = (&'a str, &'static str, Option<f64>, Option<f64>
 /// The used shares of every project's quotas and budgets.
 pub(super) fn used_shares<'a>(services: &Services, config: &'a Config) -> Vec<UsedShare<'a>> {
     let mut shares = Vec::new();
-    for (project, number) in config.projects.iter().zip(0..) {
+    for (project, id) in config.projects.iter().zip((0..).map(ProjectId)) {
         if !crate::config::limits_anything(&project.limits.allowance) {
             continue;
         }
-        let (balances, _) = services.gate.standing_of(Scope::Project, number, None);
+        let (balances, _) = services.gate.limits_of(Subject::Project(id), None);
         for window in balances.chunks(3) {
-            let share = |is: &dyn Fn(Measure) -> bool| {
-                let counted = window.iter().filter(|balance| is(balance.measure));
+            let share = |is: &dyn Fn(QuotaUnit) -> bool| {
+                let counted = window.iter().filter(|balance| is(balance.unit));
                 counted.filter_map(used_share).reduce(f64::max)
             };
-            let quota = share(&|measure| measure != Measure::Cost);
-            let budget = share(&|measure| measure == Measure::Cost);
-            shares.push((project.id.as_str(), window[0].period.word(), quota, budget));
+            let quota = share(&|unit| unit != QuotaUnit::Cost);
+            let budget = share(&|unit| unit == QuotaUnit::Cost);
+            shares.push((project.id.as_str(), window[0].window.name(), quota, budget));
         }
     }
     shares

@@ -156,7 +156,7 @@ async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
         models: models
             .map(|(model, (active, places))| (model.name.as_str(), *active, *places))
             .collect(),
-        waiting: std::array::from_fn(|lane| (queue::LANES[lane], occupancy.waiting_by_lane[lane])),
+        waiting: policy::QueueClass::ALL.map(|class| (class.name(), occupancy.waiting_by_class[class])),
         level: occupancy.level,
         pressure: occupancy.pressure,
         backlog: services.ledger.backlog(),

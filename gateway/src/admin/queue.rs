@@ -1,4 +1,4 @@
-//! The queue: `/queue/status` with the original's fields, `/queue` with everyone who waits, and single
+//! The queue: `/queue/status` with the original's fields, `/queue` with every request that waits, and single
 //! requests by their id.
 
 use super::{Admin, counts, internal};
@@ -10,10 +10,7 @@ use axum::response::{IntoResponse, Json, Response};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-/// The lanes of the queue: the priorities, and batch class behind them.
-pub(super) const LANES: [&str; 4] = ["high", "normal", "low", "batch"];
-
-/// Who runs and who waits, in figures.
+/// Counts of the requests that run and wait, and the degradation level.
 pub(super) async fn status(State(admin): State<Admin>) -> Json<Value> {
     let services = &admin.services;
     let snapshot = services.current.get();
@@ -37,7 +34,7 @@ pub(super) async fn status(State(admin): State<Admin>) -> Json<Value> {
     }))
 }
 
-/// What gives way at a level, in the words of `degradation.yaml`.
+/// The actions of a degradation level, named as in `degradation.yaml`.
 fn actions(config: &Config, number: u32) -> Vec<String> {
     let Some(level) = config.degradation.levels.iter().find(|level| level.number == number) else {
         return Vec::new();
@@ -60,47 +57,45 @@ fn actions(config: &Config, number: u32) -> Vec<String> {
     named.into_iter().flatten().collect()
 }
 
-/// Who waits, by lane, project and model, each with position, age and the wait that is still expected; and
-/// how many run for each model.
+/// All requests that wait, each with position, age and expected wait; and the running requests of each model.
 pub(super) async fn list(State(admin): State<Admin>) -> Json<Value> {
     let services = &admin.services;
     let snapshot = services.current.get();
     let config = &snapshot.config;
     let occupancy = services.gate.occupancy(config.models.len());
-    let everyone = services.gate.everyone();
+    let queue = services.gate.queue();
     let mut by_project: BTreeMap<&str, u64> = BTreeMap::new();
-    for (waiting, _) in &everyone {
-        *by_project.entry(&config.project(waiting.project).id).or_default() += 1;
+    for (entry, _) in &queue {
+        *by_project.entry(&config.project(entry.project).id).or_default() += 1;
     }
-    let waiting: Vec<Value> = everyone
+    let waiting: Vec<Value> = queue
         .into_iter()
-        .map(|(waiting, expected)| {
+        .map(|(entry, expected)| {
             json!({
-                "priority": LANES[waiting.lane],
-                "project_id": config.project(waiting.project).id,
-                "user_id": config.user(waiting.user).id,
-                "model": config.model(waiting.model).name,
-                "position": waiting.position,
-                "age_seconds": waiting.age.as_secs_f64(),
+                "priority": entry.class.name(),
+                "project_id": config.project(entry.project).id,
+                "user_id": config.user(entry.user).id,
+                "model": config.model(entry.model).name,
+                "position": entry.position,
+                "age_seconds": entry.age.as_secs_f64(),
                 "expected_wait_seconds": expected.as_secs_f64(),
             })
         })
         .collect();
     let models = config.models.iter().zip(&occupancy.models);
     let models: Map<String, Value> = models
-        .map(|(model, (active, places))| (model.name.clone(), json!({"active_requests": active, "places": places})))
+        .map(|(model, (active, slots))| (model.name.clone(), json!({"active_requests": active, "places": slots})))
         .collect();
-    let by_lane: Map<String, Value> = LANES
-        .into_iter()
-        .zip(occupancy.waiting_by_lane)
-        .map(|(lane, count)| (lane.to_owned(), count.into()))
+    let by_class = occupancy.waiting_by_class.iter();
+    let by_class: Map<String, Value> = by_class
+        .map(|(class, count)| (class.name().to_owned(), (*count).into()))
         .collect();
     Json(
-        json!({"queue_size": occupancy.waiting, "by_priority": by_lane, "by_project": by_project, "models": models, "waiting": waiting}),
+        json!({"queue_size": occupancy.waiting, "by_priority": by_class, "by_project": by_project, "models": models, "waiting": waiting}),
     )
 }
 
-/// What has become of a request.
+/// The status of a request.
 pub(super) async fn request(State(admin): State<Admin>, Path(id): Path<String>) -> Response {
     match stored::status(&admin.services, &id, None).await {
         Ok(Some(status)) => Json(status).into_response(),

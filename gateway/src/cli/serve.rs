@@ -25,7 +25,7 @@ use crate::upstream::{Connector, Upstreams};
 use ledger::report::{self, Dimension};
 use ledger::{Database, GatewayId, Ledger, Observer, Store};
 use parking_lot::Mutex;
-use policy::{Period, Scope};
+use policy::{QuotaWindow, Subject};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -295,23 +295,22 @@ async fn restore_usage(services: &Services) -> Result<(), ledger::Error> {
     let now = services.gate.now();
     let snapshot = services.current.get();
     let config = &snapshot.config;
-    for (period, start) in [(Period::Day, now.day_start()), (Period::Month, now.month_start())] {
+    for (window, start) in [
+        (QuotaWindow::Day, now.day_start()),
+        (QuotaWindow::Month, now.month_start()),
+    ] {
         let day = ledger::day_of(Duration::from_nanos(start.nanos()));
-        for (scope, dimension) in [
-            (Scope::Project, Dimension::Project),
-            (Scope::User, Dimension::User),
-            (Scope::Key, Dimension::Key),
-        ] {
+        for dimension in [Dimension::Project, Dimension::User, Dimension::Key] {
             for (id, usage) in report::used_since(services.ledger.store(), dimension, &day).await? {
-                let number = match scope {
-                    Scope::Project => config.project_by_id(&id).map(|id| id.0),
-                    Scope::User => config.user_by_id(&id).map(|id| id.0),
-                    _ => services.current.number_of(&id).map(|id| id.0),
+                let subject = match dimension {
+                    Dimension::Project => config.project_by_id(&id).map(Subject::Project),
+                    Dimension::User => config.user_by_id(&id).map(Subject::User),
+                    _ => services.current.number_of(&id).map(Subject::Key),
                 };
-                if let Some(number) = number {
+                if let Some(subject) = subject {
                     services
                         .gate
-                        .with(|policy, now| policy.restore_usage(scope, number, period, usage, now));
+                        .with(|policy, now| policy.restore_usage(subject, window, usage, now));
                 }
             }
         }

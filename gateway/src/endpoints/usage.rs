@@ -3,11 +3,11 @@
 use super::unavailable;
 use crate::clock::now_ms;
 use crate::identity;
+use crate::limit_status;
 use crate::services::Services;
-use crate::standing;
 use ledger::report::{self, Dimension, Filter};
 use pingora_core::protocols::http::ServerSession;
-use policy::Scope;
+use policy::Subject;
 use protocol::refuse::RequestError;
 use serde_json::{Value, json};
 
@@ -36,9 +36,9 @@ pub(super) async fn own(services: &Services, session: &ServerSession) -> Result<
         "key_id": key.map(|key| &key.id),
         "usage": usage,
         "limits": {
-            "key": key.map(|key| standing::of(gate, Scope::Key, key.number.0, None)),
-            "user": standing::of(gate, Scope::User, caller.user.0, None),
-            "project": standing::of(gate, Scope::Project, caller.project.0, Some(project.plan)),
+            "key": key.map(|key| limit_status::render(gate, Subject::Key(key.number), None)),
+            "user": limit_status::render(gate, Subject::User(caller.user), None),
+            "project": limit_status::render(gate, Subject::Project(caller.project), Some(project.plan)),
         },
     }))
 }

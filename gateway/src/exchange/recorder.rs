@@ -204,19 +204,19 @@ impl Recorder {
 
     fn alert(&self, alert: &Alert) {
         let key = self.record.caller.as_ref().and_then(|caller| caller.key.as_ref());
-        let who = match alert.scope {
-            policy::Scope::User => self.record.user_id(),
-            policy::Scope::Key => key.map_or("", |key| &key.id),
+        let who = match alert.subject {
+            policy::Subject::User(_) => self.record.user_id(),
+            policy::Subject::Key(_) => key.map_or("", |key| &key.id),
             _ => self.record.project_id(),
         };
         tracing::warn!(
-            scope = alert.scope.word(), id = who, window = alert.period.word(), measure = ?alert.measure,
+            scope = alert.subject.kind(), id = who, window = alert.window.name(), unit = ?alert.unit,
             used = alert.used, limit = alert.limit,
             "a quota or budget is nearly used up"
         );
         self.services
             .metrics
-            .alert(self.record.project_id(), alert.period.word());
+            .alert(self.record.project_id(), alert.window.name());
     }
 
     /// Observes metrics, ends the trace and commits the record.

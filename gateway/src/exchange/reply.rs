@@ -7,7 +7,7 @@ use http::StatusCode;
 use pingora_core::BError;
 use pingora_core::protocols::http::{HttpTask, ServerSession};
 use pingora_http::ResponseHeader;
-use policy::{Figure, NanoEuro};
+use policy::{NanoEuro, RateWindow};
 use protocol::refuse::{ErrorCode, RequestError};
 use std::time::Duration;
 
@@ -148,15 +148,15 @@ pub(super) fn head(
 }
 
 fn rate_limits(head: &mut ResponseHeader, recorder: &Recorder) -> Result<(), BError> {
-    if let Some(figure) = &recorder.rate_limits.requests {
-        head.insert_header("x-ratelimit-limit-requests", figure.limit)?;
-        head.insert_header("x-ratelimit-remaining-requests", figure.remaining)?;
-        head.insert_header("x-ratelimit-reset-requests", reset(figure))?;
+    if let Some(window) = &recorder.rate_limits.requests {
+        head.insert_header("x-ratelimit-limit-requests", window.limit)?;
+        head.insert_header("x-ratelimit-remaining-requests", window.remaining)?;
+        head.insert_header("x-ratelimit-reset-requests", reset(window))?;
     }
-    if let Some(figure) = &recorder.rate_limits.tokens {
-        head.insert_header("x-ratelimit-limit-tokens", figure.limit)?;
-        head.insert_header("x-ratelimit-remaining-tokens", figure.remaining)?;
-        head.insert_header("x-ratelimit-reset-tokens", reset(figure))?;
+    if let Some(window) = &recorder.rate_limits.tokens {
+        head.insert_header("x-ratelimit-limit-tokens", window.limit)?;
+        head.insert_header("x-ratelimit-remaining-tokens", window.remaining)?;
+        head.insert_header("x-ratelimit-reset-tokens", reset(window))?;
     }
     Ok(())
 }
@@ -172,8 +172,8 @@ fn refusal(recorder: &Recorder, error: &RequestError) -> Result<Vec<HttpTask>, B
     Ok(vec![HttpTask::Header(head, false), last(Some(body))])
 }
 
-fn reset(figure: &Figure) -> String {
-    seconds(figure.reset)
+fn reset(window: &RateWindow) -> String {
+    seconds(window.reset)
 }
 
 /// A duration as OpenAI writes it: `1.234s`.

@@ -185,7 +185,7 @@ async fn a_caller_sees_its_own_usage_and_what_it_has_left() {
     let project = own["limits"]["project"]["rates"].as_array().expect("rates");
     assert_eq!(
         (&project[0]["counts"], &project[0]["limit"]),
-        (&json!("requests a minute"), &json!(300))
+        (&json!("requests per minute"), &json!(300))
     );
 }
 

@@ -1,20 +1,19 @@
 //! How long a wait will be, and what whoever cannot wait is told.
 
 use super::queue::{flow, queue};
-use super::{Admission, places};
-use crate::fairness::LANES;
+use super::{Scheduler, project_slots};
 use crate::tickets::Ticket;
-use crate::{Order, Refusal, Rules};
+use crate::{Order, QueueClass, Refusal, Rules};
 use std::time::Duration;
 
-impl Admission {
+impl Scheduler {
     /// How long a newcomer would wait at the present pace, and whether its project's own limit is why.
     ///
     /// Little's law gives the pace: as many end in a second as run, divided by how long one runs. Of that,
     /// a newcomer gets its user's share of its project's share of its band's share.
     #[allow(clippy::cast_precision_loss)]
     pub(super) fn expected(&self, rules: &Rules, ticket: &Ticket) -> (Duration, bool) {
-        let model = &self.models[ticket.model.0 as usize];
+        let model = &self.models[ticket.model];
         let Some(seconds) = model.service.0.or(self.service.0) else {
             return (Duration::ZERO, false);
         };
@@ -28,10 +27,10 @@ impl Admission {
         let by_share = self.work_ahead(rules, ticket) / pace;
         let by_all = (waiting + 1) as f64 / pace;
         let wait = by_share.min(by_all);
-        let project = &self.projects[ticket.project.0 as usize];
-        let own_places = places(rules, ticket.project, project.is_throttled);
-        let own = if own_places < usize::MAX {
-            (project.waiting + 1) as f64 * seconds / own_places.max(1) as f64
+        let project = &self.projects[ticket.project];
+        let own_slots = project_slots(rules, ticket.project, project.is_throttled);
+        let own = if own_slots < usize::MAX {
+            (project.waiting + 1) as f64 * seconds / own_slots.max(1) as f64
         } else {
             0.0
         };
@@ -42,40 +41,33 @@ impl Admission {
     /// Requests that will have been served before a newcomer of this kind is, at its shares.
     #[allow(clippy::cast_precision_loss)]
     fn work_ahead(&self, rules: &Rules, ticket: &Ticket) -> f64 {
-        let lane = ticket.lane;
-        let flow = flow(&self.projects[ticket.project.0 as usize].flows, ticket.model, lane);
-        let queue = queue(
-            &self.users[ticket.user.0 as usize].queues,
-            ticket.project,
-            ticket.model,
-            lane,
-        );
+        let class = ticket.class;
+        let flow = flow(&self.projects[ticket.project].flows, ticket.model, class);
+        let queue = queue(&self.users[ticket.user].queues, ticket.project, ticket.model, class);
         let own = queue.map_or(0, |queue| queue.list.len);
         let users = flow.map_or(0, |flow| flow.users.len()) + usize::from(own == 0);
-        let band = &self.bands[lane];
+        let band = &self.bands[class];
         let is_new = flow.is_none_or(|flow| flow.waiting == 0);
         let projects = band.projects_waiting + usize::from(is_new);
         let turns = ((own + 1) * users.max(1) * projects.max(1)) as f64;
-        let weight = |lane: usize| f64::from(rules.scheduling.weights[lane.min(2)].max(1));
+        let weight = |class| rules.scheduling.weight(class) as f64;
         match rules.scheduling.order {
             Order::Fifo => (self.waiting + 1) as f64,
             Order::Strict => {
-                let above: usize = self.bands[..lane].iter().map(|band| band.by_age.len).sum();
+                let above = self.bands.iter().filter(|(other, _)| *other < class);
+                let above: usize = above.map(|(_, band)| band.by_age.len).sum();
                 above as f64 + turns
             }
             Order::Weighted => {
-                let others = (0..LANES).filter(|other| *other != lane && self.bands[*other].by_age.len > 0);
-                turns * (1.0 + others.map(weight).sum::<f64>() / weight(lane))
+                let others = QueueClass::ALL.into_iter();
+                let others = others.filter(|other| *other != class && self.bands[*other].by_age.len > 0);
+                turns * (1.0 + others.map(weight).sum::<f64>() / weight(class))
             }
         }
     }
 
     pub(super) fn no_time(&self, rules: &Rules, ticket: &Ticket, by_own_limit: bool, retry_after: Duration) -> Refusal {
-        let limit = places(
-            rules,
-            ticket.project,
-            self.projects[ticket.project.0 as usize].is_throttled,
-        );
+        let limit = project_slots(rules, ticket.project, self.projects[ticket.project].is_throttled);
         if by_own_limit && limit < usize::MAX {
             return Refusal::TooManyConcurrent { limit, retry_after };
         }
@@ -96,7 +88,7 @@ impl Admission {
                 Duration::from_secs(1),
                 rules.global.max_queue_wait.max(Duration::from_secs(1)),
             );
-        if !self.projects[ticket.project.0 as usize].is_free {
+        if !self.projects[ticket.project].is_free {
             return self.no_time(rules, ticket, true, retry_after);
         }
         Refusal::QueueFull {

@@ -1,49 +1,46 @@
-//! The queue: joining, leaving, who makes room, and where everyone is listed.
+//! The queue: joining, leaving, displacement, and the lists that requests stand in.
 
-use super::{Admission, Project, User, places};
-use crate::fairness::{Flow, LANES, Queue, project_key, user_key};
+use super::{Project, Scheduler, User, project_slots};
+use crate::fairness::{Flow, Queue, project_key, user_key};
 use crate::tickets::{List, Ticket, TicketId, Which};
-use crate::{ModelId, Order, ProjectId, Rules, UserId};
+use crate::{ModelId, Order, ProjectId, QueueClass, Rules, UserId};
 use std::collections::BTreeSet;
 
-impl Admission {
+impl Scheduler {
     pub(super) fn enqueue(&mut self, rules: &Rules, index: u32) {
         let Some(ticket) = self.tickets.at(index).copied() else {
             return;
         };
-        let lane = ticket.lane;
-        let band = &mut self.bands[lane];
+        let class = ticket.class;
+        let band = &mut self.bands[class];
         if band.by_age.len == 0 {
             band.served.lift(self.reached);
         }
-        self.tickets.push(&mut band.by_age, Which::Lane, index);
-        let project_at = ticket.project.0 as usize;
-        if band.waiting_by_project.len() <= project_at {
-            band.waiting_by_project.resize(project_at + 1, 0);
-        }
-        band.waiting_by_project[project_at] += 1;
-        band.projects_waiting += usize::from(band.waiting_by_project[project_at] == 1);
+        self.tickets.push(&mut band.by_age, Which::Class, index);
+        let waiting = band.waiting_by_project.entry(ticket.project, |_| 0);
+        *waiting += 1;
+        band.projects_waiting += usize::from(*waiting == 1);
         self.waiting += 1;
-        let model = &mut self.models[ticket.model.0 as usize];
+        let model = &mut self.models[ticket.model];
         model.waiting += 1;
-        let project = &mut self.projects[project_at];
+        let project = &mut self.projects[ticket.project];
         project.waiting += 1;
-        let user = &mut self.users[ticket.user.0 as usize];
-        let flow = flow_mut(&mut project.flows, ticket.model, lane);
-        let queue = queue_mut(&mut user.queues, ticket.project, ticket.model, lane);
+        let user = &mut self.users[ticket.user];
+        let flow = flow_mut(&mut project.flows, ticket.model, class);
+        let queue = queue_mut(&mut user.queues, ticket.project, ticket.model, class);
         let (begins, user_begins) = (flow.waiting == 0, queue.list.len == 0);
         flow.waiting += 1;
         self.tickets.push(&mut queue.list, Which::Queue, index);
         if user_begins {
-            user.served[lane].lift(flow.reached);
-            self.relist_user(rules.scheduling.order, ticket.user, lane);
+            user.served[class].lift(flow.reached);
+            self.relist_user(rules.scheduling.order, ticket.user, class);
         }
         if begins {
-            let reached = self.models[ticket.model.0 as usize].lanes[lane].reached;
-            self.projects[project_at].served[lane].lift(reached);
+            let reached = self.models[ticket.model].classes[class].reached;
+            self.projects[ticket.project].served[class].lift(reached);
         }
         if begins || user_begins {
-            self.relist_project(rules.scheduling.order, ticket.project, lane);
+            self.relist_project(rules.scheduling.order, ticket.project, class);
         }
     }
 
@@ -51,76 +48,75 @@ impl Admission {
         let Some(ticket) = self.tickets.at(index).copied() else {
             return;
         };
-        let lane = ticket.lane;
-        let band = &mut self.bands[lane];
-        self.tickets.unlink(&mut band.by_age, Which::Lane, index);
-        let left = &mut band.waiting_by_project[ticket.project.0 as usize];
+        let class = ticket.class;
+        let band = &mut self.bands[class];
+        self.tickets.unlink(&mut band.by_age, Which::Class, index);
+        let left = &mut band.waiting_by_project[ticket.project];
         *left -= 1;
         band.projects_waiting -= usize::from(*left == 0);
         self.waiting -= 1;
-        self.models[ticket.model.0 as usize].waiting -= 1;
-        let project = &mut self.projects[ticket.project.0 as usize];
+        self.models[ticket.model].waiting -= 1;
+        let project = &mut self.projects[ticket.project];
         project.waiting -= 1;
-        flow_mut(&mut project.flows, ticket.model, lane).waiting -= 1;
-        let queue = queue_mut(
-            &mut self.users[ticket.user.0 as usize].queues,
-            ticket.project,
-            ticket.model,
-            lane,
-        );
+        flow_mut(&mut project.flows, ticket.model, class).waiting -= 1;
+        let queue = queue_mut(&mut self.users[ticket.user].queues, ticket.project, ticket.model, class);
         self.tickets.unlink(&mut queue.list, Which::Queue, index);
-        self.relist_user(rules.scheduling.order, ticket.user, lane);
-        self.relist_project(rules.scheduling.order, ticket.project, lane);
+        self.relist_user(rules.scheduling.order, ticket.user, class);
+        self.relist_project(rules.scheduling.order, ticket.project, class);
     }
 
-    /// Takes a ticket out of the queue, for good.
+    /// Removes a ticket from the queue, for good.
     pub(super) fn leave(&mut self, rules: &Rules, id: TicketId) {
         self.dequeue(rules, id.index);
         self.tickets.remove(id);
     }
 
-    /// Who makes room in a full queue: the newest of the lowest lane below the newcomer's, or, in its own
-    /// lane, the newest of whoever has more waiting than the newcomer. So a flood displaces itself.
+    /// The ticket that makes room in a full queue: the newest of the lowest class below the newcomer's, or, in its
+    /// own class, the newest of the project or user that has more waiting than the newcomer's. So a flood displaces
+    /// itself.
     pub(super) fn victim(&self, order: Order, newcomer: &Ticket) -> Option<TicketId> {
         if order == Order::Fifo {
             return None;
         }
-        let mut below = (newcomer.lane + 1..LANES).rev();
-        if let Some(newest) = below.find_map(|lane| self.bands[lane].by_age.last) {
-            return Some(self.tickets.id(newest));
+        if let Some(newest) = self.newest_below(newcomer.class) {
+            return Some(newest);
         }
-        let counts = &self.bands[newcomer.lane].waiting_by_project;
-        let own = counts.get(newcomer.project.0 as usize).copied().unwrap_or(0);
-        let most = counts.iter().copied().max()?;
-        if most > own + 1 {
-            let at = counts.iter().position(|count| *count == most)?;
-            let project = ProjectId(u32::try_from(at).ok()?);
-            return self.newest_of_greediest(project, newcomer.lane, 0);
+        let counts = &self.bands[newcomer.class].waiting_by_project;
+        let own = counts.get(newcomer.project).copied().unwrap_or(0);
+        let (greediest, most) = counts.iter().max_by_key(|(_, count)| **count)?;
+        if *most > own + 1 {
+            return self.newest_of_greediest(greediest, newcomer.class, 0);
         }
-        let own = self.waiting_of(newcomer.user, newcomer.project, newcomer.lane);
-        self.newest_of_greediest(newcomer.project, newcomer.lane, own + 1)
+        let own = self.waiting_of(newcomer.user, newcomer.project, newcomer.class);
+        self.newest_of_greediest(newcomer.project, newcomer.class, own + 1)
     }
 
-    /// The newest ticket of the project's user who has the most waiting in a lane, if more than `above`.
-    fn newest_of_greediest(&self, project: ProjectId, lane: usize, above: usize) -> Option<TicketId> {
-        let flows = self.projects[project.0 as usize].flows.iter();
+    /// The newest ticket of the least important class that has one, if that is below `class`.
+    pub(super) fn newest_below(&self, class: QueueClass) -> Option<TicketId> {
+        let newest = class.below().find_map(|class| self.bands[class].by_age.last)?;
+        Some(self.tickets.id(newest))
+    }
+
+    /// The newest ticket of the project's user who has the most waiting in a class, if more than `above`.
+    fn newest_of_greediest(&self, project: ProjectId, class: QueueClass, above: usize) -> Option<TicketId> {
+        let flows = self.projects[project].flows.iter();
         let users = flows
-            .filter(|flow| flow.lane == lane)
+            .filter(|flow| flow.class == class)
             .flat_map(|flow| flow.users.iter().map(|(_, user)| *user));
-        let (count, greediest) = users.map(|user| (self.waiting_of(user, project, lane), user)).max()?;
-        let queues = &self.users[greediest.0 as usize].queues;
+        let (count, greediest) = users.map(|user| (self.waiting_of(user, project, class), user)).max()?;
+        let queues = &self.users[greediest].queues;
         let newest = queues
             .iter()
-            .filter(|(of, queue)| *of == project && queue.lane == lane)
+            .filter(|(of, queue)| *of == project && queue.class == class)
             .filter_map(|(_, queue)| queue.list.last);
         let newest = newest.max_by_key(|index| self.tickets.at(*index).map(|ticket| ticket.sequence))?;
         (count > above).then(|| self.tickets.id(newest))
     }
 
-    fn waiting_of(&self, user: UserId, project: ProjectId, lane: usize) -> usize {
-        let queues = self.users[user.0 as usize].queues.iter();
+    fn waiting_of(&self, user: UserId, project: ProjectId, class: QueueClass) -> usize {
+        let queues = self.users[user].queues.iter();
         queues
-            .filter(|(of, queue)| *of == project && queue.lane == lane)
+            .filter(|(of, queue)| *of == project && queue.class == class)
             .map(|(_, queue)| queue.list.len)
             .sum()
     }
@@ -128,32 +124,32 @@ impl Admission {
     // === the order
 
     pub(super) fn is_free(&self, rules: &Rules, project: ProjectId) -> bool {
-        let state = &self.projects[project.0 as usize];
-        state.running < places(rules, project, state.is_throttled)
+        let state = &self.projects[project];
+        state.running < project_slots(rules, project, state.is_throttled)
     }
 
-    /// Lists or unlists a project whose own limit may have been reached or left.
+    /// Lists or removes a project whose own limit may have been reached or left.
     pub(super) fn refresh(&mut self, rules: &Rules, project: ProjectId) {
         let is_free = self.is_free(rules, project);
-        let state = &mut self.projects[project.0 as usize];
+        let state = &mut self.projects[project];
         if state.is_free != is_free {
             state.is_free = is_free;
-            for lane in 0..LANES {
-                self.relist_project(rules.scheduling.order, project, lane);
+            for class in QueueClass::ALL {
+                self.relist_project(rules.scheduling.order, project, class);
             }
         }
     }
 
-    /// Puts a project where its counter says, in every model's lane that it waits in.
-    pub(super) fn relist_project(&mut self, order: Order, id: ProjectId, lane: usize) {
+    /// Lists a project under its present key, for every model that it waits for in this class.
+    pub(super) fn relist_project(&mut self, order: Order, id: ProjectId, class: QueueClass) {
         let Project {
             flows, served, is_free, ..
-        } = &mut self.projects[id.0 as usize];
-        for flow in flows.iter_mut().filter(|flow| flow.lane == lane) {
+        } = &mut self.projects[id];
+        for flow in flows.iter_mut().filter(|flow| flow.class == class) {
             let first = flow.users.first().filter(|_| *is_free);
-            let key = first.map(|(first, _)| project_key(order, served[lane], *first));
+            let key = first.map(|(first, _)| project_key(order, served[class], *first));
             if flow.listed != key {
-                let projects = &mut self.models[flow.model.0 as usize].lanes[lane].projects;
+                let projects = &mut self.models[flow.model].classes[class].projects;
                 if let Some(before) = flow.listed {
                     projects.remove(&(before, id));
                 }
@@ -163,14 +159,14 @@ impl Admission {
         }
     }
 
-    /// Puts a user where its counter says, in every flow that it waits in.
-    pub(super) fn relist_user(&mut self, order: Order, id: UserId, lane: usize) {
-        let User { queues, served, .. } = &mut self.users[id.0 as usize];
-        for (project, queue) in queues.iter_mut().filter(|(_, queue)| queue.lane == lane) {
+    /// Lists a user under its present key, in every flow that it waits in.
+    pub(super) fn relist_user(&mut self, order: Order, id: UserId, class: QueueClass) {
+        let User { queues, served, .. } = &mut self.users[id];
+        for (project, queue) in queues.iter_mut().filter(|(_, queue)| queue.class == class) {
             let oldest = queue.list.first.and_then(|index| self.tickets.at(index));
-            let key = oldest.map(|oldest| user_key(order, served[lane], oldest.sequence));
+            let key = oldest.map(|oldest| user_key(order, served[class], oldest.sequence));
             if queue.listed != key {
-                let flow = flow_mut(&mut self.projects[project.0 as usize].flows, queue.model, lane);
+                let flow = flow_mut(&mut self.projects[*project].flows, queue.model, class);
                 if let Some(before) = queue.listed {
                     flow.users.remove(&(before, id));
                 }
@@ -181,16 +177,16 @@ impl Admission {
     }
 }
 
-pub(super) fn flow(flows: &[Flow], model: ModelId, lane: usize) -> Option<&Flow> {
-    flows.iter().find(|flow| flow.model == model && flow.lane == lane)
+pub(super) fn flow(flows: &[Flow], model: ModelId, class: QueueClass) -> Option<&Flow> {
+    flows.iter().find(|flow| flow.model == model && flow.class == class)
 }
 
-pub(super) fn flow_mut(flows: &mut Vec<Flow>, model: ModelId, lane: usize) -> &mut Flow {
-    let found = flows.iter().position(|flow| flow.model == model && flow.lane == lane);
+pub(super) fn flow_mut(flows: &mut Vec<Flow>, model: ModelId, class: QueueClass) -> &mut Flow {
+    let found = flows.iter().position(|flow| flow.model == model && flow.class == class);
     let at = found.unwrap_or_else(|| {
         flows.push(Flow {
             model,
-            lane,
+            class,
             users: BTreeSet::new(),
             reached: 0,
             listed: None,
@@ -201,10 +197,15 @@ pub(super) fn flow_mut(flows: &mut Vec<Flow>, model: ModelId, lane: usize) -> &m
     &mut flows[at]
 }
 
-pub(super) fn queue(queues: &[(ProjectId, Queue)], project: ProjectId, model: ModelId, lane: usize) -> Option<&Queue> {
+pub(super) fn queue(
+    queues: &[(ProjectId, Queue)],
+    project: ProjectId,
+    model: ModelId,
+    class: QueueClass,
+) -> Option<&Queue> {
     let found = queues
         .iter()
-        .find(|(of, queue)| *of == project && queue.model == model && queue.lane == lane);
+        .find(|(of, queue)| *of == project && queue.model == model && queue.class == class);
     found.map(|(_, queue)| queue)
 }
 
@@ -212,15 +213,15 @@ pub(super) fn queue_mut(
     queues: &mut Vec<(ProjectId, Queue)>,
     project: ProjectId,
     model: ModelId,
-    lane: usize,
+    class: QueueClass,
 ) -> &mut Queue {
     let found = queues
         .iter()
-        .position(|(of, queue)| *of == project && queue.model == model && queue.lane == lane);
+        .position(|(of, queue)| *of == project && queue.model == model && queue.class == class);
     let at = found.unwrap_or_else(|| {
         let queue = Queue {
             model,
-            lane,
+            class,
             list: List::default(),
             listed: None,
         };

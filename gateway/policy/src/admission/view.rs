@@ -1,30 +1,30 @@
-//! What can be seen of those who run and wait. Nothing here changes anything.
+//! Read-only views of the requests that run and wait.
 
-use super::Admission;
+use super::Scheduler;
 use crate::tickets::TicketId;
-use crate::{ModelId, ProjectId, Rules, Time, UserId};
+use crate::{ModelId, ProjectId, QueueClass, Rules, Time, UserId};
 use std::time::Duration;
 
-/// Someone who waits, for whoever wants to see the queue.
+/// A request in the queue, for display.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Waiting {
-    /// Its ticket.
+pub struct QueueEntry {
+    /// The ticket.
     pub ticket: TicketId,
-    /// Who pays.
+    /// The project that is billed.
     pub project: ProjectId,
-    /// Who asks.
+    /// The user that sent it.
     pub user: UserId,
-    /// For what.
+    /// The model that will answer.
     pub model: ModelId,
-    /// 0 high, 1 normal, 2 low, 3 batch class.
-    pub lane: usize,
-    /// Its place in its lane by age, from 1.
+    /// The class of the queue.
+    pub class: QueueClass,
+    /// The position in its class by age, from 1.
     pub position: usize,
-    /// How long it has waited.
+    /// The time that it has waited.
     pub age: Duration,
 }
 
-impl Admission {
+impl Scheduler {
     pub(crate) fn running(&self) -> usize {
         self.running
     }
@@ -35,23 +35,26 @@ impl Admission {
 
     /// Tickets that run for a model.
     pub(crate) fn running_for(&self, model: ModelId) -> usize {
-        self.models.get(model.0 as usize).map_or(0, |model| model.running)
+        self.models.get(model).map_or(0, |model| model.running)
     }
 
-    /// Places that a model has now.
+    /// Slots that a model has now.
     pub(crate) fn slots_of(&self, model: ModelId) -> Option<usize> {
-        self.models.get(model.0 as usize).map(|model| model.capacity.limit())
+        self.models.get(model).map(|model| model.capacity.limit())
     }
 
-    /// Tickets that wait in a lane.
-    pub(crate) fn waiting_in(&self, lane: usize) -> usize {
-        self.bands[lane].by_age.len
+    /// Tickets that wait in a class.
+    pub(crate) fn waiting_in(&self, class: QueueClass) -> usize {
+        self.bands[class].by_age.len
     }
 
     /// How long the oldest has waited, against what it may, 0 to 1.
     pub(crate) fn oldest_wait(&self, rules: &Rules, now: Time) -> f64 {
         let most = rules.global.max_queue_wait.as_secs_f64();
-        let oldest = self.bands.iter().filter_map(|band| self.tickets.at(band.by_age.first?));
+        let oldest = self
+            .bands
+            .iter()
+            .filter_map(|(_, band)| self.tickets.at(band.by_age.first?));
         let waits = oldest.map(|ticket| (now - ticket.since).as_secs_f64() / most);
         if most > 0.0 {
             waits.fold(0.0, f64::max).min(1.0)
@@ -60,16 +63,16 @@ impl Admission {
         }
     }
 
-    /// Everyone who waits, lane by lane, the oldest first.
-    pub(crate) fn everyone(&self, now: Time) -> impl Iterator<Item = Waiting> {
-        self.bands.iter().flat_map(move |band| {
+    /// All requests that wait, class by class, the oldest first.
+    pub(crate) fn queue(&self, now: Time) -> impl Iterator<Item = QueueEntry> {
+        self.bands.iter().flat_map(move |(_, band)| {
             let by_age = self.tickets.by_age(band.by_age).zip(1..);
-            by_age.map(move |((id, ticket), position)| Waiting {
+            by_age.map(move |((id, ticket), position)| QueueEntry {
                 ticket: id,
                 project: ticket.project,
                 user: ticket.user,
                 model: ticket.model,
-                lane: ticket.lane,
+                class: ticket.class,
                 position,
                 age: now - ticket.since,
             })

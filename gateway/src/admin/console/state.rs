@@ -2,9 +2,9 @@
 
 use super::Admin;
 use crate::admin::{config, queue};
-use crate::standing;
+use crate::limit_status;
 use axum::extract::State;
-use policy::Scope;
+use policy::{ProjectId, Subject};
 use serde_json::{Value, json};
 
 /// How many of the newest requests are shown.
@@ -26,11 +26,11 @@ pub(super) async fn collect(admin: &Admin) -> Result<Value, ledger::Error> {
         .config
         .projects
         .iter()
-        .zip(0..)
+        .zip((0..).map(ProjectId))
         .filter(|(project, _)| !project.is_removed);
     let projects: Vec<Value> = projects
-        .map(|(project, number)| {
-            let mut shown = standing::of(&services.gate, Scope::Project, number, Some(project.plan));
+        .map(|(project, id)| {
+            let mut shown = limit_status::render(&services.gate, Subject::Project(id), Some(project.plan));
             shown["id"] = project.id.as_str().into();
             shown["name"] = project.name.as_str().into();
             shown

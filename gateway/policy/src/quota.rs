@@ -1,0 +1,90 @@
+//! The units and windows of quotas and budgets.
+
+use std::ops::{Index, IndexMut};
+
+/// The window of a quota.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum QuotaWindow {
+    /// A day, UTC.
+    Day,
+    /// A calendar month, UTC.
+    Month,
+}
+
+impl QuotaWindow {
+    /// Both.
+    pub const ALL: [QuotaWindow; 2] = [QuotaWindow::Day, QuotaWindow::Month];
+
+    /// The name in messages and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            QuotaWindow::Day => "day",
+            QuotaWindow::Month => "month",
+        }
+    }
+}
+
+/// The unit of a quota.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum QuotaUnit {
+    /// Tokens of prompts and answers.
+    Tokens,
+    /// Requests.
+    Requests,
+    /// Money, in nano-euros.
+    Cost,
+}
+
+impl QuotaUnit {
+    /// All of them.
+    pub const ALL: [QuotaUnit; 3] = [QuotaUnit::Tokens, QuotaUnit::Requests, QuotaUnit::Cost];
+
+    /// The name of a limit of this unit.
+    pub(crate) fn limit_name(self) -> &'static str {
+        match self {
+            QuotaUnit::Tokens | QuotaUnit::Requests => "quota",
+            QuotaUnit::Cost => "budget",
+        }
+    }
+}
+
+/// An amount of each unit. Sums saturate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Amounts([u64; 3]);
+
+impl Amounts {
+    pub(crate) fn new(tokens: u64, requests: u64, cost: u64) -> Self {
+        Self([tokens, requests, cost])
+    }
+
+    pub(crate) fn plus(self, more: Self) -> Self {
+        self.zip(more, u64::saturating_add)
+    }
+
+    pub(crate) fn minus(self, less: Self) -> Self {
+        self.zip(less, u64::saturating_sub)
+    }
+
+    /// The larger of each.
+    pub(crate) fn max(self, other: Self) -> Self {
+        self.zip(other, u64::max)
+    }
+
+    fn zip(self, other: Self, combine: impl Fn(u64, u64) -> u64) -> Self {
+        Self(std::array::from_fn(|at| combine(self.0[at], other.0[at])))
+    }
+}
+
+impl Index<QuotaUnit> for Amounts {
+    type Output = u64;
+
+    fn index(&self, unit: QuotaUnit) -> &u64 {
+        &self.0[unit as usize]
+    }
+}
+
+impl IndexMut<QuotaUnit> for Amounts {
+    fn index_mut(&mut self, unit: QuotaUnit) -> &mut u64 {
+        &mut self.0[unit as usize]
+    }
+}

@@ -1,0 +1,105 @@
+//! Requests as policy sees them: the parties, the model, the size.
+
+use crate::{KeyId, ModelId, NanoEuro, PlanId, ProjectId, Rules, UserId};
+
+/// The service class of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Class {
+    /// A person waits for the answer.
+    #[default]
+    Interactive,
+    /// No person waits; the first to be refused under pressure.
+    Batch,
+}
+
+/// A project's priority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Priority {
+    /// Background work.
+    Low,
+    /// The default.
+    Normal,
+    /// The last to be refused.
+    High,
+}
+
+impl Priority {
+    /// All of them, the highest first.
+    pub const ALL: [Priority; 3] = [Priority::High, Priority::Normal, Priority::Low];
+}
+
+/// The worst case of a request's usage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Estimate {
+    /// Tokens of the prompt.
+    pub input_tokens: u64,
+    /// Tokens that all answers together may have.
+    pub output_tokens: u64,
+    /// Price of both.
+    pub cost: NanoEuro,
+}
+
+impl Estimate {
+    /// Tokens of prompt and answers.
+    pub fn tokens(&self) -> u64 {
+        self.input_tokens.saturating_add(self.output_tokens)
+    }
+}
+
+/// The actual usage of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Tokens of the prompt.
+    pub input_tokens: u64,
+    /// Tokens of all answers.
+    pub output_tokens: u64,
+    /// Price of all tokens.
+    pub cost: NanoEuro,
+}
+
+impl Usage {
+    /// Tokens of prompt and answers.
+    pub fn tokens(&self) -> u64 {
+        self.input_tokens.saturating_add(self.output_tokens)
+    }
+}
+
+/// A request to be decided on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AdmissionRequest {
+    /// The project that is billed.
+    pub project: ProjectId,
+    /// The user that sent it.
+    pub user: UserId,
+    /// The API key that it was sent with.
+    pub key: Option<KeyId>,
+    /// The project's plan.
+    pub plan: PlanId,
+    /// The requested model.
+    pub model: ModelId,
+    /// The smaller model that degradation and budgets may route it to.
+    pub smaller: Option<ModelId>,
+    /// The service class.
+    pub class: Class,
+    /// The project's priority, or a lower one that the request asked for.
+    pub priority: Priority,
+    /// The estimated tokens of the prompt.
+    pub input_tokens: u64,
+    /// The most tokens that each answer may have.
+    pub max_tokens: u64,
+    /// The number of answers; 0 where an answer is not made of tokens.
+    pub answers: u64,
+}
+
+impl AdmissionRequest {
+    /// The worst case, at the prices in force.
+    pub fn estimate(&self, rules: &Rules) -> Estimate {
+        let prices = rules.model(self.model).prices;
+        let output_tokens = self.max_tokens.saturating_mul(self.answers);
+        Estimate {
+            input_tokens: self.input_tokens,
+            output_tokens,
+            cost: prices.input.per_1k(self.input_tokens) + prices.output.per_1k(output_tokens),
+        }
+    }
+}

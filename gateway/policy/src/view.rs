@@ -1,0 +1,82 @@
+//! Read-only views of the state of policy.
+
+use crate::{
+    Balance, ByClass, Level, ModelId, Policy, QueueEntry, RateLimitKind, RateWindow, Rules, Subject, TicketId, Time,
+};
+use std::time::Duration;
+
+impl Policy {
+    /// The rules in force.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// Requests that run.
+    pub fn running(&self) -> usize {
+        self.scheduler.running()
+    }
+
+    /// Requests that run for a model.
+    pub fn running_for(&self, model: ModelId) -> usize {
+        self.scheduler.running_for(model)
+    }
+
+    /// Slots that a model has now; `None` where nothing limits, or where it was not requested yet.
+    pub fn slots_of(&self, model: ModelId) -> Option<usize> {
+        self.scheduler.slots_of(model).filter(|slots| *slots < usize::MAX)
+    }
+
+    /// Requests that wait.
+    pub fn waiting(&self) -> usize {
+        self.scheduler.waiting()
+    }
+
+    /// Requests that wait, by class.
+    pub fn waiting_by_class(&self) -> ByClass<usize> {
+        ByClass::from_fn(|class| self.scheduler.waiting_in(class))
+    }
+
+    /// All requests that wait, class by class, the oldest first.
+    pub fn queue(&self, now: Time) -> impl Iterator<Item = QueueEntry> {
+        self.scheduler.queue(now)
+    }
+
+    /// The whole wait that is expected of a ticket in the queue, at the present pace.
+    pub fn expected(&self, ticket: TicketId) -> Option<Duration> {
+        self.scheduler.expected_of(&self.rules, ticket)
+    }
+
+    /// The degradation level in force; `None` where none is configured.
+    pub fn level(&mut self, now: Time) -> Option<&Level> {
+        let index = self.level_index(now);
+        self.rules.degradation.levels.get(index)
+    }
+
+    /// The pressure on the gateway, 0 to 1: the worst of the queue's fill, the oldest wait and the saturation of
+    /// upstreams.
+    pub fn pressure(&self, now: Time) -> f64 {
+        let oldest = self.scheduler.oldest_wait(&self.rules, now);
+        self.queue_usage().max(oldest).max(self.watch.saturation(now))
+    }
+
+    /// The fill of the queue, 0 to 1.
+    #[allow(clippy::cast_precision_loss)]
+    pub fn queue_usage(&self) -> f64 {
+        let most = self.rules.global.max_queue_size;
+        if most == 0 {
+            0.0
+        } else {
+            self.scheduler.waiting() as f64 / most as f64
+        }
+    }
+
+    /// The state of a subject's quotas and budgets.
+    pub fn balances(&self, subject: Subject, now: Time) -> Vec<Balance> {
+        self.allowances.balances(&self.rules, subject, now)
+    }
+
+    /// The state of a subject's rate limits.
+    pub fn rates(&self, subject: Subject, now: Time) -> Vec<(RateLimitKind, RateWindow)> {
+        self.limits.windows(&self.rules, subject, now)
+    }
+}
