@@ -143,7 +143,7 @@ impl<'a> Row<'a> {
             streamed: i64::from(record.streamed),
             status: record.outcome.name().into(),
             decision: record.decision().into(),
-            reason: stop.map(|stop| stop.reason.name().into()),
+            reason: stop.map(|stop| stop.code.name().into()),
             http_status: i64::from(record.http_status),
             degradation_level: record.level_name().into(),
             degraded: record.degraded().map(Cow::from),

@@ -113,7 +113,7 @@ async fn stream(
 ) -> Result<FinalPart, RequestError> {
     let mut translation = exchange.translation.take();
     let content_type = match &translation {
-        Some(_) => stream_type(exchange.record.protocol()),
+        Some(_) => Bytes::from_static(exchange.record.protocol().stream_type().as_bytes()),
         None => content_type(&answer),
     };
     let mut head = Some(outbound::head(exchange, 200, &content_type, None).map_err(|_| broken())?);
@@ -180,14 +180,6 @@ async fn stream(
             return Ok(FinalPart::StreamEnd(tail));
         }
     }
-}
-
-/// The type of a stream in a client's protocol.
-fn stream_type(protocol: Protocol) -> Bytes {
-    Bytes::from_static(match protocol {
-        Protocol::Ollama => b"application/x-ndjson",
-        _ => b"text/event-stream",
-    })
 }
 
 /// A server that broke off.

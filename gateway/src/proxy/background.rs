@@ -55,7 +55,7 @@ pub(super) async fn keep(exchange: &Exchange, body: &Bytes) -> Result<Vec<HttpTa
     .map_err(|error| {
         tracing::error!(%error, "a queued request was not kept");
         RequestError::new(
-            ErrorCode::LedgerUnavailable,
+            ErrorCode::StoreUnavailable,
             "the gateway cannot keep the request now; try again",
         )
     })?;
@@ -88,7 +88,7 @@ async fn finish(mut exchange: Exchange, walked: Result<FinalPart, RequestError>,
         Ok(FinalPart::StreamEnd(_)) => Value::Null,
         Err(stop) => {
             let mut answer = status_body(&exchange, word(&stop), &stop.message);
-            answer["detail"] = stop.reason.name().into();
+            answer["detail"] = stop.code.name().into();
             answer
         }
     };
@@ -120,11 +120,11 @@ fn response(exchange: &Exchange, rest: FinalPart, asked: &[u8]) -> Value {
 
 /// A response that did not come about.
 fn unanswered(exchange: &Exchange, stop: &RequestError, asked: &[u8]) -> Value {
-    let is_cancelled = matches!(stop.reason, ErrorCode::Cancelled | ErrorCode::ClientGone);
+    let is_cancelled = matches!(stop.code, ErrorCode::Cancelled | ErrorCode::ClientGone);
     let status = if is_cancelled { "cancelled" } else { "failed" };
     let mut answer = responses::pending(asked, &exchange.record.request_id, now_ms() / 1000, status);
     if !is_cancelled {
-        answer["error"] = json!({"code": stop.reason.name(), "message": stop.message});
+        answer["error"] = json!({"code": stop.code.name(), "message": stop.message});
     }
     answer
 }
@@ -263,7 +263,7 @@ pub(crate) async fn alone(gateway: &Arc<Gateway>, alone: &DetachedRequest<'_>) -
         Ok(FinalPart::Body { status, body, .. }) => Done::Answered(status, body),
         Ok(FinalPart::StreamEnd(_)) => Done::Answered(200, Bytes::new()),
         Err(stop) => Done::Answered(
-            stop.reason.status(),
+            stop.code.status(),
             stop.body(exchange.record.protocol(), alone.id).into(),
         ),
     })
@@ -352,7 +352,7 @@ fn status_body(exchange: &Exchange, status: &str, message: &str) -> Value {
 
 /// The original's word for how a request ended without its answer.
 fn word(stop: &RequestError) -> &'static str {
-    match stop.reason {
+    match stop.code {
         ErrorCode::Cancelled | ErrorCode::ClientGone => "cancelled",
         ErrorCode::QueueTimeout | ErrorCode::UpstreamTimeout => "timed_out",
         ErrorCode::QueueFull => "rejected",

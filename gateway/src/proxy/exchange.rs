@@ -13,6 +13,7 @@ use crate::gate::{Admission, AdmittedRequest, QueuedRequest, SlotPermit};
 use crate::identity;
 use crate::ledger::{Outcome, Record};
 use crate::requests::Listed;
+use crate::snapshot::Snapshot;
 use crate::traces::{self, Steps, Trace};
 use crate::upstream::RoutingHint;
 use bytes::Bytes;
@@ -24,7 +25,7 @@ use protocol::hub::About;
 use protocol::meter::{Meter, Source};
 use protocol::refuse::{ErrorCode, RequestError};
 use protocol::translate::{self, Speaks, Translation};
-use protocol::{self, Operation, ParsedRequest};
+use protocol::{self, MediaTokens, Operation, ParsedRequest, PromptSize, Work};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -53,7 +54,8 @@ pub(super) struct Exchange {
     /// How many of those were thought of.
     pub(super) fallen_back: usize,
     pub(super) permit: Option<SlotPermit>,
-    pub(super) prompt_bytes: usize,
+    /// What the model reads.
+    pub(super) size: PromptSize,
     /// The gateway's own time before the upstream was asked, waiting left out.
     overhead: Option<Duration>,
     /// How long after the start the upstream was asked.
@@ -71,9 +73,14 @@ enum Walked {
 }
 
 /// Serves one request for a model's work. Returns whether the connection may serve another.
-pub(super) async fn serve(gateway: &Arc<Gateway>, session: &mut ServerSession, call: Operation) -> bool {
+pub(super) async fn serve(
+    gateway: &Arc<Gateway>,
+    session: &mut ServerSession,
+    call: Operation,
+    model: Option<&str>,
+) -> bool {
     let mut exchange = Exchange::begin(gateway, &session.req_header().headers, call);
-    let walked = match walk(&mut exchange, session).await {
+    let walked = match walk(&mut exchange, session, model).await {
         Ok(Walked::Queued(wait, body)) => match background::keep(&exchange, &body).await {
             Ok(queued) => {
                 tokio::spawn(background::run(exchange, wait, body));
@@ -89,13 +96,18 @@ pub(super) async fn serve(gateway: &Arc<Gateway>, session: &mut ServerSession, c
 }
 
 /// Steps 1 to 10: everything until the answer's last bytes.
-async fn walk(exchange: &mut Exchange, session: &mut ServerSession) -> Result<Walked, RequestError> {
+async fn walk(
+    exchange: &mut Exchange,
+    session: &mut ServerSession,
+    model: Option<&str>,
+) -> Result<Walked, RequestError> {
     let body = inbound::body(session, &exchange.record.snapshot.config).await?;
-    let parsed = protocol::parse(exchange.record.call, &body)?;
+    let body = protocol::without_byte_order_mark(body);
+    let parsed = protocol::parse_with_model(exchange.record.call, &body, model)?;
     identify(exchange, &session.req_header().headers, &parsed)?;
     exchange.routing_hint.beginning = session_hash(&session.req_header().headers);
     let ask = ask(exchange, &body, &parsed)?;
-    if let Some(rest) = locally::answer(exchange, ask.input_tokens) {
+    if let Some(rest) = locally::answer(exchange, &parsed, ask.input_tokens) {
         return Ok(Walked::Through(rest));
     }
     exchange.overhead = Some(exchange.record.started.elapsed());
@@ -155,7 +167,7 @@ fn session_hash(headers: &HeaderMap) -> Option<u64> {
 fn identify(exchange: &mut Exchange, headers: &HeaderMap, parsed: &ParsedRequest<'_>) -> Result<(), RequestError> {
     if exchange.gateway.ledger.is_full() {
         let message = "the gateway's ledger is behind and takes no new requests; try again";
-        return Err(RequestError::new(ErrorCode::LedgerUnavailable, message));
+        return Err(RequestError::new(ErrorCode::LedgerBacklogFull, message));
     }
     let record = &mut exchange.record;
     record.requested_model = parsed.model.chars().take(256).collect();
@@ -188,11 +200,12 @@ pub(super) fn ask(
         return Err(RequestError::param(ErrorCode::ModelNotAllowed, "model", message));
     }
     record.model = Some(model_id);
-    exchange.prompt_bytes = parsed.prompt_bytes;
-    let input_tokens = snapshot.tokens.tokens(model_id, parsed.prompt_bytes);
-    if input_tokens > model.max_input_tokens {
+    exchange.size = parsed.size.clone();
+    let input_tokens = input_tokens(&snapshot, model_id, call, &parsed.size);
+    let least = parsed.size.least_tokens();
+    if least > model.max_input_tokens {
         let (name, most) = (&model.name, model.max_input_tokens);
-        let message = format!("the prompt has about {input_tokens} tokens, and model `{name}` takes at most {most}");
+        let message = format!("the prompt has at least {least} tokens; model `{name}` takes at most {most}");
         return Err(RequestError::new(ErrorCode::ContextLengthExceeded, message));
     }
     let upstreams = &snapshot.upstreams;
@@ -229,6 +242,17 @@ pub(super) fn ask(
     };
     exchange.asked_for = Some(ask);
     Ok(ask)
+}
+
+/// The tokens of a prompt as far as anybody knows before it was read: to reserve, or to answer who asks for them.
+pub(super) fn input_tokens(snapshot: &Snapshot, id: ModelId, call: Operation, size: &PromptSize) -> u64 {
+    let model = snapshot.config.model(id);
+    let media = MediaTokens::of_model(&model.name, None, None);
+    let text = snapshot.tokens.tokens(id, size.text_bytes);
+    match call.work() {
+        Work::Count => text.saturating_add(size.media_tokens(&media)),
+        _ => size.worst_case(text, &media, model.max_input_tokens),
+    }
 }
 
 /// What an answer in another protocol needs to know of the request.
@@ -276,7 +300,7 @@ pub(super) fn conclude(
     };
     counter.map(|counter| counter.fetch_add(1, Relaxed));
     exchange.tell();
-    let is_unrecorded = matches!(&rest, Err(stop) if stop.reason == ErrorCode::LedgerUnavailable);
+    let is_unrecorded = matches!(&rest, Err(stop) if !stop.is_recorded());
     if is_unrecorded {
         // The ledger takes nothing on: the refusal is in the metrics alone.
         return rest;
@@ -286,7 +310,7 @@ pub(super) fn conclude(
         Err(error) => {
             tracing::error!(%error, request_id = exchange.record.request_id, "record not written");
             let message = "the gateway cannot write its ledger; try again";
-            Err(RequestError::new(ErrorCode::LedgerUnavailable, message))
+            Err(RequestError::new(ErrorCode::RecordNotWritten, message))
         }
     }
 }
@@ -324,7 +348,7 @@ impl Exchange {
             asked_for: None,
             fallen_back: 0,
             permit: None,
-            prompt_bytes: 0,
+            size: PromptSize::default(),
             overhead: None,
             asked: Duration::ZERO,
             upstream_status: None,
@@ -349,7 +373,7 @@ impl Exchange {
     /// Whether a failure is that of the servers that were asked, and nobody has seen anything of an answer.
     pub(super) fn is_servers_fault(&self, stop: &RequestError) -> bool {
         let failed = matches!(
-            stop.reason,
+            stop.code,
             ErrorCode::NoHealthyUpstream | ErrorCode::UpstreamError | ErrorCode::UpstreamTimeout
         );
         failed && !self.head_is_sent
@@ -385,14 +409,14 @@ impl Exchange {
                 Ok(rest)
             }
             Err(stop) => {
-                record.outcome = match stop.reason {
+                record.outcome = match stop.code {
                     ErrorCode::ClientGone | ErrorCode::Cancelled => Outcome::Cancelled,
                     ErrorCode::UpstreamTimeout | ErrorCode::QueueTimeout => Outcome::TimedOut,
                     _ if record.was_forwarded => Outcome::Failed,
                     _ => Outcome::Rejected,
                 };
-                let is_in_the_stream = self.head_is_sent && stop.reason != ErrorCode::ClientGone;
-                record.http_status = if is_in_the_stream { 200 } else { stop.reason.status() };
+                let is_in_the_stream = self.head_is_sent && stop.code != ErrorCode::ClientGone;
+                record.http_status = if is_in_the_stream { 200 } else { stop.code.status() };
                 record.stop = Some(stop.clone());
                 Err(stop)
             }
@@ -428,7 +452,9 @@ impl Exchange {
             && outcome == Outcome::Completed
         {
             let tokens = record.usage.input_tokens;
-            record.snapshot.tokens.learn(model, self.prompt_bytes, tokens);
+            if self.size.is_text_alone() {
+                record.snapshot.tokens.learn(model, self.size.text_bytes, tokens);
+            }
         }
     }
 

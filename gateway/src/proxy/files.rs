@@ -215,7 +215,7 @@ fn fresh(prefix: &str) -> Result<String, RequestError> {
 fn broken(error: &std::io::Error) -> RequestError {
     tracing::error!(%error, "a file was not kept or read");
     RequestError::new(
-        ErrorCode::LedgerUnavailable,
+        ErrorCode::StoreUnavailable,
         "the gateway cannot keep or read files now; try again",
     )
 }

@@ -4,7 +4,7 @@
 use super::Gateway;
 use super::answer::{self, FinalPart};
 use super::client::Client;
-use super::exchange::{Exchange, about, turn};
+use super::exchange::{Exchange, about, input_tokens, turn};
 use crate::gate::Admission;
 use crate::ledger::Record;
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use policy::AdmissionRequest;
 use protocol::meter::Meter;
 use protocol::refuse::{ErrorCode, RequestError};
 use protocol::translate;
-use protocol::{self, Changes, ParsedRequest};
+use protocol::{self, Operation, ParsedRequest, RequestChanges};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -99,7 +99,7 @@ async fn ask_servers(
             Err(stop) if exchange.is_servers_fault(&stop) => {
                 asked += 1;
                 // One that is alone is asked once more, where its connection broke before it had said anything.
-                let broke = stop.reason == ErrorCode::UpstreamError && exchange.upstream_status.is_none();
+                let broke = stop.code == ErrorCode::UpstreamError && exchange.upstream_status.is_none();
                 let is_worth_it = upstreams.has_choice(id) || (broke && asked == 1);
                 if !is_worth_it || asked >= snapshot.config.gateway.attempts || !upstreams.withdraw_retry(id) {
                     return Err(stop);
@@ -120,10 +120,10 @@ fn prepare(exchange: &mut Exchange, body: &Bytes, parsed: &ParsedRequest<'_>) ->
     let record = &exchange.record;
     let (call, terms, snapshot) = (record.call, record.terms, &record.snapshot);
     let model = snapshot.config.model(terms.model);
-    let changes = Changes {
-        model: model.upstream_name.as_deref().unwrap_or(&model.name),
-        max_tokens: terms.max_tokens,
-    };
+    let name = model.upstream_name.as_deref().unwrap_or(&model.name);
+    let is_reduced = terms.degradations.max_tokens_reduced;
+    let changes =
+        |asked: Operation| RequestChanges::new(parsed, name, terms.max_tokens, is_reduced || asked.must_limit());
     // What was translated for the first server serves once; an answer's writer has a state.
     let of_the_ask = exchange.asked_for.filter(|ask| ask.model == terms.model);
     let speaks = snapshot.upstreams.speaks(terms.model);
@@ -137,11 +137,11 @@ fn prepare(exchange: &mut Exchange, body: &Bytes, parsed: &ParsedRequest<'_>) ->
     };
     let Some(mut translation) = translation else {
         exchange.meter = Some(Meter::new(call, parsed.is_streaming && !parsed.wants_usage));
-        let rewritten = protocol::rewrite(call, body, parsed, &changes).map(Bytes::from);
+        let rewritten = protocol::rewrite(call, body, parsed, &changes(call)).map(Bytes::from);
         return Ok(rewritten.unwrap_or_else(|| body.clone()));
     };
     exchange.meter = Some(Meter::new(translation.call, false));
-    let outbound = translation.body(&changes).into();
+    let outbound = translation.body(&changes(translation.call)).into();
     exchange.translation = Some(translation);
     Ok(outbound)
 }
@@ -161,7 +161,7 @@ async fn fall_back(
         exchange.fallen_back += 1;
         let model = config.model(id);
         let key = exchange.record.caller.as_ref().and_then(|caller| caller.key.as_ref());
-        let input_tokens = snapshot.tokens.tokens(id, exchange.prompt_bytes);
+        let input_tokens = input_tokens(&snapshot, id, exchange.record.call, &exchange.size);
         let about = about(&exchange.record, model, input_tokens);
         let said = translate::request(
             snapshot.upstreams.speaks(id),
@@ -171,7 +171,7 @@ async fn fall_back(
             &about,
         );
         let may_be_had = model.enabled && key.is_none_or(|key| key.allows(&model.name));
-        if !may_be_had || said.is_err() || input_tokens > model.max_input_tokens {
+        if !may_be_had || said.is_err() || exchange.size.least_tokens() > model.max_input_tokens {
             continue;
         }
         let ask = AdmissionRequest {

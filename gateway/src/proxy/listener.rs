@@ -197,10 +197,11 @@ impl HttpServerApp for Proxy {
         session.set_pipelining_enabled(true);
         session.set_write_timeout(Some(Duration::from_secs(60)));
         session.set_total_drain_timeout(Some(Duration::from_secs(1)));
-        let path = session.req_header().uri.path().to_owned();
-        let is_clean = match protocol::route(session.req_header().method.as_str(), &path) {
-            Route::Operation(call) => exchange::serve(&self.gateway, &mut session, call).await,
-            route => lists::answer(&self.gateway, &mut session, &route, protocol::protocol_of(&path))
+        let given = session.req_header().uri.path().to_owned();
+        let path = protocol::clean_path(&given);
+        let is_clean = match protocol::route(session.req_header().method.as_str(), &path.path) {
+            Route::Operation(call) => exchange::serve(&self.gateway, &mut session, call, path.model.as_deref()).await,
+            route => lists::answer(&self.gateway, &mut session, &route, protocol::protocol_of(&path.path))
                 .await
                 .is_ok(),
         };

@@ -1,7 +1,7 @@
 //! What needs no model: lists of models, versions, health, and what has become of a request.
 
 use super::{Gateway, background, files, inbound};
-use crate::config::Config;
+use crate::config::{Config, Model};
 use crate::identity;
 use crate::ledger::{Unavailable, jobs};
 use crate::standing;
@@ -32,7 +32,7 @@ pub(super) async fn answer(
 ) -> Result<(), BError> {
     let answer = match route {
         Route::Health => Ok(json!({"status": "ok"}).into()),
-        Route::Version => Ok(json!({"version": env!("CARGO_PKG_VERSION")}).into()),
+        Route::Version => Ok(json!({"version": catalogue::OLLAMA_VERSION}).into()),
         Route::NotFound => Err(RequestError::new(
             ErrorCode::UnknownPath,
             "there is nothing at this path",
@@ -51,12 +51,12 @@ pub(super) async fn answer(
     let after = answer.as_ref().err().and_then(RequestError::retry_after_seconds);
     let (status, body) = match answer {
         Ok(body) => (200, body),
-        Err(stop) if stop.reason == ErrorCode::UnknownRequest && protocol == Protocol::Generate => {
+        Err(stop) if stop.code == ErrorCode::UnknownRequest && protocol == Protocol::Generate => {
             (404, not_found(route, &stop).into())
         }
         Err(stop) => {
             let id = inbound::sane_request_id(&session.req_header().headers).unwrap_or_default();
-            (stop.reason.status(), Body::Json(stop.body(protocol, id).into()))
+            (stop.code.status(), Body::Json(stop.body(protocol, id).into()))
         }
     };
     let mut head = ResponseHeader::build(StatusCode::from_u16(status).unwrap_or(StatusCode::OK), Some(4))?;
@@ -218,7 +218,7 @@ impl From<Unavailable> for RequestError {
     fn from(error: Unavailable) -> Self {
         tracing::error!(%error, "the database was not read");
         RequestError::new(
-            ErrorCode::LedgerUnavailable,
+            ErrorCode::DatabaseUnreadable,
             "the gateway's database cannot be read now; try again",
         )
     }
@@ -231,12 +231,19 @@ fn list(gateway: &Gateway, session: &ServerSession, route: &Route<'_>) -> Result
     if let Some(key) = &caller.key {
         entries.retain(|entry| key.allows(entry.name));
     }
+    let is_anthropics = session.req_header().headers.contains_key("anthropic-version");
+    let model = if is_anthropics {
+        catalogue::anthropic_model
+    } else {
+        catalogue::openai_model
+    };
     match route {
+        Route::Models if is_anthropics => Ok(catalogue::anthropic_list(&entries)),
         Route::Models => Ok(catalogue::openai_list(&entries)),
         Route::Model(name) => entries
             .iter()
             .find(|entry| entry.name == *name)
-            .map(catalogue::openai_model)
+            .map(model)
             .ok_or_else(|| RequestError::new(ErrorCode::UnknownModel, format!("there is no model `{name}`"))),
         _ => Ok(catalogue::ollama_list(&entries)),
     }
@@ -244,10 +251,14 @@ fn list(gateway: &Gateway, session: &ServerSession, route: &Route<'_>) -> Result
 
 fn entries(config: &Config) -> Vec<Entry<'_>> {
     let enabled = config.models.iter().filter(|model| model.enabled);
-    let entry = enabled.map(|model| Entry {
+    enabled.map(entry).collect()
+}
+
+/// A model as clients see it.
+pub(super) fn entry(model: &Model) -> Entry<'_> {
+    Entry {
         name: &model.name,
         owner: model.backend.word(),
         max_input_tokens: model.max_input_tokens,
-    });
-    entry.collect()
+    }
 }

@@ -57,7 +57,7 @@ pub(super) fn head(
 /// The head and body of a refusal.
 fn refusal(exchange: &Exchange, stop: &RequestError) -> Result<Vec<HttpTask>, BError> {
     let body = Bytes::from(stop.body(exchange.record.protocol(), &exchange.record.request_id));
-    let mut head = head(exchange, stop.reason.status(), b"application/json", Some(body.len()))?;
+    let mut head = head(exchange, stop.code.status(), b"application/json", Some(body.len()))?;
     if let Some(after) = stop.retry_after_seconds() {
         head.insert_header("retry-after", after)?;
     }
@@ -82,7 +82,7 @@ pub(super) async fn deliver(
             };
             vec![HttpTask::Header(head, false), last(Some(body))]
         }
-        Err(stop) if stop.reason == ErrorCode::ClientGone => return false,
+        Err(stop) if stop.code == ErrorCode::ClientGone => return false,
         Err(stop) if exchange.head_is_sent => {
             // An error event, and then no clean end: the connection closes without the last chunk.
             let event = Bytes::from(stop.event(exchange.record.protocol(), &exchange.record.request_id));
@@ -97,7 +97,7 @@ pub(super) async fn deliver(
         }
     };
     let stop = exchange.record.stop.as_ref();
-    let reads_on = stop.is_none_or(|stop| !matches!(stop.reason, ErrorCode::BodyTooLarge | ErrorCode::RequestTimeout));
+    let reads_on = stop.is_none_or(|stop| !matches!(stop.code, ErrorCode::BodyTooLarge | ErrorCode::RequestTimeout));
     write(session, tasks).await.is_ok() && reads_on
 }
 

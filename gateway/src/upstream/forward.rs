@@ -171,7 +171,7 @@ impl Forward {
         self.connector.get_http_session(peer).await.map_err(|error| {
             endpoint.forget_address();
             let mut stop = failure(endpoint, &error, "when connecting");
-            if stop.reason == ErrorCode::UpstreamError {
+            if stop.code == ErrorCode::UpstreamError {
                 stop = RequestError::new(ErrorCode::NoHealthyUpstream, stop.message);
             }
             stop
