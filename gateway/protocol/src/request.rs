@@ -77,22 +77,37 @@ pub(crate) struct Places {
 #[derive(Debug, Clone)]
 pub(crate) struct Limit {
     pub(crate) key: &'static str,
-    /// `None`: explicitly no limit.
-    pub(crate) value: Option<u64>,
+    pub(crate) value: Limited,
+    /// Whether it stands there as a number: some servers ignore a string.
     pub(crate) is_number: bool,
     pub(crate) range: Range<usize>,
 }
 
+/// What an output limit says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Limited {
+    /// Nothing; but its key is there, and would be given twice if it were added.
+    Null,
+    /// That there is no limit: a number below 0.
+    Unlimited,
+    /// So many tokens.
+    Tokens(u64),
+}
+
 impl Limit {
-    /// Reads a limit; absent and null are none.
+    /// Reads a limit, null too.
     pub(crate) fn read(key: &'static str, raw: Raw<'_>, body: &[u8]) -> Result<Option<Self>, RequestError> {
-        let (Some(number), Some(range)) = (raw.number(key)?, raw.range(body)) else {
+        let Some(range) = raw.range(body) else {
             return Ok(None);
         };
+        let number = raw.number(key)?;
+        let value = number.map_or(Limited::Null, |number| {
+            number.value.map_or(Limited::Unlimited, Limited::Tokens)
+        });
         Ok(Some(Self {
             key,
-            value: number.value,
-            is_number: number.is_number,
+            value,
+            is_number: number.is_none_or(|number| number.is_number),
             range,
         }))
     }
@@ -107,7 +122,11 @@ impl Limit {
     pub(crate) fn largest(limits: &[Self]) -> Option<u64> {
         let mut largest = None;
         for limit in limits {
-            largest = Some(limit.value?.max(largest.unwrap_or(0)));
+            match limit.value {
+                Limited::Null => {}
+                Limited::Unlimited => return None,
+                Limited::Tokens(tokens) => largest = largest.max(Some(tokens)),
+            }
         }
         largest
     }
@@ -129,7 +148,8 @@ impl<'a> RequestChanges<'a> {
     /// The changes for a request to which `granted` tokens an answer were granted. A limit is written where the client
     /// gave one, or where it `must` be: policy lowered it, or the server has no default of its own.
     pub fn new(parsed: &ParsedRequest<'_>, model: &'a str, granted: u64, must_limit: bool) -> Self {
-        let has_limit = must_limit || !parsed.places.limits.is_empty();
+        let says_something = |limit: &Limit| limit.value != Limited::Null;
+        let has_limit = must_limit || parsed.places.limits.iter().any(says_something);
         Self {
             model,
             max_tokens: has_limit.then_some(granted),
@@ -208,26 +228,38 @@ pub(crate) fn splice_limits(
 ) {
     let Some(granted) = changes.max_tokens else { return };
     let places = &parsed.places;
+    // Where 0 means no limit, as for Ollama, one token is the nearest.
+    let least = u64::from(changes.must_limit);
     for limit in &places.limits {
-        let allowed = limit.value.map_or(granted, |value| value.min(granted));
-        // Where 0 means no limit, as for Ollama, one token is the nearest.
-        let allowed = if changes.must_limit { allowed.max(1) } else { allowed };
-        if limit.value != Some(allowed) || !limit.is_number {
+        let allowed = match limit.value {
+            Limited::Null => continue,
+            Limited::Unlimited => granted,
+            Limited::Tokens(tokens) => tokens.min(granted).max(least),
+        };
+        if limit.value != Limited::Tokens(allowed) || !limit.is_number {
             splices.replace(limit.range.clone(), allowed.to_string());
         }
     }
     // A server refuses a minimum above the limit.
-    if let Some(least) = places
-        .min_tokens
-        .as_ref()
-        .filter(|least| least.value.is_none_or(|value| value > granted))
+    let minimum = places.min_tokens.as_ref();
+    if let Some(minimum) =
+        minimum.filter(|minimum| matches!(minimum.value, Limited::Tokens(tokens) if tokens > granted))
     {
-        splices.replace(least.range.clone(), granted.to_string());
+        splices.replace(minimum.range.clone(), granted.to_string());
     }
     let is_honored = |limit: &Limit| limit.key == key || (limit.key == "max_completion_tokens" && !changes.must_limit);
-    if !places.limits.iter().any(is_honored) {
-        let given = parsed.max_tokens.unwrap_or(granted).min(granted);
-        splices.add_key(body, 0, key, &given.to_string());
+    let says_something = |limit: &Limit| limit.value != Limited::Null;
+    if places
+        .limits
+        .iter()
+        .any(|limit| is_honored(limit) && says_something(limit))
+    {
+        return;
+    }
+    let allowed = parsed.max_tokens.unwrap_or(granted).min(granted).max(least).to_string();
+    match places.limits.iter().find(|limit| limit.key == key) {
+        Some(null) => splices.replace(null.range.clone(), allowed),
+        None => splices.add_key(body, 0, key, &allowed),
     }
 }
 

@@ -30,9 +30,9 @@ pub fn clean_path(path: &str) -> CleanPath<'_> {
     let mut model = None;
     if let Some(rest) = clean.strip_prefix("/openai/v1/") {
         clean = format!("/v1/{rest}");
-    } else if path.starts_with("/openai/deployments/") {
+    } else if let Some(rest) = path.strip_prefix("/openai/deployments/") {
         // The model's own slashes are escaped, so it is cut from the path as it came.
-        let mut parts = path["/openai/deployments/".len()..].splitn(2, '/');
+        let mut parts = rest.splitn(2, '/');
         model = parts
             .next()
             .filter(|model| !model.is_empty())

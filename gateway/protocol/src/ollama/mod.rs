@@ -7,7 +7,7 @@ use crate::Operation;
 use crate::catalogue::{self, Entry};
 use crate::dialect::Dialect;
 use crate::error::RequestError;
-use crate::request::{Limit, ModelLoad, ParsedRequest, Places, RequestChanges, model_named, splice_limits};
+use crate::request::{Limit, Limited, ModelLoad, ParsedRequest, Places, RequestChanges, model_named, splice_limits};
 use crate::scan::{Raw, Splices, fields, inner, top_level};
 use crate::size::PromptSize;
 use serde_json::{Value, json};
@@ -40,7 +40,9 @@ impl Dialect for Ollama {
         let mut limits = Limit::read_all(&[("num_predict", options.num_predict)], body)?;
         for limit in &mut limits {
             // Its runner stops at a number above 0 only.
-            limit.value = limit.value.filter(|value| *value > 0);
+            if limit.value == Limited::Tokens(0) {
+                limit.value = Limited::Unlimited;
+            }
         }
         Ok(ParsedRequest {
             model: model_named(named)?,
