@@ -129,7 +129,7 @@ impl Record {
             is_streamed: self.streamed,
             outcome: self.outcome,
             decision: self.decision(),
-            reason: stop.map(|stop| stop.reason.name()),
+            reason: stop.map(|stop| stop.code.name()),
             http_status: self.http_status,
             degradation_level: self.level_name(),
             degraded: self.degraded(),

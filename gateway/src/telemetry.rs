@@ -133,7 +133,7 @@ pub(crate) fn log(record: &Record) {
         model = record.model_name(),
         upstream = record.upstream.as_deref(),
         status = record.outcome.name(),
-        reason = record.stop.as_ref().map(|stop| stop.reason.name()),
+        reason = record.stop.as_ref().map(|stop| stop.code.name()),
         http_status = record.http_status,
         queue_ms = record.queue_wait.map(millis),
         first_token_ms = record.first_token.map(millis),
@@ -267,7 +267,7 @@ impl Metrics {
             Outcome::Rejected | Outcome::Cancelled | Outcome::Interrupted => 0,
         };
         if let Some(stop) = &record.stop {
-            self.refusals.with_label_values(&[stop.reason.name(), project]).inc();
+            self.refusals.with_label_values(&[stop.code.name(), project]).inc();
         }
         if record.was_forwarded {
             self.tokens

@@ -227,7 +227,7 @@ fn spans(trace: Trace, record: &Record, steps: Steps, scope: &InstrumentationSco
         request_attributes(record, path),
     );
     if let Some(stop) = record.stop.as_ref().filter(|_| record.outcome != Outcome::Cancelled) {
-        request.status = Status::error(stop.reason.name());
+        request.status = Status::error(stop.code.name());
     }
     let mut all = vec![request];
     let parsed = steps.parsed.unwrap_or(record.latency);
@@ -242,7 +242,7 @@ fn spans(trace: Trace, record: &Record, steps: Steps, scope: &InstrumentationSco
         let upstream = make(trace.upstream, Some(trace.request), SpanKind::Client, name);
         let mut span = upstream(steps.asked, record.latency, upstream_attributes(record, operation));
         span.status = match (&record.stop, record.outcome) {
-            (Some(stop), Outcome::Failed | Outcome::TimedOut) => Status::error(stop.reason.name()),
+            (Some(stop), Outcome::Failed | Outcome::TimedOut) => Status::error(stop.code.name()),
             _ => Status::Unset,
         };
         if let Some(first) = record.first_token {
@@ -272,7 +272,7 @@ fn request_attributes(record: &Record, path: &'static str) -> Vec<KeyValue> {
         KeyValue::new("sluice.cost_eur", record.cost.euros()),
     ];
     if let Some(stop) = &record.stop {
-        attributes.push(KeyValue::new("error.type", stop.reason.name()));
+        attributes.push(KeyValue::new("error.type", stop.code.name()));
     }
     attributes
 }

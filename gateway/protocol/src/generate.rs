@@ -1,66 +1,74 @@
 //! The original system's `POST /generate`: a prompt in, a whole text out.
 
-use super::hub::{Chat, message};
-use super::meter::Usage;
-use super::refuse::{ErrorCode, RequestError};
-use super::scan::{Places, Raw, model_named, top_level};
-use super::{Lowered, ParsedRequest};
+use crate::Operation;
+use crate::dialect::Dialect;
+use crate::error::{ErrorCode, RequestError};
+use crate::hub::{Chat, message};
+use crate::meter::Usage;
+use crate::request::{Limit, Lowered, ParsedRequest, Places, model_named};
+use crate::scan::{fields, top_level};
+use crate::size::PromptSize;
 use policy::{Class, Estimate};
-use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
-#[derive(Deserialize)]
-struct Head<'a> {
-    #[serde(borrow, default)]
-    user_id: Raw<'a>,
-    #[serde(borrow, default)]
-    project_id: Raw<'a>,
-    #[serde(borrow, default)]
-    model: Raw<'a>,
-    #[serde(borrow, default)]
-    prompt: Raw<'a>,
-    #[serde(borrow, default)]
-    max_tokens: Raw<'a>,
-    #[serde(borrow, default)]
-    request_type: Raw<'a>,
+fields! {
+    struct Head { user_id, project_id, model, prompt, max_tokens, request_type }
 }
 
-pub(crate) fn parse(body: &[u8]) -> Result<ParsedRequest<'_>, RequestError> {
-    let head: Head<'_> = top_level(body)?;
-    if head.prompt.string("prompt")?.is_none_or(|prompt| prompt.is_empty()) {
-        return Err(RequestError::param(
-            ErrorCode::BadRequest,
-            "prompt",
-            "`prompt` is missing or empty",
-        ));
+/// The dialect. Its requests are always translated, so nothing is rewritten.
+pub(crate) struct Generate;
+
+impl Dialect for Generate {
+    fn parse<'a>(&self, _: Operation, body: &'a [u8]) -> Result<ParsedRequest<'a>, RequestError> {
+        let head: Head<'_> = top_level(body)?;
+        if head.prompt.string("prompt")?.is_none_or(|prompt| prompt.is_empty()) {
+            return Err(RequestError::invalid("prompt", "`prompt` is missing or empty"));
+        }
+        let limits = Limit::read_all(&[("max_tokens", head.max_tokens)], body)?;
+        Ok(ParsedRequest {
+            model: model_named(head.model)?,
+            max_tokens: Limit::largest(&limits),
+            answers: 1,
+            size: PromptSize::of(&[head.prompt]),
+            wants_usage: true,
+            user_id: head.user_id.string("user_id")?,
+            project_id: head.project_id.string("project_id")?,
+            lowered: Lowered {
+                class: class(&head)?,
+                priority: None,
+            },
+            prompt: head.prompt.text(),
+            places: Places {
+                limits,
+                ..Places::default()
+            },
+            ..ParsedRequest::default()
+        })
     }
-    let class = match head.request_type.string("request_type")?.as_deref() {
-        None | Some("interactive") => None,
-        Some("batch") => Some(Class::Batch),
+
+    /// The original said why in one word; of a field that is wrong, it says which.
+    fn error_body(&self, error: &RequestError, _: &str) -> Value {
+        match error.code {
+            ErrorCode::BadRequest | ErrorCode::RequestExceedsLimit => json!({"detail": error.message}),
+            code => json!({"detail": code.name()}),
+        }
+    }
+}
+
+fn class(head: &Head<'_>) -> Result<Option<Class>, RequestError> {
+    match head.request_type.string("request_type")?.as_deref() {
+        None | Some("interactive") => Ok(None),
+        Some("batch") => Ok(Some(Class::Batch)),
         Some(other) => {
             let message = format!("`request_type` must be interactive or batch, not `{other}`");
-            return Err(RequestError::param(ErrorCode::BadRequest, "request_type", message));
+            Err(RequestError::invalid("request_type", message))
         }
-    };
-    Ok(ParsedRequest {
-        model: model_named(head.model)?,
-        is_streaming: false,
-        max_tokens: head.max_tokens.count("max_tokens")?,
-        answers: 1,
-        prompt_bytes: head.prompt.len(),
-        wants_usage: true,
-        user_id: head.user_id.string("user_id")?,
-        project_id: head.project_id.string("project_id")?,
-        lowered: Lowered { class, priority: None },
-        in_background: false,
-        prompt: head.prompt.text(),
-        places: Places::default(),
-    })
+    }
 }
 
-/// The same question as a chat completion.
+/// The request as a chat completion.
 pub(crate) fn request(body: &[u8]) -> Chat {
-    let head = serde_json::from_slice::<Head<'_>>(body).ok();
+    let head = top_level::<Head<'_>>(body).ok();
     let prompt = head.and_then(|head| head.prompt.string("prompt").ok().flatten());
     let prompt = prompt.unwrap_or_default().into_owned();
     let mut chat = Chat::new();
@@ -68,7 +76,7 @@ pub(crate) fn request(body: &[u8]) -> Chat {
     chat
 }
 
-/// The original's answer, made of the text of the model's.
+/// The original's answer, made of the text of the model's answer.
 pub fn answer(request_id: &str, text: &[u8], estimate: &Estimate, used: Usage, cost_eur: f64) -> Vec<u8> {
     let text = String::from_utf8_lossy(text);
     let answer = json!({

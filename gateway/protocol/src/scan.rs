@@ -1,38 +1,36 @@
 //! Finds values in a JSON body without building a tree, and puts new ones in their place.
 //!
-//! serde_json reads the top level once and hands out borrowed slices ([`Raw`]); a slice's address
-//! tells its place. A key that is given twice is an error of its derive.
+//! serde_json reads the top level once and hands out borrowed slices ([`Raw`]); a slice's address tells its position.
+//! Servers disagree on a key that stands twice (the first counts, or the last) and on its case (Go's decoder takes
+//! `Model` for `model`), so a key that matters and is given in two ways is refused.
 
-use super::refuse::{ErrorCode, RequestError};
+use crate::error::{ErrorCode, RequestError};
+use bytes::Bytes;
+use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
 use std::ops::Range;
 
-/// A value as it stands in the body, `null` too; empty where the key is not there.
+/// A value as it stands in the body, `null` too; empty where the key is absent.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Raw<'a>(Option<&'a str>);
 
-impl<'de: 'a, 'a> Deserialize<'de> for Raw<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let raw: &'de RawValue = Deserialize::deserialize(deserializer)?;
-        Ok(Raw(Some(raw.get())))
-    }
-}
-
 impl<'a> Raw<'a> {
-    /// Bytes of the value's text.
-    pub(crate) fn len(self) -> usize {
-        self.0.map_or(0, str::len)
-    }
-
-    /// The value's text; `None` where it is absent or null.
+    /// The value's JSON; `None` where it is absent or null.
     pub(crate) fn text(self) -> Option<&'a str> {
         self.0.filter(|text| *text != "null")
     }
 
-    /// Where the value stands in `body`, null or not.
-    pub(crate) fn place(self, body: &[u8]) -> Option<Range<usize>> {
+    /// Whether the key is there, null or not.
+    pub(crate) fn is_given(self) -> bool {
+        self.0.is_some()
+    }
+
+    /// The value's bytes in `body`, null or not.
+    pub(crate) fn range(self, body: &[u8]) -> Option<Range<usize>> {
         let text = self.0?;
         let start = (text.as_ptr() as usize).checked_sub(body.as_ptr() as usize)?;
         Some(start..start + text.len())
@@ -42,10 +40,9 @@ impl<'a> Raw<'a> {
     pub(crate) fn string(self, key: &'static str) -> Result<Option<Cow<'a, str>>, RequestError> {
         let Some(text) = self.text() else { return Ok(None) };
         if !text.starts_with('"') {
-            return Err(RequestError::param(
-                ErrorCode::BadRequest,
+            return Err(RequestError::invalid(
                 key,
-                format!("`{key}` must be a string"),
+                format!("`{key}` must be a string, not {}", shortened(text)),
             ));
         }
         let inner = &text[1..text.len() - 1];
@@ -54,19 +51,29 @@ impl<'a> Raw<'a> {
         }
         serde_json::from_str(text)
             .map(|owned: String| Some(Cow::Owned(owned)))
-            .map_err(|_| RequestError::param(ErrorCode::BadRequest, key, format!("`{key}` is not a valid string")))
+            .map_err(|_| RequestError::invalid(key, format!("`{key}` is not a valid string")))
+    }
+
+    /// The value as a whole number: `8`, `8.0` and `"8"` are 8, as servers in Python and C++ read them.
+    pub(crate) fn number(self, key: &'static str) -> Result<Option<Number>, RequestError> {
+        let Some(text) = self.text() else { return Ok(None) };
+        Number::read(text).map(Some).ok_or_else(|| {
+            RequestError::invalid(key, format!("`{key}` must be a whole number, not {}", shortened(text)))
+        })
     }
 
     /// The value as a count, 1 or more.
     pub(crate) fn count(self, key: &'static str) -> Result<Option<u64>, RequestError> {
-        let Some(text) = self.text() else { return Ok(None) };
-        match text.parse::<u64>() {
-            Ok(count) if count > 0 => Ok(Some(count)),
-            _ => Err(RequestError::param(
-                ErrorCode::BadRequest,
-                key,
-                format!("`{key}` must be a whole number of at least 1, not {}", shortened(text)),
-            )),
+        match self.number(key)?.map(|number| number.value) {
+            None => Ok(None),
+            Some(Some(count)) if count > 0 => Ok(Some(count)),
+            Some(_) => {
+                let text = shortened(self.text().unwrap_or_default()).into_owned();
+                Err(RequestError::invalid(
+                    key,
+                    format!("`{key}` must be at least 1, not {text}"),
+                ))
+            }
         }
     }
 
@@ -76,12 +83,70 @@ impl<'a> Raw<'a> {
             None => Ok(None),
             Some("true") => Ok(Some(true)),
             Some("false") => Ok(Some(false)),
-            Some(other) => Err(RequestError::param(
-                ErrorCode::BadRequest,
+            Some(other) => Err(RequestError::invalid(
                 key,
                 format!("`{key}` must be true or false, not {}", shortened(other)),
             )),
         }
+    }
+
+    /// Shows each item of a list to `see`; a value that is no list is its own only item.
+    pub(crate) fn each(self, mut see: impl FnMut(&'a str)) {
+        let Some(text) = self.text() else { return };
+        if !text.starts_with('[') {
+            return see(text);
+        }
+        // A value that was read once can be read again.
+        let _ = serde_json::Deserializer::from_str(text).deserialize_seq(Items(&mut see));
+    }
+}
+
+struct Items<'f, F>(&'f mut F);
+
+impl<'de, F: FnMut(&'de str)> Visitor<'de> for Items<'_, F> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a list")
+    }
+
+    fn visit_seq<S: serde::de::SeqAccess<'de>>(self, mut items: S) -> Result<(), S::Error> {
+        while let Some(item) = items.next_element::<&'de RawValue>()? {
+            (self.0)(item.get());
+        }
+        Ok(())
+    }
+}
+
+/// A whole number as a client gave it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Number {
+    /// `None`: below 0, which servers read as no limit.
+    pub(crate) value: Option<u64>,
+    /// Whether it stands there as a number: some servers ignore a string.
+    pub(crate) is_number: bool,
+}
+
+impl Number {
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    fn read(text: &str) -> Option<Self> {
+        let is_number = !text.starts_with('"');
+        let digits = if is_number {
+            text
+        } else {
+            text.get(1..text.len() - 1)?.trim()
+        };
+        let value = if let Ok(count) = digits.parse::<u64>() {
+            Some(count)
+        } else {
+            let number: f64 = digits.parse().ok().filter(|number: &f64| number.is_finite())?;
+            if number.fract() != 0.0 {
+                return None;
+            }
+            // Too large for the type is the type's largest.
+            (number >= 0.0).then_some(number as u64)
+        };
+        Some(Self { value, is_number })
     }
 }
 
@@ -92,49 +157,133 @@ fn shortened(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Where the values stand that policy may change.
-#[derive(Debug, Default)]
-pub(crate) struct Places {
-    pub(crate) model: Option<Range<usize>>,
-    pub(crate) max_tokens: Option<Range<usize>>,
-    /// OpenAI's `stream_options`, Ollama's `options`.
-    pub(crate) options: Option<Range<usize>>,
-    /// Of a response, that it is to be made in the background.
-    pub(crate) background: Option<Range<usize>>,
+/// The fields that a dialect reads of an object, by name.
+pub(crate) trait Fields<'a>: Default {
+    /// Their names.
+    const KEYS: &'static [&'static str];
+
+    /// The field of a name.
+    fn field(&mut self, key: &str) -> Option<&mut Raw<'a>>;
+}
+
+/// Declares a struct of [`Raw`] fields that are read under their own names.
+macro_rules! fields {
+    ($(#[$doc:meta])* struct $name:ident { $($field:ident),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Default, Clone, Copy)]
+        struct $name<'a> { $($field: $crate::scan::Raw<'a>),* }
+
+        impl<'a> $crate::scan::Fields<'a> for $name<'a> {
+            const KEYS: &'static [&'static str] = &[$(stringify!($field)),*];
+
+            fn field(&mut self, key: &str) -> Option<&mut $crate::scan::Raw<'a>> {
+                match key {
+                    $(stringify!($field) => Some(&mut self.$field),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+pub(crate) use fields;
+
+struct Object<T>(PhantomData<T>);
+
+impl<'de, T: Fields<'de>> Visitor<'de> for Object<T> {
+    type Value = T;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a JSON object")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<T, M::Error> {
+        let mut fields = T::default();
+        while let Some(Key(key)) = map.next_key::<Key<'de>>()? {
+            let value = map.next_value::<&'de RawValue>()?.get();
+            if let Some(field) = fields.field(&key) {
+                if field.is_given() {
+                    return Err(M::Error::custom(format_args!("`{key}` is given twice")));
+                }
+                *field = Raw(Some(value));
+            } else if let Some(known) = T::KEYS.iter().find(|known| is_the_same_in_go(&key, known)) {
+                return Err(M::Error::custom(format_args!("`{key}` must be written as `{known}`")));
+            }
+        }
+        Ok(fields)
+    }
+}
+
+/// Whether Go's decoder, with which Ollama and LocalAI read, takes a key for another: it folds case, the long s and
+/// the Kelvin sign.
+fn is_the_same_in_go(key: &str, known: &str) -> bool {
+    if key.is_ascii() {
+        return key.eq_ignore_ascii_case(known);
+    }
+    key.replace('ſ', "s")
+        .replace('\u{212a}', "k")
+        .eq_ignore_ascii_case(known)
+}
+
+struct Key<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Key<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl<'de> Visitor<'de> for Text {
+            type Value = Key<'de>;
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a key")
+            }
+            fn visit_borrowed_str<E: Error>(self, key: &'de str) -> Result<Key<'de>, E> {
+                Ok(Key(Cow::Borrowed(key)))
+            }
+            fn visit_str<E: Error>(self, key: &str) -> Result<Key<'de>, E> {
+                Ok(Key(Cow::Owned(key.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+}
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// A body without the byte order mark with which some clients begin it.
+pub fn without_byte_order_mark(body: Bytes) -> Bytes {
+    if body.starts_with(BYTE_ORDER_MARK) {
+        return body.slice(BYTE_ORDER_MARK.len()..);
+    }
+    body
 }
 
 /// Reads a body's top level.
-pub(crate) fn top_level<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, RequestError> {
-    if body.is_empty() {
-        return Err(RequestError::new(
-            ErrorCode::BadRequest,
-            "the body is empty; send a JSON object",
+pub(crate) fn top_level<'a, T: Fields<'a>>(body: &'a [u8]) -> Result<T, RequestError> {
+    let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
+    let bad = |message: String| RequestError::new(ErrorCode::BadRequest, message);
+    let text = body.trim_ascii_start();
+    if text.is_empty() {
+        return Err(bad("invalid request: the body is empty; send a JSON object".to_owned()));
+    }
+    if text[0] != b'{' {
+        return Err(bad(
+            "invalid request: the body must be a JSON object, which begins with `{`".to_owned(),
         ));
     }
-    // serde would take a list's items for the fields in their order.
-    if body.trim_ascii_start().first() != Some(&b'{') {
-        return Err(RequestError::new(
-            ErrorCode::BadRequest,
-            "a JSON object is expected, beginning with `{`",
-        ));
-    }
-    serde_json::from_slice(body).map_err(|error| {
-        RequestError::new(
-            ErrorCode::BadRequest,
-            format!("the body is not what is expected here: {error}"),
-        )
-    })
+    object(body).map_err(|error| bad(format!("invalid request: {error}")))
 }
 
-/// The model that must be named.
-pub(crate) fn model_named(model: Raw<'_>) -> Result<Cow<'_, str>, RequestError> {
-    model.string("model")?.filter(|name| !name.is_empty()).ok_or_else(|| {
-        RequestError::param(
-            ErrorCode::BadRequest,
-            "model",
-            "`model` is missing; name the model to ask",
-        )
-    })
+/// Reads the fields of a value that should be an object; of another value, none.
+pub(crate) fn inner<'a, T: Fields<'a>>(raw: Raw<'a>, key: &'static str) -> Result<T, RequestError> {
+    let Some(text) = raw.text().filter(|text| text.starts_with('{')) else {
+        return Ok(T::default());
+    };
+    object(text.as_bytes()).map_err(|error| RequestError::invalid(key, format!("invalid `{key}`: {error}")))
+}
+
+fn object<'a, T: Fields<'a>>(json: &'a [u8]) -> serde_json::Result<T> {
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    let fields = deserializer.deserialize_map(Object(PhantomData))?;
+    deserializer.end()?;
+    Ok(fields)
 }
 
 /// Changes to a body, in any order; they never overlap.
@@ -142,8 +291,9 @@ pub(crate) fn model_named(model: Raw<'_>) -> Result<Cow<'_, str>, RequestError> 
 pub(crate) struct Splices(Vec<(Range<usize>, String)>);
 
 impl Splices {
-    pub(crate) fn replace(&mut self, place: Range<usize>, new: impl Into<String>) {
-        self.0.push((place, new.into()));
+    /// Puts new JSON in the place of a range.
+    pub(crate) fn replace(&mut self, range: Range<usize>, new: impl Into<String>) {
+        self.0.push((range, new.into()));
     }
 
     /// Adds a key to the object that begins at or after `from`.
@@ -152,8 +302,10 @@ impl Splices {
             return;
         };
         let is_empty = body[brace..].iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'}');
-        let comma = if is_empty { "" } else { "," };
-        self.0.push((brace..brace, format!("\"{key}\":{value}{comma}")));
+        // Several keys may be added to an empty object; only the last has no comma behind it.
+        let has_more = self.0.iter().any(|(range, _)| *range == (brace..brace));
+        let comma = if is_empty && !has_more { "" } else { "," };
+        self.0.insert(0, (brace..brace, format!("\"{key}\":{value}{comma}")));
     }
 
     /// The changed body; `None` if nothing changes.
@@ -161,14 +313,14 @@ impl Splices {
         if self.0.is_empty() {
             return None;
         }
-        self.0.sort_by_key(|(place, _)| place.start);
+        self.0.sort_by_key(|(range, _)| range.start);
         let added: usize = self.0.iter().map(|(_, new)| new.len()).sum();
         let mut out = Vec::with_capacity(body.len() + added);
         let mut copied = 0;
-        for (place, new) in self.0 {
-            out.extend_from_slice(&body[copied..place.start]);
+        for (range, new) in self.0 {
+            out.extend_from_slice(&body[copied..range.start]);
             out.extend_from_slice(new.as_bytes());
-            copied = place.end;
+            copied = range.end;
         }
         out.extend_from_slice(&body[copied..]);
         Some(out)
@@ -178,68 +330,4 @@ impl Splices {
 /// A string as JSON.
 pub(crate) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
-}
-
-/// What a prompt begins with, for as long as its conversation goes on: of a list of messages all to the end of the
-/// first one by the user; of a text the first [`BEGINNING`] bytes.
-pub fn beginning(prompt: &str) -> &str {
-    struct Until<'a>(&'a mut Option<usize>);
-    impl<'de> serde::de::Visitor<'de> for Until<'_> {
-        type Value = ();
-        fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            formatter.write_str("messages")
-        }
-        fn visit_seq<S: serde::de::SeqAccess<'de>>(self, mut items: S) -> Result<(), S::Error> {
-            while let Some(item) = items.next_element::<&'de RawValue>()? {
-                let text = item.get();
-                *self.0 = Some(text.as_ptr() as usize + text.len());
-                let role = serde_json::from_str::<Role<'_>>(text).ok().and_then(|item| item.role);
-                if role == Some("user") {
-                    break;
-                }
-            }
-            // The rest is not read.
-            Err(serde::de::Error::custom("enough"))
-        }
-    }
-    #[derive(Deserialize)]
-    struct Role<'a> {
-        #[serde(borrow)]
-        role: Option<&'a str>,
-    }
-    let mut end = None;
-    if prompt.starts_with('[') {
-        let _ = serde_json::Deserializer::from_str(prompt).deserialize_seq(Until(&mut end));
-    }
-    let most = if end.is_some() { LONGEST_BEGINNING } else { BEGINNING };
-    let end = end.map_or(prompt.len(), |end| end - prompt.as_ptr() as usize);
-    let at = (0..=end.min(most)).rev().find(|at| prompt.is_char_boundary(*at));
-    &prompt[..at.unwrap_or(0)]
-}
-
-/// Bytes of a text that tell conversations apart.
-const BEGINNING: usize = 512;
-
-/// No more of messages than this.
-const LONGEST_BEGINNING: usize = 64 << 10;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_conversation_begins_the_same_however_long_it_has_become() {
-        let first = r#"[{"role":"system","content":"Be kind"}, {"role":"user","content":"Hi"}"#;
-        let more = format!(r#"{first},{{"role":"assistant","content":"Hello"}},{{"role":"user","content":"So?"}}]"#);
-        assert_eq!(beginning(&format!("{first}]")), first);
-        assert_eq!(beginning(&more), first);
-        assert_eq!(
-            beginning(r#"[{"role":"system","content":"a"}]"#),
-            r#"[{"role":"system","content":"a"}"#
-        );
-        let text = format!("\"{}\"", "ä".repeat(600));
-        assert!(beginning(&text).len() <= BEGINNING);
-        assert_eq!(beginning("[1,2"), "[1,2");
-        assert_eq!(beginning("["), "[");
-    }
 }

@@ -1,6 +1,6 @@
 //! Between a client's protocol and its model's server's, where they are not the same: through [`super::hub`].
 
-use super::hub::{About, Chat, Encoder, Finish, Part};
+use super::hub::{self, About, Chat, Encoder, Finish, Part};
 use super::refuse::RequestError;
 use super::{Changes, Operation, ParsedRequest, Protocol, anthropic, embeddings, generate, ollama, openai, responses};
 use bytes::Bytes;
@@ -80,8 +80,10 @@ pub fn request(
                 calls: 0,
             }));
         }
-        // These two are answered by the gateway itself.
-        Operation::OllamaShow | Operation::CountTokens => return Ok(None),
+        // These are answered by the gateway itself.
+        Operation::OllamaShow | Operation::CountTokens | Operation::ResponseInputTokens => return Ok(None),
+        // Only servers that speak OpenAI's API have them.
+        Operation::Rerank | Operation::Score => return Err(hub::untranslatable(call.client_path())),
         Operation::ChatCompletions => (
             openai::client::request(body)?,
             encoder(openai::client::ChatEncoder::new(about(), parsed.wants_usage)),
@@ -134,10 +136,13 @@ impl Translation {
         self.body.insert("model".to_owned(), changes.model.into());
         match self.call {
             Operation::ChatCompletions | Operation::Completions => {
-                self.body.insert("max_tokens".to_owned(), changes.max_tokens.into());
+                let limit = changes.max_tokens.map(|limit| ("max_tokens".to_owned(), limit.into()));
+                self.body.extend(limit);
             }
             Operation::OllamaChat | Operation::OllamaGenerate => {
-                self.body["options"]["num_predict"] = changes.max_tokens.into();
+                if let Some(limit) = changes.max_tokens {
+                    self.body["options"]["num_predict"] = limit.into();
+                }
             }
             _ => {}
         }

@@ -116,7 +116,8 @@ fn rich() -> Vec<(Operation, Value)> {
 fn changes() -> Changes<'static> {
     Changes {
         model: "theirs",
-        max_tokens: 33,
+        max_tokens: Some(33),
+        must_limit: false,
     }
 }
 

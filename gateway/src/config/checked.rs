@@ -6,6 +6,7 @@ use policy::{
     Allowance, BreakerRules, Class, Concurrency, Degradation, GlobalLimits, KeyId, ModelId, ModelRules, PlanId, Prices,
     Priority, ProjectId, ProjectRules, Rates, Rules, Scheduling, SubjectRules, UserId,
 };
+use protocol::catalogue::Entry;
 use protocol::translate::Speaks;
 use serde_json::Value;
 use simulated_upstream::Timing;
@@ -179,6 +180,10 @@ pub(crate) struct Model {
     pub(crate) upstream_name: Option<String>,
     pub(crate) max_input_tokens: u64,
     pub(crate) max_output_tokens: u64,
+    /// Tokens of a picture; by the model's family if not set.
+    pub(crate) image_tokens: Option<u64>,
+    /// Tokens of a second of audio; by the model's family if not set.
+    pub(crate) audio_tokens_per_second: Option<u64>,
     pub(crate) prices: Prices,
     pub(crate) rates: Rates,
     pub(crate) concurrency: Concurrency,
@@ -228,6 +233,17 @@ pub(crate) struct Deadlines {
     pub(crate) load: Duration,
     pub(crate) gap: Duration,
     pub(crate) total: Duration,
+}
+
+impl Model {
+    /// The model as clients see it.
+    pub(crate) fn entry(&self) -> Entry<'_> {
+        Entry {
+            name: &self.name,
+            owner: self.backend.word(),
+            max_input_tokens: self.max_input_tokens,
+        }
+    }
 }
 
 impl Config {

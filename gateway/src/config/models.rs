@@ -53,6 +53,8 @@ impl Check<'_> {
                     .or_else(|| model.ollama_model.as_ref().map(|at| at.value.clone())),
                 max_input_tokens: model.max_input_tokens,
                 max_output_tokens: model.max_output_tokens.value.max(1),
+                image_tokens: model.image_tokens,
+                audio_tokens_per_second: model.audio_tokens_per_second,
                 prices: Prices {
                     input: model.input_cost_per_1k_tokens_eur,
                     cached_input: model

@@ -78,6 +78,11 @@ section! {
         max_input_tokens: u64,
         /// The longest answer, in tokens.
         max_output_tokens: At<u64>,
+        /// Tokens that a picture is estimated to have. Default: by the published formula of the model's family and the
+        /// picture's dimensions.
+        image_tokens: Option<u64>,
+        /// Tokens that a second of audio is estimated to have. Default: 25.
+        audio_tokens_per_second: Option<u64>,
         /// Price of a thousand tokens of prompt, in euros.
         input_cost_per_1k_tokens_eur: NanoEuro,
         /// Price of a thousand tokens of prompt that the upstream had in its cache; that of any prompt if left
@@ -296,7 +301,7 @@ section! {
         cors_origins: Vec<At<String>>,
         /// The version that `GET /api/version` answers. Some Ollama clients refuse servers that are older than a version
         /// of theirs.
-        ollama_version: String = "0.13.4".to_owned(),
+        ollama_version: String = protocol::catalogue::OLLAMA_VERSION.to_owned(),
         /// The ledger.
         ledger: LedgerSettings = LedgerSettings::default(),
         /// Sizes.

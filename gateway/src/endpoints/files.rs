@@ -227,7 +227,7 @@ async fn write(path: &Path, contents: &[u8]) -> std::io::Result<()> {
 fn cannot_keep(error: &dyn std::fmt::Display) -> RequestError {
     tracing::error!(%error, "file not kept or not read");
     RequestError::new(
-        ErrorCode::LedgerUnavailable,
+        ErrorCode::StoreUnavailable,
         "the gateway cannot keep or read files now; try again",
     )
 }

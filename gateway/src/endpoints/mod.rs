@@ -41,7 +41,7 @@ pub(crate) async fn answer(
     let services = &endpoints.services;
     let answer = match route {
         Route::Health => Ok(json!({"status": "ok"}).into()),
-        Route::Version => Ok(json!({"version": env!("CARGO_PKG_VERSION")}).into()),
+        Route::Version => Ok(json!({"version": services.current.get().config.gateway.ollama_version}).into()),
         Route::NotFound => Err(RequestError::new(
             ErrorCode::UnknownPath,
             "unknown path; see docs/api.md for the endpoints",
@@ -63,12 +63,12 @@ pub(crate) async fn answer(
     let after = answer.as_ref().err().and_then(RequestError::retry_after_seconds);
     let (status, body) = match answer {
         Ok(body) => (200, body),
-        Err(error) if error.reason == ErrorCode::UnknownRequest && protocol == Protocol::Generate => {
+        Err(error) if error.code == ErrorCode::UnknownRequest && protocol == Protocol::Generate => {
             (404, requests::not_found(route, &error).into())
         }
         Err(error) => {
             let id = head::client_request_id(&session.req_header().headers).unwrap_or_default();
-            (error.reason.status(), Body::Json(error.body(protocol, id).into()))
+            (error.code.status(), Body::Json(error.body(protocol, id).into()))
         }
     };
     let mut head = ResponseHeader::build(StatusCode::from_u16(status).unwrap_or(StatusCode::OK), Some(4))?;
@@ -144,7 +144,7 @@ impl From<Value> for Body {
 fn unavailable(error: ledger::Error) -> RequestError {
     tracing::error!(%error, "cannot read the database");
     RequestError::new(
-        ErrorCode::LedgerUnavailable,
+        ErrorCode::DatabaseUnreadable,
         "the gateway's database cannot be read; try again later",
     )
 }

@@ -143,7 +143,7 @@ impl<'b> Admitted<'b> {
             slot: self.slot,
             meter: self.meter,
             upstream_status: self.upstream_status,
-            prompt_bytes: self.parsed.prompt_bytes,
+            size: self.parsed.size,
             head_is_sent,
         };
         let result = recorder.conclude(result, Some(served));

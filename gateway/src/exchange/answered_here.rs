@@ -3,25 +3,25 @@
 use super::reply::FinalPart;
 use crate::record::Record;
 use bytes::Bytes;
-use protocol::{Operation, catalogue};
-use serde_json::json;
+use protocol::ParsedRequest;
 
-/// The gateway's own answer where the model's servers have no such call: a prompt's token count by the learned estimate,
-/// and the details that Ollama shows of a model.
-pub(super) fn answer(record: &Record, input_tokens: u64) -> Option<FinalPart> {
+/// The gateway's own answer where the model's servers do not speak the client's protocol and none is needed: a prompt's
+/// token count by the learned estimate, Ollama's description of a model, the loading of one.
+pub(super) fn answer(record: &Record, parsed: &ParsedRequest<'_>, input_tokens: u64) -> Option<FinalPart> {
     let model = record.model?;
     if record.snapshot.upstreams.speaks(model).natively(record.call) {
         return None;
     }
-    let model = record.snapshot.config.model(model);
-    let body = match record.call {
-        Operation::CountTokens => json!({"input_tokens": input_tokens}),
-        Operation::OllamaShow => catalogue::ollama_show(model.backend.word(), model.max_input_tokens),
-        _ => return None,
+    let entry = record.snapshot.config.model(model).entry();
+    let body = protocol::answer_here(record.call, parsed, &entry, input_tokens)?;
+    let (content_type, end) = if parsed.is_streaming {
+        (record.protocol().stream_type(), "\n")
+    } else {
+        ("application/json", "")
     };
     Some(FinalPart::Body {
         status: 200,
-        content_type: Bytes::from_static(b"application/json"),
-        body: body.to_string().into(),
+        content_type: Bytes::from_static(content_type.as_bytes()),
+        body: format!("{body}{end}").into(),
     })
 }

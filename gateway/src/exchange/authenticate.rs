@@ -61,13 +61,13 @@ impl Authenticated {
     }
 
     /// Parses the body and identifies the caller.
-    pub(super) fn parse<'b>(self, session: &ServerSession, body: &'b Body) -> Step<Parsed<'b>> {
+    pub(super) fn parse<'b>(self, session: &ServerSession, body: &'b Body, model: Option<&str>) -> Step<Parsed<'b>> {
         let Self {
             mut recorder,
             credentials,
         } = self;
         let headers = &session.req_header().headers;
-        match parse_and_identify(&mut recorder, credentials, headers, &body.bytes) {
+        match parse_and_identify(&mut recorder, credentials, headers, &body.bytes, model) {
             Ok((caller, parsed)) => Ok(Parsed {
                 recorder,
                 caller,
@@ -87,7 +87,7 @@ async fn buffered_body(
     let declared = receive::declared_length(&session.req_header().headers);
     let expected = declared.unwrap_or(0).min(config.gateway.max_body_bytes);
     let mut buffered = recorder.services.buffer(config, expected)?;
-    let bytes = receive::body(session, config).await?;
+    let bytes = protocol::without_byte_order_mark(receive::body(session, config).await?);
     buffered.resize(bytes.len());
     Ok(Body {
         bytes,
@@ -100,8 +100,9 @@ fn parse_and_identify<'b>(
     credentials: Credentials,
     headers: &HeaderMap,
     body: &'b Bytes,
+    model: Option<&str>,
 ) -> Result<(Caller, ParsedRequest<'b>), RequestError> {
-    let parsed = protocol::parse(recorder.record.call, body)?;
+    let parsed = protocol::parse_with_model(recorder.record.call, body, model)?;
     let record = &mut recorder.record;
     record.requested_model = parsed.model.chars().take(256).collect();
     record.streamed = parsed.is_streaming;

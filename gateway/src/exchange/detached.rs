@@ -133,7 +133,7 @@ pub(crate) async fn run(services: &Arc<Services>, request: &DetachedRequest<'_>)
         Ok(FinalPart::StreamEnd(_)) => Outcome::Answered(200, Bytes::new()),
         Err(error) => {
             let body = error.body(recorder.record.protocol(), request.id);
-            Outcome::Answered(error.reason.status(), body.into())
+            Outcome::Answered(error.code.status(), body.into())
         }
     })
 }

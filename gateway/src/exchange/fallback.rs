@@ -4,7 +4,7 @@
 use super::admit::{self, Admitted};
 use super::client::Client;
 use super::recorder::{Concluded, Recorder};
-use super::resolve::{Resolved, about};
+use super::resolve::{Resolved, about, input_tokens};
 use crate::gate::{Admission, AdmittedRequest, SlotPermit};
 use policy::{AdmissionRequest, ModelId};
 use protocol::ParsedRequest;
@@ -93,9 +93,9 @@ fn request_for(
     let snapshot = &record.snapshot;
     let model = snapshot.config.model(id);
     let key = record.caller.as_ref().and_then(|caller| caller.key.as_ref());
-    let input_tokens = snapshot.tokens.tokens(id, parsed.prompt_bytes);
+    let input_tokens = input_tokens(snapshot, id, record.call, &parsed.size);
     let is_allowed = model.enabled && key.is_none_or(|key| key.allows(&model.name));
-    if !is_allowed || input_tokens > model.max_input_tokens {
+    if !is_allowed || parsed.size.least_tokens() > model.max_input_tokens {
         return None;
     }
     let about = about(recorder, model, input_tokens);

@@ -14,7 +14,7 @@ use pingora_timeout::fast_timeout::fast_timeout;
 use protocol::meter::Meter;
 use protocol::refuse::{ErrorCode, RequestError};
 use protocol::translate::{self, Translation};
-use protocol::{self, Changes};
+use protocol::{self, Operation, RequestChanges};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -102,7 +102,7 @@ impl Admitted<'_> {
                 Err(error) if is_servers_failure(&error) && !client.head_is_sent() => {
                     attempts += 1;
                     // A sole server is asked once more if its connection broke before any byte of an answer.
-                    let broke = error.reason == ErrorCode::UpstreamError && self.upstream_status.is_none();
+                    let broke = error.code == ErrorCode::UpstreamError && self.upstream_status.is_none();
                     let is_worth_it = has_choice || (broke && attempts == 1);
                     let may_retry = is_worth_it && attempts < snapshot.config.gateway.attempts;
                     if !may_retry || !upstreams.withdraw_retry(model) {
@@ -125,9 +125,10 @@ impl Admitted<'_> {
         let (operation, terms) = (record.call, record.terms);
         let model = record.snapshot.config.model(terms.model);
         let speaks = record.snapshot.upstreams.speaks(terms.model);
-        let changes = Changes {
-            model: model.upstream_name.as_deref().unwrap_or(&model.name),
-            max_tokens: terms.max_tokens,
+        let name = model.upstream_name.as_deref().unwrap_or(&model.name);
+        let is_reduced = terms.degradations.max_tokens_reduced;
+        let changes = |asked: Operation| {
+            RequestChanges::new(&self.parsed, name, terms.max_tokens, is_reduced || asked.must_limit())
         };
         let first = self.translation.take().filter(|_| self.request.model == terms.model);
         let translation = match first {
@@ -141,7 +142,7 @@ impl Admitted<'_> {
         let Some(mut translation) = translation else {
             let strips_usage = self.parsed.is_streaming && !self.parsed.wants_usage;
             self.meter = Meter::new(operation, strips_usage);
-            let rewritten = protocol::rewrite(operation, self.body, &self.parsed, &changes).map(Bytes::from);
+            let rewritten = protocol::rewrite(operation, self.body, &self.parsed, &changes(operation)).map(Bytes::from);
             return Ok(Outgoing {
                 body: rewritten.unwrap_or_else(|| self.body.clone()),
                 translation: None,
@@ -149,7 +150,7 @@ impl Admitted<'_> {
         };
         self.meter = Meter::new(translation.call, false);
         Ok(Outgoing {
-            body: translation.body(&changes).into(),
+            body: translation.body(&changes(translation.call)).into(),
             translation: Some(translation),
         })
     }
@@ -157,10 +158,7 @@ impl Admitted<'_> {
 
 /// Whether another server or model may be asked after this error.
 pub(super) fn is_servers_failure(error: &RequestError) -> bool {
-    matches!(
-        error.reason,
-        ErrorCode::NoHealthyUpstream | ErrorCode::UpstreamError | ErrorCode::UpstreamTimeout
-    )
+    error.may_retry()
 }
 
 /// Waits for an answer, `total` at most; writes the intent of one that takes longer than [`INTENT_AFTER`].

@@ -50,12 +50,16 @@ struct Received {
     recorder: Recorder,
 }
 
-/// Serves one request for a model's work. Returns whether the connection may serve another.
-pub(crate) async fn serve(services: &Arc<Services>, session: &mut ServerSession, operation: Operation) -> bool {
-    let reply = match AssertUnwindSafe(answer(services, session, operation))
-        .catch_unwind()
-        .await
-    {
+/// Serves one request for a model's work; `model` is the one that an Azure client names in its path. Returns whether the
+/// connection may serve another.
+pub(crate) async fn serve(
+    services: &Arc<Services>,
+    session: &mut ServerSession,
+    operation: Operation,
+    model: Option<&str>,
+) -> bool {
+    let answered = answer(services, session, operation, model);
+    let reply = match AssertUnwindSafe(answered).catch_unwind().await {
         Ok(Ok(reply) | Err(reply)) => *reply,
         Err(_) => return after_panic(session, operation).await,
     };
@@ -63,11 +67,16 @@ pub(crate) async fn serve(services: &Arc<Services>, session: &mut ServerSession,
 }
 
 /// One request's way.
-async fn answer(services: &Arc<Services>, session: &mut ServerSession, operation: Operation) -> Step<Box<Reply>> {
+async fn answer(
+    services: &Arc<Services>,
+    session: &mut ServerSession,
+    operation: Operation,
+    model: Option<&str>,
+) -> Step<Box<Reply>> {
     let received = Received::new(services, session, operation);
     let authenticated = received.authenticate(session)?;
     let (authenticated, body) = authenticated.read_body(session).await?;
-    let parsed = authenticated.parse(session, &body)?;
+    let parsed = authenticated.parse(session, &body, model)?;
     let resolved = parsed.resolve()?.answer_here()?;
     let mut client = resolved.client(session);
     match resolved.admit(&mut client).await? {
@@ -94,7 +103,7 @@ async fn after_panic(session: &mut ServerSession, operation: Operation) -> bool 
             "internal error: the gateway failed while it handled this request; see its log",
         );
         let body = error.body(operation.protocol(), "").into();
-        let _ = session.respond_error_with_body(error.reason.status(), body).await;
+        let _ = session.respond_error_with_body(error.code.status(), body).await;
     }
     false
 }

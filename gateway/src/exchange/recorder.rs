@@ -10,9 +10,9 @@ use crate::services::Services;
 use crate::traces::{self, Steps, Trace};
 use ledger::Outcome;
 use policy::{Alert, Pace, RateLimitStatus, Settlement};
-use protocol::Operation;
 use protocol::meter::{Meter, Source, Usage};
 use protocol::refuse::{ErrorCode, RequestError};
+use protocol::{Operation, PromptSize};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -41,8 +41,8 @@ pub(super) struct Served {
     pub(super) meter: Meter,
     /// The status with which the server answered; `None` if it did not.
     pub(super) upstream_status: Option<u16>,
-    /// Bytes of prompt text, from which token estimates are learned.
-    pub(super) prompt_bytes: usize,
+    /// What the model reads.
+    pub(super) size: PromptSize,
     pub(super) head_is_sent: bool,
 }
 
@@ -127,14 +127,14 @@ impl Recorder {
                 };
             }
             Err(error) => {
-                record.outcome = match error.reason {
+                record.outcome = match error.code {
                     ErrorCode::ClientGone | ErrorCode::Cancelled => Outcome::Cancelled,
                     ErrorCode::UpstreamTimeout | ErrorCode::QueueTimeout => Outcome::TimedOut,
                     _ if record.was_forwarded => Outcome::Failed,
                     _ => Outcome::Rejected,
                 };
-                let is_in_stream = head_is_sent && error.reason != ErrorCode::ClientGone;
-                record.http_status = if is_in_stream { 200 } else { error.reason.status() };
+                let is_in_stream = head_is_sent && error.code != ErrorCode::ClientGone;
+                record.http_status = if is_in_stream { 200 } else { error.code.status() };
                 record.stop = Some(error.clone());
             }
         }
@@ -167,8 +167,10 @@ impl Recorder {
             && self.record.usage_source == Source::Upstream
             && outcome == Outcome::Completed
         {
-            let tokens = &self.record.snapshot.tokens;
-            tokens.learn(model, served.prompt_bytes, usage.input_tokens);
+            if served.size.is_text_alone() {
+                let tokens = &self.record.snapshot.tokens;
+                tokens.learn(model, served.size.text_bytes, usage.input_tokens);
+            }
         }
     }
 
@@ -235,14 +237,14 @@ impl Recorder {
         if record.snapshot.config.gateway.log_requests {
             crate::telemetry::log(record);
         }
-        if record.stop.as_ref().is_some_and(|error| error.reason.is_unrecorded()) {
+        if record.stop.as_ref().is_some_and(|error| !error.is_recorded()) {
             // The ledger takes no records at present; the refusal is counted in the metrics.
             return Ok(());
         }
         self.services.ledger.commit(&record.entry()).map_err(|error| {
             tracing::error!(%error, request_id = record.request_id, "cannot write the record of a request");
             RequestError::new(
-                ErrorCode::LedgerUnavailable,
+                ErrorCode::RecordNotWritten,
                 "the gateway cannot write its ledger; try again later",
             )
         })

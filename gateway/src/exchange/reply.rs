@@ -76,7 +76,7 @@ pub(super) fn build(recorder: &Recorder, result: Result<FinalPart, RequestError>
             Ok(head) => vec![HttpTask::Header(head, false), last(Some(body))],
             Err(_) => return closed,
         },
-        Err(error) if error.reason == ErrorCode::ClientGone => return closed,
+        Err(error) if error.code == ErrorCode::ClientGone => return closed,
         Err(error) if head_is_sent => {
             // An error event and no final chunk: the client must not take the answer for complete.
             let record = &recorder.record;
@@ -88,7 +88,7 @@ pub(super) fn build(recorder: &Recorder, result: Result<FinalPart, RequestError>
         }
         Err(error) => {
             let unread = matches!(
-                error.reason,
+                error.code,
                 ErrorCode::BodyTooLarge | ErrorCode::RequestTimeout | ErrorCode::NoKey | ErrorCode::InvalidKey
             );
             return match refusal(recorder, &error) {
@@ -165,7 +165,7 @@ fn rate_limits(head: &mut ResponseHeader, recorder: &Recorder) -> Result<(), BEr
 fn refusal(recorder: &Recorder, error: &RequestError) -> Result<Vec<HttpTask>, BError> {
     let record = &recorder.record;
     let body = Bytes::from(error.body(record.protocol(), &record.request_id));
-    let mut head = head(recorder, error.reason.status(), b"application/json", Some(body.len()))?;
+    let mut head = head(recorder, error.code.status(), b"application/json", Some(body.len()))?;
     if let Some(after) = error.retry_after_seconds() {
         head.insert_header("retry-after", after)?;
     }

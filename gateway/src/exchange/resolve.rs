@@ -8,6 +8,7 @@ use super::reply::FinalPart;
 use super::{Reply, Step, answered_here};
 use crate::config::{Config, Model};
 use crate::identity::Caller;
+use crate::snapshot::Snapshot;
 use crate::upstream::RoutingHint;
 use bytes::Bytes;
 use pingora_core::protocols::http::ServerSession;
@@ -15,7 +16,7 @@ use policy::{AdmissionRequest, ModelId};
 use protocol::hub::About;
 use protocol::refuse::{ErrorCode, RequestError};
 use protocol::translate::{self, Speaks, Translation};
-use protocol::{self, ParsedRequest};
+use protocol::{self, MediaTokens, Operation, ParsedRequest, PromptSize, Work};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 
@@ -53,7 +54,7 @@ impl<'b> Parsed<'b> {
 impl<'b> Resolved<'b> {
     /// Ends requests that need no server: token counts and model details of models whose servers have no such call.
     pub(super) fn answer_here(mut self) -> Step<Self> {
-        let Some(answer) = answered_here::answer(&self.recorder.record, self.request.input_tokens) else {
+        let Some(answer) = answered_here::answer(&self.recorder.record, &self.parsed, self.request.input_tokens) else {
             return Ok(self);
         };
         let result: Result<FinalPart, RequestError> = self.recorder.conclude(Ok(answer), None);
@@ -92,10 +93,11 @@ pub(super) fn resolution(
     let operation = recorder.record.call;
     let (id, model) = find(config, caller, parsed)?;
     recorder.record.model = Some(id);
-    let input_tokens = snapshot.tokens.tokens(id, parsed.prompt_bytes);
-    if input_tokens > model.max_input_tokens {
-        return Err(too_long(model, input_tokens));
+    let least = parsed.size.least_tokens();
+    if least > model.max_input_tokens {
+        return Err(too_long(model, least));
     }
+    let input_tokens = input_tokens(&snapshot, id, operation, &parsed.size);
     let speaks = upstreams.speaks(id);
     let translate = |speaks: Speaks| {
         if speaks.natively(operation) {
@@ -161,9 +163,20 @@ fn find<'a>(
     Ok((id, model))
 }
 
+/// The tokens to reserve for a prompt, or to answer to whoever asks for their number.
+pub(super) fn input_tokens(snapshot: &Snapshot, id: ModelId, operation: Operation, size: &PromptSize) -> u64 {
+    let model = snapshot.config.model(id);
+    let media = MediaTokens::of_model(&model.name, model.image_tokens, model.audio_tokens_per_second);
+    let text = snapshot.tokens.tokens(id, size.text_bytes);
+    match operation.work() {
+        Work::Count => text.saturating_add(size.media_tokens(&media)),
+        _ => size.worst_case(text, &media, model.max_input_tokens),
+    }
+}
+
 fn too_long(model: &Model, input_tokens: u64) -> RequestError {
     let (name, limit) = (&model.name, model.max_input_tokens);
-    let message = format!("prompt too long: about {input_tokens} tokens, and model `{name}` accepts {limit}");
+    let message = format!("prompt too long: at least {input_tokens} tokens, and model `{name}` accepts {limit}");
     RequestError::new(ErrorCode::ContextLengthExceeded, message)
 }
 

@@ -72,7 +72,7 @@ async fn store_answer(recorder: &Recorder, project: &str, result: Result<FinalPa
         Ok(FinalPart::StreamEnd(_)) => Value::Null,
         Err(error) => {
             let mut answer = status_body(record, status_name(&error), &error.message);
-            answer["detail"] = error.reason.name().into();
+            answer["detail"] = error.code.name().into();
             answer
         }
     };
@@ -104,11 +104,11 @@ fn response(record: &Record, part: FinalPart, asked: &[u8]) -> Value {
 
 /// A response that ended with an error.
 fn failed_response(record: &Record, error: &RequestError, asked: &[u8]) -> Value {
-    let is_cancelled = matches!(error.reason, ErrorCode::Cancelled | ErrorCode::ClientGone);
+    let is_cancelled = matches!(error.code, ErrorCode::Cancelled | ErrorCode::ClientGone);
     let status = if is_cancelled { "cancelled" } else { "failed" };
     let mut answer = responses::pending(asked, &record.request_id, now_ms() / 1000, status);
     if !is_cancelled {
-        answer["error"] = json!({"code": error.reason.name(), "message": error.message});
+        answer["error"] = json!({"code": error.code.name(), "message": error.message});
     }
     answer
 }
@@ -227,7 +227,7 @@ fn status_body(record: &Record, status: &str, message: &str) -> Value {
 
 /// The original system's name for how a request ended without its answer.
 fn status_name(error: &RequestError) -> &'static str {
-    match error.reason {
+    match error.code {
         ErrorCode::Cancelled | ErrorCode::ClientGone => "cancelled",
         ErrorCode::QueueTimeout | ErrorCode::UpstreamTimeout => "timed_out",
         ErrorCode::QueueFull => "rejected",
@@ -239,7 +239,7 @@ fn status_name(error: &RequestError) -> &'static str {
 pub(super) fn unavailable(error: &ledger::Error) -> RequestError {
     tracing::error!(%error, "cannot store a queued request");
     RequestError::new(
-        ErrorCode::LedgerUnavailable,
+        ErrorCode::StoreUnavailable,
         "the gateway's database cannot store the request; try again later",
     )
 }

@@ -219,10 +219,13 @@ impl HttpServerApp for Proxy {
         session.set_pipelining_enabled(true);
         session.set_write_timeout(Some(Duration::from_secs(60)));
         session.set_total_drain_timeout(Some(Duration::from_secs(1)));
-        let path = session.req_header().uri.path().to_owned();
-        let is_clean = match protocol::route(session.req_header().method.as_str(), &path) {
-            Route::Operation(call) => exchange::serve(&self.endpoints.services, &mut session, call).await,
-            route => endpoints::answer(&self.endpoints, &mut session, &route, protocol::protocol_of(&path))
+        let given = session.req_header().uri.path().to_owned();
+        let path = protocol::clean_path(&given);
+        let is_clean = match protocol::route(session.req_header().method.as_str(), &path.path) {
+            Route::Operation(operation) => {
+                exchange::serve(&self.endpoints.services, &mut session, operation, path.model.as_deref()).await
+            }
+            route => endpoints::answer(&self.endpoints, &mut session, &route, protocol::protocol_of(&path.path))
                 .await
                 .is_ok(),
         };

@@ -93,7 +93,7 @@ impl Connector {
                 gap: outbound.deadlines.gap,
             }),
             Err(error) => {
-                let is_clients = outbound.is_client_deadline && error.reason == ErrorCode::UpstreamTimeout;
+                let is_clients = outbound.is_client_deadline && error.code == ErrorCode::UpstreamTimeout;
                 if !is_clients {
                     in_flight.failed(&error.message);
                 }
@@ -178,7 +178,7 @@ impl Connector {
         self.connector.get_http_session(peer).await.map_err(|error| {
             endpoint.forget_address();
             let mut stop = failure(endpoint, &error, "when connecting");
-            if stop.reason == ErrorCode::UpstreamError {
+            if stop.code == ErrorCode::UpstreamError {
                 stop = RequestError::new(ErrorCode::NoHealthyUpstream, stop.message);
             }
             stop

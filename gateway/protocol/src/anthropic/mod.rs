@@ -2,55 +2,109 @@
 
 pub(crate) mod client;
 
-use super::meter::{Seen, Usage};
-use super::refuse::RequestError;
-use super::scan::{Places, Raw, Splices, model_named, top_level};
-use super::{Changes, Lowered, ParsedRequest, splice_limit, splice_model};
+use crate::Operation;
+use crate::catalogue::Entry;
+use crate::dialect::Dialect;
+use crate::error::RequestError;
+use crate::meter::{Seen, Usage};
+use crate::request::{Limit, ParsedRequest, Places, RequestChanges, model_named, splice_limits};
+use crate::scan::{Splices, fields, top_level};
+use crate::size::PromptSize;
 use serde::Deserialize;
+use serde_json::{Value, json};
 
-#[derive(Deserialize)]
-struct Head<'a> {
-    #[serde(borrow, default)]
-    model: Raw<'a>,
-    #[serde(borrow, default)]
-    stream: Raw<'a>,
-    #[serde(borrow, default)]
-    max_tokens: Raw<'a>,
-    #[serde(borrow, default)]
-    messages: Raw<'a>,
-    #[serde(borrow, default)]
-    system: Raw<'a>,
-    #[serde(borrow, default)]
-    tools: Raw<'a>,
+fields! {
+    struct Head {
+        model, stream, max_tokens, messages, system, tools, output_config, output_format, thread, container,
+    }
 }
 
-pub(crate) fn parse(body: &[u8]) -> Result<ParsedRequest<'_>, RequestError> {
-    let head: Head<'_> = top_level(body)?;
-    let parts = [head.messages, head.system, head.tools];
-    Ok(ParsedRequest {
-        model: model_named(head.model)?,
-        is_streaming: head.stream.truth("stream")?.unwrap_or(false),
-        max_tokens: head.max_tokens.count("max_tokens")?,
-        answers: 1,
-        prompt_bytes: parts.into_iter().map(Raw::len).sum(),
-        wants_usage: true,
-        user_id: None,
-        project_id: None,
-        lowered: Lowered::default(),
-        in_background: false,
-        prompt: head.messages.text(),
-        places: Places {
-            model: head.model.place(body),
-            max_tokens: head.max_tokens.place(body),
-            options: None,
-            background: None,
-        },
-    })
+/// The dialect.
+pub(crate) struct Anthropic;
+
+impl Dialect for Anthropic {
+    fn parse<'a>(&self, _: Operation, body: &'a [u8]) -> Result<ParsedRequest<'a>, RequestError> {
+        let head: Head<'_> = top_level(body)?;
+        let limits = Limit::read_all(&[("max_tokens", head.max_tokens)], body)?;
+        let read = [
+            head.messages,
+            head.system,
+            head.tools,
+            head.output_config,
+            head.output_format,
+        ];
+        // What a thread or a container holds is at the server.
+        let is_unbounded = head.thread.text().is_some() || head.container.text().is_some();
+        Ok(ParsedRequest {
+            model: model_named(head.model)?,
+            is_streaming: head.stream.truth("stream")?.unwrap_or(false),
+            max_tokens: Limit::largest(&limits),
+            answers: 1,
+            size: PromptSize::of(&read).unbounded_if(is_unbounded),
+            wants_usage: true,
+            prompt: head.messages.text(),
+            places: Places {
+                model: head.model.range(body),
+                limits,
+                ..Places::default()
+            },
+            ..ParsedRequest::default()
+        })
+    }
+
+    fn rewrite(
+        &self,
+        operation: Operation,
+        body: &[u8],
+        parsed: &ParsedRequest<'_>,
+        changes: &RequestChanges<'_>,
+        splices: &mut Splices,
+    ) {
+        if operation.generates() {
+            splice_limits("max_tokens", body, parsed, changes, splices);
+        }
+    }
+
+    fn answer_here(
+        &self,
+        operation: Operation,
+        _: &ParsedRequest<'_>,
+        _: &Entry<'_>,
+        input_tokens: u64,
+    ) -> Option<Value> {
+        (operation == Operation::CountTokens).then(|| json!({"input_tokens": input_tokens}))
+    }
+
+    fn error_body(&self, error: &RequestError, request_id: &str) -> Value {
+        let mut body = json!({
+            "type": "error",
+            "error": {"type": error_type(error.code.status()), "message": error.message},
+            "request_id": request_id,
+        });
+        if let Some(detail) = error.detail {
+            body["error"]["details"] = json!({"error_code": detail});
+        }
+        body
+    }
+
+    fn error_event(&self, error: &RequestError, request_id: &str) -> Vec<u8> {
+        format!("event: error\ndata: {}\n\n", self.error_body(error, request_id)).into_bytes()
+    }
 }
 
-pub(crate) fn changes(body: &[u8], parsed: &ParsedRequest<'_>, changes: &Changes<'_>, splices: &mut Splices) {
-    splice_model(parsed, changes, splices);
-    splice_limit("max_tokens", body, parsed, changes, splices);
+/// Anthropic's error type for a status.
+fn error_type(status: u16) -> &'static str {
+    match status {
+        400 | 405 | 408 | 409 => "invalid_request_error",
+        401 => "authentication_error",
+        403 => "permission_error",
+        404 => "not_found_error",
+        413 => "request_too_large",
+        429 => "rate_limit_error",
+        503 => "overloaded_error",
+        504 => "timeout_error",
+        _ => "api_error",
+    }
 }
 
 #[derive(Deserialize)]

@@ -3,108 +3,162 @@
 pub(crate) mod client;
 pub(crate) mod upstream;
 
-use super::refuse::{ErrorCode, RequestError};
-use super::scan::{Places, Raw, Splices, model_named, top_level};
-use super::{Changes, Lowered, Operation, ParsedRequest, splice_model};
-use serde::Deserialize;
-use std::ops::Range;
+use crate::Operation;
+use crate::catalogue::{self, Entry};
+use crate::dialect::Dialect;
+use crate::error::RequestError;
+use crate::request::{Limit, Limited, ModelLoad, ParsedRequest, Places, RequestChanges, model_named, splice_limits};
+use crate::scan::{Raw, Splices, fields, inner, top_level};
+use crate::size::PromptSize;
+use serde_json::{Value, json};
 
-#[derive(Deserialize)]
-struct Head<'a> {
-    #[serde(borrow, default)]
-    model: Raw<'a>,
-    /// What `/api/show` called it once.
-    #[serde(borrow, default)]
-    name: Raw<'a>,
-    #[serde(borrow, default)]
-    stream: Raw<'a>,
-    #[serde(borrow, default)]
-    options: Raw<'a>,
-    #[serde(borrow, default)]
-    messages: Raw<'a>,
-    #[serde(borrow, default)]
-    prompt: Raw<'a>,
-    #[serde(borrow, default)]
-    system: Raw<'a>,
-    #[serde(borrow, default)]
-    input: Raw<'a>,
-    #[serde(borrow, default)]
-    tools: Raw<'a>,
+fields! {
+    struct Head {
+        model, stream, options, messages, prompt, system, suffix, template, context, images, input, tools, format,
+        keep_alive,
+        // The older name of `model`.
+        name,
+    }
 }
 
-#[derive(Deserialize)]
-struct Options<'a> {
-    #[serde(borrow, default)]
-    num_predict: Raw<'a>,
+fields! {
+    struct Options { num_predict }
 }
 
-pub(crate) fn parse(call: Operation, body: &[u8]) -> Result<ParsedRequest<'_>, RequestError> {
-    let head: Head<'_> = top_level(body)?;
-    let named = if head.model.text().is_none() {
-        head.name
-    } else {
-        head.model
-    };
-    let (max_tokens, max_tokens_place) = output_limit(body, head.options)?;
-    let streams = matches!(call, Operation::OllamaChat | Operation::OllamaGenerate);
-    let parts = [head.messages, head.prompt, head.system, head.input, head.tools];
-    Ok(ParsedRequest {
-        model: model_named(named)?,
-        is_streaming: streams && head.stream.truth("stream")?.unwrap_or(true),
-        max_tokens,
-        answers: 1,
-        prompt_bytes: parts.into_iter().map(Raw::len).sum(),
-        wants_usage: true,
-        user_id: None,
-        project_id: None,
-        lowered: Lowered::default(),
-        in_background: false,
-        prompt: [head.messages, head.prompt, head.input].into_iter().find_map(Raw::text),
-        places: Places {
-            model: named.place(body),
-            max_tokens: max_tokens_place,
-            options: head.options.place(body),
-            background: None,
-        },
-    })
-}
+/// The dialect.
+pub(crate) struct Ollama;
 
-/// `options.num_predict` and its place; -1 (no end) and -2 (to the context's end) are no limit.
-fn output_limit(body: &[u8], options: Raw<'_>) -> Result<(Option<u64>, Option<Range<usize>>), RequestError> {
-    let Some(text) = options.text() else {
-        return Ok((None, None));
-    };
-    let options: Options<'_> = serde_json::from_str(text).map_err(|error| {
-        RequestError::param(
-            ErrorCode::BadRequest,
-            "options",
-            format!("`options` is not what is expected: {error}"),
-        )
-    })?;
-    let limit = options.num_predict;
-    let unlimited = limit.text().is_some_and(|text| text.starts_with('-') || text == "0");
-    let count = if unlimited { None } else { limit.count("num_predict")? };
-    Ok((count, limit.place(body)))
-}
-
-pub(crate) fn changes(
-    call: Operation,
-    body: &[u8],
-    parsed: &ParsedRequest<'_>,
-    changes: &Changes<'_>,
-    splices: &mut Splices,
-) {
-    let places = &parsed.places;
-    splice_model(parsed, changes, splices);
-    if call.generates() && parsed.max_tokens != Some(changes.max_tokens) {
-        let limit = changes.max_tokens.to_string();
-        match (&places.max_tokens, &places.options) {
-            (Some(place), _) => splices.replace(place.clone(), limit),
-            (None, Some(options)) if body[options.clone()].starts_with(b"{") => {
-                splices.add_key(body, options.start, "num_predict", &limit);
+impl Dialect for Ollama {
+    fn parse<'a>(&self, operation: Operation, body: &'a [u8]) -> Result<ParsedRequest<'a>, RequestError> {
+        let head: Head<'_> = top_level(body)?;
+        let named = if head.model.text().is_none() {
+            head.name
+        } else {
+            head.model
+        };
+        let options: Options<'_> = inner(head.options, "options")?;
+        let mut limits = Limit::read_all(&[("num_predict", options.num_predict)], body)?;
+        for limit in &mut limits {
+            // Its runner stops at a number above 0 only.
+            if limit.value == Limited::Tokens(0) {
+                limit.value = Limited::Unlimited;
             }
-            (None, Some(null)) => splices.replace(null.clone(), format!("{{\"num_predict\":{limit}}}")),
-            (None, None) => splices.add_key(body, 0, "options", &format!("{{\"num_predict\":{limit}}}")),
+        }
+        Ok(ParsedRequest {
+            model: model_named(named)?,
+            is_streaming: operation.generates() && head.stream.truth("stream")?.unwrap_or(true),
+            max_tokens: Limit::largest(&limits),
+            answers: 1,
+            size: size(&head),
+            wants_usage: true,
+            load: operation.generates().then(|| load(operation, &head)).flatten(),
+            prompt: [head.messages, head.prompt, head.input].into_iter().find_map(Raw::text),
+            places: Places {
+                model: named.range(body),
+                limits,
+                options: head.options.range(body),
+                ..Places::default()
+            },
+            ..ParsedRequest::default()
+        })
+    }
+
+    fn rewrite(
+        &self,
+        operation: Operation,
+        body: &[u8],
+        parsed: &ParsedRequest<'_>,
+        changes: &RequestChanges<'_>,
+        splices: &mut Splices,
+    ) {
+        if !operation.generates() || parsed.load.is_some() {
+            return;
+        }
+        let places = &parsed.places;
+        let Some(granted) = changes.max_tokens else { return };
+        if !places.limits.is_empty() {
+            return splice_limits("num_predict", body, parsed, changes, splices);
+        }
+        match &places.options {
+            Some(options) if body[options.clone()].starts_with(b"{") => {
+                splices.add_key(body, options.start, "num_predict", &granted.to_string());
+            }
+            Some(null) => splices.replace(null.clone(), format!("{{\"num_predict\":{granted}}}")),
+            None => splices.add_key(body, 0, "options", &format!("{{\"num_predict\":{granted}}}")),
         }
     }
+
+    fn answer_here(
+        &self,
+        operation: Operation,
+        parsed: &ParsedRequest<'_>,
+        model: &Entry<'_>,
+        _: u64,
+    ) -> Option<Value> {
+        match parsed.load {
+            Some(load) => Some(catalogue::ollama_loaded(operation, load, &parsed.model)),
+            None => (operation == Operation::OllamaShow).then(|| catalogue::ollama_show(model)),
+        }
+    }
+
+    fn error_body(&self, error: &RequestError, _: &str) -> Value {
+        json!({"error": error.message})
+    }
+
+    fn error_event(&self, error: &RequestError, request_id: &str) -> Vec<u8> {
+        format!("{}\n", self.error_body(error, request_id)).into_bytes()
+    }
+
+    fn stream_type(&self) -> &'static str {
+        "application/x-ndjson"
+    }
+}
+
+/// What the model reads. Ollama cuts what is longer than its context.
+fn size(head: &Head<'_>) -> PromptSize {
+    let read = [
+        head.messages,
+        head.system,
+        head.suffix,
+        head.template,
+        head.tools,
+        head.format,
+    ];
+    let mut size = PromptSize::of(&read);
+    size.add(head.prompt, false);
+    // The numbers that an earlier answer gave back.
+    size.add(head.context, true);
+    size.add(head.input, false);
+    size.add_images(head.images);
+    let mut inputs = 0;
+    head.input.each(|_| inputs += 1);
+    size.split(inputs).truncated_if(true)
+}
+
+/// Whether there is nothing to answer: no messages, or no prompt.
+fn load(operation: Operation, head: &Head<'_>) -> Option<ModelLoad> {
+    let mut messages = 0;
+    head.messages.each(|_| messages += 1);
+    let is_empty = match operation {
+        Operation::OllamaChat => messages == 0,
+        _ => head.prompt.text().is_none_or(|prompt| prompt == "\"\""),
+    };
+    let unloads = matches!(head.keep_alive.text(), Some("0" | "\"0\"" | "\"0s\"" | "\"0m\""));
+    is_empty.then_some(if unloads { ModelLoad::Unload } else { ModelLoad::Load })
+}
+
+/// The answer to a request that only loads or unloads a model.
+pub(crate) fn loaded(operation: Operation, load: ModelLoad, model: &str, created_at: &str) -> Value {
+    let reason = match load {
+        ModelLoad::Load => "load",
+        ModelLoad::Unload => "unload",
+    };
+    let mut answer = json!({"model": model, "created_at": created_at});
+    match operation {
+        Operation::OllamaChat => answer["message"] = json!({"role": "assistant", "content": ""}),
+        _ => answer["response"] = "".into(),
+    }
+    answer["done_reason"] = reason.into();
+    answer["done"] = true.into();
+    answer
 }

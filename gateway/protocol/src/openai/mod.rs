@@ -1,102 +1,152 @@
-//! OpenAI: chat completions, completions, embeddings.
+//! OpenAI: chat completions, completions, embeddings, with the fields that vLLM, llama.cpp, SGLang and TGI added.
 
 pub(crate) mod client;
 pub(crate) mod upstream;
 
-use super::refuse::RequestError;
-use super::scan::{Places, Raw, Splices, model_named, top_level};
-use super::{Changes, Lowered, Operation, ParsedRequest, splice_limit, splice_model};
-use policy::Class;
-use serde::Deserialize;
+use crate::Operation;
+use crate::dialect::Dialect;
+use crate::error::RequestError;
+use crate::request::{Limit, Lowered, ParsedRequest, Places, RequestChanges, flex, model_named, splice_limits};
+use crate::scan::{Raw, Splices, fields, inner, top_level};
+use crate::size::PromptSize;
 
-#[derive(Deserialize)]
-struct Head<'a> {
-    #[serde(borrow, default)]
-    model: Raw<'a>,
-    #[serde(borrow, default)]
-    stream: Raw<'a>,
-    #[serde(borrow, default)]
-    max_tokens: Raw<'a>,
-    #[serde(borrow, default)]
-    max_completion_tokens: Raw<'a>,
-    #[serde(borrow, default)]
-    n: Raw<'a>,
-    #[serde(borrow, default)]
-    stream_options: Raw<'a>,
-    #[serde(borrow, default)]
-    service_tier: Raw<'a>,
-    #[serde(borrow, default)]
-    messages: Raw<'a>,
-    #[serde(borrow, default)]
-    prompt: Raw<'a>,
-    #[serde(borrow, default)]
-    input: Raw<'a>,
-    #[serde(borrow, default)]
-    tools: Raw<'a>,
-}
-
-#[derive(Deserialize)]
-struct StreamOptions {
-    include_usage: Option<bool>,
-}
-
-pub(crate) fn parse(body: &[u8]) -> Result<ParsedRequest<'_>, RequestError> {
-    let head: Head<'_> = top_level(body)?;
-    // `max_completion_tokens` is the newer name, and wins where both are given.
-    let limit = match head.max_completion_tokens.text() {
-        Some(_) => head.max_completion_tokens,
-        None if head.max_tokens.len() > 0 => head.max_tokens,
-        None => head.max_completion_tokens,
-    };
-    let wants_usage = match head.stream_options.text() {
-        Some(options) => top_level::<StreamOptions>(options.as_bytes())?.include_usage,
-        None => None,
-    };
-    Ok(ParsedRequest {
-        model: model_named(head.model)?,
-        is_streaming: head.stream.truth("stream")?.unwrap_or(false),
-        max_tokens: limit.count("max_tokens")?,
-        answers: head.n.count("n")?.unwrap_or(1),
-        prompt_bytes: [head.messages, head.prompt, head.input, head.tools]
-            .into_iter()
-            .map(Raw::len)
-            .sum(),
-        wants_usage: wants_usage.unwrap_or(false),
-        user_id: None,
-        project_id: None,
-        lowered: Lowered {
-            class: (head.service_tier.text() == Some("\"flex\"")).then_some(Class::Batch),
-            priority: None,
-        },
-        in_background: false,
-        prompt: [head.messages, head.prompt, head.input].into_iter().find_map(Raw::text),
-        places: Places {
-            model: head.model.place(body),
-            max_tokens: limit.place(body),
-            options: head.stream_options.place(body),
-            background: None,
-        },
-    })
-}
-
-pub(crate) fn changes(
-    call: Operation,
-    body: &[u8],
-    parsed: &ParsedRequest<'_>,
-    changes: &Changes<'_>,
-    splices: &mut Splices,
-) {
-    let places = &parsed.places;
-    splice_model(parsed, changes, splices);
-    if call.generates() {
-        splice_limit("max_tokens", body, parsed, changes, splices);
+fields! {
+    struct Head {
+        model, stream, stream_options, service_tier,
+        // Limits of output, by every name that a server honors.
+        max_tokens, max_completion_tokens, max_output_tokens, max_new_tokens, n_predict, num_predict, min_tokens,
+        ignore_eos, options,
+        // Numbers of answers.
+        n, best_of, n_cmpl,
+        // What the model reads.
+        messages, prompt, input, suffix, tools, functions, response_format, documents, chat_template_kwargs, prediction,
+        chat_template, prompt_embeds, truncate_prompt_tokens, conversation,
     }
-    if parsed.is_streaming && call.generates() && !parsed.wants_usage {
-        match &places.options {
-            Some(place) => splices.replace(place.clone(), asking_usage(&body[place.clone()])),
-            None => splices.add_key(body, 0, "stream_options", r#"{"include_usage":true}"#),
+}
+
+fields! {
+    struct StreamOptions { include_usage }
+}
+
+fields! {
+    struct Options { num_predict }
+}
+
+/// The dialect.
+pub(crate) struct OpenAi;
+
+impl Dialect for OpenAi {
+    fn parse<'a>(&self, _: Operation, body: &'a [u8]) -> Result<ParsedRequest<'a>, RequestError> {
+        let head: Head<'_> = top_level(body)?;
+        let limits = limits(&head, body)?;
+        let prompts = prompts(head.prompt);
+        Ok(ParsedRequest {
+            model: model_named(head.model)?,
+            is_streaming: head.stream.truth("stream")?.unwrap_or(false),
+            max_tokens: Limit::largest(&limits),
+            answers: answers(&head)?.saturating_mul(prompts),
+            size: size(&head, prompts),
+            wants_usage: wants_usage(head.stream_options)?,
+            lowered: Lowered {
+                class: flex(head.service_tier),
+                priority: None,
+            },
+            prompt: [head.messages, head.prompt, head.input].into_iter().find_map(Raw::text),
+            places: Places {
+                model: head.model.range(body),
+                limits,
+                min_tokens: Limit::read("min_tokens", head.min_tokens, body)?,
+                options: head.stream_options.range(body),
+                ..Places::default()
+            },
+            ..ParsedRequest::default()
+        })
+    }
+
+    fn rewrite(
+        &self,
+        operation: Operation,
+        body: &[u8],
+        parsed: &ParsedRequest<'_>,
+        changes: &RequestChanges<'_>,
+        splices: &mut Splices,
+    ) {
+        if !operation.generates() {
+            return;
+        }
+        splice_limits("max_tokens", body, parsed, changes, splices);
+        if parsed.is_streaming && !parsed.wants_usage {
+            match &parsed.places.options {
+                Some(range) => splices.replace(range.clone(), asking_usage(&body[range.clone()])),
+                None => splices.add_key(body, 0, "stream_options", r#"{"include_usage":true}"#),
+            }
         }
     }
+}
+
+/// Every limit that is given. A minimum or `ignore_eos` changes nothing of it: the answer is as long as it may be.
+fn limits(head: &Head<'_>, body: &[u8]) -> Result<Vec<Limit>, RequestError> {
+    let options: Options<'_> = inner(head.options, "options")?;
+    let given = [
+        ("max_tokens", head.max_tokens),
+        ("max_completion_tokens", head.max_completion_tokens),
+        ("max_output_tokens", head.max_output_tokens),
+        ("max_new_tokens", head.max_new_tokens),
+        ("n_predict", head.n_predict),
+        ("num_predict", head.num_predict),
+        ("options.num_predict", options.num_predict),
+    ];
+    Limit::read_all(&given, body)
+}
+
+/// Answers to each prompt. llama.cpp knows `n` as `n_cmpl` too; of `best_of` answers, all are made.
+fn answers(head: &Head<'_>) -> Result<u64, RequestError> {
+    let best_of = head.best_of.number("best_of")?.and_then(|number| number.value);
+    let counts = [head.n.count("n")?, head.n_cmpl.count("n_cmpl")?, best_of];
+    Ok(counts.into_iter().flatten().max().unwrap_or(1).max(1))
+}
+
+/// Prompts in a list of texts or of lists of tokens; a list of tokens is one prompt, and so is llama.cpp's mixture.
+fn prompts(prompt: Raw<'_>) -> u64 {
+    let (mut count, mut has_numbers) = (0, false);
+    prompt.each(|item| {
+        let is_number = item.starts_with(|first: char| first == '-' || first.is_ascii_digit());
+        has_numbers |= is_number;
+        count += u64::from(!is_number);
+    });
+    if has_numbers { 1 } else { count.max(1) }
+}
+
+fn size(head: &Head<'_>, prompts: u64) -> PromptSize {
+    let text = [
+        head.messages,
+        head.suffix,
+        head.tools,
+        head.functions,
+        head.response_format,
+        head.documents,
+        head.chat_template_kwargs,
+        head.prediction,
+        head.chat_template,
+    ];
+    let mut size = PromptSize::of(&text);
+    size.add(head.prompt, true);
+    size.add(head.input, true);
+    let mut inputs = 0;
+    head.input.each(|_| inputs += 1);
+    // A template may say anything any number of times; embedded prompts and stored conversations are not in the body.
+    let unseen = [head.chat_template, head.prompt_embeds, head.conversation];
+    size.split(prompts.max(inputs))
+        .unbounded_if(unseen.iter().any(|field| field.text().is_some()))
+        .truncated_if(head.input.is_given() || head.truncate_prompt_tokens.text().is_some())
+}
+
+fn wants_usage(stream_options: Raw<'_>) -> Result<bool, RequestError> {
+    let options: StreamOptions<'_> = inner(stream_options, "stream_options")?;
+    Ok(options
+        .include_usage
+        .truth("stream_options.include_usage")?
+        .unwrap_or(false))
 }
 
 /// The client's own stream options, and that its usage is wanted.

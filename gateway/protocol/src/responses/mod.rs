@@ -1,82 +1,105 @@
 //! OpenAI: responses.
 
 pub(crate) mod client;
+mod input_tokens;
 
-use super::hub::About;
-use super::meter::{Seen, Usage};
-use super::refuse::{ErrorCode, RequestError};
-use super::scan::{Places, Raw, Splices, model_named, top_level};
-use super::{Changes, Lowered, ParsedRequest, splice_limit, splice_model};
+pub(crate) use input_tokens::InputTokens;
+
+use crate::Operation;
+use crate::dialect::Dialect;
+use crate::error::RequestError;
+use crate::hub::About;
+use crate::meter::{Seen, Usage};
+use crate::request::{Limit, Lowered, ParsedRequest, Places, RequestChanges, flex, model_named, parse, splice_limits};
+use crate::scan::{Splices, fields, top_level};
+use crate::size::PromptSize;
 use policy::Class;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-#[derive(Deserialize)]
-struct Head<'a> {
-    #[serde(borrow, default)]
-    model: Raw<'a>,
-    #[serde(borrow, default)]
-    stream: Raw<'a>,
-    #[serde(borrow, default)]
-    background: Raw<'a>,
-    #[serde(borrow, default)]
-    max_output_tokens: Raw<'a>,
-    #[serde(borrow, default)]
-    service_tier: Raw<'a>,
-    #[serde(borrow, default)]
-    input: Raw<'a>,
-    #[serde(borrow, default)]
-    instructions: Raw<'a>,
-    #[serde(borrow, default)]
-    tools: Raw<'a>,
-}
-
-pub(crate) fn parse(body: &[u8]) -> Result<ParsedRequest<'_>, RequestError> {
-    let head: Head<'_> = top_level(body)?;
-    let parts = [head.input, head.instructions, head.tools];
-    let in_background = head.background.truth("background")?.unwrap_or(false);
-    if in_background && head.stream.truth("stream")? == Some(true) {
-        let message = "nobody is there to read a stream in the background; leave `stream` out";
-        return Err(RequestError::param(ErrorCode::BadRequest, "stream", message));
+fields! {
+    struct Head {
+        model, stream, background, service_tier, truncation,
+        max_output_tokens, max_tokens, max_completion_tokens,
+        input, instructions, tools, text, previous_response_id, conversation, prompt,
     }
-    Ok(ParsedRequest {
-        model: model_named(head.model)?,
-        is_streaming: head.stream.truth("stream")?.unwrap_or(false),
-        max_tokens: head.max_output_tokens.count("max_output_tokens")?,
-        answers: 1,
-        prompt_bytes: parts.into_iter().map(Raw::len).sum(),
-        wants_usage: true,
-        user_id: None,
-        project_id: None,
-        lowered: Lowered {
-            class: (in_background || head.service_tier.text() == Some("\"flex\"")).then_some(Class::Batch),
-            priority: None,
-        },
-        in_background,
-        prompt: head.input.text(),
-        places: Places {
-            model: head.model.place(body),
-            max_tokens: head.max_output_tokens.place(body),
-            options: None,
-            background: head.background.place(body),
-        },
-    })
 }
 
-pub(crate) fn changes(body: &[u8], parsed: &ParsedRequest<'_>, changes: &Changes<'_>, splices: &mut Splices) {
-    let places = &parsed.places;
-    splice_model(parsed, changes, splices);
-    // It is made in the background of the gateway: its server is asked as by anybody who waits.
-    if let Some(place) = places.background.clone().filter(|_| parsed.in_background) {
-        splices.replace(place, "false");
+/// The dialect.
+pub(crate) struct Responses;
+
+impl Dialect for Responses {
+    fn parse<'a>(&self, _: Operation, body: &'a [u8]) -> Result<ParsedRequest<'a>, RequestError> {
+        let head: Head<'_> = top_level(body)?;
+        let in_background = head.background.truth("background")?.unwrap_or(false);
+        let is_streaming = head.stream.truth("stream")?.unwrap_or(false);
+        if in_background && is_streaming {
+            let message = "a response in the background cannot be streamed; leave `stream` or `background` out";
+            return Err(RequestError::invalid("stream", message));
+        }
+        let given = [
+            ("max_output_tokens", head.max_output_tokens),
+            ("max_tokens", head.max_tokens),
+            ("max_completion_tokens", head.max_completion_tokens),
+        ];
+        let limits = Limit::read_all(&given, body)?;
+        Ok(ParsedRequest {
+            model: model_named(head.model)?,
+            is_streaming,
+            max_tokens: Limit::largest(&limits),
+            answers: 1,
+            size: size(&head),
+            wants_usage: true,
+            lowered: Lowered {
+                class: in_background.then_some(Class::Batch).or(flex(head.service_tier)),
+                priority: None,
+            },
+            in_background,
+            prompt: head.input.text(),
+            places: Places {
+                model: head.model.range(body),
+                limits,
+                background: head.background.range(body),
+                ..Places::default()
+            },
+            ..ParsedRequest::default()
+        })
     }
-    splice_limit("max_output_tokens", body, parsed, changes, splices);
+
+    fn rewrite(
+        &self,
+        _: Operation,
+        body: &[u8],
+        parsed: &ParsedRequest<'_>,
+        changes: &RequestChanges<'_>,
+        splices: &mut Splices,
+    ) {
+        // The gateway makes it in the background; its server is asked as by a client that waits.
+        if let Some(range) = parsed.places.background.clone().filter(|_| parsed.in_background) {
+            splices.replace(range, "false");
+        }
+        splice_limits("max_output_tokens", body, parsed, changes, splices);
+    }
+
+    fn error_event(&self, error: &RequestError, _: &str) -> Vec<u8> {
+        let (_, code) = error.code.openai();
+        let body = json!({"type": "error", "code": code, "message": error.message, "param": error.param});
+        format!("event: error\ndata: {body}\n\n").into_bytes()
+    }
 }
 
-/// A response that is made in the background, before there is one or where there will be none.
+/// What the model reads; what its server stored of a conversation or a prompt is not in the body.
+fn size(head: &Head<'_>) -> PromptSize {
+    let unseen = [head.previous_response_id, head.conversation, head.prompt];
+    PromptSize::of(&[head.input, head.instructions, head.tools, head.text])
+        .unbounded_if(unseen.iter().any(|field| field.text().is_some()))
+        .truncated_if(head.truncation.text() == Some("\"auto\""))
+}
+
+/// A response that is made in the background, as it is shown before there is one or where there will be none.
 pub fn pending(body: &[u8], request_id: &str, created: i64, status: &str) -> Value {
     let repeated = client::request(body).map(|(_, repeated)| repeated).unwrap_or_default();
-    let model = parse(body).map(|parsed| parsed.model.into_owned());
+    let model = parse(Operation::Responses, body).map(|parsed| parsed.model.into_owned());
     let about = About {
         request_id: request_id.to_owned(),
         model: model.unwrap_or_default(),

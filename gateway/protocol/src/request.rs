@@ -1,0 +1,274 @@
+//! A parsed request: what policy needs of a body, and where in it policy's changes go.
+
+use crate::Operation;
+use crate::catalogue::Entry;
+use crate::error::RequestError;
+use crate::scan::{Raw, Splices, quoted};
+use crate::size::PromptSize;
+use policy::{Class, Priority};
+use serde_json::Value;
+use std::borrow::Cow;
+use std::ops::Range;
+
+/// The part of a body that policy needs. It borrows from the body; the rest is not looked at.
+#[derive(Debug, Default)]
+pub struct ParsedRequest<'a> {
+    /// The model's name as the client gave it.
+    pub model: Cow<'a, str>,
+    /// Whether the answer is to be streamed.
+    pub is_streaming: bool,
+    /// The most output tokens of each answer: the largest of all limits that were given, since servers differ in which
+    /// of them they honor. `None`: no limit.
+    pub max_tokens: Option<u64>,
+    /// Answers that are made: prompts × the largest of `n`, `best_of` and `n_cmpl`. 0 where nothing is generated.
+    pub answers: u64,
+    /// What the model reads.
+    pub size: PromptSize,
+    /// Whether the client itself asked for the usage of a stream.
+    pub wants_usage: bool,
+    /// The user that `/generate` names in its body.
+    pub user_id: Option<Cow<'a, str>>,
+    /// The project that `/generate` names in its body.
+    pub project_id: Option<Cow<'a, str>>,
+    /// A class or priority below the caller's own.
+    pub lowered: Lowered,
+    /// Whether the answer is to be fetched later.
+    pub in_background: bool,
+    /// Whether it only loads or unloads the model, as Ollama's requests without a prompt do.
+    pub load: Option<ModelLoad>,
+    /// What the model reads first, as JSON: requests that begin alike are best served by the same server.
+    pub prompt: Option<&'a str>,
+    pub(crate) places: Places,
+}
+
+/// A request without a prompt: Ollama loads the model, or unloads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModelLoad {
+    /// Loads it.
+    Load,
+    /// Unloads it: `keep_alive` is 0.
+    Unload,
+}
+
+/// The class and priority to which a request lowers itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lowered {
+    /// The class.
+    pub class: Option<Class>,
+    /// The priority.
+    pub priority: Option<Priority>,
+}
+
+/// The values that policy may change, by their bytes in the body.
+#[derive(Debug, Default)]
+pub(crate) struct Places {
+    pub(crate) model: Option<Range<usize>>,
+    /// Whether the model of the path counts, and not the body's.
+    pub(crate) has_model_of_path: bool,
+    pub(crate) limits: Vec<Limit>,
+    pub(crate) min_tokens: Option<Limit>,
+    /// OpenAI's `stream_options`, Ollama's `options`.
+    pub(crate) options: Option<Range<usize>>,
+    /// Of a response, that it is made in the background.
+    pub(crate) background: Option<Range<usize>>,
+}
+
+/// An output limit in the body.
+#[derive(Debug, Clone)]
+pub(crate) struct Limit {
+    pub(crate) key: &'static str,
+    pub(crate) value: Limited,
+    /// Whether it stands there as a number: some servers ignore a string.
+    pub(crate) is_number: bool,
+    pub(crate) range: Range<usize>,
+}
+
+/// What an output limit says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Limited {
+    /// Nothing; but its key is there, and would be given twice if it were added.
+    Null,
+    /// That there is no limit: a number below 0.
+    Unlimited,
+    /// So many tokens.
+    Tokens(u64),
+}
+
+impl Limit {
+    /// Reads a limit, null too.
+    pub(crate) fn read(key: &'static str, raw: Raw<'_>, body: &[u8]) -> Result<Option<Self>, RequestError> {
+        let Some(range) = raw.range(body) else {
+            return Ok(None);
+        };
+        let number = raw.number(key)?;
+        let value = number.map_or(Limited::Null, |number| {
+            number.value.map_or(Limited::Unlimited, Limited::Tokens)
+        });
+        Ok(Some(Self {
+            key,
+            value,
+            is_number: number.is_none_or(|number| number.is_number),
+            range,
+        }))
+    }
+
+    /// Reads all limits that are given.
+    pub(crate) fn read_all(given: &[(&'static str, Raw<'_>)], body: &[u8]) -> Result<Vec<Self>, RequestError> {
+        let limits = given.iter().map(|(key, raw)| Self::read(key, *raw, body));
+        limits.filter_map(Result::transpose).collect()
+    }
+
+    /// The largest of them; `None` where there is none, or one says that there is no limit.
+    pub(crate) fn largest(limits: &[Self]) -> Option<u64> {
+        let mut largest = None;
+        for limit in limits {
+            match limit.value {
+                Limited::Null => {}
+                Limited::Unlimited => return None,
+                Limited::Tokens(tokens) => largest = largest.max(Some(tokens)),
+            }
+        }
+        largest
+    }
+}
+
+/// What policy changed, to be written into the body.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestChanges<'a> {
+    /// The model's name at the server.
+    pub model: &'a str,
+    /// The most output tokens of each answer. `None`: the client gave no limit, and none is written.
+    pub max_tokens: Option<u64>,
+    /// Whether the limit is written under the name that every server honors, whatever other names stand there. For
+    /// servers whose default is not bounded by the model's context, or that ignore `max_completion_tokens`.
+    pub must_limit: bool,
+}
+
+impl<'a> RequestChanges<'a> {
+    /// The changes for a request to which `granted` tokens an answer were granted. A limit is written where the client
+    /// gave one, or where it `must` be: policy lowered it, or the server has no default of its own.
+    pub fn new(parsed: &ParsedRequest<'_>, model: &'a str, granted: u64, must_limit: bool) -> Self {
+        let says_something = |limit: &Limit| limit.value != Limited::Null;
+        let has_limit = must_limit || parsed.places.limits.iter().any(says_something);
+        Self {
+            model,
+            max_tokens: has_limit.then_some(granted),
+            must_limit,
+        }
+    }
+}
+
+/// Reads what policy needs of a body.
+pub fn parse(operation: Operation, body: &[u8]) -> Result<ParsedRequest<'_>, RequestError> {
+    parse_with_model(operation, body, None)
+}
+
+/// The same; `model` is the one that an Azure client names in its path, which counts more than the body's.
+pub fn parse_with_model<'a>(
+    operation: Operation,
+    body: &'a [u8],
+    model: Option<&str>,
+) -> Result<ParsedRequest<'a>, RequestError> {
+    let mut parsed = operation.dialect().parse(operation, body)?;
+    if let Some(model) = model {
+        parsed.places.has_model_of_path = parsed.model != model;
+        parsed.model = Cow::Owned(model.to_owned());
+    }
+    if parsed.model.is_empty() {
+        return Err(RequestError::invalid(
+            "model",
+            "`model` is missing; GET /v1/models lists the models",
+        ));
+    }
+    if !operation.generates() || parsed.load.is_some() {
+        parsed.answers = 0;
+    }
+    Ok(parsed)
+}
+
+/// The body for the server: the client's bytes but for what had to change. `None`: unchanged.
+pub fn rewrite(
+    operation: Operation,
+    body: &[u8],
+    parsed: &ParsedRequest<'_>,
+    changes: &RequestChanges<'_>,
+) -> Option<Vec<u8>> {
+    let mut splices = Splices::default();
+    let places = &parsed.places;
+    if changes.model != parsed.model || places.has_model_of_path {
+        match &places.model {
+            Some(range) => splices.replace(range.clone(), quoted(changes.model)),
+            None => splices.add_key(body, 0, "model", &quoted(changes.model)),
+        }
+    }
+    operation
+        .dialect()
+        .rewrite(operation, body, parsed, changes, &mut splices);
+    splices.apply(body)
+}
+
+/// The gateway's own answer, for an operation that needs no model or that the model's server does not know: the number
+/// of a prompt's tokens by an estimate, the description of a model, the loading of one. `None`: a server is asked.
+pub fn answer_here(
+    operation: Operation,
+    parsed: &ParsedRequest<'_>,
+    model: &Entry<'_>,
+    input_tokens: u64,
+) -> Option<Value> {
+    operation.dialect().answer_here(operation, parsed, model, input_tokens)
+}
+
+/// Lowers every limit above the granted one to it, and adds one under `key` where it is needed.
+pub(crate) fn splice_limits(
+    key: &str,
+    body: &[u8],
+    parsed: &ParsedRequest<'_>,
+    changes: &RequestChanges<'_>,
+    splices: &mut Splices,
+) {
+    let Some(granted) = changes.max_tokens else { return };
+    let places = &parsed.places;
+    // Where 0 means no limit, as for Ollama, one token is the nearest.
+    let least = u64::from(changes.must_limit);
+    for limit in &places.limits {
+        let allowed = match limit.value {
+            Limited::Null => continue,
+            Limited::Unlimited => granted,
+            Limited::Tokens(tokens) => tokens.min(granted).max(least),
+        };
+        if limit.value != Limited::Tokens(allowed) || !limit.is_number {
+            splices.replace(limit.range.clone(), allowed.to_string());
+        }
+    }
+    // A server refuses a minimum above the limit.
+    let minimum = places.min_tokens.as_ref();
+    if let Some(minimum) =
+        minimum.filter(|minimum| matches!(minimum.value, Limited::Tokens(tokens) if tokens > granted))
+    {
+        splices.replace(minimum.range.clone(), granted.to_string());
+    }
+    let is_honored = |limit: &Limit| limit.key == key || (limit.key == "max_completion_tokens" && !changes.must_limit);
+    let says_something = |limit: &Limit| limit.value != Limited::Null;
+    if places
+        .limits
+        .iter()
+        .any(|limit| is_honored(limit) && says_something(limit))
+    {
+        return;
+    }
+    let allowed = parsed.max_tokens.unwrap_or(granted).min(granted).max(least).to_string();
+    match places.limits.iter().find(|limit| limit.key == key) {
+        Some(null) => splices.replace(null.range.clone(), allowed),
+        None => splices.add_key(body, 0, key, &allowed),
+    }
+}
+
+/// The model's name, empty where it is missing.
+pub(crate) fn model_named(model: Raw<'_>) -> Result<Cow<'_, str>, RequestError> {
+    Ok(model.string("model")?.unwrap_or_default())
+}
+
+/// A batch class where OpenAI's `service_tier` is `flex`.
+pub(crate) fn flex(service_tier: Raw<'_>) -> Option<Class> {
+    (service_tier.text() == Some("\"flex\"")).then_some(Class::Batch)
+}
