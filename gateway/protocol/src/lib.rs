@@ -2,6 +2,7 @@
 //! shape. Pure: no pingora, no tokio, no SQL.
 
 mod anthropic;
+mod calls;
 pub mod catalogue;
 mod embeddings;
 pub mod generate;
@@ -13,7 +14,12 @@ pub mod refuse;
 pub mod responses;
 pub mod scan;
 pub mod stream;
+pub mod tokens;
 pub mod translate;
+pub mod unsupported;
+pub mod upstream_error;
+pub mod whole;
+mod wire;
 
 pub use scan::beginning;
 

@@ -11,8 +11,8 @@ use pingora_core::BError;
 use pingora_core::protocols::http::HttpTask;
 use protocol::meter::Meter;
 use protocol::refuse::{ErrorCode, RequestError};
-use protocol::stream::{Cut, Cutter};
-use protocol::{Protocol, generate};
+use protocol::stream::{Split, StreamSplitter};
+use protocol::{Protocol, generate, upstream_error, whole};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -113,19 +113,19 @@ async fn stream(
 ) -> Result<FinalPart, RequestError> {
     let mut translation = exchange.translation.take();
     let content_type = match &translation {
-        Some(_) => stream_type(exchange.record.protocol()),
-        None => content_type(&answer),
+        None if is_stream(&content_type(&answer)) => content_type(&answer),
+        _ => stream_type(exchange.record.protocol()),
     };
     let mut head = Some(outbound::head(exchange, 200, &content_type, None).map_err(|_| broken())?);
     let record = &mut exchange.record;
     let meter = exchange.meter.get_or_insert_with(|| Meter::new(record.call, false));
-    let mut cutter = Cutter::new(
+    let mut splitter = StreamSplitter::new(
         translation
             .as_ref()
             .map_or(record.call, |translation| translation.call)
             .protocol(),
     );
-    let mut cut = Cut::default();
+    let mut split = Split::default();
     loop {
         let arrived = tokio::select! {
             biased;
@@ -136,43 +136,36 @@ async fn stream(
         let mut is_done = false;
         while let Some(piece) = arrived.take() {
             match piece {
-                Ok(Some(_)) if cut.held.is_some() => {}
-                Ok(Some(piece)) => match &mut translation {
-                    None => cutter.push(piece, meter, &mut cut),
-                    Some(translation) => cutter
-                        .translate(piece, meter, translation, &mut cut)
-                        .inspect_err(|stop| answer.in_flight.failed(&stop.message))?,
-                },
+                Ok(Some(piece)) => splitter
+                    .push(piece, meter, translation.as_mut(), &mut split)
+                    .inspect_err(|stop| answer.in_flight.failed(&stop.message))?,
                 Ok(None) => is_done = true,
                 Err(error) => return Err(failed(&mut answer, &error)),
             }
             is_done |= answer.session.response_done();
-            if !is_done && cut.pass.len() < GATHER {
+            if !is_done && split.ready.len() < GATHER {
                 arrived = answer.session.read_response_body().now_or_never();
             }
         }
-        if !cut.pass.is_empty() && record.first_token.is_none() {
+        if meter.has_first_token() && record.first_token.is_none() {
             record.first_token = Some(record.started.elapsed());
             answer.first_token_received();
         }
-        if is_done && !meter.has_finished() {
-            let message = "the model's server ended its answer in the middle";
-            answer.in_flight.failed(message);
-            return Err(RequestError::new(ErrorCode::UpstreamError, message));
-        }
-        if !cut.pass.is_empty() {
-            let mut tasks = Vec::with_capacity(cut.pass.len() + 1);
+        let tail = if is_done {
+            let tail = splitter.finish(meter, translation.as_mut(), &mut split);
+            tail.inspect_err(|stop| answer.in_flight.failed(&stop.message))?
+        } else {
+            None
+        };
+        if !split.ready.is_empty() {
+            let mut tasks = Vec::with_capacity(split.ready.len() + 1);
             tasks.extend(head.take().map(|head| HttpTask::Header(head, false)));
-            tasks.extend(cut.pass.drain(..).map(outbound::piece));
+            tasks.extend(split.ready.drain(..).map(outbound::piece));
             exchange.head_is_sent = true;
             client.write(tasks).await?;
         }
         if is_done {
             exchange.gateway.forward.keep(answer).await;
-            let tail = match &mut translation {
-                Some(translation) if cut.held.is_none() => Some(translation.finish()),
-                _ => cut.held.take().or_else(|| cutter.rest()),
-            };
             if let Some(head) = head {
                 exchange.head_is_sent = true;
                 client.write(vec![HttpTask::Header(head, false)]).await?;
@@ -188,6 +181,11 @@ fn stream_type(protocol: Protocol) -> Bytes {
         Protocol::Ollama => b"application/x-ndjson",
         _ => b"text/event-stream",
     })
+}
+
+/// Whether a content type is one of streams.
+fn is_stream(content_type: &[u8]) -> bool {
+    content_type.starts_with(b"text/event-stream") || content_type.starts_with(b"application/x-ndjson")
 }
 
 /// A server that broke off.
@@ -242,6 +240,11 @@ async fn whole(
     if status == 200 {
         if let Some(meter) = &mut exchange.meter {
             meter.see_whole(&body);
+            if meter.failure().is_some() {
+                let stop = upstream_error::failed(meter.failure());
+                answer.in_flight.failed(&stop.message);
+                return Err(stop);
+            }
         }
         let rest = answered(exchange, content_type, body).inspect_err(|stop| answer.in_flight.failed(&stop.message))?;
         keep(exchange, answer).await;
@@ -269,6 +272,11 @@ async fn keep(exchange: &Exchange, mut answer: Answer) {
 /// The upstream's answer as the client's protocol has it.
 fn answered(exchange: &mut Exchange, content_type: Bytes, body: Bytes) -> Result<FinalPart, RequestError> {
     let Some(mut translation) = exchange.translation.take() else {
+        let whole = is_stream(&content_type).then(|| whole::from_stream(exchange.record.call, &body));
+        let (content_type, body) = match whole.flatten() {
+            Some(whole) => (Bytes::from_static(b"application/json"), whole.into()),
+            None => (content_type, body),
+        };
         return Ok(FinalPart::Body {
             status: 200,
             content_type,
@@ -302,7 +310,7 @@ fn refused_by_upstream(
     if passes && is_native {
         return Ok(body);
     }
-    let said = error_message(&body);
+    let said = upstream_error::message(&body);
     let stop = match status {
         429 | 503 => {
             let mut stop = RequestError::new(ErrorCode::NoHealthyUpstream, "the model's server is overloaded");
@@ -328,13 +336,6 @@ fn refused_by_upstream(
         ),
     };
     Err(stop)
-}
-
-/// The sentence in an upstream's error, if there is one.
-fn error_message(body: &[u8]) -> Option<String> {
-    let body: serde_json::Value = serde_json::from_slice(body).ok()?;
-    let said = body.pointer("/error/message").or_else(|| body.get("error"))?;
-    said.as_str().map(|said| said.chars().take(500).collect())
 }
 
 fn content_type(answer: &Answer) -> Bytes {

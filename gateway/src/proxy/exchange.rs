@@ -21,7 +21,7 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_timeout::fast_timeout::fast_timeout;
 use policy::{AdmissionRequest, Alert, ModelId, Pace, RateLimitStatus, Settlement, Usage};
 use protocol::hub::About;
-use protocol::meter::{Meter, Source};
+use protocol::meter::{Bounds, Meter, Source};
 use protocol::refuse::{ErrorCode, RequestError};
 use protocol::translate::{self, Speaks, Translation};
 use protocol::{self, Operation, ParsedRequest};
@@ -239,6 +239,7 @@ pub(super) fn about(record: &Record, model: &Model, prompt_tokens: u64) -> About
         created: crate::clock::now_ms() / 1000,
         context: model.max_input_tokens + model.max_output_tokens,
         prompt_tokens,
+        ..About::default()
     }
 }
 
@@ -444,7 +445,14 @@ impl Exchange {
                 } else {
                     0
                 };
-                meter.usage(input)
+                meter.usage(&Bounds {
+                    estimated_input: input,
+                    max_input: None,
+                    max_output: self
+                        .asked_for
+                        .map(|ask| record.terms.max_tokens.saturating_mul(ask.answers)),
+                    bytes_per_token: None,
+                })
             })
     }
 
