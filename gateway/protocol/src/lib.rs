@@ -4,6 +4,8 @@
 mod anthropic;
 mod calls;
 pub mod catalogue;
+#[cfg(test)]
+mod corpus;
 mod embeddings;
 pub mod generate;
 pub mod hub;

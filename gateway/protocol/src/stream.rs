@@ -11,7 +11,7 @@ use crate::refuse::{ErrorCode, RequestError};
 use crate::translate::Translation;
 use crate::upstream_error;
 use crate::wire::{Framing, Scanner};
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 
 /// An event longer than this is passed on as it comes, and is not translated.
 const LONGEST_EVENT: usize = 8 << 20;
@@ -38,8 +38,8 @@ pub struct StreamSplitter {
     scanner: Scanner,
     partial: BytesMut,
     form: Form,
-    /// The event before was taken out up to the CR of its CRLF; the LF goes with it.
-    skips_lf: bool,
+    /// The last event of the piece before was taken out.
+    is_stripped: bool,
 }
 
 /// What a server's answer has turned out to be.
@@ -60,7 +60,7 @@ impl StreamSplitter {
             scanner: Scanner::new(framing),
             partial: BytesMut::new(),
             form: Form::Unknown,
-            skips_lf: false,
+            is_stripped: false,
         }
     }
 
@@ -76,15 +76,20 @@ impl StreamSplitter {
         translation: Option<&mut Translation>,
         split: &mut Split,
     ) -> Result<(), RequestError> {
-        if std::mem::take(&mut self.skips_lf) && piece.first() == Some(&b'\n') {
-            self.scanner.end(&piece[..1]);
-            piece.advance(1);
-        }
         if let Some(held) = &mut split.held {
             if translation.is_none() {
                 append(held, &piece);
             }
             return Ok(());
+        }
+        let is_stripped = std::mem::take(&mut self.is_stripped);
+        if self.partial.is_empty() && self.scanner.is_within_crlf() && piece.first() == Some(&b'\n') {
+            // The second half of the CRLF that ended the event before.
+            let lf = piece.split_to(1);
+            self.scanner.end(&lf);
+            if translation.is_none() && !is_stripped {
+                split.ready.push(lf);
+            }
         }
         if self.form == Form::Unknown {
             self.recognize(&piece);
@@ -134,7 +139,7 @@ impl StreamSplitter {
                 Verdict::Strip => {
                     run.flush(&piece, split);
                     run = Run { start: end, end };
-                    self.skips_lf = end == piece.len() && self.scanner.is_within_crlf();
+                    self.is_stripped = end == piece.len();
                 }
                 Verdict::Last => {
                     run.flush(&piece, split);

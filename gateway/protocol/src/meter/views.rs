@@ -454,7 +454,11 @@ impl AnthropicUsage {
 /// Reads an event of Anthropic's messages, or a whole message.
 pub(super) fn anthropic(data: &str) -> Option<Seen<'_>> {
     let event: MessageEvent<'_> = serde_json::from_str(data).ok()?;
-    let mut reported = event.message.0.usage.0.reported();
+    // The output at the start is a placeholder.
+    let mut reported = Reported {
+        output: None,
+        ..event.message.0.usage.0.reported()
+    };
     reported.update(event.usage.0.reported());
     let mut parts = event.content.0;
     parts.add(event.content_block.0);
