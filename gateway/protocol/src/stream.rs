@@ -76,6 +76,9 @@ impl StreamSplitter {
         translation: Option<&mut Translation>,
         split: &mut Split,
     ) -> Result<(), RequestError> {
+        if piece.is_empty() {
+            return Ok(());
+        }
         if let Some(held) = &mut split.held {
             if translation.is_none() {
                 append(held, &piece);
