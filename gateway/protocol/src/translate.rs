@@ -282,5 +282,11 @@ fn joined(pieces: Vec<ToolPart>) -> Vec<ToolPart> {
 }
 
 #[cfg(test)]
+#[path = "client_quirks_tests.rs"]
+mod client_quirks;
+#[cfg(test)]
+#[path = "server_quirks_tests.rs"]
+mod server_quirks;
+#[cfg(test)]
 #[path = "translate_tests.rs"]
 mod tests;
