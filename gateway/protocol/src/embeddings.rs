@@ -5,6 +5,9 @@ use super::hub::{Chat, Fields, bad, not_an_answer};
 use super::meter::Usage;
 use super::openai::client::usage as openai_usage;
 use super::refuse::RequestError;
+use super::unsupported::Dropped;
+use super::upstream_error;
+use super::wire::lenient::{self, Count, Each, Object};
 use base64::Engine;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -21,10 +24,9 @@ pub(crate) enum Wanted {
 }
 
 /// Reads a client's request: what is to be embedded, as both name it.
-pub(crate) fn request(call: Operation, body: &[u8]) -> Result<(Chat, Wanted), RequestError> {
+pub(crate) fn request(call: Operation, body: &[u8], dropped: &mut Dropped) -> Result<(Chat, Wanted), RequestError> {
     let mut fields = Fields::read(body)?;
     let mut to = Map::new();
-    fields.ignore(&["model", "user"]);
     let wanted = match call {
         Operation::Embeddings => {
             fields.pass(&["input", "dimensions"], &mut to);
@@ -49,12 +51,8 @@ pub(crate) fn request(call: Operation, body: &[u8]) -> Result<(Chat, Wanted), Re
             Wanted::One
         }
     };
-    let options = fields.take("options");
-    if options.is_some_and(|options| options != json!({})) {
-        return Err(bad(
-            "options",
-            "cannot be given for embeddings with this model's server",
-        ));
+    if let Some(options) = fields.take("options") {
+        Fields::of("options.", options)?.leave_rest(dropped)?;
     }
     let is_text = |value: &Value| value.is_string();
     let input = to.get("input").cloned().unwrap_or_default();
@@ -64,39 +62,81 @@ pub(crate) fn request(call: Operation, body: &[u8]) -> Result<(Chat, Wanted), Re
             "must be a text or a list of texts for this model's server",
         ));
     }
-    fields.nothing_else()?;
+    fields.leave_rest(dropped)?;
     Ok((to, wanted))
 }
 
 /// What OpenAI's servers and Ollama's say.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct Said {
-    data: Option<Vec<One>>,
+    data: Option<Each<Vec<One>>>,
     embeddings: Option<Vec<Vec<f64>>>,
-    prompt_eval_count: Option<u64>,
-    usage: Option<Tokens>,
+    prompt_eval_count: Count,
+    usage: Object<Tokens>,
+    error: Value,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct One {
-    embedding: Vec<f64>,
+    index: Count,
+    embedding: Numbers,
 }
 
+/// A vector; some servers pack it whatever was asked for.
 #[derive(Deserialize)]
+#[serde(untagged)]
+enum Numbers {
+    Plain(Vec<f64>),
+    Packed(String),
+}
+
+impl Default for Numbers {
+    fn default() -> Self {
+        Numbers::Plain(Vec::new())
+    }
+}
+
+impl Numbers {
+    fn plain(self) -> Option<Vec<f64>> {
+        match self {
+            Numbers::Plain(numbers) => Some(numbers).filter(|numbers| !numbers.is_empty()),
+            Numbers::Packed(text) => unpacked(&text),
+        }
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct Tokens {
-    #[serde(default)]
-    prompt_tokens: u64,
+    prompt_tokens: Count,
+    total_tokens: Count,
 }
 
 /// Makes the client's answer of the server's.
 pub(crate) fn answer(body: &[u8], wanted: Wanted, model: &str) -> Result<Value, RequestError> {
-    let said: Said = serde_json::from_slice(body).map_err(|_| not_an_answer())?;
-    let listed = said
-        .data
-        .map(|data| data.into_iter().map(|one| one.embedding).collect());
-    let vectors: Vec<Vec<f64>> = said.embeddings.or(listed).ok_or_else(not_an_answer)?;
-    let tokens = said.usage.map_or(0, |usage| usage.prompt_tokens);
-    let tokens = said.prompt_eval_count.unwrap_or(tokens);
+    let said: Said = lenient::parse(body).ok_or_else(not_an_answer)?;
+    if !said.error.is_null() {
+        return Err(upstream_error::failed(upstream_error::message(body).as_deref()));
+    }
+    let vectors = match (said.embeddings, said.data) {
+        (Some(vectors), _) => vectors,
+        (None, Some(Each(mut data))) => {
+            // They belong to the texts by their index, in whatever order they come.
+            data.sort_by_key(|one| one.index.0);
+            let vectors: Option<Vec<Vec<f64>>> = data.into_iter().map(|one| one.embedding.plain()).collect();
+            vectors.ok_or_else(not_an_answer)?
+        }
+        (None, None) => return Err(not_an_answer()),
+    };
+    let usage = said.usage.0;
+    let tokens = said
+        .prompt_eval_count
+        .0
+        .or(usage.prompt_tokens.0)
+        .or(usage.total_tokens.0)
+        .unwrap_or(0);
     Ok(match wanted {
         Wanted::One => json!({"embedding": vectors.first().ok_or_else(not_an_answer)?}),
         Wanted::Ollama => json!({"model": model, "embeddings": vectors,
@@ -127,4 +167,13 @@ fn packed(vector: &[f64]) -> String {
         .flat_map(|number| (*number as f32).to_le_bytes())
         .collect();
     base64::engine::general_purpose::STANDARD.encode(&bytes)
+}
+
+/// The numbers in a base64 text, as [`packed`] writes them.
+fn unpacked(text: &str) -> Option<Vec<f64>> {
+    let bytes = base64::engine::general_purpose::STANDARD.decode(text).ok()?;
+    let numbers = bytes
+        .chunks_exact(4)
+        .map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]).into());
+    (bytes.len() % 4 == 0 && !bytes.is_empty()).then(|| numbers.collect())
 }

@@ -1,10 +1,13 @@
 //! What lies between two protocols: a request is OpenAI's chat completion, since every other maps onto it; an
 //! answer is a [`Part`], or a stream of them. So a protocol knows only itself and this.
 //!
-//! What cannot be said in the other protocol is refused with its name; nothing is left out in silence.
+//! What cannot be said in the other protocol is left out and named, or refused, by the table of
+//! [`crate::unsupported`].
 
 use super::meter::Usage;
 use super::refuse::{ErrorCode, RequestError};
+use super::unsupported::{Dropped, Unsupported};
+use crate::wire::lenient;
 use serde_json::{Map, Value, json};
 
 /// A request between two protocols: a chat completion without model and limit.
@@ -20,6 +23,8 @@ pub struct Part {
     /// As OpenAI's `logprobs.content`.
     pub logprobs: Vec<Value>,
     pub finish: Option<Finish>,
+    /// The stop sequence that ended it, where the server says.
+    pub stop_sequence: Option<String>,
     pub usage: Option<Usage>,
 }
 
@@ -46,7 +51,7 @@ pub enum Finish {
 impl Finish {
     pub(crate) fn from_openai(word: &str) -> Self {
         match word {
-            "length" => Finish::Length,
+            "length" | "max_tokens" | "model_length" => Finish::Length,
             "tool_calls" | "function_call" => Finish::Tools,
             "content_filter" => Finish::Filter,
             _ => Finish::Stop,
@@ -73,7 +78,7 @@ impl Part {
     }
 }
 
-/// What an answer needs to know of its request.
+/// What a translation needs to know of its request and its model.
 #[derive(Debug, Clone, Default)]
 pub struct About {
     pub request_id: String,
@@ -85,6 +90,8 @@ pub struct About {
     pub context: u64,
     /// Tokens that the prompt is thought to have.
     pub prompt_tokens: u64,
+    /// What happens to hints that the server's protocol cannot say.
+    pub unsupported: Unsupported,
 }
 
 /// Writes answers in a client's protocol.
@@ -122,8 +129,8 @@ pub(crate) struct Fields {
 
 impl Fields {
     pub(crate) fn read(body: &[u8]) -> Result<Self, RequestError> {
-        match serde_json::from_slice(body) {
-            Ok(Value::Object(map)) => Ok(Self { within: "", map }),
+        match lenient::value(body) {
+            Some(Value::Object(map)) => Ok(Self { within: "", map }),
             _ => Err(bad("", "the body must be a JSON object")),
         }
     }
@@ -186,12 +193,13 @@ impl Fields {
         }
     }
 
-    /// Whatever is left cannot be said in the other protocol.
-    pub(crate) fn nothing_else(self) -> Result<(), RequestError> {
-        match self.map.iter().find(|(_, value)| !value.is_null()) {
-            None => Ok(()),
-            Some((key, _)) => Err(untranslatable(&format!("{}{key}", self.within))),
-        }
+    /// Leaves out whatever else there is, as the table says.
+    pub(crate) fn leave_rest(self, dropped: &mut Dropped) -> Result<(), RequestError> {
+        let says_something = |value: &Value| !(value.is_null() || *value == json!([]) || *value == json!({}));
+        self.map
+            .iter()
+            .filter(|(_, value)| says_something(value))
+            .try_for_each(|(key, _)| dropped.leave_out(&self.path(key)))
     }
 
     pub(crate) fn path(&self, key: &str) -> String {
@@ -237,4 +245,58 @@ pub(crate) fn simplest(parts: Vec<Value>) -> Value {
 /// A function as chat completions have it.
 pub(crate) fn function(name: &str, arguments: &str, id: &str) -> Value {
     json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}})
+}
+
+/// The arguments of a call as JSON. What the model wrote is no JSON where its answer was cut; a client must not take that
+/// for a call without arguments, so it gets the text under a name that no schema has.
+pub(crate) fn arguments(text: &str) -> Value {
+    match lenient::value(text.as_bytes()) {
+        Some(arguments) => arguments,
+        None if text.trim().is_empty() => json!({}),
+        None => json!({"invalid_json": text}),
+    }
+}
+
+/// The tools of a request: functions, and what can only be left out.
+#[derive(Debug, Default)]
+pub(crate) struct Offered {
+    pub(crate) functions: Vec<Value>,
+    /// OpenAI's `tool_choice`.
+    pub(crate) choice: Option<Value>,
+    /// Path and name of the built-in tools that were left out.
+    left_out: Vec<(String, String)>,
+}
+
+impl Offered {
+    /// Leaves out a built-in tool of another protocol.
+    pub(crate) fn leave_out(&mut self, name: &str, path: &str, dropped: &mut Dropped) -> Result<(), RequestError> {
+        dropped.leave_out(path)?;
+        self.left_out.push((path.to_owned(), name.to_owned()));
+        Ok(())
+    }
+
+    /// OpenAI's choice of a tool by name.
+    pub(crate) fn named(&self, name: &str) -> Result<Value, RequestError> {
+        match self.left_out.iter().find(|(_, other)| other == name) {
+            Some((path, _)) => Err(untranslatable(path)),
+            None => Ok(json!({"type": "function", "function": {"name": name}})),
+        }
+    }
+
+    /// Writes them into the chat completion.
+    ///
+    /// # Errors
+    /// All that was offered was left out.
+    pub(crate) fn write(self, chat: &mut Chat) -> Result<(), RequestError> {
+        if self.functions.is_empty() {
+            // A choice among no tools says nothing.
+            return self
+                .left_out
+                .first()
+                .map_or(Ok(()), |(path, _)| Err(untranslatable(path)));
+        }
+        chat.insert("tools".to_owned(), self.functions.into());
+        chat.extend(self.choice.map(|choice| ("tool_choice".to_owned(), choice)));
+        Ok(())
+    }
 }

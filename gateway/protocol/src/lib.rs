@@ -5,7 +5,10 @@
 //! `dialect.rs`.
 
 mod anthropic;
+mod calls;
 pub mod catalogue;
+#[cfg(test)]
+mod corpus;
 mod dialect;
 mod embeddings;
 pub mod error;
@@ -24,7 +27,12 @@ mod scan;
 mod score;
 mod size;
 pub mod stream;
+pub mod tokens;
 pub mod translate;
+pub mod unsupported;
+pub mod upstream_error;
+pub mod whole;
+mod wire;
 
 pub use operation::{Operation, Protocol, Work};
 pub use prefix::beginning;

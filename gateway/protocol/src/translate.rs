@@ -1,10 +1,18 @@
 //! Between a client's protocol and its model's server's, where they are not the same: through [`super::hub`].
 
-use super::hub::{self, About, Chat, Encoder, Finish, Part};
+use super::calls::{CallOrder, CallPiece};
+use super::hub::{About, Chat, Encoder, Finish, Part, ToolPart, not_an_answer, untranslatable};
+use super::meter::is_json;
 use super::refuse::RequestError;
-use super::{Changes, Operation, ParsedRequest, Protocol, anthropic, embeddings, generate, ollama, openai, responses};
+use super::unsupported::{Dropped, Side};
+use super::wire::{Framing, records};
+use super::{
+    Changes, Operation, ParsedRequest, Protocol, Work, anthropic, embeddings, generate, ollama, openai, responses,
+};
 use bytes::Bytes;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 
 /// What a model's server speaks.
 #[allow(clippy::struct_excessive_bools)]
@@ -36,11 +44,12 @@ impl Speaks {
 pub struct Translation {
     /// What the server is asked.
     pub call: Operation,
+    /// Hints of the request that the server's protocol cannot say, for the header `x-sluice-dropped`.
+    pub dropped: Vec<Cow<'static, str>>,
     body: Map<String, Value>,
-    request_id: String,
     into: Writing,
     /// Tools that were called so far.
-    calls: usize,
+    calls: CallOrder,
 }
 
 #[derive(Debug)]
@@ -52,6 +61,9 @@ enum Writing {
 }
 
 /// Translates a request; `None` where the server takes it as it is. Model and limit come at the end.
+///
+/// # Errors
+/// The request is wrong, or says what the server's protocol cannot say and what the answer depends on.
 pub fn request(
     speaks: Speaks,
     call: Operation,
@@ -62,68 +74,83 @@ pub fn request(
     if speaks.natively(call) {
         return Ok(None);
     }
-    let request_id = about.request_id.clone();
-    let about = || about.clone();
-    let (chat, into): (Chat, Writing) = match call {
-        Operation::Embeddings | Operation::OllamaEmbed | Operation::OllamaEmbeddings => {
-            let (body, wanted) = embeddings::request(call, body)?;
-            let call = if speaks.openai {
-                Operation::Embeddings
-            } else {
-                Operation::OllamaEmbed
-            };
-            return Ok(Some(Translation {
-                call,
-                body,
-                request_id,
-                into: Writing::Embeddings(wanted, about().model),
-                calls: 0,
-            }));
-        }
-        // These are answered by the gateway itself.
-        Operation::OllamaShow | Operation::CountTokens | Operation::ResponseInputTokens => return Ok(None),
+    match call.work() {
+        // Answered by the gateway itself.
+        Work::Count | Work::Describe => return Ok(None),
         // Only servers that speak OpenAI's API have them.
-        Operation::Rerank | Operation::Score => return Err(hub::untranslatable(call.client_path())),
-        Operation::ChatCompletions => (
-            openai::client::request(body)?,
-            encoder(openai::client::ChatEncoder::new(about(), parsed.wants_usage)),
-        ),
-        Operation::Completions => (
-            openai::client::request(body)?,
-            encoder(openai::client::CompletionEncoder::new(about(), parsed.wants_usage)),
-        ),
-        Operation::Responses => {
-            let (chat, repeated) = responses::client::request(body)?;
-            (
-                chat,
-                encoder(responses::client::ResponseEncoder::new(about(), repeated)),
-            )
-        }
-        Operation::Messages => (
-            anthropic::client::request(body)?,
-            encoder(anthropic::client::MessageEncoder::new(about())),
-        ),
-        Operation::OllamaChat | Operation::OllamaGenerate => (
-            ollama::client::request(call, body, about().context)?,
-            encoder(ollama::client::OllamaEncoder::new(
-                about(),
-                call == Operation::OllamaChat,
-            )),
-        ),
-        Operation::Generate => (generate::request(body), Writing::Text),
-    };
-    let (call, body) = if speaks.openai {
-        openai::upstream::request(chat, parsed.is_streaming)
+        Work::Score => return Err(untranslatable(call.client_path())),
+        Work::Generate | Work::Embed => {}
+    }
+    let mut dropped = Dropped::new(side(call), about.unsupported);
+    let (call, body, into) = if call.work() == Work::Embed {
+        let (body, wanted) = embeddings::request(call, body, &mut dropped)?;
+        let call = if speaks.openai {
+            Operation::Embeddings
+        } else {
+            Operation::OllamaEmbed
+        };
+        (call, body, Writing::Embeddings(wanted, about.model.clone()))
     } else {
-        ollama::upstream::request(chat, parsed.is_streaming)?
+        let (chat, into) = read(call, body, parsed, about, &mut dropped)?;
+        let (call, body) = if speaks.openai {
+            openai::upstream::request(chat, parsed.is_streaming)
+        } else {
+            dropped.side = Side::OllamaServer;
+            ollama::upstream::request(chat, parsed.is_streaming, &mut dropped)?
+        };
+        (call, body, into)
     };
     Ok(Some(Translation {
         call,
+        dropped: dropped.into_names(),
         body,
-        request_id,
         into,
-        calls: 0,
+        calls: CallOrder::new(&about.request_id),
     }))
+}
+
+fn side(call: Operation) -> Side {
+    match call.protocol() {
+        Protocol::OpenAi | Protocol::Generate => Side::OpenAi,
+        Protocol::Responses => Side::Responses,
+        Protocol::Anthropic => Side::Anthropic,
+        Protocol::Ollama => Side::Ollama,
+    }
+}
+
+/// Reads a request that generates, and says how its answer is to be written.
+fn read(
+    call: Operation,
+    body: &[u8],
+    parsed: &ParsedRequest<'_>,
+    about: &About,
+    dropped: &mut Dropped,
+) -> Result<(Chat, Writing), RequestError> {
+    let (wants_usage, about) = (parsed.wants_usage, about.clone());
+    Ok(match call.protocol() {
+        Protocol::OpenAi => {
+            let chat = openai::client::request(body, dropped)?;
+            let into = match call {
+                Operation::Completions => encoder(openai::client::CompletionEncoder::new(about, wants_usage)),
+                _ => encoder(openai::client::ChatEncoder::new(about, wants_usage)),
+            };
+            (chat, into)
+        }
+        Protocol::Responses => {
+            let (chat, repeated) = responses::client::read(body, dropped)?;
+            (chat, encoder(responses::client::ResponseEncoder::new(about, repeated)))
+        }
+        Protocol::Anthropic => {
+            let chat = anthropic::client::request(body, dropped)?;
+            (chat, encoder(anthropic::client::MessageEncoder::new(about)))
+        }
+        Protocol::Ollama => {
+            let chat = ollama::client::request(call, body, about.context, dropped)?;
+            let is_chat = call == Operation::OllamaChat;
+            (chat, encoder(ollama::client::OllamaEncoder::new(about, is_chat)))
+        }
+        Protocol::Generate => (generate::request(body), Writing::Text),
+    })
 }
 
 fn encoder(encoder: impl Encoder + 'static) -> Writing {
@@ -152,54 +179,121 @@ impl Translation {
 
     /// Translates an event of the server's stream.
     pub fn event(&mut self, event: &[u8], out: &mut Vec<u8>) -> Result<(), RequestError> {
-        let part = if self.call.protocol() == Protocol::Ollama {
-            ollama::upstream::line(event, &self.request_id, &mut self.calls)?
-        } else {
-            openai::upstream::event(event)?
+        let read = match Framing::of(self.call.protocol()) {
+            Framing::JsonLines => ollama::upstream::line(event)?,
+            Framing::EventStream => openai::upstream::event(event)?,
         };
-        let Some(mut part) = part else { return Ok(()) };
-        if let Some(last) = part.tools.last() {
-            self.calls = self.calls.max(last.index.saturating_add(1));
-        }
+        let Some((mut part, pieces)) = read else { return Ok(()) };
+        self.calls.arrange(pieces, &mut part);
+        self.write(part, out);
+        Ok(())
+    }
+
+    fn write(&mut self, mut part: Part, out: &mut Vec<u8>) {
         // An answer with tool calls in it has ended for them, whatever its server says.
-        if part.finish == Some(Finish::Stop) && self.calls > 0 {
+        if part.finish == Some(Finish::Stop) && self.calls.has_calls() {
             part.finish = Some(Finish::Tools);
         }
         if let Writing::Encoder(encoder) = &mut self.into {
             encoder.part(part, out);
         }
-        Ok(())
     }
 
     /// The end of the client's stream.
     pub fn finish(&mut self) -> Bytes {
         let mut out = Vec::new();
+        let rest = self.calls.rest();
+        if rest != Part::default() {
+            self.write(rest, &mut out);
+        }
         if let Writing::Encoder(encoder) = &mut self.into {
             encoder.finish(&mut out);
         }
         out.into()
     }
 
-    /// Translates a whole answer.
+    /// Translates a whole answer, which may be a stream that nobody asked for.
     pub fn whole(&mut self, body: &[u8]) -> Result<Vec<u8>, RequestError> {
-        let whole = match &mut self.into {
-            Writing::Embeddings(wanted, model) => embeddings::answer(body, *wanted, model)?,
-            Writing::Text => return part(self.call, body, &self.request_id).map(|part| part.text.into_bytes()),
-            Writing::Encoder(encoder) => encoder.whole(part(self.call, body, &self.request_id)?),
+        if let Writing::Embeddings(wanted, model) = &self.into {
+            let answer = embeddings::answer(body, *wanted, model)?;
+            return Ok(answer.to_string().into_bytes());
+        }
+        let part = self.part(body)?;
+        match &mut self.into {
+            Writing::Encoder(encoder) => Ok(encoder.whole(part).to_string().into_bytes()),
+            _ => Ok(part.text.into_bytes()),
+        }
+    }
+
+    /// Translates a whole answer into the stream that the client has asked for.
+    pub(crate) fn stream_from_whole(&mut self, body: &[u8]) -> Result<Bytes, RequestError> {
+        let part = self.part(body)?;
+        let mut out = Vec::new();
+        self.write(part, &mut out);
+        out.extend_from_slice(&self.finish());
+        Ok(out.into())
+    }
+
+    /// Reads a whole answer of the server's, or puts its stream together.
+    fn part(&mut self, body: &[u8]) -> Result<Part, RequestError> {
+        let framing = Framing::of(self.call.protocol());
+        let (mut part, pieces) = match framing {
+            Framing::EventStream if !is_json(body) => gather(framing, body, openai::upstream::event)?,
+            Framing::EventStream => openai::upstream::whole(body)?,
+            Framing::JsonLines if serde_json::from_slice::<IgnoredAny>(body).is_err() => {
+                gather(framing, body, ollama::upstream::line)?
+            }
+            Framing::JsonLines => ollama::upstream::whole(body)?,
         };
-        Ok(whole.to_string().into_bytes())
+        self.calls.arrange(pieces, &mut part);
+        let rest = self.calls.rest();
+        part.tools.extend(rest.tools);
+        part.text += &rest.text;
+        part.tools = joined(std::mem::take(&mut part.tools));
+        Ok(part)
     }
 }
 
-/// Reads a whole answer of the server's.
-fn part(call: Operation, body: &[u8], request_id: &str) -> Result<Part, RequestError> {
-    if call.protocol() == Protocol::Ollama {
-        ollama::upstream::whole(body, request_id)
-    } else {
-        openai::upstream::whole(body)
+type Read = (Part, Vec<CallPiece>);
+
+/// Puts the events of a stream together to one answer.
+fn gather(
+    framing: Framing,
+    body: &[u8],
+    read: impl Fn(&[u8]) -> Result<Option<Read>, RequestError>,
+) -> Result<Read, RequestError> {
+    let (mut all, mut pieces) = (Part::default(), Vec::new());
+    for record in records(framing, body) {
+        let Some((part, more)) = read(record)? else { continue };
+        all.text += &part.text;
+        all.thought += &part.thought;
+        all.logprobs.extend(part.logprobs);
+        all.finish = part.finish.or(all.finish);
+        all.stop_sequence = part.stop_sequence.or(all.stop_sequence);
+        all.usage = part.usage.or(all.usage);
+        pieces.extend(more);
     }
+    all.finish.is_some().then_some((all, pieces)).ok_or_else(not_an_answer)
 }
 
+/// The pieces of calls, which follow each other, as whole calls.
+fn joined(pieces: Vec<ToolPart>) -> Vec<ToolPart> {
+    let mut calls: Vec<ToolPart> = Vec::new();
+    for piece in pieces {
+        match calls.last_mut().filter(|last| last.index == piece.index) {
+            Some(last) => last.arguments += &piece.arguments,
+            None => calls.push(piece),
+        }
+    }
+    calls
+}
+
+#[cfg(test)]
+#[path = "client_quirks_tests.rs"]
+mod client_quirks;
+#[cfg(test)]
+#[path = "server_quirks_tests.rs"]
+mod server_quirks;
 #[cfg(test)]
 #[path = "translate_tests.rs"]
 mod tests;

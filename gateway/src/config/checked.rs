@@ -8,6 +8,7 @@ use policy::{
 };
 use protocol::catalogue::Entry;
 use protocol::translate::Speaks;
+use protocol::unsupported::Unsupported;
 use serde_json::Value;
 use simulated_upstream::Timing;
 use std::collections::HashMap;
@@ -180,6 +181,8 @@ pub(crate) struct Model {
     pub(crate) upstream_name: Option<String>,
     pub(crate) max_input_tokens: u64,
     pub(crate) max_output_tokens: u64,
+    /// What happens to hints that the servers' protocol cannot say.
+    pub(crate) unsupported: Unsupported,
     /// Tokens of a picture; by the model's family if not set.
     pub(crate) image_tokens: Option<u64>,
     /// Tokens of a second of audio; by the model's family if not set.

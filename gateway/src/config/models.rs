@@ -8,6 +8,7 @@ use super::raw::{self, Api, Places};
 use super::read::{At, Named};
 use policy::{ModelId, Prices, Rates};
 use protocol::translate::Speaks;
+use protocol::unsupported::Unsupported;
 use simulated_upstream::Timing;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -53,6 +54,10 @@ impl Check<'_> {
                     .or_else(|| model.ollama_model.as_ref().map(|at| at.value.clone())),
                 max_input_tokens: model.max_input_tokens,
                 max_output_tokens: model.max_output_tokens.value.max(1),
+                unsupported: match model.unsupported {
+                    raw::Hints::Drop => Unsupported::Drop,
+                    raw::Hints::Refuse => Unsupported::Refuse,
+                },
                 image_tokens: model.image_tokens,
                 audio_tokens_per_second: model.audio_tokens_per_second,
                 prices: Prices {

@@ -78,6 +78,8 @@ section! {
         max_input_tokens: u64,
         /// The longest answer, in tokens.
         max_output_tokens: At<u64>,
+        /// What happens to hints of a request that the protocol of its servers cannot say (docs/api.md lists them).
+        unsupported: Hints = Hints::Drop,
         /// Tokens that a picture is estimated to have. Default: by the published formula of the model's family and the
         /// picture's dimensions.
         image_tokens: Option<u64>,
@@ -436,6 +438,14 @@ choice! {
         Normal = "normal",
         /// Background.
         Low = "low",
+    }
+
+    /// What happens to hints that cannot be translated.
+    enum Hints {
+        /// They are left out, and named in the header `x-sluice-dropped`.
+        Drop = "drop",
+        /// The request is refused.
+        Refuse = "refuse",
     }
 
     /// What serves a model.

@@ -143,6 +143,7 @@ impl<'b> Admitted<'b> {
             slot: self.slot,
             meter: self.meter,
             upstream_status: self.upstream_status,
+            request: self.request,
             size: self.parsed.size,
             head_is_sent,
         };

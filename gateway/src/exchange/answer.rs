@@ -5,16 +5,16 @@ use super::client::{Client, piece};
 use super::encoding::{self, Coding, Decoder};
 use super::forward::Outgoing;
 use super::reply::{self, FinalPart};
-use super::upstream_error::{self, Blame};
+use super::retry_after;
 use crate::upstream::{Answer, Endpoint, Outbound, failure};
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use pingora_core::BError;
 use pingora_core::protocols::http::HttpTask;
-use protocol::refuse::{ErrorCode, RequestError};
-use protocol::stream::{Cut, Cutter};
+use protocol::error::{self, Blame, ErrorCode, RequestError};
+use protocol::stream::{Split, StreamSplitter};
 use protocol::translate::Translation;
-use protocol::{Protocol, generate};
+use protocol::{Protocol, generate, upstream_error, whole};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,19 +83,15 @@ pub(super) async fn exchange(
                 format!("the model's server: {}", error.message),
             )
         })?;
-    if status == 200 && admitted.recorder.record.streamed && is_stream(&answer) {
+    if status == 200 && admitted.recorder.record.streamed {
         stream(admitted, client, answer, translation, coding).await
     } else {
         whole(admitted, client, answer, translation, coding, status).await
     }
 }
 
-/// Whether an answer is a stream of events or lines; some servers answer a whole JSON object where a stream was asked for.
-fn is_stream(answer: &Answer) -> bool {
-    !content_type(answer).starts_with(b"application/json")
-}
-
-/// Passes a stream on: pieces go out as they come, what has arrived together in one write.
+/// Passes a stream on: pieces go out as they come, what has arrived together in one write. Nothing goes out before the
+/// first token, so that until then another server may still be asked.
 async fn stream(
     admitted: &mut Admitted<'_>,
     client: &mut Client<'_>,
@@ -104,18 +100,18 @@ async fn stream(
     coding: Coding,
 ) -> Result<FinalPart, RequestError> {
     let content_type = match &translation {
-        Some(_) => stream_type(admitted.recorder.record.protocol()),
-        None => content_type(&answer),
+        None if is_stream(&content_type(&answer)) => content_type(&answer),
+        _ => Bytes::from_static(admitted.recorder.record.protocol().stream_type().as_bytes()),
     };
     let head = reply::head(&admitted.recorder, 200, &content_type, None).map_err(|_| broken_head())?;
     let mut head = Some(head);
     let record = &mut admitted.recorder.record;
     let meter = &mut admitted.meter;
     let operation = translation.as_ref().map_or(record.call, |translation| translation.call);
-    let mut splitter = Cutter::new(operation.protocol());
+    let mut splitter = StreamSplitter::new(operation.protocol());
     let most = record.snapshot.config.gateway.max_response_bytes;
     let mut decoder = (coding != Coding::Identity).then(|| Decoder::new(coding, most));
-    let mut cut = Cut::default();
+    let mut split = Split::default();
     loop {
         let arrived = tokio::select! {
             biased;
@@ -126,51 +122,50 @@ async fn stream(
         let mut is_done = false;
         while let Some(piece) = arrived.take() {
             match piece {
-                Ok(Some(_)) if cut.held.is_some() => {}
                 Ok(Some(piece)) => {
                     let piece = decoded(&mut decoder, piece)?;
-                    match &mut translation {
-                        None => splitter.push(piece, meter, &mut cut),
-                        Some(translation) => splitter
-                            .translate(piece, meter, translation, &mut cut)
-                            .inspect_err(|error| answer.in_flight.failed(&error.message))?,
-                    }
+                    splitter
+                        .push(piece, meter, translation.as_mut(), &mut split)
+                        .inspect_err(|error| answer.in_flight.failed(&error.message))?;
                 }
                 Ok(None) => is_done = true,
                 Err(error) => return Err(broke_off(&mut answer, &error)),
             }
             is_done |= answer.session.response_done();
-            if !is_done && cut.pass.len() < GATHER {
+            if !is_done && split.ready.len() < GATHER {
                 arrived = answer.session.read_response_body().now_or_never();
             }
         }
-        if !cut.pass.is_empty() && record.first_token.is_none() {
+        if meter.has_first_token() && record.first_token.is_none() {
             record.first_token = Some(record.started.elapsed());
             answer.first_token_received();
         }
-        if is_done && !meter.has_finished() {
-            let message = "the model's server ended its answer early";
-            answer.in_flight.failed(message);
-            return Err(RequestError::new(ErrorCode::UpstreamError, message));
-        }
-        if !cut.pass.is_empty() {
-            let mut tasks = Vec::with_capacity(cut.pass.len() + 1);
+        let end = if is_done {
+            let end = splitter.finish(meter, translation.as_mut(), &mut split);
+            end.inspect_err(|error| answer.in_flight.failed(&error.message))?
+        } else {
+            None
+        };
+        let may_send = meter.has_first_token() || is_done || split.ready.len() >= GATHER;
+        if may_send && !split.ready.is_empty() {
+            let mut tasks = Vec::with_capacity(split.ready.len() + 1);
             tasks.extend(head.take().map(|head| HttpTask::Header(head, false)));
-            tasks.extend(cut.pass.drain(..).map(piece));
+            tasks.extend(split.ready.drain(..).map(piece));
             client.write(tasks).await?;
         }
         if is_done {
             admitted.recorder.services.connector.keep(answer).await;
-            let end = match &mut translation {
-                Some(translation) if cut.held.is_none() => Some(translation.finish()),
-                _ => cut.held.take().or_else(|| splitter.rest()),
-            };
             if let Some(head) = head {
                 client.write(vec![HttpTask::Header(head, false)]).await?;
             }
             return Ok(FinalPart::StreamEnd(end));
         }
     }
+}
+
+/// Whether a content type is one of streams.
+fn is_stream(content_type: &[u8]) -> bool {
+    content_type.starts_with(b"text/event-stream") || content_type.starts_with(b"application/x-ndjson")
 }
 
 /// A piece of a stream without its content coding.
@@ -183,14 +178,6 @@ fn decoded(decoder: &mut Option<Decoder>, piece: Bytes) -> Result<Bytes, Request
             Err(RequestError::new(ErrorCode::UpstreamError, message))
         }
     }
-}
-
-/// The content type of a stream in a client's protocol.
-fn stream_type(protocol: Protocol) -> Bytes {
-    Bytes::from_static(match protocol {
-        Protocol::Ollama => b"application/x-ndjson",
-        _ => b"text/event-stream",
-    })
 }
 
 /// The error of a server whose connection broke during its answer.
@@ -219,32 +206,39 @@ async fn whole(
     })?;
     let content_type = content_type(&answer);
     let headers = answer.session.response_header().map(|head| &head.headers);
-    let retry_after = headers.and_then(upstream_error::retry_after);
+    let retry_after = headers.and_then(retry_after::read);
     let record = &mut admitted.recorder.record;
     record.first_token = Some(record.started.elapsed());
     if status == 200 {
         admitted.meter.see_whole(&body);
+        if let Some(failure) = admitted.meter.failure() {
+            let error = upstream_error::failed(Some(failure));
+            answer.in_flight.failed(&error.message);
+            return Err(error);
+        }
         let part = answered(admitted, translation, content_type, body)
             .inspect_err(|error| answer.in_flight.failed(&error.message))?;
         keep(admitted, answer).await;
         return Ok(part);
     }
     let endpoint = Arc::clone(&answer.in_flight.endpoint);
+    let error = error::upstream_error(status, &body, record.model_name(), &endpoint.authority).after(retry_after);
     if status == 429 || (status == 503 && retry_after.is_some()) {
         endpoint.pause(retry_after.unwrap_or(Duration::from_secs(1)));
-    }
-    if status != 429 && upstream_error::blame(status, &body) == Blame::Server {
+    } else if error.counts_against_server() {
         answer.in_flight.answered_error(status);
     }
     keep(admitted, answer).await;
-    let record = &admitted.recorder.record;
-    let is_translated = translation.is_some();
-    let (status, body) = upstream_error::answer(record, is_translated, &endpoint.authority, status, body, retry_after)?;
-    Ok(FinalPart::Body {
-        status,
-        content_type,
-        body,
-    })
+    if error.blame == Blame::Client && translation.is_none() && status < 500 {
+        // The server's own words, to a client of its own protocol.
+        return Ok(FinalPart::Refused {
+            status,
+            content_type,
+            body,
+            error,
+        });
+    }
+    Err(error)
 }
 
 /// Reads a whole body, of `most` bytes at most.
@@ -297,6 +291,15 @@ fn answered(
     body: Bytes,
 ) -> Result<FinalPart, RequestError> {
     let Some(mut translation) = translation else {
+        let operation = admitted.recorder.record.call;
+        let whole = is_stream(&content_type)
+            .then(|| whole::from_stream(operation, &body))
+            .flatten();
+        let (content_type, body) = match whole {
+            // A stream that nobody asked for.
+            Some(whole) => (Bytes::from_static(b"application/json"), whole.into()),
+            None => (content_type, body),
+        };
         return Ok(FinalPart::Body {
             status: 200,
             content_type,
@@ -307,7 +310,7 @@ fn answered(
     let recorder = &admitted.recorder;
     let record = &recorder.record;
     if record.protocol() == Protocol::Generate {
-        let (usage, _) = recorder.used(&admitted.meter);
+        let (usage, _) = recorder.used(&admitted.meter, &admitted.request);
         let cost = record.price(usage).euros();
         body = generate::answer(&record.request_id, &body, &record.terms.estimate, usage, cost);
     }

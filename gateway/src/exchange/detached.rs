@@ -129,7 +129,9 @@ pub(crate) async fn run(services: &Arc<Services>, request: &DetachedRequest<'_>)
     };
     let (recorder, result) = concluded;
     Some(match result {
-        Ok(FinalPart::Body { status, body, .. }) => Outcome::Answered(status, body),
+        Ok(FinalPart::Body { status, body, .. } | FinalPart::Refused { status, body, .. }) => {
+            Outcome::Answered(status, body)
+        }
         Ok(FinalPart::StreamEnd(_)) => Outcome::Answered(200, Bytes::new()),
         Err(error) => {
             let body = error.body(recorder.record.protocol(), request.id);

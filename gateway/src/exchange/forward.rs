@@ -149,6 +149,7 @@ impl Admitted<'_> {
             });
         };
         self.meter = Meter::new(translation.call, false);
+        self.recorder.dropped.clone_from(&translation.dropped);
         Ok(Outgoing {
             body: translation.body(&changes(translation.call)).into(),
             translation: Some(translation),

@@ -27,8 +27,8 @@ pub(crate) mod receive;
 mod recorder;
 mod reply;
 mod resolve;
+mod retry_after;
 pub(crate) mod stored;
-mod upstream_error;
 
 use crate::services::Services;
 use admit::Admission;

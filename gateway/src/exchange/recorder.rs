@@ -9,10 +9,11 @@ use crate::registry::{Registration, random_request_id};
 use crate::services::Services;
 use crate::traces::{self, Steps, Trace};
 use ledger::Outcome;
-use policy::{Alert, Pace, RateLimitStatus, Settlement};
-use protocol::meter::{Meter, Source, Usage};
+use policy::{AdmissionRequest, Alert, Pace, RateLimitStatus, Settlement};
+use protocol::meter::{Bounds, Meter, Source, Usage};
 use protocol::refuse::{ErrorCode, RequestError};
 use protocol::{Operation, PromptSize};
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,8 @@ pub(crate) struct Recorder {
     pub(super) head: RequestHead,
     /// The caller's rate limits after this request, for the response headers.
     pub(super) rate_limits: RateLimitStatus,
+    /// Hints of the request that the server's protocol cannot say.
+    pub(super) dropped: Vec<Cow<'static, str>>,
     trace: Option<Trace>,
     /// The gateway's own time before it asked for a slot.
     pub(super) overhead: Option<Duration>,
@@ -41,6 +44,8 @@ pub(super) struct Served {
     pub(super) meter: Meter,
     /// The status with which the server answered; `None` if it did not.
     pub(super) upstream_status: Option<u16>,
+    /// As it was asked for.
+    pub(super) request: AdmissionRequest,
     /// What the model reads.
     pub(super) size: PromptSize,
     pub(super) head_is_sent: bool,
@@ -81,6 +86,7 @@ impl Recorder {
             services: Arc::clone(services),
             head,
             rate_limits: RateLimitStatus::default(),
+            dropped: Vec::new(),
             trace: None,
             overhead: None,
             forwarded_after: Duration::ZERO,
@@ -120,6 +126,9 @@ impl Recorder {
         match result {
             Ok(part) => {
                 record.http_status = part.status();
+                if let reply::FinalPart::Refused { error, .. } = part {
+                    record.stop = Some(error.clone());
+                }
                 record.outcome = if record.http_status == 200 {
                     Outcome::Completed
                 } else {
@@ -145,7 +154,7 @@ impl Recorder {
         let outcome = self.record.outcome;
         let has_worked = outcome == Outcome::Completed || served.head_is_sent || outcome == Outcome::Cancelled;
         if self.record.was_forwarded && has_worked {
-            (self.record.usage, self.record.usage_source) = self.used(&served.meter);
+            (self.record.usage, self.record.usage_source) = self.used(&served.meter, &served.request);
             self.record.cost = self.record.price(self.record.usage);
         }
         let usage = self.record.usage;
@@ -175,7 +184,7 @@ impl Recorder {
     }
 
     /// What was used, as far as the answer tells.
-    pub(super) fn used(&self, meter: &Meter) -> (Usage, Source) {
+    pub(super) fn used(&self, meter: &Meter, request: &AdmissionRequest) -> (Usage, Source) {
         let record = &self.record;
         let reads_prompt = record.call.generates() || record.outcome == Outcome::Completed;
         let input = if reads_prompt {
@@ -183,7 +192,12 @@ impl Recorder {
         } else {
             0
         };
-        meter.usage(input)
+        meter.usage(&Bounds {
+            estimated_input: input,
+            max_input: None,
+            max_output: Some(record.terms.max_tokens.saturating_mul(request.answers)),
+            bytes_per_token: None,
+        })
     }
 
     /// How fast the server answered, for the adaptive concurrency limit.

@@ -19,6 +19,14 @@ pub(super) enum FinalPart {
         content_type: Bytes,
         body: Bytes,
     },
+    /// The refusal of a server that speaks the client's protocol, passed on as it is.
+    Refused {
+        status: u16,
+        content_type: Bytes,
+        body: Bytes,
+        /// The same for the ledger.
+        error: RequestError,
+    },
     /// What is left of a stream whose beginning has been sent.
     StreamEnd(Option<Bytes>),
 }
@@ -26,7 +34,7 @@ pub(super) enum FinalPart {
 impl FinalPart {
     pub(super) fn status(&self) -> u16 {
         match self {
-            FinalPart::Body { status, .. } => *status,
+            FinalPart::Body { status, .. } | FinalPart::Refused { status, .. } => *status,
             FinalPart::StreamEnd(_) => 200,
         }
     }
@@ -68,11 +76,19 @@ pub(super) fn build(recorder: &Recorder, result: Result<FinalPart, RequestError>
     let keeps_connection = !recorder.head.is_http_1_0;
     let tasks = match result {
         Ok(FinalPart::StreamEnd(end)) => vec![last(end)],
-        Ok(FinalPart::Body {
-            status,
-            content_type,
-            body,
-        }) => match head(recorder, status, &content_type, Some(body.len())) {
+        Ok(
+            FinalPart::Body {
+                status,
+                content_type,
+                body,
+            }
+            | FinalPart::Refused {
+                status,
+                content_type,
+                body,
+                ..
+            },
+        ) => match head(recorder, status, &content_type, Some(body.len())) {
             Ok(head) => vec![HttpTask::Header(head, false), last(Some(body))],
             Err(_) => return closed,
         },
@@ -139,6 +155,9 @@ pub(super) fn head(
     }
     if let Some(degraded) = record.degraded() {
         head.insert_header("x-sluice-degraded", degraded)?;
+    }
+    if !recorder.dropped.is_empty() {
+        head.insert_header("x-sluice-dropped", recorder.dropped.join(", "))?;
     }
     if length.is_some() && record.cost.0 > 0 {
         head.insert_header("x-sluice-cost-eur", euros(record.cost))?;

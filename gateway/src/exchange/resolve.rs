@@ -188,5 +188,6 @@ pub(super) fn about(recorder: &Recorder, model: &Model, prompt_tokens: u64) -> A
         created: crate::clock::now_ms() / 1000,
         context: model.max_input_tokens + model.max_output_tokens,
         prompt_tokens,
+        unsupported: model.unsupported,
     }
 }

@@ -68,7 +68,9 @@ async fn store_answer(recorder: &Recorder, project: &str, result: Result<FinalPa
     let answer = match result {
         Ok(part) if is_response => response(record, part, asked),
         Err(error) if is_response => failed_response(record, &error, asked),
-        Ok(FinalPart::Body { body, .. }) => serde_json::from_slice(&body).unwrap_or_default(),
+        Ok(FinalPart::Body { body, .. } | FinalPart::Refused { body, .. }) => {
+            serde_json::from_slice(&body).unwrap_or_default()
+        }
         Ok(FinalPart::StreamEnd(_)) => Value::Null,
         Err(error) => {
             let mut answer = status_body(record, status_name(&error), &error.message);
@@ -85,7 +87,7 @@ async fn store_answer(recorder: &Recorder, project: &str, result: Result<FinalPa
 /// A response as it is fetched later, also one that the model's server refused.
 fn response(record: &Record, part: FinalPart, asked: &[u8]) -> Value {
     let (status, body) = match part {
-        FinalPart::Body { status, body, .. } => (status, body),
+        FinalPart::Body { status, body, .. } | FinalPart::Refused { status, body, .. } => (status, body),
         FinalPart::StreamEnd(_) => (502, Bytes::new()),
     };
     let mut answer: Value = serde_json::from_slice(&body).unwrap_or_default();

@@ -1,68 +1,72 @@
 //! A client of Anthropic's messages whose model's server speaks another protocol.
 
+use super::history;
 use crate::hub::{
-    About, Chat, Encoder, Fields, Finish, Part, ToolPart, bad, event, function, message, simplest, untranslatable,
+    About, Chat, Encoder, Fields, Finish, Offered, Part, ToolPart, arguments, bad, event, message, simplest,
+    untranslatable,
 };
 use crate::meter::Usage;
 use crate::refuse::RequestError;
+use crate::unsupported::Dropped;
 use serde_json::{Map, Value, json};
 
 /// Reads a request.
-pub(crate) fn request(body: &[u8]) -> Result<Chat, RequestError> {
+pub(crate) fn request(body: &[u8], dropped: &mut Dropped) -> Result<Chat, RequestError> {
     let mut fields = Fields::read(body)?;
     let mut chat = Map::new();
-    // Who asks is known here; a cache is kept by the server, whatever is marked.
-    fields.ignore(&[
-        "model",
-        "max_tokens",
-        "stream",
-        "metadata",
-        "service_tier",
-        "cache_control",
-    ]);
     let mut said = Vec::new();
     match fields.take("system") {
         None => {}
         Some(Value::String(text)) => said.push(message("system", text)),
-        Some(Value::Array(blocks)) => said.push(message("system", simplest(texts("system.", blocks)?))),
+        Some(Value::Array(blocks)) => said.push(message("system", simplest(history::texts("system.", blocks)?))),
         Some(_) => return Err(bad("system", "must be a text or a list of blocks")),
     }
     for one in fields.list("messages")? {
-        messages(one, &mut said)?;
+        history::message(one, &mut said, dropped)?;
     }
     chat.insert("messages".to_owned(), said.into());
     fields.pass(&["temperature", "top_p", "top_k"], &mut chat);
     fields.rename("stop_sequences", "stop", &mut chat);
-    tools(&mut fields, &mut chat)?;
+    tools(&mut fields, &mut chat, dropped)?;
     if let Some(thinking) = fields.take("thinking") {
-        chat.extend(effort(&thinking)?.map(|effort| ("reasoning_effort".to_owned(), effort.into())));
+        match effort(&thinking) {
+            Some(effort) => chat.extend(effort.map(|effort| ("reasoning_effort".to_owned(), effort.into()))),
+            None => dropped.leave_out("thinking.type")?,
+        }
     }
-    output(&mut fields, &mut chat)?;
-    fields.nothing_else()?;
+    output(&mut fields, &mut chat, dropped)?;
+    fields.leave_rest(dropped)?;
     Ok(chat)
 }
 
-/// How much thought a budget of tokens is, in OpenAI's three words.
-fn effort(thinking: &Value) -> Result<Option<&'static str>, RequestError> {
+/// How much thought a budget of tokens is, in OpenAI's three words; `None` where that is not known.
+fn effort(thinking: &Value) -> Option<Option<&'static str>> {
     match (thinking["type"].as_str(), thinking["budget_tokens"].as_u64()) {
-        (Some("disabled"), _) => Ok(None),
-        (Some("enabled"), Some(0..=2048)) => Ok(Some("low")),
-        (Some("enabled"), Some(2049..=8192)) => Ok(Some("medium")),
-        (Some("enabled"), _) => Ok(Some("high")),
-        (Some("adaptive"), _) => Ok(Some("medium")),
-        _ => Err(untranslatable("thinking.type")),
+        (Some("disabled"), _) => Some(None),
+        (Some("enabled"), Some(0..=2048)) => Some(Some("low")),
+        (Some("enabled"), Some(2049..=8192)) | (Some("adaptive"), _) => Some(Some("medium")),
+        (Some("enabled"), _) => Some(Some("high")),
+        _ => None,
     }
 }
 
-fn output(fields: &mut Fields, chat: &mut Chat) -> Result<(), RequestError> {
+fn output(fields: &mut Fields, chat: &mut Chat, dropped: &mut Dropped) -> Result<(), RequestError> {
     let config = fields.take("output_config");
     let format = fields.take("output_format");
     let mut given = format;
     if let Some(config) = config {
         let mut config = Fields::of("output_config.", config)?;
         given = config.take("format").or(given);
-        config.rename("effort", "reasoning_effort", chat);
-        config.nothing_else()?;
+        if let Some(effort) = config.take("effort") {
+            // The highest that every server of OpenAI's API knows.
+            let effort = if effort == "max" || effort == "xhigh" {
+                "high".into()
+            } else {
+                effort
+            };
+            chat.insert("reasoning_effort".to_owned(), effort);
+        }
+        config.leave_rest(dropped)?;
     }
     if let Some(format) = given {
         if format["type"] != "json_schema" {
@@ -75,128 +79,42 @@ fn output(fields: &mut Fields, chat: &mut Chat) -> Result<(), RequestError> {
     Ok(())
 }
 
-fn tools(fields: &mut Fields, chat: &mut Chat) -> Result<(), RequestError> {
-    let mut tools = Vec::new();
+fn tools(fields: &mut Fields, chat: &mut Chat, dropped: &mut Dropped) -> Result<(), RequestError> {
+    let mut offered = Offered::default();
     for tool in fields.list("tools")? {
         let mut tool = Fields::of("tools.", tool)?;
+        let name = tool.peek("name").and_then(Value::as_str).unwrap_or_default().to_owned();
         if let Some(kind) = tool.text("type")?.filter(|kind| kind != "custom") {
-            return Err(untranslatable(&format!("tools.{kind}")));
+            offered.leave_out(&name, &format!("tools.{kind}"), dropped)?;
+            continue;
         }
         let mut function = Map::new();
         tool.pass(&["name", "description", "strict"], &mut function);
         tool.rename("input_schema", "parameters", &mut function);
-        tool.ignore(&["cache_control"]);
-        tool.nothing_else()?;
-        tools.push(json!({"type": "function", "function": function}));
+        tool.leave_rest(dropped)?;
+        offered
+            .functions
+            .push(json!({"type": "function", "function": function}));
     }
-    if !tools.is_empty() {
-        chat.insert("tools".to_owned(), tools.into());
-    }
-    let Some(choice) = fields.take("tool_choice") else {
-        return Ok(());
-    };
-    let mut choice = Fields::of("tool_choice.", choice)?;
-    let name = choice.take("name").unwrap_or_default();
-    let to = match choice.text("type")?.as_deref() {
-        Some("auto") => "auto".into(),
-        Some("any") => "required".into(),
-        Some("none") => "none".into(),
-        Some("tool") => json!({"type": "function", "function": {"name": name}}),
-        _ => return Err(bad("tool_choice.type", "must be auto, any, tool or none")),
-    };
-    chat.insert("tool_choice".to_owned(), to);
-    if choice
-        .take("disable_parallel_tool_use")
-        .is_some_and(|disabled| disabled == true)
-    {
-        chat.insert("parallel_tool_calls".to_owned(), false.into());
-    }
-    choice.nothing_else()
-}
-
-/// Blocks of which all are text.
-fn texts(within: &'static str, blocks: Vec<Value>) -> Result<Vec<Value>, RequestError> {
-    let text = |block: Value| match (block["type"].as_str(), &block["text"]) {
-        (Some("text"), Value::String(text)) => Ok(json!({"type": "text", "text": text})),
-        (other, _) => Err(untranslatable(&format!("{within}{}", other.unwrap_or("type")))),
-    };
-    blocks.into_iter().map(text).collect()
-}
-
-/// One of Anthropic's messages; a tool's results, which it has inside, are messages of their own elsewhere.
-fn messages(one: Value, said: &mut Vec<Value>) -> Result<(), RequestError> {
-    let mut one = Fields::of("messages.", one)?;
-    let role = one.text("role")?.unwrap_or_default();
-    let blocks = match one.take("content") {
-        Some(Value::Array(blocks)) => blocks,
-        Some(Value::String(text)) => {
-            one.nothing_else()?;
-            said.push(message(&role, text));
-            return Ok(());
+    if let Some(choice) = fields.take("tool_choice") {
+        let mut choice = Fields::of("tool_choice.", choice)?;
+        let name = choice.text("name")?.unwrap_or_default();
+        offered.choice = Some(match choice.text("type")?.as_deref() {
+            Some("auto") => "auto".into(),
+            Some("any") => "required".into(),
+            Some("none") => "none".into(),
+            Some("tool") => offered.named(&name)?,
+            _ => return Err(bad("tool_choice.type", "must be auto, any, tool or none")),
+        });
+        if choice
+            .take("disable_parallel_tool_use")
+            .is_some_and(|disabled| disabled == true)
+        {
+            chat.insert("parallel_tool_calls".to_owned(), false.into());
         }
-        _ => return Err(bad("messages.content", "must be a text or a list of blocks")),
-    };
-    one.nothing_else()?;
-    let (mut parts, mut calls, mut thought) = (Vec::new(), Vec::new(), String::new());
-    for block in blocks {
-        match block["type"].as_str() {
-            Some("text") => parts.push(json!({"type": "text", "text": block["text"]})),
-            Some("image") => parts.push(image(&block["source"])?),
-            Some("tool_use") => calls.push(function(
-                block["name"].as_str().unwrap_or_default(),
-                &block["input"].to_string(),
-                block["id"].as_str().unwrap_or_default(),
-            )),
-            Some("tool_result") => said.push(tool_result(block)?),
-            Some("thinking") => thought += block["thinking"].as_str().unwrap_or_default(),
-            other => return Err(untranslatable(&format!("messages.content.{}", other.unwrap_or("type")))),
-        }
+        choice.leave_rest(dropped)?;
     }
-    if parts.is_empty() && calls.is_empty() && thought.is_empty() {
-        return Ok(());
-    }
-    let content = if parts.is_empty() { Value::Null } else { simplest(parts) };
-    let mut to = json!({"role": role, "content": content});
-    if !calls.is_empty() {
-        to["tool_calls"] = calls.into();
-    }
-    if !thought.is_empty() {
-        to["reasoning_content"] = thought.into();
-    }
-    said.push(to);
-    Ok(())
-}
-
-fn image(source: &Value) -> Result<Value, RequestError> {
-    let url = match source["type"].as_str() {
-        Some("base64") => {
-            let text = |key: &str| source[key].as_str().unwrap_or_default();
-            format!("data:{};base64,{}", text("media_type"), text("data"))
-        }
-        Some("url") => source["url"].as_str().unwrap_or_default().to_owned(),
-        other => {
-            return Err(untranslatable(&format!(
-                "messages.content.source.{}",
-                other.unwrap_or("type")
-            )));
-        }
-    };
-    Ok(json!({"type": "image_url", "image_url": {"url": url}}))
-}
-
-fn tool_result(mut block: Value) -> Result<Value, RequestError> {
-    let content = match block["content"].take() {
-        Value::Null => String::new().into(),
-        Value::String(text) => text.into(),
-        Value::Array(blocks) => simplest(texts("messages.content.tool_result.", blocks)?),
-        _ => {
-            return Err(bad(
-                "messages.content.tool_result.content",
-                "must be a text or a list of blocks",
-            ));
-        }
-    };
-    Ok(json!({"role": "tool", "tool_call_id": block["tool_use_id"], "content": content}))
+    offered.write(chat)
 }
 
 /// Writes messages.
@@ -208,6 +126,7 @@ pub(crate) struct MessageEncoder {
     open: Option<Block>,
     blocks: usize,
     finish: Finish,
+    stop_sequence: Option<String>,
     usage: Option<Usage>,
 }
 
@@ -227,6 +146,7 @@ impl MessageEncoder {
             open: None,
             blocks: 0,
             finish: Finish::Stop,
+            stop_sequence: None,
             usage: None,
         }
     }
@@ -238,8 +158,8 @@ impl MessageEncoder {
             "role": "assistant",
             "model": self.about.model,
             "content": content,
-            "stop_reason": stop_reason.map(stop_word),
-            "stop_sequence": null,
+            "stop_reason": stop_reason.map(|finish| self.stop_word(finish)),
+            "stop_sequence": self.stop_sequence,
             "usage": usage,
         })
     }
@@ -261,6 +181,16 @@ impl MessageEncoder {
         if self.open.take().is_some() {
             let ended = json!({"type": "content_block_stop", "index": self.blocks - 1});
             event(out, Some("content_block_stop"), &ended);
+        }
+    }
+
+    fn stop_word(&self, finish: Finish) -> &'static str {
+        match finish {
+            Finish::Stop if self.stop_sequence.is_some() => "stop_sequence",
+            Finish::Stop => "end_turn",
+            Finish::Length => "max_tokens",
+            Finish::Tools => "tool_use",
+            Finish::Filter => "refusal",
         }
     }
 
@@ -297,11 +227,13 @@ impl Encoder for MessageEncoder {
         if !part.text.is_empty() {
             content.push(json!({"type": "text", "text": part.text}));
         }
-        content.extend(part.tools.iter().map(|tool| {
-            let input = serde_json::from_str(&tool.arguments).unwrap_or_else(|_| json!({}));
-            tool_use(tool, &input)
-        }));
+        content.extend(
+            part.tools
+                .iter()
+                .map(|tool| tool_use(tool, &arguments(&tool.arguments))),
+        );
         let usage = figures(part.usage.unwrap_or_default());
+        self.stop_sequence.clone_from(&part.stop_sequence);
         self.message(&content, Some(part.finish()), &usage)
     }
 
@@ -327,6 +259,7 @@ impl Encoder for MessageEncoder {
             }
         }
         self.finish = part.finish.unwrap_or(self.finish);
+        self.stop_sequence = part.stop_sequence.or(self.stop_sequence.take());
         self.usage = part.usage.or(self.usage);
     }
 
@@ -335,18 +268,9 @@ impl Encoder for MessageEncoder {
         self.close(out);
         let usage = figures(self.usage.unwrap_or_default());
         let last = json!({"type": "message_delta", "usage": usage,
-            "delta": {"stop_reason": stop_word(self.finish), "stop_sequence": null}});
+            "delta": {"stop_reason": self.stop_word(self.finish), "stop_sequence": self.stop_sequence}});
         event(out, Some("message_delta"), &last);
         event(out, Some("message_stop"), &json!({"type": "message_stop"}));
-    }
-}
-
-fn stop_word(finish: Finish) -> &'static str {
-    match finish {
-        Finish::Stop => "end_turn",
-        Finish::Length => "max_tokens",
-        Finish::Tools => "tool_use",
-        Finish::Filter => "refusal",
     }
 }
 

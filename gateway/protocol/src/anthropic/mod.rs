@@ -1,16 +1,15 @@
 //! Anthropic: messages, and the count of a prompt's tokens.
 
 pub(crate) mod client;
+mod history;
 
 use crate::Operation;
 use crate::catalogue::Entry;
 use crate::dialect::Dialect;
 use crate::error::RequestError;
-use crate::meter::{Seen, Usage};
 use crate::request::{Limit, ParsedRequest, Places, RequestChanges, model_named, splice_limits};
 use crate::scan::{Splices, fields, top_level};
 use crate::size::PromptSize;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 fields! {
@@ -104,61 +103,5 @@ fn error_type(status: u16) -> &'static str {
         503 => "overloaded_error",
         504 => "timeout_error",
         _ => "api_error",
-    }
-}
-
-#[derive(Deserialize)]
-struct Event {
-    #[serde(rename = "type")]
-    kind: String,
-    message: Option<Whole>,
-    usage: Option<Figures>,
-}
-
-#[derive(Deserialize)]
-struct Whole {
-    usage: Option<Figures>,
-}
-
-#[derive(Default, Deserialize)]
-struct Figures {
-    input_tokens: Option<u64>,
-    cache_creation_input_tokens: Option<u64>,
-    cache_read_input_tokens: Option<u64>,
-    output_tokens: Option<u64>,
-}
-
-/// What an event of a server's own stream says; its figures come at the beginning and at the end.
-pub(crate) fn see(data: &[u8], reported: &mut Option<Usage>) -> Seen {
-    let Ok(event) = serde_json::from_slice::<Event>(data) else {
-        return Seen::Nothing;
-    };
-    let figures = event.usage.or(event.message.and_then(|message| message.usage));
-    if let Some(figures) = figures {
-        figures.add_to(reported);
-    }
-    match event.kind.as_str() {
-        "content_block_delta" => Seen::Piece,
-        "message_stop" => Seen::End,
-        _ => Seen::Nothing,
-    }
-}
-
-/// The figures of a whole answer.
-pub(crate) fn usage(body: &[u8]) -> Option<Usage> {
-    let mut usage = None;
-    serde_json::from_slice::<Whole>(body).ok()?.usage?.add_to(&mut usage);
-    usage
-}
-
-impl Figures {
-    fn add_to(self, reported: &mut Option<Usage>) {
-        let usage = reported.get_or_insert_with(Usage::default);
-        let cached = self.cache_read_input_tokens.unwrap_or(0);
-        if let Some(input) = self.input_tokens.filter(|input| *input > 0) {
-            usage.input_tokens = input + cached + self.cache_creation_input_tokens.unwrap_or(0);
-            usage.cached_input_tokens = cached;
-        }
-        usage.output_tokens = self.output_tokens.unwrap_or(usage.output_tokens);
     }
 }

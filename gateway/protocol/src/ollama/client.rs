@@ -1,11 +1,12 @@
 //! A client of Ollama's API whose model's server speaks another protocol.
 
+use super::history;
 use crate::Operation;
-use crate::hub::{About, Chat, Encoder, Fields, Finish, Part, ToolPart, bad, message, untranslatable};
+use crate::hub::{About, Chat, Encoder, Fields, Finish, Part, ToolPart, arguments, bad, message, untranslatable};
 use crate::meter::Usage;
 use crate::refuse::RequestError;
+use crate::unsupported::Dropped;
 use serde_json::{Map, Value, json};
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// Options under which OpenAI-compatible servers that sample as Ollama does know them too.
@@ -27,18 +28,23 @@ const SAMPLING: &[&str] = &[
 ];
 
 /// Reads a request. `context` is the tokens that the model has room for.
-pub(crate) fn request(call: Operation, body: &[u8], context: u64) -> Result<Chat, RequestError> {
+pub(crate) fn request(call: Operation, body: &[u8], context: u64, dropped: &mut Dropped) -> Result<Chat, RequestError> {
     let mut fields = Fields::read(body)?;
     let mut chat = Map::new();
-    fields.ignore(&["model", "name", "stream"]);
     if call == Operation::OllamaChat {
         let said = fields.list("messages")?;
-        chat.insert("messages".to_owned(), messages(said)?.into());
-        tools(&mut fields, &mut chat)?;
+        chat.insert("messages".to_owned(), history::messages(said, dropped)?.into());
+        let tools = fields.list("tools")?;
+        if !tools.is_empty() {
+            chat.insert("tools".to_owned(), tools.into());
+            // Ollama does not know it, but some of its clients send it.
+            fields.pass(&["tool_choice"], &mut chat);
+        }
+        fields.ignore(&["tool_choice"]);
     } else {
         generate(&mut fields, &mut chat)?;
     }
-    options(&mut fields, &mut chat, context)?;
+    options(&mut fields, &mut chat, context, dropped)?;
     match fields.take("format") {
         None => {}
         Some(format) if format == "" => {}
@@ -63,14 +69,12 @@ pub(crate) fn request(call: Operation, body: &[u8], context: u64) -> Result<Chat
         }
     }
     // The server keeps its model loaded, whatever is asked; only that it be unloaded is not done.
-    if fields
-        .take("keep_alive")
-        .is_some_and(|keep| keep == 0 || keep == "0" || keep == "0s")
-    {
-        return Err(bad("keep_alive", "cannot unload a model at this model's server"));
+    let unloads = |keep: &Value| keep == 0 || keep == "0" || keep == "0s";
+    if !fields.peek("keep_alive").is_some_and(unloads) {
+        fields.ignore(&["keep_alive"]);
     }
     fields.pass(&["logprobs", "top_logprobs"], &mut chat);
-    fields.nothing_else()?;
+    fields.leave_rest(dropped)?;
     Ok(chat)
 }
 
@@ -100,108 +104,23 @@ fn generate(fields: &mut Fields, chat: &mut Chat) -> Result<(), RequestError> {
         return Ok(());
     }
     let mut said: Vec<Value> = system.map(|system| message("system", system)).into_iter().collect();
-    said.push(message("user", with_images(prompt, &images)));
+    said.push(message("user", history::with_images(prompt, &images)));
     chat.insert("messages".to_owned(), said.into());
     Ok(())
 }
 
-fn options(fields: &mut Fields, chat: &mut Chat, context: u64) -> Result<(), RequestError> {
+fn options(fields: &mut Fields, chat: &mut Chat, context: u64, dropped: &mut Dropped) -> Result<(), RequestError> {
     let Some(options) = fields.take("options") else {
         return Ok(());
     };
     let mut options = Fields::of("options.", options)?;
-    options.ignore(&["num_predict"]);
     options.pass(SAMPLING, chat);
-    if let Some(wanted) = options.take("num_ctx")
-        && wanted.as_u64().is_none_or(|wanted| wanted > context)
-    {
-        let message = format!("can be {context} at most with this model's server");
-        return Err(bad("options.num_ctx", &message));
+    // A smaller context is one that the server has room for; a larger one is cut to what it has.
+    let fits = |wanted: &Value| wanted.as_f64().is_some_and(|wanted| wanted <= context as f64);
+    if options.peek("num_ctx").is_some_and(fits) {
+        options.ignore(&["num_ctx"]);
     }
-    options.nothing_else()
-}
-
-fn tools(fields: &mut Fields, chat: &mut Chat) -> Result<(), RequestError> {
-    let tools = fields.list("tools")?;
-    if !tools.is_empty() {
-        chat.insert("tools".to_owned(), tools.into());
-    }
-    Ok(())
-}
-
-fn messages(said: Vec<Value>) -> Result<Vec<Value>, RequestError> {
-    let mut messages = Vec::with_capacity(said.len());
-    // Ollama's calls have no ids: they are answered in their order, or by the tool's name.
-    let mut open: VecDeque<(String, Value)> = VecDeque::new();
-    let mut calls = 0;
-    for message in said {
-        let mut message = Fields::of("messages.", message)?;
-        let role = message.text("role")?.unwrap_or_default();
-        let text = message.text("content")?.unwrap_or_default();
-        let images = message.list("images")?;
-        let mut to = json!({"role": role, "content": with_images(text, &images)});
-        if let Some(thought) = message.text("thinking")? {
-            to["reasoning_content"] = thought.into();
-        }
-        let mut called = Vec::new();
-        for call in message.list("tool_calls")? {
-            let function = &call["function"];
-            let id = call["id"]
-                .as_str()
-                .map_or_else(|| format!("call_{calls}"), str::to_owned);
-            calls += 1;
-            open.push_back((id.clone(), function["name"].clone()));
-            let arguments = function["arguments"].to_string();
-            called.push(json!({"id": id, "type": "function",
-                "function": {"name": function["name"], "arguments": arguments}}));
-        }
-        if !called.is_empty() {
-            to["tool_calls"] = called.into();
-        }
-        let given = message.text("tool_call_id")?;
-        let name = message.take("tool_name");
-        if role == "tool" {
-            let at = open.iter().position(|(id, of)| {
-                given
-                    .as_ref()
-                    .map_or_else(|| name.is_none() || name.as_ref() == Some(of), |given| given == id)
-            });
-            let id = at.and_then(|at| open.remove(at)).map(|(id, _)| id).or(given);
-            to["tool_call_id"] = id
-                .ok_or_else(|| bad("messages.role", "is `tool`, and no tool was called before"))?
-                .into();
-        }
-        message.nothing_else()?;
-        messages.push(to);
-    }
-    Ok(messages)
-}
-
-/// A text and pictures as parts; a text alone stays one.
-fn with_images(text: String, images: &[Value]) -> Value {
-    if images.is_empty() {
-        return text.into();
-    }
-    let mut parts = Vec::with_capacity(images.len() + 1);
-    if !text.is_empty() {
-        parts.push(json!({"type": "text", "text": text}));
-    }
-    parts.extend(images.iter().map(|image| {
-        let base64 = image.as_str().unwrap_or_default();
-        let url = format!("data:{};base64,{base64}", picture_type(base64));
-        json!({"type": "image_url", "image_url": {"url": url}})
-    }));
-    parts.into()
-}
-
-/// What kind of picture it is, by the first bytes, which Ollama's API does not say.
-fn picture_type(base64: &str) -> &'static str {
-    match base64.get(..4) {
-        Some("/9j/") => "image/jpeg",
-        Some("R0lG") => "image/gif",
-        Some("UklG") => "image/webp",
-        _ => "image/png",
-    }
+    options.leave_rest(dropped)
 }
 
 /// Writes Ollama's answers, for `/api/chat` or `/api/generate`.
@@ -252,7 +171,7 @@ impl OllamaEncoder {
     fn called(&mut self) -> Vec<Value> {
         let tools = std::mem::take(&mut self.tools);
         let called = tools.into_iter().map(|tool| {
-            let arguments: Value = serde_json::from_str(&tool.arguments).unwrap_or_else(|_| json!({}));
+            let arguments = arguments(&tool.arguments);
             json!({"id": tool.id, "function": {"index": tool.index, "name": tool.name, "arguments": arguments}})
         });
         called.collect()
@@ -286,7 +205,7 @@ impl OllamaEncoder {
 }
 
 /// Puts parts of calls to those that came before.
-pub(crate) fn gather(all: &mut Vec<ToolPart>, parts: Vec<ToolPart>) {
+fn gather(all: &mut Vec<ToolPart>, parts: Vec<ToolPart>) {
     for part in parts {
         match all.iter_mut().find(|known| known.index == part.index) {
             Some(known) => known.arguments += &part.arguments,

@@ -1,6 +1,7 @@
 //! Ollama's native API: chat, generate, embed, embeddings, show.
 
 pub(crate) mod client;
+mod history;
 pub(crate) mod upstream;
 
 use crate::Operation;

@@ -1,9 +1,13 @@
 //! A server that speaks Ollama's native API: how it is asked, and what it says.
 
 use crate::Operation;
-use crate::hub::{Chat, Fields, Finish, Part, ToolPart, bad, not_an_answer, untranslatable};
+use crate::calls::CallPiece;
+use crate::hub::{Chat, Fields, Finish, Part, arguments, bad, not_an_answer, untranslatable};
 use crate::meter::Usage;
-use crate::refuse::{ErrorCode, RequestError};
+use crate::refuse::RequestError;
+use crate::unsupported::Dropped;
+use crate::upstream_error;
+use crate::wire::lenient::{self, Count, Each, Object, Text};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
@@ -14,6 +18,7 @@ const OPTIONS: &[&str] = &[
     "top_p",
     "top_k",
     "min_p",
+    "typical_p",
     "seed",
     "frequency_penalty",
     "presence_penalty",
@@ -21,7 +26,11 @@ const OPTIONS: &[&str] = &[
 ];
 
 /// What is asked of it, and where.
-pub(crate) fn request(chat: Chat, is_streaming: bool) -> Result<(Operation, Chat), RequestError> {
+pub(crate) fn request(
+    chat: Chat,
+    is_streaming: bool,
+    dropped: &mut Dropped,
+) -> Result<(Operation, Chat), RequestError> {
     let mut chat = Fields::from_map(chat);
     let mut to = Map::new();
     let call = if let Some(prompt) = chat.take("prompt") {
@@ -30,29 +39,31 @@ pub(crate) fn request(chat: Chat, is_streaming: bool) -> Result<(Operation, Chat
         if !to.contains_key("suffix") {
             to.insert("raw".to_owned(), true.into());
         }
+        // Of completions it is the number of alternatives.
+        if let Some(top) = chat.peek("logprobs").and_then(Value::as_u64) {
+            chat.ignore(&["logprobs"]);
+            to.insert("logprobs".to_owned(), true.into());
+            to.insert("top_logprobs".to_owned(), top.into());
+        }
         Operation::OllamaGenerate
     } else {
         let said = chat.list("messages")?;
-        to.insert("messages".to_owned(), messages(said)?.into());
+        to.insert("messages".to_owned(), messages(said, dropped)?.into());
         Operation::OllamaChat
     };
-    tools(&mut chat, &mut to)?;
+    tools(&mut chat, &mut to, dropped)?;
     if let Some(format) = chat.take("response_format") {
         to.extend(response_format(&format)?.map(|format| ("format".to_owned(), format)));
     }
-    if let Some(effort) = chat.text("reasoning_effort")? {
-        let think = match effort.as_str() {
-            "none" | "minimal" => false.into(),
-            _ => Value::from(effort),
-        };
-        to.insert("think".to_owned(), think);
-    }
-    chat.pass(&["think", "keep_alive", "logprobs", "top_logprobs"], &mut to);
+    chat.rename("guided_json", "format", &mut to);
+    thinking(&mut chat, &mut to, dropped)?;
+    chat.pass(&["keep_alive", "logprobs", "top_logprobs"], &mut to);
     let mut options = match chat.take("options") {
         None => Map::new(),
         Some(Value::Object(options)) => options,
         Some(_) => return Err(bad("options", "must be an object")),
     };
+    chat.rename("repetition_penalty", "repeat_penalty", &mut options);
     chat.pass(OPTIONS, &mut options);
     match chat.take("stop") {
         Some(Value::String(stop)) => options.insert("stop".to_owned(), json!([stop])),
@@ -61,8 +72,29 @@ pub(crate) fn request(chat: Chat, is_streaming: bool) -> Result<(Operation, Chat
     };
     to.insert("options".to_owned(), options.into());
     to.insert("stream".to_owned(), is_streaming.into());
-    chat.nothing_else()?;
+    chat.leave_rest(dropped)?;
     Ok((call, to))
+}
+
+/// How much the model is to think, as the protocols and the chat templates of models say it.
+fn thinking(chat: &mut Fields, to: &mut Chat, dropped: &mut Dropped) -> Result<(), RequestError> {
+    if let Some(effort) = chat.text("reasoning_effort")? {
+        let think = match effort.as_str() {
+            "none" | "minimal" => false.into(),
+            // Ollama knows three words.
+            "low" | "medium" | "high" => Value::from(effort),
+            _ => "high".into(),
+        };
+        to.insert("think".to_owned(), think);
+    }
+    if let Some(template) = chat.take("chat_template_kwargs") {
+        let mut template = Fields::of("chat_template_kwargs.", template)?;
+        template.rename("enable_thinking", "think", to);
+        template.rename("thinking", "think", to);
+        template.leave_rest(dropped)?;
+    }
+    chat.pass(&["think"], to);
+    Ok(())
 }
 
 fn one_prompt(prompt: Value) -> Result<Value, RequestError> {
@@ -84,7 +116,8 @@ fn content(content: Value) -> Result<(String, Vec<Value>), RequestError> {
     let (mut texts, mut images) = (Vec::new(), Vec::new());
     for part in parts {
         match part["type"].as_str() {
-            Some("text" | "refusal") => texts.push(part["text"].as_str().unwrap_or_default().to_owned()),
+            Some("text") => texts.push(part["text"].as_str().unwrap_or_default().to_owned()),
+            Some("refusal") => texts.push(part["refusal"].as_str().unwrap_or_default().to_owned()),
             Some("image_url") => {
                 let url = part["image_url"]["url"].as_str().or(part["image_url"].as_str());
                 let base64 = url.and_then(|url| url.strip_prefix("data:")?.split_once(";base64,"));
@@ -96,60 +129,84 @@ fn content(content: Value) -> Result<(String, Vec<Value>), RequestError> {
                 })?;
                 images.push(base64.into());
             }
+            None if part.is_string() => texts.push(part.as_str().unwrap_or_default().to_owned()),
             other => return Err(untranslatable(&format!("messages.content.{}", other.unwrap_or("type")))),
         }
     }
     Ok((texts.join("\n"), images))
 }
 
-fn messages(said: Vec<Value>) -> Result<Vec<Value>, RequestError> {
+fn messages(said: Vec<Value>, dropped: &mut Dropped) -> Result<Vec<Value>, RequestError> {
     let mut names: HashMap<String, Value> = HashMap::new();
-    let mut messages = Vec::with_capacity(said.len());
-    for message in said {
-        let mut message = Fields::of("messages.", message)?;
-        let role = message.text("role")?.unwrap_or_default();
-        let (text, images) = content(message.take("content").unwrap_or_default())?;
-        let role = if role == "developer" { "system" } else { &role };
-        let mut to = json!({"role": role, "content": text});
-        if !images.is_empty() {
-            to["images"] = images.into();
-        }
-        if let Some(thought) = message.text("reasoning_content")? {
-            to["thinking"] = thought.into();
-        }
-        let calls = message.list("tool_calls")?;
-        let mut called = Vec::with_capacity(calls.len());
-        for call in calls {
-            let arguments = call["function"]["arguments"].as_str().unwrap_or("{}");
-            let arguments: Value = serde_json::from_str(arguments).map_err(|_| {
-                bad(
-                    "messages.tool_calls.function.arguments",
-                    "must be the text of a JSON object",
-                )
-            })?;
-            let name = &call["function"]["name"];
-            if let Some(id) = call["id"].as_str() {
-                names.insert(id.to_owned(), name.clone());
-            }
-            called.push(json!({"function": {"name": name, "arguments": arguments}}));
-        }
-        if !called.is_empty() {
-            to["tool_calls"] = called.into();
-        }
-        if let Some(id) = message.text("tool_call_id")?
-            && let Some(name) = names.get(&id)
-        {
-            to["tool_name"] = name.clone();
-        }
-        message.ignore(&["refusal", "audio"]);
-        message.nothing_else()?;
-        messages.push(to);
-    }
-    Ok(messages)
+    said.into_iter()
+        .map(|message| one(message, &mut names, dropped))
+        .collect()
 }
 
-fn tools(chat: &mut Fields, to: &mut Chat) -> Result<(), RequestError> {
-    let tools = chat.list("tools")?;
+/// One message. `names` has the tools that were called, by the calls' ids.
+fn one(message: Value, names: &mut HashMap<String, Value>, dropped: &mut Dropped) -> Result<Value, RequestError> {
+    let mut message = Fields::of("messages.", message)?;
+    let role = message.text("role")?.unwrap_or_default();
+    let (text, images) = content(message.take("content").unwrap_or_default())?;
+    let role = match role.as_str() {
+        "developer" => "system",
+        "function" => "tool",
+        role => role,
+    };
+    let mut to = json!({"role": role, "content": text});
+    if !images.is_empty() {
+        to["images"] = images.into();
+    }
+    let thoughts = ["reasoning_content", "reasoning", "thinking"].map(|key| message.take(key));
+    if let Some(Value::String(thought)) = thoughts.into_iter().flatten().find(|thought| thought != "") {
+        to["thinking"] = thought.into();
+    }
+    let mut called: Vec<Value> = message
+        .list("tool_calls")?
+        .iter()
+        .map(|call| called(call, names))
+        .collect();
+    if let Some(function) = message.take("function_call") {
+        called.push(json!({"function": {"name": function["name"], "arguments": given(&function["arguments"])}}));
+    }
+    if !called.is_empty() {
+        to["tool_calls"] = called.into();
+    }
+    if role == "tool" {
+        let name = message.take("name");
+        let id = message.text("tool_call_id")?;
+        if let Some(name) = id.and_then(|id| names.get(&id).cloned()).or(name) {
+            to["tool_name"] = name;
+        }
+    }
+    message.ignore(&["refusal", "audio", "annotations", "tool_call_id"]);
+    message.leave_rest(dropped)?;
+    Ok(to)
+}
+
+fn called(call: &Value, names: &mut HashMap<String, Value>) -> Value {
+    let function = &call["function"];
+    if let Some(id) = call["id"].as_str() {
+        names.insert(id.to_owned(), function["name"].clone());
+    }
+    json!({"function": {"name": function["name"], "arguments": given(&function["arguments"])}})
+}
+
+/// The arguments of a call in a history: what a model once wrote, right or wrong.
+fn given(text: &Value) -> Value {
+    match text {
+        Value::String(text) => match arguments(text) {
+            object @ Value::Object(_) => object,
+            _ => json!({"invalid_json": text}),
+        },
+        Value::Null => json!({}),
+        other => other.clone(),
+    }
+}
+
+/// Tools. Ollama knows no choice among them; which of them are offered says most of it.
+fn tools(chat: &mut Fields, to: &mut Chat, dropped: &mut Dropped) -> Result<(), RequestError> {
+    let mut tools = chat.list("tools")?;
     for tool in &tools {
         if tool["type"] != "function" {
             return Err(untranslatable(&format!(
@@ -158,22 +215,30 @@ fn tools(chat: &mut Fields, to: &mut Chat) -> Result<(), RequestError> {
             )));
         }
     }
-    match chat.take("tool_choice") {
+    let choice = chat.take("tool_choice");
+    let is_parallel = chat.take("parallel_tool_calls");
+    if tools.is_empty() {
+        return Ok(());
+    }
+    match choice {
         None => {}
         Some(choice) if choice == "auto" => {}
         Some(choice) if choice == "none" => return Ok(()),
-        Some(_) if tools.is_empty() => {}
-        Some(_) => return Err(untranslatable("tool_choice")),
+        Some(choice) => {
+            let name = &choice["function"]["name"];
+            if name.is_string() {
+                tools.retain(|tool| tool["function"]["name"] == *name);
+            }
+            dropped.leave_out("tool_choice")?;
+        }
     }
-    if chat
-        .take("parallel_tool_calls")
-        .is_some_and(|parallel| parallel == false && !tools.is_empty())
-    {
-        return Err(untranslatable("parallel_tool_calls"));
+    if is_parallel.is_some_and(|parallel| parallel == false) {
+        dropped.leave_out("parallel_tool_calls")?;
     }
-    if !tools.is_empty() {
-        to.insert("tools".to_owned(), tools.into());
+    if tools.is_empty() {
+        return Err(bad("tool_choice", "names a tool that is not among `tools`"));
     }
+    to.insert("tools".to_owned(), tools.into());
     Ok(())
 }
 
@@ -181,98 +246,107 @@ fn tools(chat: &mut Fields, to: &mut Chat) -> Result<(), RequestError> {
 fn response_format(format: &Value) -> Result<Option<Value>, RequestError> {
     match format["type"].as_str() {
         Some("text") => Ok(None),
+        // llama.cpp's clients may give a schema here, too.
+        Some("json_object") if format["schema"].is_object() => Ok(Some(format["schema"].clone())),
         Some("json_object") => Ok(Some("json".into())),
         Some("json_schema") => Ok(Some(format["json_schema"]["schema"].clone())),
         _ => Err(untranslatable("response_format.type")),
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct Line {
-    message: Option<Message>,
+    message: Option<Object<Message>>,
     /// Of `/api/generate`.
-    response: Option<String>,
-    thinking: Option<String>,
-    #[serde(default)]
-    done: bool,
-    done_reason: Option<String>,
-    prompt_eval_count: Option<u64>,
-    eval_count: Option<u64>,
-    logprobs: Option<Vec<Value>>,
-    error: Option<String>,
+    response: Text,
+    thinking: Text,
+    done: Value,
+    done_reason: Text,
+    prompt_eval_count: Count,
+    eval_count: Count,
+    logprobs: Value,
+    error: Value,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct Message {
-    #[serde(default)]
-    content: String,
-    thinking: Option<String>,
-    tool_calls: Option<Vec<ToolCall>>,
+    content: Text,
+    thinking: Text,
+    tool_calls: Each<Vec<ToolCall>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct ToolCall {
-    id: Option<String>,
-    function: Function,
+    id: Text,
+    function: Object<Function>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct Function {
-    name: String,
-    #[serde(default)]
+    name: Text,
     arguments: Value,
 }
 
-/// Reads a line of a stream, or a whole answer. `calls` counts the tools that were called before.
-pub(crate) fn line(line: &[u8], request_id: &str, calls: &mut usize) -> Result<Option<Part>, RequestError> {
+/// Reads a line of a stream, or a whole answer.
+pub(crate) fn line(line: &[u8]) -> Result<Option<(Part, Vec<CallPiece>)>, RequestError> {
     if line.trim_ascii().is_empty() {
         return Ok(None);
     }
-    let line: Line = serde_json::from_slice(line).map_err(|_| not_an_answer())?;
-    if let Some(error) = line.error {
-        let why: String = error.chars().take(500).collect();
-        return Err(RequestError::new(
-            ErrorCode::UpstreamError,
-            format!("the model's server failed: {why}"),
-        ));
+    let line: Line = lenient::parse(line).ok_or_else(not_an_answer)?;
+    if !line.error.is_null() && line.error != "" {
+        let message = upstream_error::message(line.error.to_string().as_bytes());
+        return Err(upstream_error::failed(message.as_deref()));
     }
-    let message = line.message.unwrap_or(Message {
-        content: line.response.unwrap_or_default(),
-        thinking: line.thinking,
-        tool_calls: None,
-    });
-    let tools = message.tool_calls.unwrap_or_default().into_iter().map(|call| {
-        let index = *calls;
-        *calls += 1;
-        ToolPart {
-            index,
-            id: call.id.or_else(|| Some(format!("call_{request_id}_{index}"))),
-            name: Some(call.function.name),
-            arguments: match call.function.arguments {
-                Value::Null => "{}".to_owned(),
-                arguments => arguments.to_string(),
-            },
-        }
-    });
-    let usage = line.done.then(|| Usage {
-        input_tokens: line.prompt_eval_count.unwrap_or(0),
-        output_tokens: line.eval_count.unwrap_or(0),
+    let message = line.message.map_or_else(
+        || Message {
+            content: line.response,
+            thinking: line.thinking,
+            ..Message::default()
+        },
+        |message| message.0,
+    );
+    let is_done = line.done == true;
+    let usage = is_done.then(|| Usage {
+        input_tokens: line.prompt_eval_count.0.unwrap_or(0),
+        output_tokens: line.eval_count.0.unwrap_or(0),
         cached_input_tokens: 0,
     });
-    Ok(Some(Part {
-        text: message.content,
-        thought: message.thinking.unwrap_or_default(),
-        tools: tools.collect(),
-        logprobs: line.logprobs.unwrap_or_default(),
-        finish: line
-            .done
-            .then(|| Finish::from_openai(line.done_reason.as_deref().unwrap_or_default())),
+    let part = Part {
+        text: message.content.0,
+        thought: message.thinking.0,
+        logprobs: match line.logprobs {
+            Value::Array(logprobs) => logprobs,
+            _ => Vec::new(),
+        },
+        finish: is_done.then(|| Finish::from_openai(&line.done_reason.0)),
         usage,
-    }))
+        ..Part::default()
+    };
+    Ok(Some((part, message.tool_calls.0.into_iter().map(piece).collect())))
+}
+
+/// Each of Ollama's calls is whole; the index that it gives says nothing more.
+fn piece(call: ToolCall) -> CallPiece {
+    let function = call.function.0;
+    CallPiece {
+        index: None,
+        id: call.id.some(),
+        name: Some(function.name.0),
+        arguments: match function.arguments {
+            Value::Null => "{}".to_owned(),
+            Value::String(text) => text,
+            arguments => arguments.to_string(),
+        },
+    }
 }
 
 /// Reads a whole answer.
-pub(crate) fn whole(body: &[u8], request_id: &str) -> Result<Part, RequestError> {
-    let part = line(body, request_id, &mut 0)?;
-    part.filter(|part| part.finish.is_some()).ok_or_else(not_an_answer)
+pub(crate) fn whole(body: &[u8]) -> Result<(Part, Vec<CallPiece>), RequestError> {
+    line(body)?
+        .filter(|(part, _)| part.finish.is_some())
+        .ok_or_else(not_an_answer)
 }

@@ -3,6 +3,7 @@
 use crate::hub::{About, Chat, Encoder, Fields, Finish, Part, bad, event, function};
 use crate::meter::Usage;
 use crate::refuse::RequestError;
+use crate::unsupported::Dropped;
 use serde_json::{Map, Value, json};
 
 /// What is known of every chat completion; more than that passes if the upstream's side knows it.
@@ -25,32 +26,27 @@ const CHAT: &[&str] = &[
     // Known to the servers themselves, and to their clients.
     "top_k",
     "min_p",
+    "typical_p",
     "repeat_penalty",
+    "repetition_penalty",
+    "guided_json",
+    "guided_regex",
+    "guided_choice",
+    "guided_grammar",
+    "structured_outputs",
+    "grammar",
     "options",
     "keep_alive",
     "think",
+    "chat_template_kwargs",
     "prompt",
     "suffix",
 ];
 
 /// Reads a request. What is meant for OpenAI's own accounting says nothing to another server.
-pub(crate) fn request(body: &[u8]) -> Result<Chat, RequestError> {
+pub(crate) fn request(body: &[u8], dropped: &mut Dropped) -> Result<Chat, RequestError> {
     let mut fields = Fields::read(body)?;
     let mut chat = Map::new();
-    fields.ignore(&[
-        "model",
-        "max_tokens",
-        "max_completion_tokens",
-        "stream",
-        "stream_options",
-        "service_tier",
-        "user",
-        "metadata",
-        "store",
-        "safety_identifier",
-        "prompt_cache_key",
-        "prompt_cache_retention",
-    ]);
     fields.pass(CHAT, &mut chat);
     for (key, only) in [
         ("n", json!(1)),
@@ -62,7 +58,7 @@ pub(crate) fn request(body: &[u8]) -> Result<Chat, RequestError> {
             return Err(bad(key, &format!("can only be {only} with this model's server")));
         }
     }
-    fields.nothing_else()?;
+    fields.leave_rest(dropped)?;
     Ok(chat)
 }
 

@@ -1,57 +1,87 @@
 //! A server that speaks OpenAI's chat completions: how it is asked, and what it says.
 
 use crate::Operation;
-use crate::hub::{Chat, Finish, Part, ToolPart, not_an_answer};
-use crate::meter::OpenAiUsage;
-use crate::refuse::{ErrorCode, RequestError};
+use crate::calls::CallPiece;
+use crate::hub::{Chat, Finish, Part, not_an_answer};
+use crate::meter::Usage;
+use crate::refuse::RequestError;
+use crate::upstream_error;
+use crate::wire::lenient::{self, Count, Each, Object, Text};
+use crate::wire::sse::Event;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-#[derive(Deserialize)]
-struct Said {
-    #[serde(default)]
-    choices: Vec<Choice>,
-    usage: Option<OpenAiUsage>,
-    error: Option<Value>,
-}
-
-#[derive(Deserialize)]
-struct Choice {
-    /// Of a chunk.
-    delta: Option<Message>,
-    /// Of a whole answer.
-    message: Option<Message>,
-    /// Of a completion.
-    text: Option<String>,
-    finish_reason: Option<String>,
-    logprobs: Option<Logprobs>,
+/// A chunk, or a whole answer.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Completion {
+    choices: Each<Vec<Choice>>,
+    usage: Value,
+    error: Value,
+    object: Value,
+    message: Value,
 }
 
 #[derive(Default, Deserialize)]
+#[serde(default)]
+struct Choice {
+    /// Of a chunk.
+    delta: Option<Object<Message>>,
+    /// Of a whole answer.
+    message: Option<Object<Message>>,
+    /// Of a completion.
+    text: Text,
+    finish_reason: Value,
+    /// vLLM's: the stop sequence, or the token, that was met.
+    stop_reason: Value,
+    logprobs: Object<Logprobs>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct Message {
-    content: Option<String>,
-    #[serde(alias = "reasoning")]
-    reasoning_content: Option<String>,
-    refusal: Option<String>,
-    tool_calls: Option<Vec<ToolCall>>,
+    content: Text,
+    /// The thought, under the name that a server prefers; some send both.
+    reasoning_content: Text,
+    reasoning: Text,
+    refusal: Text,
+    tool_calls: Each<Vec<ToolCall>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct ToolCall {
-    index: Option<usize>,
-    id: Option<String>,
-    function: Option<Function>,
+    index: Count,
+    id: Text,
+    function: Object<Function>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct Function {
-    name: Option<String>,
-    arguments: Option<String>,
+    name: Text,
+    arguments: Value,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct Logprobs {
-    content: Option<Vec<Value>>,
+    content: Value,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Tokens {
+    prompt_tokens: Count,
+    completion_tokens: Count,
+    total_tokens: Count,
+    prompt_tokens_details: Object<Details>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Details {
+    cached_tokens: Count,
 }
 
 /// What is asked of it, and where.
@@ -69,67 +99,96 @@ pub(crate) fn request(mut chat: Chat, is_streaming: bool) -> (Operation, Chat) {
 }
 
 /// Reads an event of a stream; `None` where it says nothing.
-pub(crate) fn event(event: &[u8]) -> Result<Option<Part>, RequestError> {
-    let Some(data) = event.strip_prefix(b"data:").map(<[u8]>::trim_ascii) else {
-        return Ok(None);
-    };
-    if data == b"[DONE]" {
-        return Ok(None);
+pub(crate) fn event(event: &[u8]) -> Result<Option<(Part, Vec<CallPiece>)>, RequestError> {
+    let event = Event::parse(event);
+    match event.trimmed() {
+        None | Some(b"" | b"[DONE]") => Ok(None),
+        Some(data) => read(data).map(Some),
     }
-    part(data).map(Some)
 }
 
 /// Reads a whole answer.
-pub(crate) fn whole(body: &[u8]) -> Result<Part, RequestError> {
-    let part = part(body)?;
+pub(crate) fn whole(body: &[u8]) -> Result<(Part, Vec<CallPiece>), RequestError> {
+    let answer = read(body)?;
     // An answer has a choice, and so a reason to have ended.
-    part.finish.is_some().then_some(part).ok_or_else(not_an_answer)
+    answer.0.finish.is_some().then_some(answer).ok_or_else(not_an_answer)
 }
 
-fn part(data: &[u8]) -> Result<Part, RequestError> {
-    let said: Said = serde_json::from_slice(data).map_err(|_| not_an_answer())?;
-    if let Some(error) = said.error {
-        let why = error["message"]
-            .as_str()
-            .or(error.as_str())
-            .unwrap_or("it does not say why");
-        let why: String = why.chars().take(500).collect();
-        return Err(RequestError::new(
-            ErrorCode::UpstreamError,
-            format!("the model's server failed: {why}"),
+fn read(data: &[u8]) -> Result<(Part, Vec<CallPiece>), RequestError> {
+    let said: Completion = lenient::parse(data).ok_or_else(not_an_answer)?;
+    let has_failed = !matches!(&said.error, Value::Null | Value::Bool(false)) && said.error != "";
+    if has_failed || said.object == "error" {
+        let told = if has_failed { said.error } else { said.message };
+        return Err(upstream_error::failed(
+            upstream_error::message(told.to_string().as_bytes()).as_deref(),
         ));
     }
     let mut part = Part {
-        usage: said.usage.map(Into::into),
+        usage: usage(said.usage),
         ..Part::default()
     };
-    let Some(choice) = said.choices.into_iter().next() else {
-        return Ok(part);
+    let Some(choice) = said.choices.0.into_iter().next() else {
+        return Ok((part, Vec::new()));
     };
-    let is_whole = choice.delta.is_none() && choice.message.is_some();
-    let message = choice.delta.or(choice.message).unwrap_or_default();
-    part.text = message.content.or(choice.text).unwrap_or_default();
-    part.text += &message.refusal.unwrap_or_default();
-    part.thought = message.reasoning_content.unwrap_or_default();
-    part.finish = choice.finish_reason.as_deref().map(Finish::from_openai);
-    if is_whole {
-        part.finish = part.finish.or(Some(Finish::Stop));
+    let is_whole = choice.delta.is_none();
+    let message = choice.delta.or(choice.message).unwrap_or_default().0;
+    part.text = message.content.some().unwrap_or(choice.text.0);
+    part.text += &message.refusal.0;
+    part.thought = message.reasoning_content.some().unwrap_or(message.reasoning.0);
+    let calls: Vec<CallPiece> = message.tool_calls.0.into_iter().map(call).collect();
+    part.finish = finish(&choice.finish_reason)?;
+    let says_something = !part.text.is_empty() || !part.thought.is_empty() || !calls.is_empty();
+    if is_whole && says_something && part.finish.is_none() {
+        part.finish = Some(Finish::Stop);
     }
-    part.logprobs = choice.logprobs.and_then(|all| all.content).unwrap_or_default();
-    let calls = message.tool_calls.unwrap_or_default().into_iter().enumerate();
-    part.tools = calls
-        .map(|(at, call)| {
-            let function = call.function.unwrap_or(Function {
-                name: None,
-                arguments: None,
-            });
-            ToolPart {
-                index: call.index.unwrap_or(at),
-                id: call.id,
-                name: function.name,
-                arguments: function.arguments.unwrap_or_default(),
-            }
-        })
-        .collect();
-    Ok(part)
+    part.stop_sequence = choice.stop_reason.as_str().map(str::to_owned);
+    if let Value::Array(logprobs) = choice.logprobs.0.content {
+        part.logprobs = logprobs;
+    }
+    Ok((part, calls))
+}
+
+fn finish(reason: &Value) -> Result<Option<Finish>, RequestError> {
+    match reason {
+        Value::String(word) if word == "error" || word == "abort" => {
+            Err(upstream_error::failed(Some("it gave the request up")))
+        }
+        Value::String(word) if !word.is_empty() => Ok(Some(Finish::from_openai(word))),
+        Value::Object(reason) => Ok(Some(Finish::from_openai(
+            reason.get("type").and_then(Value::as_str).unwrap_or_default(),
+        ))),
+        _ => Ok(None),
+    }
+}
+
+fn call(call: ToolCall) -> CallPiece {
+    let function = call.function.0;
+    CallPiece {
+        index: call.index.0,
+        id: call.id.some(),
+        name: function.name.some(),
+        arguments: match function.arguments {
+            Value::String(text) => text,
+            Value::Null => String::new(),
+            arguments => arguments.to_string(),
+        },
+    }
+}
+
+fn usage(usage: Value) -> Option<Usage> {
+    if !usage.is_object() {
+        return None;
+    }
+    let tokens = Tokens::deserialize(usage).ok()?;
+    let (input, output, total) = (
+        tokens.prompt_tokens.0,
+        tokens.completion_tokens.0,
+        tokens.total_tokens.0.unwrap_or(0),
+    );
+    let input_tokens = input.unwrap_or_else(|| total.saturating_sub(output.unwrap_or(0)));
+    Some(Usage {
+        input_tokens,
+        output_tokens: output.unwrap_or_else(|| total.saturating_sub(input_tokens)),
+        cached_input_tokens: tokens.prompt_tokens_details.0.cached_tokens.0.unwrap_or(0),
+    })
 }

@@ -1,49 +1,41 @@
 //! A client of OpenAI's responses whose model's server speaks chat completions, or another protocol.
 
-use crate::hub::{
-    About, Chat, Encoder, Fields, Finish, Part, ToolPart, bad, event, function, message, simplest, untranslatable,
-};
+use super::history;
+use crate::hub::{About, Chat, Encoder, Fields, Finish, Offered, Part, ToolPart, bad, event, message, untranslatable};
 use crate::meter::Usage;
 use crate::refuse::RequestError;
+use crate::unsupported::{Dropped, Side, Unsupported};
 use serde_json::{Map, Value, json};
+
+/// What of a request its answer repeats.
+const REPEATED: &[&str] = &[
+    "instructions",
+    "tools",
+    "tool_choice",
+    "text",
+    "reasoning",
+    "temperature",
+    "top_p",
+    "metadata",
+    "parallel_tool_calls",
+    "max_output_tokens",
+    "background",
+    "truncation",
+];
 
 /// Reads a request; what of it an answer repeats is given too.
 pub(crate) fn request(body: &[u8]) -> Result<(Chat, Map<String, Value>), RequestError> {
+    read(body, &mut Dropped::new(Side::Responses, Unsupported::Drop))
+}
+
+/// Reads a request; what of it an answer repeats is given too.
+pub(crate) fn read(body: &[u8], dropped: &mut Dropped) -> Result<(Chat, Map<String, Value>), RequestError> {
     let mut fields = Fields::read(body)?;
     let mut chat = Map::new();
-    let mut repeated = Map::new();
-    for key in [
-        "instructions",
-        "tools",
-        "tool_choice",
-        "text",
-        "reasoning",
-        "temperature",
-        "top_p",
-        "metadata",
-        "parallel_tool_calls",
-        "max_output_tokens",
-        "background",
-    ] {
-        if let Some(value) = fields.peek(key) {
-            repeated.insert(key.to_owned(), value.clone());
-        }
-    }
-    // Who asks is known here; answers are kept only for requests in the background.
-    fields.ignore(&[
-        "model",
-        "max_output_tokens",
-        "stream",
-        "stream_options",
-        "background",
-        "service_tier",
-        "user",
-        "metadata",
-        "store",
-        "safety_identifier",
-        "prompt_cache_key",
-        "prompt_cache_retention",
-    ]);
+    let repeated = REPEATED
+        .iter()
+        .filter_map(|key| Some(((*key).to_owned(), fields.peek(key)?.clone())))
+        .collect();
     let mut said: Vec<Value> = fields
         .text("instructions")?
         .map(|text| message("system", text))
@@ -51,11 +43,7 @@ pub(crate) fn request(body: &[u8]) -> Result<(Chat, Map<String, Value>), Request
         .collect();
     match fields.take("input") {
         Some(Value::String(text)) => said.push(message("user", text)),
-        Some(Value::Array(items)) => {
-            for one in items {
-                item(one, &mut said)?;
-            }
-        }
+        Some(Value::Array(items)) => history::items(items, &mut said, dropped)?,
         _ => return Err(bad("input", "must be a text or a list of items")),
     }
     chat.insert("messages".to_owned(), said.into());
@@ -63,35 +51,35 @@ pub(crate) fn request(body: &[u8]) -> Result<(Chat, Map<String, Value>), Request
         &["temperature", "top_p", "top_logprobs", "parallel_tool_calls"],
         &mut chat,
     );
-    tools(&mut fields, &mut chat)?;
-    include(&mut fields, &mut chat)?;
+    tools(&mut fields, &mut chat, dropped)?;
+    include(&mut fields, &mut chat, dropped)?;
     if let Some(text) = fields.take("text") {
         let mut text = Fields::of("text.", text)?;
         if let Some(format) = text.take("format") {
-            chat.extend(response_format(&format)?.map(|format| ("response_format".to_owned(), format)));
+            chat.extend(response_format(&format, dropped)?.map(|format| ("response_format".to_owned(), format)));
         }
         text.pass(&["verbosity"], &mut chat);
-        text.nothing_else()?;
+        text.leave_rest(dropped)?;
     }
     if let Some(reasoning) = fields.take("reasoning") {
         let mut reasoning = Fields::of("reasoning.", reasoning)?;
         reasoning.rename("effort", "reasoning_effort", &mut chat);
         // What the model thought is given whole, where its server gives it.
         reasoning.ignore(&["summary", "generate_summary"]);
-        reasoning.nothing_else()?;
+        reasoning.leave_rest(dropped)?;
     }
     if fields
-        .take("truncation")
-        .is_some_and(|truncation| truncation != "disabled")
+        .peek("truncation")
+        .is_some_and(|truncation| truncation == "disabled")
     {
-        return Err(bad("truncation", "can only be disabled with this model's server"));
+        fields.ignore(&["truncation"]);
     }
-    fields.nothing_else()?;
+    fields.leave_rest(dropped)?;
     Ok((chat, repeated))
 }
 
 /// What is to be in the answer beside it.
-fn include(fields: &mut Fields, chat: &mut Chat) -> Result<(), RequestError> {
+fn include(fields: &mut Fields, chat: &mut Chat, dropped: &mut Dropped) -> Result<(), RequestError> {
     for wanted in fields.list("include")? {
         match wanted.as_str() {
             Some("message.output_text.logprobs") => {
@@ -99,13 +87,13 @@ fn include(fields: &mut Fields, chat: &mut Chat) -> Result<(), RequestError> {
             }
             // There is none: the thoughts of these servers are not secret.
             Some("reasoning.encrypted_content") => {}
-            other => return Err(untranslatable(&format!("include.{}", other.unwrap_or_default()))),
+            other => dropped.leave_out(&format!("include.{}", other.unwrap_or_default()))?,
         }
     }
     Ok(())
 }
 
-fn response_format(format: &Value) -> Result<Option<Value>, RequestError> {
+fn response_format(format: &Value, dropped: &mut Dropped) -> Result<Option<Value>, RequestError> {
     match format["type"].as_str() {
         Some("text") => Ok(None),
         Some("json_object") => Ok(Some(json!({"type": "json_object"}))),
@@ -114,117 +102,58 @@ fn response_format(format: &Value) -> Result<Option<Value>, RequestError> {
             let mut to = Map::new();
             schema.pass(&["name", "description", "schema", "strict"], &mut to);
             schema.ignore(&["type"]);
-            schema.nothing_else()?;
+            schema.leave_rest(dropped)?;
             Ok(Some(json!({"type": "json_schema", "json_schema": to})))
         }
         _ => Err(untranslatable("text.format.type")),
     }
 }
 
-fn tools(fields: &mut Fields, chat: &mut Chat) -> Result<(), RequestError> {
-    let mut tools = Vec::new();
+fn tools(fields: &mut Fields, chat: &mut Chat, dropped: &mut Dropped) -> Result<(), RequestError> {
+    let mut offered = Offered::default();
     for tool in fields.list("tools")? {
         let mut tool = Fields::of("tools.", tool)?;
-        match tool.text("type")?.as_deref() {
-            Some("function") => {}
-            other => return Err(untranslatable(&format!("tools.{}", other.unwrap_or("type")))),
+        let name = tool.peek("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let kind = tool.text("type")?.unwrap_or_default();
+        if kind != "function" {
+            offered.leave_out(
+                if name.is_empty() { &kind } else { &name },
+                &format!("tools.{kind}"),
+                dropped,
+            )?;
+            continue;
         }
         let mut function = Map::new();
         tool.pass(&["name", "description", "parameters", "strict"], &mut function);
-        tool.nothing_else()?;
-        tools.push(json!({"type": "function", "function": function}));
+        tool.leave_rest(dropped)?;
+        offered
+            .functions
+            .push(json!({"type": "function", "function": function}));
     }
-    if !tools.is_empty() {
-        chat.insert("tools".to_owned(), tools.into());
-    }
-    match fields.take("tool_choice") {
-        None => {}
-        Some(Value::String(choice)) => {
-            chat.insert("tool_choice".to_owned(), choice.into());
-        }
-        Some(choice) if choice["type"] == "function" => {
-            let choice = json!({"type": "function", "function": {"name": choice["name"]}});
-            chat.insert("tool_choice".to_owned(), choice);
-        }
-        Some(_) => return Err(untranslatable("tool_choice.type")),
-    }
-    Ok(())
+    offered.choice = match fields.take("tool_choice") {
+        Some(Value::Object(choice)) => Some(choose(&choice.into(), &mut offered)?),
+        choice => choice,
+    };
+    offered.write(chat)
 }
 
-/// One item of what was said before.
-fn item(one: Value, said: &mut Vec<Value>) -> Result<(), RequestError> {
-    let kind = one["type"].as_str().unwrap_or("message").to_owned();
-    let mut one = Fields::of("input.", one)?;
-    one.ignore(&["type", "id", "status", "phase"]);
-    match kind.as_str() {
-        "message" => {
-            let role = one.text("role")?.unwrap_or_default();
-            // Not every server knows the newer name.
-            let role = if role == "developer" { "system".to_owned() } else { role };
-            let content = match one.take("content") {
-                Some(Value::String(text)) => text.into(),
-                Some(Value::Array(parts)) => simplest(parts.iter().map(part).collect::<Result<_, _>>()?),
-                _ => return Err(bad("input.content", "must be a text or a list of parts")),
-            };
-            // A thought and what was said after it are one message elsewhere.
-            match said.last_mut().filter(|last| is_thought(last) && role == "assistant") {
-                Some(last) => last["content"] = content,
-                None => said.push(message(&role, content)),
-            }
+/// A choice that is an object: one tool, or some of those that are offered.
+fn choose(choice: &Value, offered: &mut Offered) -> Result<Value, RequestError> {
+    match choice["type"].as_str() {
+        Some("allowed_tools") => {
+            let allowed: Vec<&Value> = choice["tools"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|tool| &tool["name"])
+                .collect();
+            offered
+                .functions
+                .retain(|tool| allowed.contains(&&tool["function"]["name"]));
+            Ok(choice["mode"].as_str().unwrap_or("auto").into())
         }
-        "function_call" => {
-            let text = |value: Option<String>| value.unwrap_or_default();
-            let call = function(
-                &text(one.text("name")?),
-                &text(one.text("arguments")?),
-                &text(one.text("call_id")?),
-            );
-            match said.last_mut().filter(|last| last["role"] == "assistant") {
-                Some(last) => match last["tool_calls"].as_array_mut() {
-                    Some(calls) => calls.push(call),
-                    None => last["tool_calls"] = json!([call]),
-                },
-                None => said.push(json!({"role": "assistant", "content": null, "tool_calls": [call]})),
-            }
-        }
-        "function_call_output" => {
-            let output = match one.take("output") {
-                Some(Value::String(text)) => text.into(),
-                Some(Value::Array(parts)) => simplest(parts.iter().map(part).collect::<Result<_, _>>()?),
-                _ => return Err(bad("input.output", "must be a text or a list of parts")),
-            };
-            let id = one.take("call_id").unwrap_or_default();
-            said.push(json!({"role": "tool", "tool_call_id": id, "content": output}));
-        }
-        "reasoning" => {
-            let thoughts = one.list("content")?;
-            let thought: Vec<&str> = thoughts.iter().filter_map(|part| part["text"].as_str()).collect();
-            one.ignore(&["summary", "encrypted_content"]);
-            if !thought.is_empty() {
-                said.push(json!({"role": "assistant", "content": null, "reasoning_content": thought.join("\n")}));
-            }
-        }
-        other => return Err(untranslatable(&format!("input.{other}"))),
-    }
-    one.nothing_else()
-}
-
-fn is_thought(message: &Value) -> bool {
-    message["content"].is_null() && message["reasoning_content"].is_string()
-}
-
-fn part(part: &Value) -> Result<Value, RequestError> {
-    match part["type"].as_str() {
-        Some("input_text" | "output_text" | "text") => Ok(json!({"type": "text", "text": part["text"]})),
-        Some("refusal") => Ok(json!({"type": "text", "text": part["refusal"]})),
-        Some("input_image") if part["image_url"].is_string() => {
-            let mut image = json!({"url": part["image_url"]});
-            if part["detail"].is_string() {
-                image["detail"] = part["detail"].clone();
-            }
-            Ok(json!({"type": "image_url", "image_url": image}))
-        }
-        other => Err(untranslatable(&format!("input.content.{}", other.unwrap_or("type")))),
+        Some(kind) => offered.named(choice["name"].as_str().unwrap_or(kind)),
+        None => Err(untranslatable("tool_choice.type")),
     }
 }
 

@@ -1,6 +1,7 @@
 //! OpenAI: responses.
 
 pub(crate) mod client;
+mod history;
 mod input_tokens;
 
 pub(crate) use input_tokens::InputTokens;
@@ -9,12 +10,10 @@ use crate::Operation;
 use crate::dialect::Dialect;
 use crate::error::RequestError;
 use crate::hub::About;
-use crate::meter::{Seen, Usage};
 use crate::request::{Limit, Lowered, ParsedRequest, Places, RequestChanges, flex, model_named, parse, splice_limits};
 use crate::scan::{Splices, fields, top_level};
 use crate::size::PromptSize;
 use policy::Class;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 fields! {
@@ -109,62 +108,4 @@ pub fn pending(body: &[u8], request_id: &str, created: i64, status: &str) -> Val
     let mut response = client::shape(&about, &repeated, status);
     response["background"] = true.into();
     response
-}
-
-#[derive(Deserialize)]
-struct Event {
-    #[serde(rename = "type")]
-    kind: String,
-    response: Option<Whole>,
-}
-
-#[derive(Deserialize)]
-struct Whole {
-    usage: Option<Figures>,
-}
-
-#[derive(Deserialize)]
-struct Figures {
-    #[serde(default)]
-    input_tokens: u64,
-    #[serde(default)]
-    output_tokens: u64,
-    input_tokens_details: Option<Details>,
-}
-
-#[derive(Deserialize)]
-struct Details {
-    #[serde(default)]
-    cached_tokens: u64,
-}
-
-/// What an event of a server's own stream says.
-pub(crate) fn see(data: &[u8], reported: &mut Option<Usage>) -> Seen {
-    let Ok(event) = serde_json::from_slice::<Event>(data) else {
-        return Seen::Nothing;
-    };
-    match event.kind.as_str() {
-        "response.completed" | "response.incomplete" | "response.failed" => {
-            *reported = event.response.and_then(|whole| whole.usage).map(Into::into);
-            Seen::End
-        }
-        kind if kind.rsplit('.').next() == Some("delta") => Seen::Piece,
-        _ => Seen::Nothing,
-    }
-}
-
-/// The figures of a whole answer.
-pub(crate) fn usage(body: &[u8]) -> Option<Usage> {
-    let whole: Whole = serde_json::from_slice(body).ok()?;
-    whole.usage.map(Into::into)
-}
-
-impl From<Figures> for Usage {
-    fn from(figures: Figures) -> Self {
-        Usage {
-            input_tokens: figures.input_tokens,
-            output_tokens: figures.output_tokens,
-            cached_input_tokens: figures.input_tokens_details.map_or(0, |details| details.cached_tokens),
-        }
-    }
 }

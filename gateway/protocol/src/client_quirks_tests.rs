@@ -1,0 +1,257 @@
+//! What real clients send beside what a server's protocol can say.
+
+use super::tests::{OLLAMA, OPENAI, about, changes, translated};
+use super::*;
+use crate::parse;
+use crate::unsupported::Unsupported;
+use serde_json::json;
+use std::collections::BTreeSet;
+
+/// What real clients send beside what can be said: Claude Code, Codex, LangChain, LlamaIndex, pydantic-ai, AutoGen,
+/// instructor, the AI SDK, Ollama's own clients.
+fn hints() -> Vec<(Speaks, Operation, Value, &'static [&'static str])> {
+    let message = json!([{"role": "user", "content": "hi"}]);
+    let with = |mut body: Value| {
+        body["model"] = "m".into();
+        if body["messages"].is_null() && body["input"].is_null() {
+            body["messages"] = message.clone();
+        }
+        body
+    };
+    let function = json!({"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}});
+    let tool =
+        json!({"name": "f", "input_schema": {"type": "object"}, "defer_loading": true, "eager_input_streaming": true});
+    let codex = json!({"type": "function", "name": "f", "parameters": {}});
+    vec![
+        (
+            OPENAI,
+            Operation::Messages,
+            with(
+                json!({"context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}, "metadata": {"user_id": "u"},
+                "thinking": {"type": "auto"}, "output_config": {"effort": "max", "task_budget": {"type": "tokens", "total": 9}},
+                "tools": [tool, {"type": "web_search_20250305", "name": "web_search"}]}),
+            ),
+            &[
+                "tools.defer_loading",
+                "tools.eager_input_streaming",
+                "tools.web_search_20250305",
+                "thinking.type",
+                "output_config.task_budget",
+                "context_management",
+            ],
+        ),
+        (
+            OPENAI,
+            Operation::Messages,
+            with(json!({"messages": [
+                {"role": "user", "content": [{"type": "search_result", "title": "T", "source": "s", "content": [{"type": "text", "text": "found"}]},
+                    {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "a plan"}}]},
+                {"role": "assistant", "content": [{"type": "redacted_thinking", "data": "x"}, {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}},
+                    {"type": "web_search_tool_result", "tool_use_id": "s", "content": []}, {"type": "tool_use", "id": "t", "name": "f", "input": {}}]},
+                {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "is_error": true, "content": "no such file"}]}]})),
+            &[
+                "messages.content.redacted_thinking",
+                "messages.content.server_tool_use",
+                "messages.content.web_search_tool_result",
+            ],
+        ),
+        (
+            OPENAI,
+            Operation::Responses,
+            with(
+                json!({"input": "hi", "client_metadata": {"a": "b"}, "truncation": "auto", "store": false, "parallel_tool_calls": false,
+                "include": ["reasoning.encrypted_content", "web_search_call.action.sources"], "prompt_cache_key": "k", "reasoning": {"effort": "low", "summary": "auto"},
+                "tools": [codex, {"type": "custom", "name": "apply_patch"}, {"type": "web_search"}, {"type": "namespace", "name": "mcp", "tools": []}]}),
+            ),
+            &[
+                "tools.custom",
+                "tools.web_search",
+                "tools.namespace",
+                "include.web_search_call.action.sources",
+                "truncation",
+            ],
+        ),
+        (
+            OLLAMA,
+            Operation::ChatCompletions,
+            with(
+                json!({"tools": [function], "tool_choice": "required", "parallel_tool_calls": false, "verbosity": "low", "user": "u",
+                "chat_template_kwargs": {"enable_thinking": false, "other": 1}, "messages": [{"role": "user", "name": "ann", "content": "hi"}]}),
+            ),
+            &[
+                "messages.name",
+                "tool_choice",
+                "parallel_tool_calls",
+                "chat_template_kwargs.other",
+                "verbosity",
+            ],
+        ),
+        (
+            OPENAI,
+            Operation::OllamaChat,
+            with(
+                json!({"keep_alive": 0, "truncate": true, "shift": true, "max_output_tokens": 9,
+                "options": {"num_gpu": 1, "num_thread": 4, "num_batch": 8, "main_gpu": 0, "num_ctx": 100_000, "top_k": null, "seed": 7}}),
+            ),
+            &[
+                "options.num_gpu",
+                "options.num_thread",
+                "options.num_batch",
+                "options.main_gpu",
+                "options.num_ctx",
+                "keep_alive",
+                "truncate",
+                "shift",
+                "max_output_tokens",
+            ],
+        ),
+        (
+            OPENAI,
+            Operation::OllamaEmbed,
+            with(
+                json!({"input": "hi", "truncate": true, "options": {"num_ctx": null, "mirostat": null, "num_gpu": 2}}),
+            ),
+            &["options.num_gpu"],
+        ),
+    ]
+}
+
+#[test]
+fn a_hint_is_left_out_and_named_and_refused_only_where_the_model_says_so() {
+    for (speaks, call, body, names) in hints() {
+        let translation = translated(speaks, call, &body)
+            .expect("hints are no reason to refuse")
+            .expect("needed");
+        let dropped: BTreeSet<&str> = translation.dropped.iter().map(|name| &**name).collect();
+        assert_eq!(dropped, names.iter().copied().collect(), "{call:?}");
+        let body = body.to_string();
+        let parsed = parse(call, body.as_bytes()).expect("fine");
+        let strict = About {
+            unsupported: Unsupported::Refuse,
+            ..about()
+        };
+        let stop = request(speaks, call, body.as_bytes(), &parsed, &strict).expect_err("told to refuse");
+        assert!(
+            names.contains(&stop.param.as_deref().unwrap_or_default()),
+            "{call:?}: {stop:?}"
+        );
+    }
+}
+
+#[test]
+fn a_requests_history_is_read_with_its_quirks() {
+    let sent = |speaks, call, body: Value| {
+        let mut translation = translated(speaks, call, &body).expect("translatable").expect("needed");
+        serde_json::from_slice::<Value>(&translation.body(&changes())).expect("JSON")["messages"].clone()
+    };
+    let picture =
+        json!({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}});
+    let anthropic = sent(
+        OPENAI,
+        Operation::Messages,
+        json!({"model": "m", "messages": [
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "f", "input": {}}, {"type": "tool_use", "id": "u", "name": "f", "input": {}}]},
+        {"role": "user", "content": [
+            {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": "seen"}, picture]},
+            {"type": "tool_result", "tool_use_id": "u", "is_error": true, "content": "no such file"}]}]}),
+    );
+    assert_eq!(
+        anthropic[1],
+        json!({"role": "tool", "tool_call_id": "t", "content": "seen"})
+    );
+    assert_eq!(
+        anthropic[2],
+        json!({"role": "tool", "tool_call_id": "u", "content": "Error:\nno such file"})
+    );
+    assert_eq!(anthropic[3]["role"], "user");
+    assert_eq!(
+        anthropic[3]["content"][1]["image_url"]["url"],
+        "data:image/png;base64,iVBORw0KGgo="
+    );
+
+    let responses = sent(
+        OPENAI,
+        Operation::Responses,
+        json!({"model": "m", "input": [
+        {"type": "custom_tool_call", "call_id": "c", "name": "apply_patch", "input": "*** Begin"},
+        {"type": "custom_tool_call_output", "call_id": "c", "output": "ok"},
+        {"type": "web_search_call", "id": "w", "status": "completed"},
+        {"type": "function_call", "call_id": "d", "name": "f", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "d", "output": [{"type": "input_text", "text": "it"}, {"type": "input_image", "image_url": "data:,x"}]},
+        {"role": "user", "content": "so?"}]}),
+    );
+    assert_eq!(
+        responses[0]["tool_calls"][0]["function"]["arguments"],
+        r#"{"input":"*** Begin"}"#
+    );
+    assert_eq!(
+        responses[3],
+        json!({"role": "tool", "tool_call_id": "d", "content": "it"})
+    );
+    assert_eq!(responses[4]["content"][1]["image_url"]["url"], "data:,x");
+    assert_eq!(responses[5]["content"], "so?");
+
+    let ollama = sent(
+        OLLAMA,
+        Operation::ChatCompletions,
+        json!({"model": "m", "messages": [
+        {"role": "developer", "content": [{"type": "text", "text": "be"}]},
+        {"role": "assistant", "content": null, "refusal": null, "annotations": [], "audio": null, "function_call": null, "reasoning": "hm", "tool_calls": [
+            {"id": "a", "index": 0, "type": "function", "function": {"name": "f", "arguments": ""}},
+            {"id": "b", "type": "function", "function": {"name": "g", "arguments": {"x": 1}}},
+            {"id": "c", "type": "function", "function": {"name": "h", "arguments": "{\"x\": 1"}}]},
+        {"role": "tool", "tool_call_id": "b", "content": "2"},
+        {"role": "tool", "name": "f", "content": "1"}]}),
+    );
+    assert_eq!(ollama[0], json!({"role": "system", "content": "be"}));
+    assert_eq!(ollama[1]["thinking"], "hm");
+    let arguments: Vec<&Value> = ollama[1]["tool_calls"]
+        .as_array()
+        .expect("calls")
+        .iter()
+        .map(|call| &call["function"]["arguments"])
+        .collect();
+    assert_eq!(
+        arguments,
+        [&json!({}), &json!({"x": 1}), &json!({"invalid_json": "{\"x\": 1"})]
+    );
+    assert_eq!(
+        (&ollama[2]["tool_name"], &ollama[3]["tool_name"]),
+        (&json!("g"), &json!("f"))
+    );
+
+    let openai = sent(
+        OPENAI,
+        Operation::OllamaChat,
+        json!({"model": "m", "messages": [
+        {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": {}}}, {"function": {"name": "g", "arguments": {}}}]},
+        {"role": "tool", "name": "g", "content": "2"}, {"role": "tool", "content": "1"}, {"role": "tool", "content": "of nothing"}]}),
+    );
+    let ids: Vec<&Value> = (1..4).map(|at| &openai[at]["tool_call_id"]).collect();
+    assert_eq!(ids, ["call_1", "call_0", "call_2"]);
+}
+
+#[test]
+fn a_choice_of_one_tool_offers_ollama_that_one_alone() {
+    let tool = |name: &str| json!({"type": "function", "function": {"name": name}});
+    let body = json!({"model": "m", "messages": [], "tools": [tool("f"), tool("g")], "tool_choice": tool("g")});
+    let mut translation = translated(OLLAMA, Operation::ChatCompletions, &body)
+        .expect("fine")
+        .expect("needed");
+    let sent: Value = serde_json::from_slice(&translation.body(&changes())).expect("JSON");
+    assert_eq!(sent["tools"], json!([tool("g")]));
+    assert_eq!(translation.dropped, ["tool_choice"]);
+}
+
+#[test]
+fn a_server_tool_that_is_all_that_is_offered_is_not_left_out() {
+    for tools in [
+        json!([{"type": "web_search_20250305", "name": "web_search"}]),
+        json!([
+        {"name": "f", "input_schema": {}}, {"type": "web_search_20250305", "name": "web_search"}]),
+    ] {
+        let body = json!({"model": "m", "messages": [], "tools": tools, "tool_choice": {"type": "tool", "name": "web_search"}});
+        let stop = translated(OPENAI, Operation::Messages, &body).expect_err("nothing else can do it");
+        assert_eq!(stop.param.as_deref(), Some("tools.web_search_20250305"));
+    }
+}

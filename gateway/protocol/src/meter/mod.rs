@@ -1,0 +1,203 @@
+//! What a request used: the upstream's own figures where it gives them, else what was counted on the way.
+//!
+//! Each event is parsed once into a borrowed view ([`views`]); nothing is searched for in its bytes, so that a text which
+//! looks like a protocol's own words is a text.
+
+mod usage;
+mod views;
+
+pub use usage::{Bounds, Source, Usage};
+
+use crate::tokens::TextSize;
+use crate::upstream_error;
+use crate::whole;
+use crate::wire::sse::Event;
+use crate::wire::{Framing, lenient, records};
+use crate::{Operation, Protocol};
+use std::borrow::Cow;
+use usage::{Delivered, Reported};
+use views::Seen;
+
+/// What is to be done with an event of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The client gets it.
+    Pass,
+    /// Only the gateway had asked for it.
+    Strip,
+    /// It ends the stream; held until the ledger has the record.
+    Last,
+    /// The server failed ([`Meter::failure`]); it must not look like a clean end.
+    Failed,
+}
+
+/// Measures one answer as it passes.
+#[derive(Debug)]
+pub struct Meter {
+    call: Operation,
+    strips_usage: bool,
+    reported: Reported,
+    delivered: Delivered,
+    /// Answers that were begun and that have ended, as bits.
+    begun: u64,
+    ended: u64,
+    is_done: bool,
+    failure: Option<String>,
+}
+
+impl Meter {
+    /// `strips_usage`: the stream's usage was asked for by the gateway, not by the client.
+    pub fn new(call: Operation, strips_usage: bool) -> Self {
+        Self {
+            call,
+            strips_usage,
+            reported: Reported::default(),
+            delivered: Delivered::default(),
+            begun: 0,
+            ended: 0,
+            is_done: false,
+            failure: None,
+        }
+    }
+
+    /// Reads one whole record of a stream: a server-sent event, or a line.
+    pub fn see(&mut self, record: &[u8]) -> Verdict {
+        match Framing::of(self.call.protocol()) {
+            Framing::JsonLines => match record.trim_ascii() {
+                b"" => Verdict::Pass,
+                line => self.see_data(line),
+            },
+            Framing::EventStream => self.see_event(&Event::parse(record)),
+        }
+    }
+
+    fn see_event(&mut self, event: &Event<'_>) -> Verdict {
+        let Some(data) = event.trimmed().filter(|data| !data.is_empty()) else {
+            return Verdict::Pass;
+        };
+        if event.name == b"error" {
+            let message = upstream_error::message(data);
+            return self.fail(message.unwrap_or_else(|| String::from_utf8_lossy(data).chars().take(500).collect()));
+        }
+        if data != b"[DONE]" {
+            return self.see_data(data);
+        }
+        // Some servers of other protocols end with it too, after their own last event.
+        self.is_done = true;
+        Verdict::Last
+    }
+
+    /// Reads one event's data.
+    fn see_data(&mut self, data: &[u8]) -> Verdict {
+        let text = std::str::from_utf8(data).map_or_else(|_| Cow::Owned(lenient::mended(data)), Cow::Borrowed);
+        if let Some(seen) = self.view(&text) {
+            return self.add(&seen);
+        }
+        // Keys that stand twice, a byte order mark, half of a surrogate pair.
+        if let Some(mended) = lenient::value(data).map(|value| value.to_string())
+            && let Some(seen) = self.view(&mended)
+        {
+            return self.add(&seen);
+        }
+        self.deliver(TextSize::of(&text));
+        Verdict::Pass
+    }
+
+    fn view<'a>(&self, data: &'a str) -> Option<Seen<'a>> {
+        match self.call.protocol() {
+            Protocol::OpenAi | Protocol::Generate => views::openai(data),
+            Protocol::Responses => views::responses(data),
+            Protocol::Anthropic => views::anthropic(data),
+            Protocol::Ollama => views::ollama(data),
+        }
+    }
+
+    fn add(&mut self, seen: &Seen<'_>) -> Verdict {
+        self.reported.update(seen.reported);
+        self.deliver(if self.delivered.pieces == 0 && seen.size.bytes == 0 {
+            seen.repeated
+        } else {
+            seen.size
+        });
+        self.begun |= seen.begun;
+        self.ended |= seen.ended;
+        self.delivered.answers = self.begun.count_ones();
+        self.is_done |= seen.is_last;
+        match seen.failure {
+            Some(told) => self.fail(
+                told.and_then(|json| upstream_error::message(json.as_bytes()))
+                    .unwrap_or_else(|| "no reason was given".to_owned()),
+            ),
+            None if seen.is_last => Verdict::Last,
+            None if self.strips_usage && !seen.has_answers && !seen.reported.is_empty() => Verdict::Strip,
+            None => Verdict::Pass,
+        }
+    }
+
+    fn deliver(&mut self, size: TextSize) {
+        self.delivered.pieces += size.tokens();
+        self.delivered.size += size;
+    }
+
+    fn fail(&mut self, message: String) -> Verdict {
+        self.failure.get_or_insert(message);
+        Verdict::Failed
+    }
+
+    /// Counts part of an event that is too long to be kept until it is whole.
+    pub(crate) fn see_part(&mut self, part: &[u8]) {
+        self.deliver(TextSize::of(&String::from_utf8_lossy(part)));
+    }
+
+    /// Reads a whole answer, which may be a stream that nobody asked for.
+    pub fn see_whole(&mut self, body: &[u8]) {
+        let framing = Framing::of(self.call.protocol());
+        if is_json(body) && (framing == Framing::EventStream || lenient::value(body).is_some()) {
+            self.see_data(body.trim_ascii());
+            return;
+        }
+        for record in records(framing, body) {
+            self.see(record);
+        }
+    }
+
+    /// A whole answer of the server as the stream that the client has asked for.
+    pub(crate) fn stream_from_whole(&self, body: &[u8]) -> Vec<u8> {
+        whole::as_stream(self.call, !self.strips_usage, body)
+    }
+
+    /// Whether the model came to an end, as far as the protocol tells.
+    pub fn has_finished(&self) -> bool {
+        self.failure.is_none() && (self.is_done || (self.begun != 0 && self.begun == self.ended))
+    }
+
+    /// Whether the last event was seen.
+    pub(crate) fn is_done(&self) -> bool {
+        self.is_done
+    }
+
+    /// Whether anything of the answer itself was seen: text, thought, or a call of a tool.
+    pub fn has_first_token(&self) -> bool {
+        self.delivered.pieces > 0
+    }
+
+    /// What the server said when it failed in its answer.
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
+    }
+
+    /// What was used, and how that is known: the server's figures where they can be true, else a count of what was
+    /// delivered and the estimate of what was sent.
+    pub fn usage(&self, bounds: &Bounds) -> (Usage, Source) {
+        usage::settle(&self.reported, &self.delivered, bounds, self.call.generates())
+    }
+}
+
+/// Whether a body begins as JSON does, and not as a stream.
+pub(crate) fn is_json(body: &[u8]) -> bool {
+    let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
+    matches!(body.trim_ascii_start().first(), Some(b'{' | b'['))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,474 @@
+//! Fields that the protocol of a model's server cannot say, and what becomes of each: one table, which the code asks and
+//! from which a part of `docs/api.md` is written.
+//!
+//! A gateway must not say no to what a server would take or ignore. So bookkeeping is left out in silence, a hint is left
+//! out and named in `x-sluice-dropped`, and only what would change the meaning of the answer is refused.
+
+use crate::hub::untranslatable;
+use crate::refuse::RequestError;
+use std::borrow::Cow;
+use std::fmt::Write;
+
+/// What a model's configuration says of hints that its server's protocol cannot say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Unsupported {
+    /// Leave them out and name them.
+    #[default]
+    Drop,
+    /// Refuse the request.
+    Refuse,
+}
+
+/// What becomes of a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Treatment {
+    /// The gateway's own business, or without any effect on the answer: left out in silence.
+    Ignored,
+    /// Left out and named, or refused, as the model's `unsupported` says.
+    Hint,
+    /// Refused: the answer would mean something else.
+    Refused,
+}
+
+/// Where a field is met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// In a request of OpenAI's chat completions, completions or embeddings.
+    OpenAi,
+    Responses,
+    Anthropic,
+    Ollama,
+    /// In any request for a server that speaks Ollama's API.
+    OllamaServer,
+}
+
+impl Side {
+    const ALL: [Side; 5] = [
+        Side::OpenAi,
+        Side::Responses,
+        Side::Anthropic,
+        Side::Ollama,
+        Side::OllamaServer,
+    ];
+
+    fn title(self) -> &'static str {
+        match self {
+            Side::OpenAi => "OpenAI's chat completions, completions, embeddings",
+            Side::Responses => "OpenAI's responses",
+            Side::Anthropic => "Anthropic's messages",
+            Side::Ollama => "Ollama's API",
+            Side::OllamaServer => "any protocol, to a server of Ollama's API",
+        }
+    }
+}
+
+/// Fields with the same treatment for the same reason.
+struct Rule {
+    side: Side,
+    /// Paths; one that ends with `*` stands for all that begin so.
+    fields: &'static [&'static str],
+    treatment: Treatment,
+    why: &'static str,
+}
+
+const fn rule(side: Side, treatment: Treatment, fields: &'static [&'static str], why: &'static str) -> Rule {
+    Rule {
+        side,
+        fields,
+        treatment,
+        why,
+    }
+}
+
+use Treatment::{Hint, Ignored, Refused};
+
+/// The table. A field that stands nowhere in it is a hint.
+const RULES: &[Rule] = &[
+    rule(
+        Side::OpenAi,
+        Ignored,
+        &[
+            "model",
+            "max_tokens",
+            "max_completion_tokens",
+            "stream",
+            "stream_options",
+        ],
+        "set by the gateway",
+    ),
+    rule(
+        Side::OpenAi,
+        Ignored,
+        &[
+            "user",
+            "metadata",
+            "store",
+            "service_tier",
+            "safety_identifier",
+            "prompt_cache_key",
+            "prompt_cache_retention",
+            "prompt_cache_options",
+        ],
+        "accounting and caching of OpenAI's own",
+    ),
+    rule(
+        Side::OpenAi,
+        Hint,
+        &[
+            "verbosity",
+            "prediction",
+            "web_search_options",
+            "chat_template_kwargs.*",
+            "messages.name",
+        ],
+        "style and speed; servers that do not know them ignore them",
+    ),
+    rule(
+        Side::OpenAi,
+        Refused,
+        &[
+            "n",
+            "best_of",
+            "echo",
+            "modalities",
+            "audio",
+            "functions",
+            "function_call",
+        ],
+        "the answer would have another form",
+    ),
+    rule(
+        Side::Responses,
+        Ignored,
+        &["model", "max_output_tokens", "stream", "stream_options", "background"],
+        "set by the gateway",
+    ),
+    rule(
+        Side::Responses,
+        Ignored,
+        &[
+            "user",
+            "metadata",
+            "store",
+            "service_tier",
+            "safety_identifier",
+            "prompt_cache_key",
+            "prompt_cache_retention",
+            "prompt_cache_options",
+            "client_metadata",
+        ],
+        "accounting and caching of OpenAI's own",
+    ),
+    rule(
+        Side::Responses,
+        Hint,
+        &[
+            "truncation",
+            "max_tool_calls",
+            "context_management",
+            "include.*",
+            "reasoning.*",
+            "input.*_call",
+            "input.*_call_output",
+        ],
+        "the server keeps its own context; items of built-in tools stand for what the text says too",
+    ),
+    rule(
+        Side::Responses,
+        Hint,
+        &["tools.*"],
+        "built-in tools are left out beside functions; alone, or where `tool_choice` asks for one, they are refused",
+    ),
+    rule(
+        Side::Responses,
+        Refused,
+        &[
+            "previous_response_id",
+            "conversation",
+            "prompt",
+            "input.item_reference",
+            "input.computer_call",
+            "input.computer_call_output",
+            "input.content.*",
+        ],
+        "the model would not read what is meant",
+    ),
+    rule(
+        Side::Anthropic,
+        Ignored,
+        &[
+            "model",
+            "max_tokens",
+            "stream",
+            "metadata",
+            "service_tier",
+            "cache_control",
+        ],
+        "set by the gateway; a server caches as it does",
+    ),
+    rule(
+        Side::Anthropic,
+        Ignored,
+        &[
+            "tools.cache_control",
+            "system.cache_control",
+            "messages.content.cache_control",
+            "messages.content.citations",
+            "messages.content.caller",
+            "messages.content.signature",
+        ],
+        "about caching, and about texts that are passed on whole",
+    ),
+    rule(
+        Side::Anthropic,
+        Hint,
+        &[
+            "context_management",
+            "betas",
+            "speed",
+            "inference_geo",
+            "container",
+            "diagnostics",
+            "output_config.task_budget",
+            "thinking.*",
+            "tools.eager_input_streaming",
+            "tools.defer_loading",
+            "tools.allowed_callers",
+            "tools.input_examples",
+        ],
+        "hints for Anthropic's own servers, which Claude Code and its SDKs send",
+    ),
+    rule(
+        Side::Anthropic,
+        Hint,
+        &[
+            "messages.content.redacted_thinking",
+            "messages.content.server_tool_use",
+            "messages.content.*_tool_result",
+            "messages.content.mcp_tool_use",
+            "messages.content.tool_reference",
+            "messages.content.fallback",
+        ],
+        "nobody but Anthropic's servers can read them, and the text says what came of them",
+    ),
+    rule(
+        Side::Anthropic,
+        Hint,
+        &["tools.*"],
+        "server tools are left out beside functions; alone, or where `tool_choice` asks for one, they are refused",
+    ),
+    rule(
+        Side::Anthropic,
+        Refused,
+        &[
+            "thread",
+            "mcp_servers",
+            "messages.content.container_upload",
+            "messages.content.*",
+            "output_config.format.type",
+        ],
+        "the model would not read or do what is meant",
+    ),
+    rule(
+        Side::Ollama,
+        Ignored,
+        &["model", "name", "stream", "options.num_predict"],
+        "set by the gateway",
+    ),
+    rule(
+        Side::Ollama,
+        Hint,
+        &[
+            "keep_alive",
+            "truncate",
+            "shift",
+            "max_output_tokens",
+            "options.num_ctx",
+            "options.num_gpu",
+            "options.num_thread",
+            "options.num_batch",
+            "options.num_keep",
+            "options.main_gpu",
+            "options.use_mmap",
+            "options.use_mlock",
+            "options.low_vram",
+            "options.numa",
+            "options.penalize_newline",
+            "options.tfs_z",
+        ],
+        "how Ollama loads and runs a model; another server has its own settings",
+    ),
+    rule(
+        Side::Ollama,
+        Refused,
+        &["template", "context"],
+        "the model would not read what is meant",
+    ),
+    rule(
+        Side::OllamaServer,
+        Hint,
+        &[
+            "tool_choice",
+            "parallel_tool_calls",
+            "verbosity",
+            "repetition_detection",
+            "min_tokens",
+            "skip_special_tokens",
+        ],
+        "Ollama's own OpenAI API ignores them; of `tool_choice` it is kept which tools are offered",
+    ),
+    rule(
+        Side::OllamaServer,
+        Refused,
+        &[
+            "logit_bias",
+            "grammar",
+            "guided_regex",
+            "guided_choice",
+            "guided_grammar",
+            "structured_outputs",
+            "messages.content.*",
+            "response_format.type",
+            "tools.*",
+        ],
+        "the answer would have another form, or the model would not read what is meant",
+    ),
+];
+
+/// Hints that were left out of one request.
+#[derive(Debug, Clone)]
+pub(crate) struct Dropped {
+    pub(crate) side: Side,
+    unsupported: Unsupported,
+    names: Vec<Cow<'static, str>>,
+}
+
+impl Dropped {
+    pub(crate) fn new(side: Side, unsupported: Unsupported) -> Self {
+        Self {
+            side,
+            unsupported,
+            names: Vec::new(),
+        }
+    }
+
+    /// What was left out, each once, in the order of the request.
+    pub(crate) fn into_names(self) -> Vec<Cow<'static, str>> {
+        self.names
+    }
+
+    /// A field that cannot be said.
+    ///
+    /// # Errors
+    /// It changes the meaning of the answer, or the model's configuration wants no hint to be left out.
+    pub(crate) fn leave_out(&mut self, path: &str) -> Result<(), RequestError> {
+        match (treatment(self.side, path), self.unsupported) {
+            (Ignored, _) => Ok(()),
+            (Hint, Unsupported::Drop) => {
+                if !self.names.iter().any(|name| name == path) {
+                    self.names.push(Cow::Owned(path.to_owned()));
+                }
+                Ok(())
+            }
+            (Refused, _) | (Hint, Unsupported::Refuse) => Err(untranslatable(path)),
+        }
+    }
+}
+
+/// What becomes of a field: by its own name before any pattern, and the first rule of those that fit.
+fn treatment(side: Side, path: &str) -> Treatment {
+    let rules = || RULES.iter().filter(|rule| rule.side == side);
+    let exact = rules().find(|rule| rule.fields.contains(&path));
+    let pattern = || rules().find(|rule| rule.fields.iter().any(|field| matches(field, path)));
+    exact.or_else(pattern).map_or(Hint, |rule| rule.treatment)
+}
+
+/// Whether a pattern with one `*` fits.
+fn matches(pattern: &str, path: &str) -> bool {
+    pattern
+        .split_once('*')
+        .is_some_and(|(before, after)| path.strip_prefix(before).is_some_and(|rest| rest.ends_with(after)))
+}
+
+/// The table as `docs/api.md` has it.
+pub fn table() -> String {
+    let mut page = String::from("| request | fields | are | because |\n|---|---|---|---|\n");
+    for side in Side::ALL {
+        for rule in RULES.iter().filter(|rule| rule.side == side) {
+            let fields: Vec<String> = rule.fields.iter().map(|field| format!("`{field}`")).collect();
+            let is = match rule.treatment {
+                Ignored => "left out",
+                Hint => "left out and named",
+                Refused => "refused",
+            };
+            let _ = writeln!(
+                page,
+                "| {} | {} | {is} | {} |",
+                side.title(),
+                fields.join(", "),
+                rule.why
+            );
+        }
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hint_is_named_once_and_only_refused_where_the_model_says_so() {
+        let mut dropped = Dropped::new(Side::Anthropic, Unsupported::Drop);
+        for path in [
+            "context_management",
+            "cache_control",
+            "tools.defer_loading",
+            "tools.defer_loading",
+            "unheard_of",
+        ] {
+            assert_eq!(dropped.leave_out(path), Ok(()), "{path}");
+        }
+        assert_eq!(
+            dropped.clone().into_names(),
+            ["context_management", "tools.defer_loading", "unheard_of"]
+        );
+        assert_eq!(dropped.leave_out("mcp_servers"), Err(untranslatable("mcp_servers")));
+        let mut strict = Dropped::new(Side::Anthropic, Unsupported::Refuse);
+        assert_eq!(strict.leave_out("cache_control"), Ok(()));
+        assert_eq!(
+            strict.leave_out("context_management"),
+            Err(untranslatable("context_management"))
+        );
+    }
+
+    #[test]
+    fn a_fields_own_name_counts_before_any_pattern() {
+        assert_eq!(treatment(Side::Anthropic, "messages.content.redacted_thinking"), Hint);
+        assert_eq!(
+            treatment(Side::Anthropic, "messages.content.web_search_tool_result"),
+            Hint
+        );
+        assert_eq!(treatment(Side::Anthropic, "messages.content.hologram"), Refused);
+        assert_eq!(treatment(Side::Responses, "input.web_search_call"), Hint);
+        assert_eq!(treatment(Side::Responses, "input.computer_call"), Refused);
+    }
+
+    /// `SLUICE_WRITE_DOCS=1 cargo test -p protocol the_page_on_the_api` writes it.
+    #[test]
+    fn the_page_on_the_api_has_the_table() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/api.md");
+        let page = std::fs::read_to_string(path).expect("the page");
+        let (begin, end) = (
+            "<!-- unsupported fields: begin -->\n",
+            "<!-- unsupported fields: end -->",
+        );
+        let (before, rest) = page.split_once(begin).expect("where the table begins");
+        let (there, after) = rest.split_once(end).expect("where it ends");
+        if std::env::var_os("SLUICE_WRITE_DOCS").is_some() {
+            std::fs::write(path, format!("{before}{begin}{}{end}{after}", table())).expect("written");
+            return;
+        }
+        assert_eq!(there, table(), "write it with SLUICE_WRITE_DOCS=1");
+    }
+}
