@@ -142,6 +142,8 @@ pub struct RequestChanges<'a> {
     /// Whether the limit is written under the name that every server honors, whatever other names stand there. For
     /// servers whose default is not bounded by the model's context, or that ignore `max_completion_tokens`.
     pub must_limit: bool,
+    /// Whether a stream is asked for its usage where the client did not ask. Old servers refuse `stream_options`.
+    pub asks_usage: bool,
 }
 
 impl<'a> RequestChanges<'a> {
@@ -154,6 +156,7 @@ impl<'a> RequestChanges<'a> {
             model,
             max_tokens: has_limit.then_some(granted),
             must_limit,
+            asks_usage: true,
         }
     }
 }

@@ -161,6 +161,9 @@ impl Translation {
     /// The body for the server.
     pub fn body(&mut self, changes: &Changes<'_>) -> Vec<u8> {
         self.body.insert("model".to_owned(), changes.model.into());
+        if !changes.asks_usage {
+            self.body.shift_remove("stream_options");
+        }
         match self.call {
             Operation::ChatCompletions | Operation::Completions => {
                 let limit = changes.max_tokens.map(|limit| ("max_tokens".to_owned(), limit.into()));

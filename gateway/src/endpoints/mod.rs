@@ -6,7 +6,7 @@ mod requests;
 mod usage;
 
 use crate::batch::Batches;
-use crate::exchange::head;
+use crate::exchange::head::{self, Headers};
 use crate::services::Services;
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -31,24 +31,40 @@ pub(crate) struct Endpoints {
     pub(crate) batches: Arc<Batches>,
 }
 
-/// Answers a request that is no model's work.
+/// Answers a request that is no model's work; `cors` are the headers that its web page needs.
 pub(crate) async fn answer(
     endpoints: &Endpoints,
     session: &mut ServerSession,
     route: &Route<'_>,
     protocol: Protocol,
+    cors: Headers,
 ) -> Result<(), BError> {
+    let mut headers = cors;
+    if let Route::WrongMethod(allowed) = route {
+        headers.push(("allow", (*allowed).to_owned()));
+    }
+    let (status, body) = match dispatch(endpoints, session, route).await {
+        Ok(body) => (200, body),
+        Err(error) if error.code == ErrorCode::UnknownRequest && protocol == Protocol::Generate => {
+            (404, requests::not_found(route, &error).into())
+        }
+        Err(error) => return refuse(session, protocol, &error, headers).await,
+    };
+    respond(session, status, body, headers).await
+}
+
+async fn dispatch(endpoints: &Endpoints, session: &mut ServerSession, route: &Route<'_>) -> Result<Body, RequestError> {
     let services = &endpoints.services;
-    let answer = match route {
+    match route {
         Route::Health => Ok(json!({"status": "ok"}).into()),
         Route::Version => Ok(json!({"version": services.current.get().config.gateway.ollama_version}).into()),
         Route::NotFound => Err(RequestError::new(
             ErrorCode::UnknownPath,
             "unknown path; see docs/api.md for the endpoints",
         )),
-        Route::WrongMethod(wanted) => Err(RequestError::new(
+        Route::WrongMethod(allowed) => Err(RequestError::new(
             ErrorCode::WrongMethod,
-            format!("method not allowed: use {wanted}"),
+            format!("method not allowed: use {allowed}"),
         )),
         Route::Management => Err(RequestError::new(
             ErrorCode::ManagementRefused,
@@ -59,56 +75,75 @@ pub(crate) async fn answer(
         Route::FilesAndBatches(kept) => files::answer(endpoints, session, *kept).await,
         Route::Status(id) | Route::Cancel(id) => requests::request(services, session, route, id).await.map(Body::from),
         _ => models::list(services, session, route).map(Body::from),
-    };
-    let after = answer.as_ref().err().and_then(RequestError::retry_after_seconds);
-    let (status, body) = match answer {
-        Ok(body) => (200, body),
-        Err(error) if error.code == ErrorCode::UnknownRequest && protocol == Protocol::Generate => {
-            (404, requests::not_found(route, &error).into())
-        }
-        Err(error) => {
-            let id = head::client_request_id(&session.req_header().headers).unwrap_or_default();
-            (error.code.status(), Body::Json(error.body(protocol, id).into()))
-        }
-    };
-    let mut head = ResponseHeader::build(StatusCode::from_u16(status).unwrap_or(StatusCode::OK), Some(4))?;
+    }
+}
+
+/// Answers with an error in the protocol's shape.
+pub(crate) async fn refuse(
+    session: &mut ServerSession,
+    protocol: Protocol,
+    error: &RequestError,
+    mut headers: Headers,
+) -> Result<(), BError> {
+    if let Some(seconds) = error.retry_after_seconds() {
+        headers.push(("retry-after", seconds.to_string()));
+    }
+    let id = head::client_request_id(&session.req_header().headers).unwrap_or_default();
+    let body = Body::Json(error.body(protocol, id).into());
+    respond(session, error.code.status(), body, headers).await
+}
+
+/// Answers a browser's preflight.
+pub(crate) async fn answer_preflight(session: &mut ServerSession, cors: Headers) -> Result<(), BError> {
+    let mut head = ResponseHeader::build(StatusCode::NO_CONTENT, Some(cors.len()))?;
+    for (name, value) in cors {
+        head.insert_header(name, value)?;
+    }
+    let head = HttpTask::Header(Box::new(head), true);
+    session.response_duplex_vec(vec![head]).await.map(drop)
+}
+
+async fn respond(session: &mut ServerSession, status: u16, body: Body, headers: Headers) -> Result<(), BError> {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+    let mut head = ResponseHeader::build(status, Some(5 + headers.len()))?;
     head.insert_header("content-type", body.content_type())?;
     head.insert_header("content-length", body.len())?;
-    if let Some(seconds) = after {
-        head.insert_header("retry-after", seconds)?;
-    }
+    head.insert_header("x-content-type-options", "nosniff")?;
     if let Some(id) = head::client_request_id(&session.req_header().headers).map(str::to_owned) {
         head.insert_header("x-request-id", id)?;
     }
-    if let Route::WrongMethod(wanted) = route {
-        head.insert_header("allow", *wanted)?;
+    for (name, value) in headers {
+        head.insert_header(name, value)?;
     }
     let is_head = session.req_header().method == http::Method::HEAD;
     let head = HttpTask::Header(Box::new(head), false);
     match body {
-        Body::File(file, bytes) if !is_head => {
-            session.response_duplex_vec(vec![head]).await?;
-            let mut pieces = ReaderStream::with_capacity(file.take(bytes), PIECE);
-            while let Some(piece) = pieces.next().await {
-                let piece = piece.or_err(ErrorType::ReadError, "a file cannot be read to its end")?;
-                session
-                    .response_duplex_vec(vec![HttpTask::Body(Some(piece), false)])
-                    .await?;
-            }
-            session.response_duplex_vec(vec![HttpTask::Done]).await?;
-        }
+        Body::File(file, bytes) if !is_head => send_file(session, head, file, bytes).await,
         Body::Json(bytes) if !is_head => {
-            session
-                .response_duplex_vec(vec![head, HttpTask::Body(Some(bytes), true)])
-                .await?;
+            let tasks = vec![head, HttpTask::Body(Some(bytes), true)];
+            session.response_duplex_vec(tasks).await.map(drop)
         }
         _ => {
-            session
-                .response_duplex_vec(vec![head, HttpTask::Body(None, true)])
-                .await?;
+            let tasks = vec![head, HttpTask::Body(None, true)];
+            session.response_duplex_vec(tasks).await.map(drop)
         }
     }
-    Ok(())
+}
+
+async fn send_file(
+    session: &mut ServerSession,
+    head: HttpTask,
+    file: tokio::fs::File,
+    bytes: u64,
+) -> Result<(), BError> {
+    session.response_duplex_vec(vec![head]).await?;
+    let mut pieces = ReaderStream::with_capacity(file.take(bytes), PIECE);
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.or_err(ErrorType::ReadError, "a file cannot be read to its end")?;
+        let task = HttpTask::Body(Some(piece), false);
+        session.response_duplex_vec(vec![task]).await?;
+    }
+    session.response_duplex_vec(vec![HttpTask::Done]).await.map(drop)
 }
 
 /// The body of an answer.

@@ -41,6 +41,8 @@ pub(super) struct Admitted<'b> {
     pub(super) meter: Meter,
     /// Fallback models considered so far.
     pub(super) fallbacks_tried: usize,
+    /// Whether streams are asked for their usage; false once a server has refused `stream_options`.
+    pub(super) asks_usage: bool,
     /// The status of the latest server's answer; `None` until it answers.
     pub(super) upstream_status: Option<u16>,
 }
@@ -132,6 +134,7 @@ impl<'b> Admitted<'b> {
             hint,
             translation,
             fallbacks_tried: 0,
+            asks_usage: true,
             upstream_status: None,
         }
     }

@@ -11,8 +11,8 @@ use crate::record::Record;
 use crate::services::Services;
 use bytes::Bytes;
 use pingora_timeout::fast_timeout::fast_timeout;
+use protocol::error::{Blame, ErrorCode, RequestError};
 use protocol::meter::Meter;
-use protocol::refuse::{ErrorCode, RequestError};
 use protocol::translate::{self, Translation};
 use protocol::{self, Operation, RequestChanges};
 use std::pin::{Pin, pin};
@@ -60,6 +60,7 @@ impl Admitted<'_> {
         let services = Arc::clone(&recorder.services);
         let deadlines = &snapshot.config.model(recorder.record.terms.model).deadlines;
         let total = recorder.head.timeout.unwrap_or(Duration::MAX).min(deadlines.total);
+        let is_clients = recorder.head.timeout.is_some_and(|timeout| timeout <= deadlines.total);
         let elapsed = recorder.record.started.elapsed();
         recorder.forwarded_after = elapsed;
         // A stored job needs no intent: it is run again.
@@ -77,7 +78,13 @@ impl Admitted<'_> {
             .await
             .unwrap_or_else(|| {
                 let message = format!("the request took longer than its deadline of {} s", total.as_secs_f64());
-                Err(RequestError::new(ErrorCode::UpstreamTimeout, message))
+                let error = RequestError::new(ErrorCode::UpstreamTimeout, message);
+                // A client's own short deadline is no failure of the server.
+                Err(if is_clients {
+                    error.blamed_on(Blame::Client)
+                } else {
+                    error
+                })
             })
     }
 
@@ -101,8 +108,10 @@ impl Admitted<'_> {
             match answer::exchange(self, client, &endpoint, outgoing, left).await {
                 Err(error) if is_servers_failure(&error) && !client.head_is_sent() => {
                     attempts += 1;
-                    // A sole server is asked once more if its connection broke before any byte of an answer.
-                    let broke = error.code == ErrorCode::UpstreamError && self.upstream_status.is_none();
+                    // A sole server is asked once more if its connection broke before any part of an answer.
+                    let is_unanswered = matches!(self.upstream_status, None | Some(200));
+                    let has_begun = self.recorder.record.first_token.is_some();
+                    let broke = error.code == ErrorCode::UpstreamError && is_unanswered && !has_begun;
                     let is_worth_it = has_choice || (broke && attempts == 1);
                     let may_retry = is_worth_it && attempts < snapshot.config.gateway.attempts;
                     if !may_retry || !upstreams.withdraw_retry(model) {
@@ -114,9 +123,20 @@ impl Admitted<'_> {
                     self.recorder.services.metrics.retried(&self.recorder.record);
                     failure = Some(error);
                 }
+                result if self.refuses_stream_options(&result) => self.asks_usage = false,
                 result => return result,
             }
         }
+    }
+
+    /// Whether a server refuses the field by which the gateway, and not the client, asks for a stream's usage.
+    fn refuses_stream_options(&self, result: &Result<FinalPart, RequestError>) -> bool {
+        let error = match result {
+            Ok(FinalPart::Refused { error, .. }) | Err(error) => error,
+            Ok(_) => return false,
+        };
+        let is_ours = self.asks_usage && self.parsed.is_streaming && !self.parsed.wants_usage;
+        is_ours && error.code == ErrorCode::BadRequest && error.message.contains("stream_options")
     }
 
     /// The body as the server is to have it, translated if need be; and a fresh meter for its answer.
@@ -128,7 +148,11 @@ impl Admitted<'_> {
         let name = model.upstream_name.as_deref().unwrap_or(&model.name);
         let is_reduced = terms.degradations.max_tokens_reduced;
         let changes = |asked: Operation| {
-            RequestChanges::new(&self.parsed, name, terms.max_tokens, is_reduced || asked.must_limit())
+            let must_limit = is_reduced || asked.must_limit();
+            RequestChanges {
+                asks_usage: self.asks_usage,
+                ..RequestChanges::new(&self.parsed, name, terms.max_tokens, must_limit)
+            }
         };
         let first = self.translation.take().filter(|_| self.request.model == terms.model);
         let translation = match first {

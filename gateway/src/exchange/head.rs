@@ -7,6 +7,9 @@ use std::time::Duration;
 /// Request headers that go on to a server that speaks the client's own protocol.
 const FORWARDED: [&str; 3] = ["anthropic-version", "anthropic-beta", "openai-beta"];
 
+/// Additional response headers.
+pub(crate) type Headers = Vec<(&'static str, String)>;
+
 /// The relevant headers of a request.
 #[derive(Debug, Clone, Default)]
 pub(super) struct RequestHead {
@@ -20,18 +23,21 @@ pub(super) struct RequestHead {
     pub(super) session_hash: Option<u64>,
     /// Headers that a server of the same protocol understands.
     pub(super) forwarded: Vec<(HeaderName, HeaderValue)>,
+    /// Response headers that the client's web page needs.
+    pub(super) cors: Headers,
     /// HTTP/1.0 knows no chunked transfer coding and closes its connection.
     pub(super) is_http_1_0: bool,
 }
 
 impl RequestHead {
-    pub(super) fn read(headers: &HeaderMap, version: http::Version) -> Self {
+    pub(super) fn read(headers: &HeaderMap, version: http::Version, cors: Headers) -> Self {
         Self {
             client_request_id: client_request_id(headers).map(str::to_owned),
             traceparent: headers.get("traceparent").cloned(),
             timeout: timeout(headers),
             session_hash: session_hash(headers),
             forwarded: forwarded(headers),
+            cors,
             is_http_1_0: version == http::Version::HTTP_10,
         }
     }

@@ -33,7 +33,7 @@ pub(crate) mod stored;
 use crate::services::Services;
 use admit::Admission;
 use futures_util::FutureExt;
-use head::RequestHead;
+use head::{Headers, RequestHead};
 use pingora_core::protocols::http::ServerSession;
 use protocol::Operation;
 use protocol::refuse::{ErrorCode, RequestError};
@@ -50,15 +50,16 @@ struct Received {
     recorder: Recorder,
 }
 
-/// Serves one request for a model's work; `model` is the one that an Azure client names in its path. Returns whether the
-/// connection may serve another.
+/// Serves one request for a model's work; `model` is the one that an Azure client names in its path, `cors` are the headers
+/// that its web page needs. Returns whether the connection may serve another.
 pub(crate) async fn serve(
     services: &Arc<Services>,
     session: &mut ServerSession,
     operation: Operation,
     model: Option<&str>,
+    cors: Headers,
 ) -> bool {
-    let answered = answer(services, session, operation, model);
+    let answered = answer(services, session, operation, model, cors);
     let reply = match AssertUnwindSafe(answered).catch_unwind().await {
         Ok(Ok(reply) | Err(reply)) => *reply,
         Err(_) => return after_panic(session, operation).await,
@@ -72,8 +73,9 @@ async fn answer(
     session: &mut ServerSession,
     operation: Operation,
     model: Option<&str>,
+    cors: Headers,
 ) -> Step<Box<Reply>> {
-    let received = Received::new(services, session, operation);
+    let received = Received::new(services, session, operation, cors);
     let authenticated = received.authenticate(session)?;
     let (authenticated, body) = authenticated.read_body(session).await?;
     let parsed = authenticated.parse(session, &body, model)?;
@@ -86,9 +88,9 @@ async fn answer(
 }
 
 impl Received {
-    fn new(services: &Arc<Services>, session: &ServerSession, operation: Operation) -> Self {
+    fn new(services: &Arc<Services>, session: &ServerSession, operation: Operation, cors: Headers) -> Self {
         let head = session.req_header();
-        let head = RequestHead::read(&head.headers, head.version);
+        let head = RequestHead::read(&head.headers, head.version, cors);
         Self {
             recorder: Recorder::begin(services, head, operation),
         }

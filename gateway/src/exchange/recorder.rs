@@ -10,8 +10,8 @@ use crate::services::Services;
 use crate::traces::{self, Steps, Trace};
 use ledger::Outcome;
 use policy::{AdmissionRequest, Alert, Pace, RateLimitStatus, Settlement};
+use protocol::error::{Blame, ErrorCode, RequestError};
 use protocol::meter::{Bounds, Meter, Source, Usage};
-use protocol::refuse::{ErrorCode, RequestError};
 use protocol::{Operation, PromptSize};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -152,7 +152,16 @@ impl Recorder {
     /// Replaces what was reserved by what was used, and frees the slot.
     fn settle(&mut self, served: Served) {
         let outcome = self.record.outcome;
-        let has_worked = outcome == Outcome::Completed || served.head_is_sent || outcome == Outcome::Cancelled;
+        // The server has worked for whoever leaves or sets a short deadline.
+        let is_clients_end = self
+            .record
+            .stop
+            .as_ref()
+            .is_some_and(|error| error.blame == Blame::Client);
+        let has_worked = outcome == Outcome::Completed
+            || served.head_is_sent
+            || outcome == Outcome::Cancelled
+            || (outcome == Outcome::TimedOut && is_clients_end);
         if self.record.was_forwarded && has_worked {
             (self.record.usage, self.record.usage_source) = self.used(&served.meter, &served.request);
             self.record.cost = self.record.price(self.record.usage);

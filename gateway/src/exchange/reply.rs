@@ -162,6 +162,9 @@ pub(super) fn head(
     if length.is_some() && record.cost.0 > 0 {
         head.insert_header("x-sluice-cost-eur", euros(record.cost))?;
     }
+    for (name, value) in &recorder.head.cors {
+        head.insert_header(*name, value.as_str())?;
+    }
     rate_limits(&mut head, recorder)?;
     Ok(Box::new(head))
 }

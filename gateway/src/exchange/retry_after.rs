@@ -1,6 +1,7 @@
 //! A server's `retry-after`.
 
 use http::HeaderMap;
+use jiff::fmt::rfc2822::DateTimeParser;
 use std::time::{Duration, SystemTime};
 
 /// The longest wait that a server may ask for.
@@ -12,7 +13,9 @@ pub(super) fn read(headers: &HeaderMap) -> Option<Duration> {
     let after = match value.parse::<u64>() {
         Ok(seconds) => Duration::from_secs(seconds),
         Err(_) => {
-            let at = jiff::fmt::rfc2822::parse(value).ok()?.timestamp();
+            // Its weekday may be wrong; its date counts.
+            let parser = DateTimeParser::new().relaxed_weekday(true);
+            let at = parser.parse_timestamp(value).ok()?;
             SystemTime::from(at)
                 .duration_since(SystemTime::now())
                 .unwrap_or_default()

@@ -2,6 +2,7 @@
 //! pingora's.
 
 pub(crate) mod tls;
+mod web;
 
 use crate::endpoints::{self, Endpoints};
 use crate::exchange;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::sync::watch;
+use web::Access;
 
 /// The HTTP application behind the proxy listener.
 struct Proxy {
@@ -196,6 +198,35 @@ impl Proxy {
     }
 }
 
+impl Proxy {
+    /// Serves the request whose head has been read. Returns whether the connection may serve another.
+    async fn dispatch(&self, session: &mut ServerSession) -> bool {
+        let services = &self.endpoints.services;
+        let head = session.req_header();
+        let given = head.uri.path().to_owned();
+        let path = protocol::clean_path(&given);
+        let protocol = protocol::protocol_of(&path.path);
+        let cors = match web::access(&services.current.get().config, &head.method, &head.headers) {
+            Access::Granted(cors) => cors,
+            Access::Preflight(cors) => return endpoints::answer_preflight(session, cors).await.is_ok(),
+            Access::Refused(error) => {
+                let _ = endpoints::refuse(session, protocol, &error, Vec::new()).await;
+                return false;
+            }
+        };
+        match protocol::route(session.req_header().method.as_str(), &path.path) {
+            Route::Operation(operation) => {
+                let model = path.model.as_deref();
+                exchange::serve(services, session, operation, model, cors).await
+            }
+            route => {
+                let answered = endpoints::answer(&self.endpoints, session, &route, protocol, cors);
+                answered.await.is_ok()
+            }
+        }
+    }
+}
+
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
@@ -219,17 +250,7 @@ impl HttpServerApp for Proxy {
         session.set_pipelining_enabled(true);
         session.set_write_timeout(Some(Duration::from_secs(60)));
         session.set_total_drain_timeout(Some(Duration::from_secs(1)));
-        let given = session.req_header().uri.path().to_owned();
-        let path = protocol::clean_path(&given);
-        let is_clean = match protocol::route(session.req_header().method.as_str(), &path.path) {
-            Route::Operation(operation) => {
-                exchange::serve(&self.endpoints.services, &mut session, operation, path.model.as_deref()).await
-            }
-            route => endpoints::answer(&self.endpoints, &mut session, &route, protocol::protocol_of(&path.path))
-                .await
-                .is_ok(),
-        };
-        if !is_clean {
+        if !self.dispatch(&mut session).await {
             session.shutdown().await;
             return None;
         }

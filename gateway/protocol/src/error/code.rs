@@ -55,6 +55,8 @@ codes! {
     ProjectDisabled = "project_disabled", 403, Policy, "permission_error", "project_disabled";
     /// The API key may not use the model.
     ModelNotAllowed = "model_not_allowed", 403, Policy, "permission_error", "model_not_allowed";
+    /// A web page's origin, or a host name, that may not call.
+    OriginNotAllowed = "not_allowed", 403, Policy, "permission_error", "not_allowed";
     /// Model management, which no client may do.
     ManagementRefused = "not_allowed", 403, Policy, "permission_error", "not_allowed";
     /// The model is not in the configuration.

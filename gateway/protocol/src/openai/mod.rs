@@ -75,7 +75,7 @@ impl Dialect for OpenAi {
             return;
         }
         splice_limits("max_tokens", body, parsed, changes, splices);
-        if parsed.is_streaming && !parsed.wants_usage {
+        if parsed.is_streaming && !parsed.wants_usage && changes.asks_usage {
             match &parsed.places.options {
                 Some(range) => splices.replace(range.clone(), asking_usage(&body[range.clone()])),
                 None => splices.add_key(body, 0, "stream_options", r#"{"include_usage":true}"#),

@@ -1,0 +1,183 @@
+//! What a web page may do: cross-origin requests (CORS) from the configured origins, and, while identity is open, nothing
+//! else, so that no page can spend a user's budget through their browser (by a foreign `Origin`, or by a name that has been
+//! rebound to this address).
+
+use crate::config::{Config, Identity};
+use http::uri::Authority;
+use http::{HeaderMap, Method, header};
+use protocol::error::{ErrorCode, RequestError};
+use std::net::IpAddr;
+
+/// Methods that a page may use.
+const METHODS: &str = "GET, POST, DELETE, OPTIONS";
+
+/// Response headers that a page may read.
+const EXPOSED: &str = "x-request-id, x-sluice-request-id, x-sluice-model, x-sluice-queue-ms, x-sluice-degraded, \
+    x-sluice-dropped, x-sluice-cost-eur, retry-after, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, \
+    x-ratelimit-reset-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens";
+
+/// Seconds that a browser may remember a preflight's answer.
+const MAX_AGE: &str = "600";
+
+/// What becomes of a request with regard to the page that it may come from.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// It is served; the response carries these headers.
+    Granted(Vec<(&'static str, String)>),
+    /// A preflight, answered with these headers.
+    Preflight(Vec<(&'static str, String)>),
+    Refused(RequestError),
+}
+
+/// Judges a request by its method and headers.
+pub(super) fn access(config: &Config, method: &Method, headers: &HeaderMap) -> Access {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let is_open = matches!(config.gateway.identity, Identity::Open { .. });
+    if is_open && let Some(host) = text(header::HOST).filter(|host| !is_local(host)) {
+        return Access::Refused(refusal(format!(
+            "host `{host}` is not allowed while identity is open: use 127.0.0.1 or localhost, or `identity: keys`"
+        )));
+    }
+    let Some(origin) = text(header::ORIGIN) else {
+        return Access::Granted(Vec::new());
+    };
+    let is_preflight = method == Method::OPTIONS && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    let allowed = config.gateway.cors_origins.iter();
+    let is_allowed = allowed
+        .into_iter()
+        .any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(origin));
+    if !is_allowed && (is_preflight || (is_open && is_web_page(origin))) {
+        return Access::Refused(refusal(format!(
+            "origin `{origin}` is not allowed: add it to cors_origins in gateway.yaml"
+        )));
+    }
+    if !is_allowed {
+        return Access::Granted(Vec::new());
+    }
+    let mut granted = vec![
+        ("access-control-allow-origin", origin.to_owned()),
+        ("vary", "origin".to_owned()),
+    ];
+    if !is_preflight {
+        granted.push(("access-control-expose-headers", EXPOSED.to_owned()));
+        return Access::Granted(granted);
+    }
+    let wanted = text(header::ACCESS_CONTROL_REQUEST_HEADERS).unwrap_or("*");
+    granted.push(("access-control-allow-methods", METHODS.to_owned()));
+    granted.push(("access-control-allow-headers", wanted.to_owned()));
+    granted.push(("access-control-max-age", MAX_AGE.to_owned()));
+    Access::Preflight(granted)
+}
+
+fn refusal(message: String) -> RequestError {
+    RequestError::new(ErrorCode::OriginNotAllowed, message)
+}
+
+/// Whether an origin is that of a page of the web. Desktop programs send origins of their own (`vscode-file://…`).
+fn is_web_page(origin: &str) -> bool {
+    origin == "null" || origin.starts_with("http://") || origin.starts_with("https://")
+}
+
+/// Whether a `host` header can only mean this machine: an address, which no name server decides, or a name that resolves
+/// here by convention.
+fn is_local(host: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else {
+        return false;
+    };
+    let name = authority.host().trim_start_matches('[').trim_end_matches(']');
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    name.parse::<IpAddr>().is_ok()
+        || name == "localhost"
+        || name.ends_with(".localhost")
+        || name == "host.docker.internal"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Found, load};
+    use std::path::Path;
+
+    fn config(origins: &[&str], identity: Identity) -> Config {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config");
+        let mut config = load(&dir, &Found::new()).expect("the shipped configuration");
+        config.gateway.cors_origins = origins.iter().map(|&origin| origin.to_owned()).collect();
+        config.gateway.identity = identity;
+        config
+    }
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.insert(*name, value.parse().expect("a value"));
+        }
+        headers
+    }
+
+    const OPEN: Identity = Identity::Open { default_user: None };
+
+    #[test]
+    fn no_web_page_is_served_under_open_identity_unless_its_origin_is_configured() {
+        let config_none = config(&[], OPEN);
+        for origin in ["https://evil.example", "http://127.0.0.1:3000", "null"] {
+            let headers = headers(&[("host", "127.0.0.1:8000"), ("origin", origin)]);
+            let access = access(&config_none, &Method::POST, &headers);
+            assert!(matches!(access, Access::Refused(_)), "{origin}");
+        }
+        let chat = headers(&[("host", "localhost:8000"), ("origin", "https://chat.example.org")]);
+        let access = access(&config(&["https://chat.example.org"], OPEN), &Method::POST, &chat);
+        let Access::Granted(granted) = access else {
+            panic!("{access:?}")
+        };
+        assert!(granted.contains(&("access-control-allow-origin", "https://chat.example.org".to_owned())));
+    }
+
+    #[test]
+    fn a_name_that_was_rebound_to_this_machine_is_refused_and_addresses_are_not() {
+        let config = config(&[], OPEN);
+        for (host, is_served) in [
+            ("evil.example", false),
+            ("evil.example:8000", false),
+            ("localhost.evil.example", false),
+            ("localhost:8000", true),
+            ("app.localhost", true),
+            ("127.0.0.1:8000", true),
+            ("[::1]:8000", true),
+            ("192.168.0.7:8000", true),
+        ] {
+            let access = access(&config, &Method::POST, &headers(&[("host", host)]));
+            assert_eq!(access == Access::Granted(Vec::new()), is_served, "{host}");
+        }
+    }
+
+    #[test]
+    fn with_keys_a_foreign_page_is_served_what_its_key_allows_and_cannot_read_it() {
+        let config = config(&[], Identity::Keys);
+        let page = headers(&[("host", "llm.example.org"), ("origin", "https://evil.example")]);
+        assert_eq!(access(&config, &Method::POST, &page), Access::Granted(Vec::new()));
+        let mut preflight = page;
+        preflight.insert("access-control-request-method", "POST".parse().expect("a value"));
+        assert!(matches!(
+            access(&config, &Method::OPTIONS, &preflight),
+            Access::Refused(_)
+        ));
+    }
+
+    #[test]
+    fn a_preflight_is_answered_with_the_headers_that_the_page_wants_to_send() {
+        let preflight = headers(&[
+            ("host", "127.0.0.1"),
+            ("origin", "https://a.example"),
+            ("access-control-request-method", "POST"),
+            ("access-control-request-headers", "authorization,x-stainless-os"),
+        ]);
+        let access = access(&config(&["*"], OPEN), &Method::OPTIONS, &preflight);
+        let Access::Preflight(granted) = access else {
+            panic!("{access:?}")
+        };
+        assert!(granted.contains(&(
+            "access-control-allow-headers",
+            "authorization,x-stainless-os".to_owned()
+        )));
+    }
+}
