@@ -292,11 +292,6 @@ impl InFlight {
         }
     }
 
-    /// The server answered with an error of its own.
-    pub(crate) fn answered_error(&mut self, status: u16) {
-        self.failed(&format!("answered {status}"));
-    }
-
     /// The server did not.
     pub(crate) fn failed(&mut self, why: &str) {
         self.is_told = true;
