@@ -13,6 +13,7 @@ use crate::gate::{Admission, AdmittedRequest, QueuedRequest, SlotPermit};
 use crate::identity;
 use crate::ledger::{Outcome, Record};
 use crate::requests::Listed;
+use crate::tokens::{self, TextBytes};
 use crate::traces::{self, Steps, Trace};
 use crate::upstream::RoutingHint;
 use bytes::Bytes;
@@ -53,7 +54,8 @@ pub(super) struct Exchange {
     /// How many of those were thought of.
     pub(super) fallen_back: usize,
     pub(super) permit: Option<SlotPermit>,
-    pub(super) prompt_bytes: usize,
+    /// The size of the prompt's text.
+    pub(super) text: TextBytes,
     /// The gateway's own time before the upstream was asked, waiting left out.
     overhead: Option<Duration>,
     /// How long after the start the upstream was asked.
@@ -188,11 +190,16 @@ pub(super) fn ask(
         return Err(RequestError::param(ErrorCode::ModelNotAllowed, "model", message));
     }
     record.model = Some(model_id);
-    exchange.prompt_bytes = parsed.prompt_bytes;
-    let input_tokens = snapshot.tokens.tokens(model_id, parsed.prompt_bytes);
-    if input_tokens > model.max_input_tokens {
+    let text = TextBytes::new(parsed.prompt_bytes, parsed.prompt.map_or(0, tokens::multibyte));
+    exchange.text = text;
+    let input_tokens = snapshot.tokens.tokens(model_id, caller.project, text);
+    // Whether a prompt is too long is for the server to say, unless it is beyond doubt.
+    if text.least_tokens() > model.max_input_tokens {
         let (name, most) = (&model.name, model.max_input_tokens);
-        let message = format!("the prompt has about {input_tokens} tokens, and model `{name}` takes at most {most}");
+        let message = format!(
+            "prompt too long: it has at least {} tokens, and model \"{name}\" takes at most {most}",
+            text.least_tokens()
+        );
         return Err(RequestError::new(ErrorCode::ContextLengthExceeded, message));
     }
     let upstreams = &snapshot.upstreams;
@@ -224,6 +231,7 @@ pub(super) fn ask(
         class: record.class,
         priority: record.priority,
         input_tokens,
+        least_input_tokens: text.least_tokens(),
         max_tokens: parsed.max_tokens.unwrap_or(u64::MAX).min(model.max_output_tokens),
         answers: if call.generates() { parsed.answers } else { 0 },
     };
@@ -324,7 +332,7 @@ impl Exchange {
             asked_for: None,
             fallen_back: 0,
             permit: None,
-            prompt_bytes: 0,
+            text: TextBytes::default(),
             overhead: None,
             asked: Duration::ZERO,
             upstream_status: None,
@@ -412,12 +420,14 @@ impl Exchange {
         let settled = permit.settle(&Settlement {
             usage: Usage {
                 input_tokens: record.usage.input_tokens,
+                cached_input_tokens: record.usage.cached_input_tokens,
                 output_tokens: record.usage.output_tokens,
                 cost: record.cost,
             },
             pace: self.pace(),
             has_completed: outcome == Outcome::Completed,
             was_answered: self.upstream_status.is_some(),
+            was_forwarded: record.was_forwarded,
         });
         for alert in &settled.alerts {
             self.alert(alert);
@@ -427,8 +437,10 @@ impl Exchange {
             && record.usage_source == Source::Upstream
             && outcome == Outcome::Completed
         {
-            let tokens = record.usage.input_tokens;
-            record.snapshot.tokens.learn(model, self.prompt_bytes, tokens);
+            let (tokens, text) = (record.usage.input_tokens, self.text);
+            if let Some(caller) = &record.caller {
+                record.snapshot.tokens.learn(model, caller.project, text, tokens);
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use crate::gate::Admission;
 use crate::ledger::Record;
 use bytes::Bytes;
 use pingora_timeout::fast_timeout::fast_timeout;
-use policy::AdmissionRequest;
+use policy::{AdmissionRequest, Settlement};
 use protocol::meter::Meter;
 use protocol::refuse::{ErrorCode, RequestError};
 use protocol::translate;
@@ -155,13 +155,14 @@ async fn fall_back(
     parsed: &ParsedRequest<'_>,
 ) -> Option<()> {
     let first = exchange.asked_for?;
+    let mut attempt = None;
     let snapshot = Arc::clone(&exchange.record.snapshot);
     let config = &snapshot.config;
     while let Some(id) = config.model(first.model).fallbacks.get(exchange.fallen_back).copied() {
         exchange.fallen_back += 1;
         let model = config.model(id);
         let key = exchange.record.caller.as_ref().and_then(|caller| caller.key.as_ref());
-        let input_tokens = snapshot.tokens.tokens(id, exchange.prompt_bytes);
+        let input_tokens = snapshot.tokens.tokens(id, first.project, exchange.text);
         let about = about(&exchange.record, model, input_tokens);
         let said = translate::request(
             snapshot.upstreams.speaks(id),
@@ -171,19 +172,30 @@ async fn fall_back(
             &about,
         );
         let may_be_had = model.enabled && key.is_none_or(|key| key.allows(&model.name));
-        if !may_be_had || said.is_err() || input_tokens > model.max_input_tokens {
+        if !may_be_had || said.is_err() || exchange.text.least_tokens() > model.max_input_tokens {
             continue;
         }
         let ask = AdmissionRequest {
             model: id,
             smaller: None,
             input_tokens,
+            least_input_tokens: exchange.text.least_tokens(),
             max_tokens: parsed.max_tokens.unwrap_or(u64::MAX).min(model.max_output_tokens),
             ..first
         };
-        let (offer, standing) = match exchange.permit.take() {
-            Some(permit) => permit.replace(&ask),
-            None => exchange.gateway.gate.offer(&ask),
+        let failed = Settlement {
+            was_answered: exchange.upstream_status.is_some(),
+            was_forwarded: exchange.record.was_forwarded,
+            ..Settlement::default()
+        };
+        let replaced = exchange.permit.take().and_then(|permit| permit.replace(&failed, &ask));
+        let (offer, standing) = match (replaced, attempt) {
+            (Some((admission, status, failed)), _) => {
+                attempt = Some(failed);
+                (admission, status)
+            }
+            (None, Some(attempt)) => exchange.gateway.gate.offer_again(&ask, attempt),
+            (None, None) => exchange.gateway.gate.offer(&ask),
         };
         exchange.standing = standing;
         let entry = match offer {
