@@ -2,12 +2,12 @@
 //! guards: dropping one releases it, so that a lost client or a panic leaks nothing.
 
 use policy::{
-    AdmissionRequest, Balance, ByClass, Decision, ModelId, PlanId, Policy, QueueEntry, RateLimitKind, RateLimitStatus,
-    RateWindow, Refusal, Rules, Settled, Settlement, Subject, Terms, TicketId, Time,
+    AdmissionRequest, Attempt, Balance, ByClass, Decision, ModelId, PlanId, Policy, QueueEntry, RateLimitKind,
+    RateLimitStatus, RateWindow, Refusal, Rules, Settled, Settlement, Subject, Terms, TicketId, Time,
 };
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// The interval at which policy is asked again for the next request, for what only time changes: a level that is
@@ -18,9 +18,6 @@ const TICK: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(crate) struct Gate {
     state: Mutex<State>,
-    /// The time of day at the start, moved on by a clock that never goes back.
-    started_at: Time,
-    started: Instant,
 }
 
 #[derive(Debug)]
@@ -90,20 +87,26 @@ pub(crate) struct Occupancy {
 
 impl Gate {
     pub(crate) fn new(rules: Rules) -> Arc<Self> {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Arc::new(Self {
             state: Mutex::new(State {
                 policy: Policy::new(rules),
                 waiters: HashMap::new(),
             }),
-            started_at: Time::after_epoch(since_epoch),
-            started: Instant::now(),
         })
     }
 
     /// Decides on a request. The state of the rate limits is known at once, also of a rejected one.
     pub(crate) fn offer(self: &Arc<Self>, ask: &AdmissionRequest) -> (Admission, RateLimitStatus) {
         self.decide(|policy, now| policy.offer(ask, now))
+    }
+
+    /// Decides on a request again, for another model, after an attempt that failed: it counts once.
+    pub(crate) fn offer_again(
+        self: &Arc<Self>,
+        ask: &AdmissionRequest,
+        attempt: Attempt,
+    ) -> (Admission, RateLimitStatus) {
+        self.decide(|policy, now| policy.offer_again(ask, attempt, now))
     }
 
     fn decide(
@@ -234,7 +237,7 @@ impl Gate {
     }
 
     pub(crate) fn now(&self) -> Time {
-        self.started_at + self.started.elapsed()
+        crate::clock::now()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -338,13 +341,23 @@ impl SlotPermit {
         }
     }
 
-    /// Releases the slot of a request that failed, and decides on another in its place.
-    pub(crate) fn replace(mut self, ask: &AdmissionRequest) -> (Admission, RateLimitStatus) {
+    /// Settles an attempt that failed, and decides on its request again, for another model. What the attempt used stays
+    /// used, and a request that was forwarded stays counted, whatever is decided; the attempt that is returned is for
+    /// [`Gate::offer_again`], where this model is refused, too.
+    pub(crate) fn replace(
+        mut self,
+        settlement: &Settlement,
+        ask: &AdmissionRequest,
+    ) -> Option<(Admission, RateLimitStatus, Attempt)> {
         let gate = Arc::clone(&self.gate);
-        match self.ticket.take() {
-            Some(ticket) => gate.decide(|policy, now| policy.replace(ticket, ask, now)),
-            None => gate.offer(ask),
-        }
+        let ticket = self.ticket.take()?;
+        let mut failed = None;
+        let (admission, status) = gate.decide(|policy, now| {
+            let (decision, status, attempt) = policy.replace(ticket, settlement, ask, now);
+            failed = Some(attempt);
+            (decision, status)
+        });
+        Some((admission, status, failed?))
     }
 }
 
@@ -397,6 +410,7 @@ mod tests {
             class: Class::Interactive,
             priority,
             input_tokens: 1,
+            least_input_tokens: 1,
             max_tokens: 1,
             answers: 1,
         };

@@ -3,7 +3,7 @@
 
 use crate::api_key::Key;
 use crate::config::Config;
-use crate::tokens::BytesPerToken;
+use crate::tokens::TokenEstimates;
 use crate::upstream::Upstreams;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -24,7 +24,7 @@ pub(crate) struct Snapshot {
     /// Where each model is.
     pub(crate) upstreams: Arc<Upstreams>,
     /// What was learned of each model's tokens.
-    pub(crate) tokens: Arc<BytesPerToken>,
+    pub(crate) tokens: Arc<TokenEstimates>,
 }
 
 /// Where the current snapshot is.
@@ -42,7 +42,7 @@ impl Current {
         let keys = by_hash(numbered(&mut numbers, keys));
         Self {
             snapshot: ArcSwap::from_pointee(Snapshot {
-                tokens: Arc::new(BytesPerToken::new(config.models.len())),
+                tokens: Arc::default(),
                 config: Arc::new(config),
                 keys,
                 version: 1,
@@ -58,7 +58,7 @@ impl Current {
         let _replacing = self.numbers.lock();
         let before = self.get();
         self.snapshot.store(Arc::new(Snapshot {
-            tokens: Arc::new(before.tokens.grown(config.models.len())),
+            tokens: Arc::clone(&before.tokens),
             config: Arc::new(config),
             keys: before.keys.clone(),
             version: before.version + 1,

@@ -42,6 +42,7 @@ fn ask(number: u32) -> AdmissionRequest {
         class: Class::Interactive,
         priority: [Priority::High, Priority::Normal, Priority::Low][number as usize % 3],
         input_tokens: 100 + u64::from(number % 77),
+        least_input_tokens: 1,
         max_tokens: 200,
         answers: 1,
     }
@@ -66,6 +67,7 @@ fn offer_and_settle(criterion: &mut Criterion) {
         },
         has_completed: true,
         was_answered: true,
+        was_forwarded: true,
         ..Settlement::default()
     };
     criterion.bench_function("offer + settle + next, 10,000 waiting, 1,000 projects", |bencher| {

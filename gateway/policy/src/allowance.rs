@@ -11,18 +11,52 @@ use crate::ids::BySubject;
 use crate::quota::{Amounts, QuotaUnit, QuotaWindow};
 use crate::refusal::LimitKind;
 use crate::time::CalendarWindow;
-use crate::{AdmissionRequest, Allowance, Caps, Estimate, NanoEuro, Refusal, Rules, Subject, Time, Usage};
+use crate::{AdmissionRequest, Allowance, Caps, NanoEuro, Refusal, Rules, Subject, Time};
 use std::time::Duration;
 
 /// When trying again makes sense if only what others have reserved is in the way.
 const SOON: Duration = Duration::from_secs(1);
 
-/// The amounts held for one request until it is settled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct AllowanceReservation {
+/// The windows that a request counts for: those in which it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Windows {
     day: u64,
     month: u64,
+}
+
+/// The amounts held for one request until it is settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AllowanceReservation {
+    pub(crate) windows: Windows,
     pub(crate) amounts: Amounts,
+}
+
+/// A request's wish for a reservation.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted {
+    /// The worst case.
+    pub(crate) amounts: Amounts,
+    /// The worst case by all that is certain; one that exceeds a limit by its estimate alone reserves all of it.
+    pub(crate) least: Amounts,
+    pub(crate) windows: Windows,
+    /// Whether it may be asked to go to the smaller model.
+    pub(crate) may_downgrade: bool,
+}
+
+impl Windows {
+    pub(crate) fn at(now: Time) -> Self {
+        Self {
+            day: now.day().index,
+            month: now.month().index,
+        }
+    }
+
+    pub(crate) fn index(self, window: QuotaWindow) -> u64 {
+        match window {
+            QuotaWindow::Day => self.day,
+            QuotaWindow::Month => self.month,
+        }
+    }
 }
 
 /// Whether a request fits into what is left.
@@ -136,18 +170,21 @@ impl Allowances {
         &mut self,
         rules: &Rules,
         ask: &AdmissionRequest,
-        estimate: &Estimate,
-        may_downgrade: bool,
+        wanted: &Wanted,
         now: Time,
     ) -> Result<Fit, Refusal> {
-        let wanted = Amounts::new(estimate.tokens(), 1, estimate.cost.0);
         let mut downgrade = None;
-        for subject in subjects(ask) {
+        let mut amounts = wanted.amounts;
+        for subject in ask.payers() {
             let allowance = rules.allowance(subject);
             let account = self.accounts.entry(subject);
             account.turn(now);
             for window in QuotaWindow::ALL {
                 let used = *account.window(window);
+                if used.window != wanted.windows.index(window) {
+                    // It is counted in a window that has ended since it was made.
+                    continue;
+                }
                 let check = Check {
                     subject,
                     window,
@@ -156,38 +193,24 @@ impl Allowances {
                     now,
                 };
                 for (unit, limit) in limits(allowance.caps(window)) {
-                    check.blocked(unit, limit, wanted[unit])?;
-                    downgrade = downgrade.or_else(|| check.downgraded(unit, limit, wanted[unit]));
+                    amounts[unit] = check.blocked(unit, limit, amounts[unit], wanted.least[unit])?;
+                    downgrade = downgrade.or_else(|| check.downgraded(unit, limit, amounts[unit]));
                 }
             }
         }
-        if let Some(refusal) = downgrade.filter(|_| may_downgrade) {
+        if let Some(refusal) = downgrade.filter(|_| wanted.may_downgrade) {
             return Ok(Fit::Downgrade(refusal));
         }
-        for subject in subjects(ask) {
-            let account = self.accounts.entry(subject);
-            for window in QuotaWindow::ALL {
-                let used = account.window(window);
-                used.reserved = used.reserved.plus(wanted);
-            }
-        }
-        Ok(Fit::Reserved(AllowanceReservation {
-            day: now.day().index,
-            month: now.month().index,
-            amounts: wanted,
-        }))
-    }
-
-    /// Shrinks a reservation to a smaller worst case.
-    pub(crate) fn shrink(&mut self, ask: &AdmissionRequest, reservation: &mut AllowanceReservation, to: &Estimate) {
-        let smaller = Amounts::new(to.tokens(), 1, to.cost.0);
-        let back = reservation.amounts.minus(smaller);
-        self.each(ask, reservation, |used| used.reserved = used.reserved.minus(back));
-        reservation.amounts = reservation.amounts.minus(back);
+        let reservation = AllowanceReservation {
+            windows: wanted.windows,
+            amounts,
+        };
+        self.each(ask, &reservation, |used| used.reserved = used.reserved.plus(amounts));
+        Ok(Fit::Reserved(reservation))
     }
 
     /// Refunds what was reserved; nothing was used.
-    pub(crate) fn give_back(&mut self, ask: &AdmissionRequest, reservation: &AllowanceReservation) {
+    pub(crate) fn refund(&mut self, ask: &AdmissionRequest, reservation: &AllowanceReservation) {
         self.each(ask, reservation, |used| {
             used.reserved = used.reserved.minus(reservation.amounts)
         });
@@ -199,15 +222,14 @@ impl Allowances {
         rules: &Rules,
         ask: &AdmissionRequest,
         reservation: &AllowanceReservation,
-        usage: &Usage,
+        actual: Amounts,
     ) -> Vec<Alert> {
-        let actual = Amounts::new(usage.tokens(), 1, usage.cost.0);
         self.each(ask, reservation, |used| {
             used.reserved = used.reserved.minus(reservation.amounts);
             used.used = used.used.plus(actual);
         });
         let mut alerts = Vec::new();
-        for subject in subjects(ask) {
+        for subject in ask.payers() {
             let allowance = rules.allowance(subject);
             let Some(share) = allowance.actions.alert else { continue };
             let account = self.accounts.entry(subject);
@@ -270,6 +292,14 @@ impl Allowances {
         })
     }
 
+    /// The amounts used and reserved by a subject in a window.
+    pub(crate) fn counted(&self, subject: Subject, window: QuotaWindow, now: Time) -> (Amounts, Amounts) {
+        let mut account = self.accounts.get(subject).copied().unwrap_or_default();
+        account.turn(now);
+        let used = account.window(window);
+        (used.used, used.reserved)
+    }
+
     /// The state of all of a subject's counters.
     pub(crate) fn balances(&self, rules: &Rules, subject: Subject, now: Time) -> Vec<Balance> {
         let allowance = rules.allowance(subject);
@@ -297,13 +327,11 @@ impl Allowances {
 
     /// Changes the windows in which a reservation was made, where they are still the current ones.
     fn each(&mut self, ask: &AdmissionRequest, reservation: &AllowanceReservation, mut change: impl FnMut(&mut Used)) {
-        for subject in subjects(ask) {
+        for subject in ask.payers() {
             let account = self.accounts.entry(subject);
-            for (used, window) in [
-                (&mut account.day, reservation.day),
-                (&mut account.month, reservation.month),
-            ] {
-                if used.window == window {
+            for window in QuotaWindow::ALL {
+                let used = account.window(window);
+                if used.window == reservation.windows.index(window) {
                     change(used);
                 }
             }
@@ -321,11 +349,13 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    fn blocked(&self, unit: QuotaUnit, limit: u64, wanted: u64) -> Result<(), Refusal> {
+    /// The amount to reserve.
+    fn blocked(&self, unit: QuotaUnit, limit: u64, wanted: u64, least: u64) -> Result<u64, Refusal> {
         let Some(share) = self.allowance.actions.block else {
-            return Ok(());
+            return Ok(wanted);
         };
         let most = part(limit, share);
+        let wanted = if least <= most { wanted.min(most) } else { wanted };
         if wanted > most {
             return Err(Refusal::ExceedsLimit {
                 subject: self.subject,
@@ -335,7 +365,7 @@ impl Check<'_> {
             });
         }
         if self.used.held(unit).saturating_add(wanted) <= most {
-            return Ok(());
+            return Ok(wanted);
         }
         Err(self.exceeded(unit, most, wanted))
     }
@@ -362,12 +392,6 @@ impl Check<'_> {
             retry_after: if fits_once_settled { SOON } else { ends - self.now },
         }
     }
-}
-
-/// The subjects whose allowances a request uses, from the narrowest to the widest.
-fn subjects(ask: &AdmissionRequest) -> impl Iterator<Item = Subject> + use<> {
-    let all = [Subject::User(ask.user), Subject::Project(ask.project)];
-    ask.key.map(Subject::Key).into_iter().chain(all)
 }
 
 /// The limits that are set, with their units.

@@ -1,8 +1,14 @@
 //! One rate limit: governor decides (GCRA), we own the number.
 //!
-//! governor can neither give back nor be asked what is left. Its [`StateStore`] and [`Clock`] are public
+//! governor can neither refund nor be asked what is left. Its [`StateStore`] and [`Clock`] are public
 //! traits, so the one number that a limit needs, the theoretical arrival time of the next request, lives
-//! here as a [`Cell`]: it is laid under governor for a decision, and can be read and moved back.
+//! here in a [`Cell`]: it is laid under governor for a decision, and can be read and moved back.
+//!
+//! A refund must not mint: what was reserved drains away with time as if it had been used, and capacity that
+//! came back that way may have been used by others since. Had less been taken at time s, the level L would be
+//! lower now by at most min L(τ), s ≤ τ ≤ now (the reflection map of a queue, Skorokhod 1961). So a cell keeps
+//! the lowest level since each of its charges, in a stack, since these minima only grow with the charges' age
+//! going down; a refund is bounded by that of its charge.
 
 use crate::Time;
 use governor::clock::Clock;
@@ -15,10 +21,29 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// What a limit has counted for one subject: the theoretical arrival time of its next request, in
-/// nanoseconds; in the past, or 0, when the whole burst is free.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Cell(u64);
+/// The state of a limit for one subject.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Cell {
+    /// The theoretical arrival time of the next request, in nanoseconds; in the past, or 0, when the whole burst is
+    /// free. What it is ahead of now is the level.
+    arrival: u64,
+    /// The lowest levels since charges, by the charges' numbers; both ascend.
+    lows: Vec<Low>,
+}
+
+/// The lowest level since the charges from this number on, up to the next entry's.
+#[derive(Debug, Clone, Copy)]
+struct Low {
+    first: u64,
+    level: u64,
+}
+
+/// Entries after which close ones are merged.
+const MANY_LOWS: usize = 512;
+
+/// The level may be so many times the limit: what is owed beyond, after a server used far more than was reserved, is
+/// waived, so that one absurd figure neither closes nor, by overflow, opens a limit for good.
+const LONGEST_DEBT: u64 = 2;
 
 /// The reason why a limit lets nothing pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,13 +65,81 @@ pub struct RateWindow {
     pub reset: Duration,
 }
 
+impl Cell {
+    fn level(&self, now: Time) -> u64 {
+        self.arrival.saturating_sub(now.nanos())
+    }
+
+    /// Takes into the minima that the level is now so low.
+    fn fall_to(&mut self, level: u64) {
+        let kept = self.lows.partition_point(|low| low.level < level);
+        if let Some(lowered) = self.lows.get(kept).copied() {
+            self.lows.truncate(kept);
+            if level > 0 {
+                self.lows.push(Low { level, ..lowered });
+            }
+        }
+    }
+
+    /// Charges a request with this number, which brings the arrival time to `arrival`.
+    pub(crate) fn charge(&mut self, arrival: u64, number: u64, now: Time) {
+        self.fall_to(self.level(now));
+        self.arrival = arrival;
+        let level = self.level(now);
+        if self.lows.last().is_none_or(|low| low.level < level) {
+            self.lows.push(Low { first: number, level });
+        }
+        if self.lows.len() > MANY_LOWS {
+            self.merge_close_lows();
+        }
+    }
+
+    /// Merges entries that differ by little; the lower level stays.
+    fn merge_close_lows(&mut self) {
+        let span = self.lows.last().map_or(0, |low| low.level) / (MANY_LOWS as u64 / 2);
+        let mut kept = 0;
+        self.lows.retain(|low| {
+            let is_kept = kept == 0 || low.level >= kept + span;
+            if is_kept {
+                kept = low.level;
+            }
+            is_kept
+        });
+    }
+
+    /// Refunds a part of the charge with this number, as far as the level still holds it.
+    fn refund(&mut self, nanos: u64, number: u64, now: Time) {
+        self.fall_to(self.level(now));
+        let Some(at) = self.lows.partition_point(|low| low.first <= number).checked_sub(1) else {
+            return;
+        };
+        let refund = nanos.min(self.lows[at].level);
+        self.arrival -= refund;
+        for low in &mut self.lows[at..] {
+            low.level -= refund;
+        }
+        // For the charges before it, the level was as low, too.
+        let Low { level, .. } = self.lows[at];
+        let first_lowered = self.lows[..at].partition_point(|low| low.level < level);
+        if first_lowered < at {
+            self.lows[at].first = self.lows[first_lowered].first;
+            self.lows.drain(first_lowered..at);
+        }
+        if level == 0 {
+            let zeros = self.lows.partition_point(|low| low.level == 0);
+            self.lows.drain(..zeros);
+        }
+    }
+}
+
 /// One limit of so many a period, with a burst of the same size.
 #[derive(Debug)]
 pub(crate) struct Rate {
-    limit: u64,
+    pub(crate) limit: u64,
     /// Tokens that are counted as one, where a limit is finer than a nanosecond's clock can divide.
     unit: u64,
     interval: u64,
+    burst: u64,
     arrival: Arrival,
     hands: Hands,
     limiter: RateLimiter<NotKeyed, Arrival, Hands, NoOpMiddleware<Nanos>>,
@@ -82,48 +175,55 @@ impl Rate {
             limit,
             unit,
             interval,
+            burst: u64::from(burst.get()),
             limiter: RateLimiter::new(quota, arrival.clone(), hands.clone()),
             arrival,
             hands,
         }
     }
 
-    /// Takes so many, or says when they could be had.
-    pub(crate) fn take(&self, cell: &mut Cell, amount: u64, now: Time) -> Result<(), Shortfall> {
+    /// The most that can ever pass at once.
+    pub(crate) fn burst(&self) -> u64 {
+        self.burst.saturating_mul(self.unit)
+    }
+
+    /// The arrival time after so many were taken, or when they could be. Nothing changes.
+    pub(crate) fn decide(&self, cell: &Cell, amount: u64, now: Time) -> Result<u64, Shortfall> {
         let Some(units) = NonZeroU64::new(amount.div_ceil(self.unit)) else {
-            return Ok(());
+            return Ok(cell.arrival);
         };
         let Ok(units) = NonZeroU32::try_from(units) else {
             return Err(Shortfall::ExceedsBurst);
         };
         self.hands.0.store(now.nanos(), Relaxed);
-        self.arrival.0.store(cell.0, Relaxed);
-        let decided = self.limiter.check_n(units);
-        cell.0 = self.arrival.0.load(Relaxed);
-        match decided {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(not_until)) => Err(Shortfall::RetryAfter(
-                not_until.wait_time_from(Nanos::from(now.nanos())),
-            )),
+        self.arrival.0.store(cell.arrival, Relaxed);
+        match self.limiter.check_n(units) {
+            Ok(Ok(())) => Ok(self.arrival.0.load(Relaxed)),
+            Ok(Err(not_until)) => {
+                let wait = not_until.wait_time_from(Nanos::from(now.nanos()));
+                Err(Shortfall::RetryAfter(wait))
+            }
             Err(_) => Err(Shortfall::ExceedsBurst),
         }
     }
 
-    /// Corrects what was taken: less goes back, more is a debt that is waited for.
-    pub(crate) fn correct(&self, cell: &mut Cell, taken: u64, actual: u64, now: Time) {
+    /// Corrects what the charge with this number took: less is refunded, as far as the limit still holds it; more is a
+    /// debt that is waited for.
+    pub(crate) fn correct(&self, cell: &mut Cell, taken: u64, actual: u64, number: u64, now: Time) {
         let (taken, actual) = (taken.div_ceil(self.unit), actual.div_ceil(self.unit));
-        cell.0 = if actual < taken {
-            cell.0.saturating_sub((taken - actual).saturating_mul(self.interval))
-        } else {
+        if actual < taken {
+            cell.refund((taken - actual).saturating_mul(self.interval), number, now);
+        } else if actual > taken {
             let debt = (actual - taken).saturating_mul(self.interval);
-            let from = if debt > 0 { cell.0.max(now.nanos()) } else { cell.0 };
-            from.saturating_add(debt)
-        };
+            let most = self.burst.saturating_mul(self.interval).saturating_mul(LONGEST_DEBT);
+            let level = cell.level(now).saturating_add(debt).min(most.max(cell.level(now)));
+            cell.arrival = now.nanos().saturating_add(level);
+        }
     }
 
     /// What may pass now, and when all may again.
-    pub(crate) fn window(&self, cell: Cell, now: Time) -> RateWindow {
-        let owed = cell.0.saturating_sub(now.nanos());
+    pub(crate) fn window(&self, cell: &Cell, now: Time) -> RateWindow {
+        let owed = cell.level(now);
         let used = owed.div_ceil(self.interval).saturating_mul(self.unit);
         RateWindow {
             limit: self.limit,
@@ -133,7 +233,7 @@ impl Rate {
     }
 }
 
-/// Where governor finds the number.
+/// The number that governor reads and writes.
 #[derive(Debug, Clone, Default)]
 struct Arrival(Arc<AtomicU64>);
 
@@ -154,7 +254,7 @@ impl StateStore for Arrival {
     }
 }
 
-/// A clock whose hands are set by whoever calls policy.
+/// A clock whose hands are set by the caller of policy.
 #[derive(Debug, Clone, Default)]
 struct Hands(Arc<AtomicU64>);
 

@@ -1,22 +1,26 @@
-//! Degradation: what gives way as pressure rises, so that the most important work goes on.
+//! Degradation: the levels at which requests are reduced or rejected as pressure rises, so that the most important
+//! work goes on.
 //!
-//! Pressure is the worst of three ratios: of the queue, of the oldest wait against its deadline, and of
-//! upstreams' answers that said "overloaded". A level is entered the moment its threshold is reached, and
-//! left only when pressure has stayed a margin below it for a while, so that it does not flutter.
+//! Pressure on a model is the worst of three ratios: of the queue, of the oldest wait against the longest, both of
+//! requests that shared capacity holds back (see `admission/pressure.rs`), and of its upstreams' answers with 429 or
+//! 503. A level is entered the moment its threshold is reached, and left only when pressure has stayed a margin below
+//! it for a while, so that it does not flutter.
 
-use crate::{AdmissionRequest, Class, Degradation, DegradationsApplied, Level, Priority, Refusal, Rules, Time};
+use crate::{
+    AdmissionRequest, Class, Degradation, DegradationsApplied, IdMap, Level, ModelId, Priority, Refusal, Rules, Time,
+};
 use std::time::Duration;
 
-/// When trying again makes sense for whoever was refused by a level.
+/// When trying again makes sense after a level's refusal.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
-/// How fast the memory of an upstream's "overloaded" fades.
+/// The time in seconds in which the saturation of upstreams fades to a third.
 const SATURATION_FADES: f64 = 5.0;
 
-/// How much one answer counts for it.
+/// The weight of one answer in the saturation.
 const SATURATION_STEP: f64 = 0.05;
 
-/// Which level holds.
+/// The degradation level of one model.
 #[derive(Debug, Default)]
 pub(crate) struct PressureMonitor {
     current: usize,
@@ -27,15 +31,15 @@ pub(crate) struct PressureMonitor {
 }
 
 impl PressureMonitor {
-    /// An upstream has answered; `is_overloaded` if with 429 or 503.
-    pub(crate) fn heard(&mut self, is_overloaded: bool, now: Time) {
+    /// Counts an upstream's answer; `is_overloaded` if with 429 or 503.
+    pub(crate) fn observe(&mut self, is_overloaded: bool, now: Time) {
         let before = self.saturation(now);
         let target = if is_overloaded { 1.0 } else { 0.0 };
         self.saturation = before + SATURATION_STEP * (target - before);
         self.saturation_at = now;
     }
 
-    /// The share of upstreams' answers that said "overloaded", fading.
+    /// The share of upstreams' answers with 429 or 503, fading.
     pub(crate) fn saturation(&self, now: Time) -> f64 {
         if self.saturation == 0.0 {
             return 0.0;
@@ -44,17 +48,15 @@ impl PressureMonitor {
         self.saturation * (-age / SATURATION_FADES).exp()
     }
 
-    /// The index of the level that holds under so much pressure.
-    pub(crate) fn level(&mut self, rules: &Degradation, pressure: f64, now: Time) -> usize {
-        let reached = |margin: f64| {
-            let above = rules
-                .levels
-                .iter()
-                .rposition(|level| pressure >= level.threshold - margin);
+    /// The index of the level in force. `keeping` is the pressure that keeps a level from being left, not less than
+    /// `entering`: what a level itself has paused does not raise it, and does not end it either.
+    pub(crate) fn level(&mut self, rules: &Degradation, entering: f64, keeping: f64, now: Time) -> usize {
+        let reached = |pressure: f64| {
+            let above = rules.levels.iter().rposition(|level| pressure >= level.threshold);
             above.unwrap_or(0)
         };
-        let entered = reached(0.0);
-        let kept = reached(rules.margin).min(self.current.max(entered));
+        let entered = reached(entering);
+        let kept = reached(keeping + rules.margin).min(self.current.max(entered));
         if entered >= self.current || kept >= self.current {
             self.current = self.current.max(entered).min(rules.levels.len().saturating_sub(1));
             self.calm_since = None;
@@ -67,9 +69,47 @@ impl PressureMonitor {
         }
         self.current
     }
+
+    /// Whether the level that was found last pauses batch requests.
+    pub(crate) fn is_batch_paused(&self, rules: &Degradation) -> bool {
+        let level = rules.levels.get(self.current);
+        level.is_some_and(|level| level.actions.pause_batch)
+    }
 }
 
-/// Whether a level refuses this ask.
+/// The degradation levels of all models.
+#[derive(Debug, Default)]
+pub(crate) struct PressureMonitors(IdMap<ModelId, PressureMonitor>);
+
+impl PressureMonitors {
+    /// The monitor of a model.
+    pub(crate) fn of(&mut self, model: ModelId) -> &mut PressureMonitor {
+        self.0.entry(model, |_| PressureMonitor::default())
+    }
+
+    /// Counts an upstream's answer; `is_overloaded` if with 429 or 503.
+    pub(crate) fn observe(&mut self, model: ModelId, is_overloaded: bool, now: Time) {
+        self.of(model).observe(is_overloaded, now);
+    }
+
+    /// The models that have a monitor.
+    pub(crate) fn models(&self) -> impl Iterator<Item = ModelId> + use<> {
+        self.0.ids()
+    }
+
+    /// The share of a model's upstreams' answers with 429 or 503, fading.
+    pub(crate) fn saturation(&self, model: ModelId, now: Time) -> f64 {
+        self.0.get(model).map_or(0.0, |monitor| monitor.saturation(now))
+    }
+
+    /// Whether the level that was found last for a model pauses batch requests.
+    pub(crate) fn is_batch_paused(&self, rules: &Degradation, model: ModelId) -> bool {
+        let monitor = self.0.get(model);
+        monitor.is_some_and(|monitor| monitor.is_batch_paused(rules))
+    }
+}
+
+/// The refusal of a request by a level's actions.
 pub(crate) fn refuse(level: &Level, ask: &AdmissionRequest) -> Option<Refusal> {
     let actions = &level.actions;
     let name = || level.name.clone();
@@ -79,7 +119,7 @@ pub(crate) fn refuse(level: &Level, ask: &AdmissionRequest) -> Option<Refusal> {
             retry_after: RETRY_AFTER,
         });
     }
-    let is_refused = (actions.reject_standard && ask.priority == Priority::Normal)
+    let is_refused = (actions.reject_standard && ask.priority <= Priority::Normal)
         || actions.allow_only_priority.is_some_and(|least| ask.priority < least);
     is_refused.then(|| Refusal::StandardRejected {
         level: name(),
@@ -95,10 +135,10 @@ pub(crate) fn emergency(level: &Level) -> Refusal {
     }
 }
 
-/// Makes the ask smaller as the level demands. Returns what gave way.
-pub(crate) fn shrink(level: &Level, rules: &Rules, ask: &mut AdmissionRequest) -> DegradationsApplied {
+/// Reduces a request as a level demands. Returns the degradations applied.
+pub(crate) fn reduce(level: &Level, rules: &Rules, ask: &mut AdmissionRequest, may_route: bool) -> DegradationsApplied {
     let mut degradations = DegradationsApplied::default();
-    if level.actions.route_to_smaller_model && route_to_smaller(rules, ask) {
+    if may_route && level.actions.route_to_smaller_model && route_to_smaller(rules, ask) {
         degradations.routed_by_pressure = true;
     }
     if let Some(factor) = level.actions.max_tokens_factor.filter(|_| ask.answers > 0) {
@@ -176,7 +216,7 @@ mod tests {
             (5_001, 0.40, 0),
         ] {
             assert_eq!(
-                watch.level(&rules, pressure, at(millis)),
+                watch.level(&rules, pressure, pressure, at(millis)),
                 level,
                 "at {millis} ms, {pressure}"
             );
@@ -185,14 +225,17 @@ mod tests {
 
     #[test]
     fn without_levels_nothing_gives_way() {
-        assert_eq!(PressureMonitor::default().level(&Degradation::default(), 1.0, at(0)), 0);
+        assert_eq!(
+            PressureMonitor::default().level(&Degradation::default(), 1.0, 1.0, at(0)),
+            0
+        );
     }
 
     #[test]
     fn upstreams_that_say_overloaded_are_pressure_that_fades() {
         let mut watch = PressureMonitor::default();
         for _ in 0..100 {
-            watch.heard(true, at(0));
+            watch.observe(true, at(0));
         }
         assert!(watch.saturation(at(0)) > 0.95);
         assert!(watch.saturation(at(30_000)) < 0.01);

@@ -12,8 +12,9 @@
 //!
 //! Counters are kept a band; what waits is listed a model, so that a full model holds back nobody else.
 
+use crate::admission::HeldBack;
 use crate::tickets::List;
-use crate::{ModelId, Order, ProjectId, QueueClass, UserId};
+use crate::{ModelId, Order, ProjectId, QueueClass, Time, UserId};
 use std::collections::BTreeSet;
 
 /// What an output token weighs against an input token.
@@ -61,6 +62,10 @@ pub(crate) struct ClassQueue {
     pub(crate) projects: BTreeSet<(u64, ProjectId)>,
     /// The counter of whoever was served last.
     pub(crate) reached: u64,
+    /// Waiting requests of projects that could run.
+    pub(crate) held_back: usize,
+    /// Those projects, by since when their oldest request is held back by shared capacity alone.
+    pub(crate) oldest: BTreeSet<(Time, ProjectId)>,
 }
 
 /// A project's requests for one model in one class.
@@ -72,7 +77,10 @@ pub(crate) struct Flow {
     pub(crate) reached: u64,
     /// Under what the project is listed in the model's class, if it is.
     pub(crate) listed: Option<u64>,
-    pub(crate) waiting: usize,
+    /// All of its requests by age.
+    pub(crate) by_age: List,
+    /// What it adds to the pressure on its model.
+    pub(crate) held_back: HeldBack,
 }
 
 /// A user's requests for one model in one class, first in, first out.

@@ -7,6 +7,7 @@
 
 mod admission;
 mod allowance;
+mod audit;
 mod breaker;
 mod capacity;
 mod cell;
@@ -14,6 +15,7 @@ mod decision;
 mod degradation;
 mod fairness;
 mod ids;
+mod levels;
 mod limits;
 mod money;
 mod names;
@@ -22,6 +24,7 @@ mod queue_class;
 mod quota;
 mod refusal;
 mod request;
+mod reservation;
 mod retries;
 mod routing;
 mod rules;
@@ -39,7 +42,7 @@ pub use ids::{Id, IdMap, KeyId, ModelId, PlanId, ProjectId, Subject, UserId};
 pub use limits::RateLimitKind;
 pub use money::NanoEuro;
 pub use names::UnknownName;
-pub use policy::{Policy, Settled, Settlement};
+pub use policy::{Attempt, Policy, Settled, Settlement};
 pub use queue_class::{ByClass, QueueClass};
 pub use quota::{QuotaUnit, QuotaWindow};
 pub use refusal::{LimitKind, Refusal};
@@ -48,7 +51,7 @@ pub use retries::RetryBudget;
 pub use routing::{Candidate, pick};
 pub use rules::{
     Allowance, AllowanceActions, Caps, Concurrency, Degradation, GlobalLimits, Level, LevelActions, ModelRules, Order,
-    Prices, ProjectRules, Rates, Rules, Scheduling, SubjectRules,
+    Prices, ProjectRules, Rates, Rules, Scheduling, SubjectRules, TokenWeights,
 };
 pub use tickets::TicketId;
 pub use time::Time;

@@ -1,15 +1,14 @@
-//! Rate limits: what each plan's projects, each project, user, key and model may send in a minute and in
-//! a day, in requests and in tokens.
+//! Rate limits: what each plan's projects, each project, user, key and model may send per minute and per day,
+//! in requests and in tokens.
 //!
-//! All or nothing: a request is charged at every level or at none, so that one flooding user cannot eat
+//! All or nothing: a request is charged at every level or at none, so that one flooding user cannot use up
 //! what others on the same plan were given. Tokens are charged as estimated and corrected to the actual
-//! when the request is settled. A cell that has refilled is as good as none, so idle subjects are
-//! forgotten, and memory is bounded by who has sent something in the last period.
+//! when the request is settled. Cells are kept by the ids of configured subjects, which bounds them.
 
 use crate::cell::{Cell, Rate, RateWindow, Shortfall};
 use crate::ids::BySubject;
 use crate::refusal::LimitKind;
-use crate::{AdmissionRequest, RateLimitStatus, Rates, Refusal, Rules, Subject, Time};
+use crate::{AdmissionRequest, ModelId, RateLimitStatus, Rates, Refusal, Rules, Subject, Time};
 use std::collections::HashMap;
 use std::num::NonZeroU64;
 
@@ -18,11 +17,11 @@ use std::num::NonZeroU64;
 pub enum RateLimitKind {
     /// Requests per minute.
     RequestsPerMinute,
-    /// Tokens a minute.
+    /// Tokens per minute.
     TokensPerMinute,
-    /// Requests a day.
+    /// Requests per day.
     RequestsPerDay,
-    /// Tokens a day.
+    /// Tokens per day.
     TokensPerDay,
 }
 
@@ -44,32 +43,45 @@ impl RateLimitKind {
         }
     }
 
-    /// Whether tokens are kind, not requests.
+    /// Whether tokens are counted, not requests.
     pub fn is_tokens(self) -> bool {
         matches!(self, RateLimitKind::TokensPerMinute | RateLimitKind::TokensPerDay)
     }
-
-    fn of(self, charge: Charge) -> u64 {
-        if self.is_tokens() {
-            charge.tokens
-        } else {
-            charge.requests
-        }
-    }
 }
 
-/// What one request takes from its limits.
+/// The amounts that one request takes from its limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Charge {
+    /// Counts charges, so that a refund finds its own.
+    pub(crate) number: u64,
+    /// Requests, at the levels of those who send: 0 where the request has been charged before, for another model.
     pub(crate) requests: u64,
+    /// Requests, at the level of the model.
+    pub(crate) model_requests: u64,
     pub(crate) tokens: u64,
+    /// The tokens that it uses at least, by all that is certain.
+    pub(crate) least_tokens: u64,
+}
+
+impl Charge {
+    /// The amount for one limit of a level.
+    fn of(&self, subject: Subject, kind: RateLimitKind) -> u64 {
+        match (kind.is_tokens(), subject) {
+            (true, _) => self.tokens,
+            (false, Subject::Model(_)) => self.model_requests,
+            (false, _) => self.requests,
+        }
+    }
 }
 
 /// A subject's cells, in the order of [`RateLimitKind::ALL`].
 type Cells = [Cell; 4];
 type Limiters = [Option<Rate>; 4];
 
-/// The rate cells of all who have sent something lately.
+/// A level that counts a request.
+type Level = (Subject, Rates);
+
+/// The rate limits' cells of all subjects.
 #[derive(Debug)]
 pub(crate) struct Limits {
     /// By what they allow, so that a thousand users with the same limits share one governor.
@@ -87,23 +99,15 @@ impl Limits {
         limits
     }
 
-    /// Takes over changed rules. What cells have kind stays: a limit that grew grants the difference,
-    /// one that shrank is waited for.
+    /// Applies changed rules. What cells have counted stays: a limit that grew grants the difference, one that shrank
+    /// is waited for.
     pub(crate) fn reconfigure(&mut self, rules: &Rules) {
-        let subjects = rules
-            .users
-            .iter()
-            .chain(rules.keys.values())
-            .map(|subject| subject.rates);
+        let subjects = rules.users.iter().chain(rules.keys.values());
+        let subjects = subjects.map(|subject| subject.rates);
         let projects = rules.projects.iter().map(|project| project.limits.rates);
         let models = rules.models.iter().map(|model| model.rates);
-        let all = rules
-            .plans
-            .iter()
-            .copied()
-            .chain(subjects)
-            .chain(projects)
-            .chain(models);
+        let plans = rules.plans.iter().copied();
+        let all = plans.chain(subjects).chain(projects).chain(models);
         self.limiters = all
             .filter(|rates| *rates != Rates::default())
             .map(|rates| (rates, limiters(rates)))
@@ -115,129 +119,175 @@ impl Limits {
         &mut self,
         rules: &Rules,
         ask: &AdmissionRequest,
-        charge: Charge,
+        charge: &Charge,
         now: Time,
     ) -> Result<(), Refusal> {
         let levels = levels(rules, ask);
-        let mut before: [Option<Cells>; 5] = [None; 5];
-        for (index, level) in levels.iter().enumerate() {
-            let Some((subject, limiters)) =
-                level.and_then(|(subject, rates)| Some((subject, self.limiters.get(&rates)?)))
-            else {
+        self.charge_levels(&levels, charge, now)
+    }
+
+    /// Moves a charge from the level of one model to that of another, or nothing at all.
+    pub(crate) fn move_model(
+        &mut self,
+        rules: &Rules,
+        (from, to): (ModelId, ModelId),
+        charge: &Charge,
+        now: Time,
+    ) -> Result<(), Refusal> {
+        self.charge_levels(&[level(rules, Subject::Model(to))], charge, now)?;
+        let nothing = Charge {
+            model_requests: 0,
+            tokens: 0,
+            ..*charge
+        };
+        self.correct_levels(&[level(rules, Subject::Model(from))], charge, &nothing, now);
+        Ok(())
+    }
+
+    fn charge_levels(&mut self, levels: &[Option<Level>], charge: &Charge, now: Time) -> Result<(), Refusal> {
+        let mut arrivals = [[0; 4]; 5];
+        for (level, arrivals) in levels.iter().zip(&mut arrivals) {
+            let Some((subject, rates)) = level else { continue };
+            let Some(limiters) = self.limiters.get(rates) else {
                 continue;
             };
-            let cells = self.cells.entry(subject);
-            before[index] = Some(*cells);
-            if let Err(refusal) = take(subject, limiters, cells, charge, now) {
-                for (level, before) in levels.iter().zip(before) {
-                    if let (Some((subject, _)), Some(before)) = (level, before) {
-                        *self.cells.entry(*subject) = before;
-                    }
+            decide(*subject, limiters, self.cells.entry(*subject), charge, arrivals, now)?;
+        }
+        for (level, arrivals) in levels.iter().zip(arrivals) {
+            let Some((subject, rates)) = level else { continue };
+            let Some(limiters) = self.limiters.get(rates) else {
+                continue;
+            };
+            let cells = self.cells.entry(*subject).iter_mut();
+            for ((limiter, cell), arrival) in limiters.iter().zip(cells).zip(arrivals) {
+                if limiter.is_some() {
+                    cell.charge(arrival, charge.number, now);
                 }
-                return Err(refusal);
             }
         }
         Ok(())
     }
 
-    /// Corrects what [`charge`](Self::charge) took for this ask.
-    pub(crate) fn correct(&mut self, rules: &Rules, ask: &AdmissionRequest, taken: Charge, actual: Charge, now: Time) {
-        if taken == actual {
-            return;
+    /// Corrects what [`charge`](Self::charge) took for this request.
+    pub(crate) fn correct(
+        &mut self,
+        rules: &Rules,
+        ask: &AdmissionRequest,
+        taken: &Charge,
+        actual: &Charge,
+        now: Time,
+    ) {
+        if taken != actual {
+            self.correct_levels(&levels(rules, ask), taken, actual, now);
         }
-        for (subject, rates) in levels(rules, ask).into_iter().flatten() {
-            let Some(limiters) = self.limiters.get(&rates) else {
+    }
+
+    fn correct_levels(&mut self, levels: &[Option<Level>], taken: &Charge, actual: &Charge, now: Time) {
+        for (subject, rates) in levels.iter().flatten() {
+            let Some(limiters) = self.limiters.get(rates) else {
                 continue;
             };
-            let cells = self.cells.entry(subject);
+            let cells = self.cells.entry(*subject).iter_mut();
             for ((limiter, cell), kind) in limiters.iter().zip(cells).zip(RateLimitKind::ALL) {
                 if let Some(limiter) = limiter {
-                    limiter.correct(cell, kind.of(taken), kind.of(actual), now);
+                    let taken_here = taken.of(*subject, kind).min(limiter.burst());
+                    limiter.correct(cell, taken_here, actual.of(*subject, kind), taken.number, now);
                 }
             }
         }
     }
 
-    /// The tightest of the levels, by what is left of each minute's limit.
-    pub(crate) fn standing(&self, rules: &Rules, ask: &AdmissionRequest, now: Time) -> RateLimitStatus {
-        let mut standing = RateLimitStatus::default();
+    /// The tightest of the levels, by what is left of each limit per minute.
+    pub(crate) fn status(&self, rules: &Rules, ask: &AdmissionRequest, now: Time) -> RateLimitStatus {
+        let mut status = RateLimitStatus::default();
         for (subject, rates) in levels(rules, ask).into_iter().flatten() {
             let Some(limiters) = self.limiters.get(&rates) else {
                 continue;
             };
-            let cells = self.cells.get(subject).copied().unwrap_or_default();
-            for (slot, index) in [(&mut standing.requests, 0), (&mut standing.tokens, 1)] {
+            let cells = self.cells.get(subject);
+            for (tightest, index) in [(&mut status.requests, 0), (&mut status.tokens, 1)] {
                 if let Some(limiter) = &limiters[index] {
-                    tighten(slot, limiter.window(cells[index], now));
+                    let full = Cell::default();
+                    let cell = cells.map_or(&full, |cells| &cells[index]);
+                    tighten(tightest, limiter.window(cell, now));
                 }
             }
         }
-        standing
+        status
     }
 
-    /// Where one subject stands with each of its limits.
+    /// The state of each of a subject's limits.
     pub(crate) fn windows(&self, rules: &Rules, subject: Subject, now: Time) -> Vec<(RateLimitKind, RateWindow)> {
-        let cells = self.cells.get(subject).copied().unwrap_or_default();
         let Some(limiters) = self.limiters.get(&rules.rates(subject)) else {
             return Vec::new();
         };
+        let full = Cells::default();
+        let cells = self.cells.get(subject).unwrap_or(&full);
         let all = limiters.iter().zip(cells).zip(RateLimitKind::ALL);
         all.filter_map(|((limiter, cell), kind)| Some((kind, limiter.as_ref()?.window(cell, now))))
             .collect()
     }
 }
 
-/// The levels that count a request, from the widest promise to the narrowest; `None` where nothing limits.
-fn levels(rules: &Rules, ask: &AdmissionRequest) -> [Option<(Subject, Rates)>; 5] {
-    let subjects = [
-        Some(Subject::Plan(ask.plan, ask.project)),
-        Some(Subject::Project(ask.project)),
-        Some(Subject::User(ask.user)),
-        ask.key.map(Subject::Key),
-        Some(Subject::Model(ask.model)),
-    ];
-    subjects.map(|subject| {
-        let rates = rules.rates(subject?);
-        (rates != Rates::default()).then_some((subject?, rates))
-    })
+/// A level that counts a request; `None` where nothing limits.
+fn level(rules: &Rules, subject: Subject) -> Option<Level> {
+    let rates = rules.rates(subject);
+    (rates != Rates::default()).then_some((subject, rates))
 }
 
-/// Takes from one level's four limits; what was taken stays taken on a refusal, for the caller to undo.
-fn take(subject: Subject, limiters: &Limiters, cells: &mut Cells, charge: Charge, now: Time) -> Result<(), Refusal> {
-    for ((limiter, cell), kind) in limiters.iter().zip(cells).zip(RateLimitKind::ALL) {
+/// The levels that count a request, from the widest promise to the narrowest.
+fn levels(rules: &Rules, ask: &AdmissionRequest) -> [Option<Level>; 5] {
+    [
+        level(rules, Subject::Plan(ask.plan, ask.project)),
+        level(rules, Subject::Project(ask.project)),
+        level(rules, Subject::User(ask.user)),
+        ask.key.and_then(|key| level(rules, Subject::Key(key))),
+        level(rules, Subject::Model(ask.model)),
+    ]
+}
+
+/// Decides on one level's four limits. A request that is too large by its estimate alone, which may be wrong, takes all
+/// that there is.
+fn decide(
+    subject: Subject,
+    limiters: &Limiters,
+    cells: &Cells,
+    charge: &Charge,
+    arrivals: &mut [u64; 4],
+    now: Time,
+) -> Result<(), Refusal> {
+    let all = limiters.iter().zip(cells).zip(RateLimitKind::ALL).zip(arrivals);
+    for (((limiter, cell), kind), arrival) in all {
         let Some(limiter) = limiter else { continue };
-        let wanted = kind.of(charge);
-        let limit = limiter.window(Cell::default(), now).limit;
-        match limiter.take(cell, wanted, now) {
-            Ok(()) => {}
-            Err(Shortfall::RetryAfter(retry_after)) => {
-                return Err(Refusal::RateLimited {
-                    subject,
-                    kind,
-                    limit,
-                    retry_after,
-                });
-            }
-            Err(Shortfall::ExceedsBurst) => {
-                return Err(Refusal::ExceedsLimit {
-                    subject,
-                    kind: LimitKind::Rate(kind),
-                    limit,
-                    wanted,
-                });
-            }
+        let mut wanted = charge.of(subject, kind);
+        if kind.is_tokens() && charge.least_tokens <= limiter.burst() {
+            wanted = wanted.min(limiter.burst());
         }
+        *arrival = limiter.decide(cell, wanted, now).map_err(|shortfall| match shortfall {
+            Shortfall::RetryAfter(retry_after) => Refusal::RateLimited {
+                subject,
+                kind,
+                limit: limiter.limit,
+                retry_after,
+            },
+            Shortfall::ExceedsBurst => Refusal::ExceedsLimit {
+                subject,
+                kind: LimitKind::Rate(kind),
+                limit: limiter.limit,
+                wanted,
+            },
+        })?;
     }
     Ok(())
 }
 
-/// Keeps whichever has less left for its size.
-fn tighten(slot: &mut Option<RateWindow>, figure: RateWindow) {
-    let is_tighter = slot.is_none_or(|other| {
-        u128::from(figure.remaining) * u128::from(other.limit) < u128::from(other.remaining) * u128::from(figure.limit)
+/// Keeps the one with less left for its size.
+fn tighten(tightest: &mut Option<RateWindow>, window: RateWindow) {
+    let is_tighter = tightest.is_none_or(|other| {
+        u128::from(window.remaining) * u128::from(other.limit) < u128::from(other.remaining) * u128::from(window.limit)
     });
     if is_tighter {
-        *slot = Some(figure);
+        *tightest = Some(window);
     }
 }
 

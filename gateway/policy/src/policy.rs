@@ -1,12 +1,15 @@
 //! The decisions on a request, from offer to settlement, in the order of the rules.
 
 use crate::admission::{Ended, Scheduler, Verdict};
-use crate::allowance::{Alert, AllowanceReservation, Allowances, Fit, RecordedUsage};
-use crate::degradation::{self, PressureMonitor};
-use crate::limits::{Charge, Limits};
+use crate::allowance::{Alert, Allowances, Fit, RecordedUsage, Windows};
+use crate::audit::Audit;
+use crate::degradation::{self, PressureMonitors};
+use crate::limits::Limits;
+use crate::quota::Amounts;
+use crate::reservation::Reservation;
 use crate::{
     AdmissionRequest, Decision, Grant, Pace, Priority, QueueTicket, QuotaWindow, RateLimitStatus, Refusal, Rules,
-    Subject, Terms, TicketId, Time, Usage,
+    Subject, TicketId, Time, Usage,
 };
 use std::time::Duration;
 
@@ -16,41 +19,45 @@ pub struct Policy {
     pub(crate) rules: Rules,
     pub(crate) limits: Limits,
     pub(crate) allowances: Allowances,
-    pub(crate) watch: PressureMonitor,
+    pub(crate) monitors: PressureMonitors,
     pub(crate) scheduler: Scheduler,
-    /// What each ticket holds, by its index.
-    held: Vec<Option<Reservation>>,
+    /// The reservation of each ticket, by its index.
+    pub(crate) held: Vec<Option<Reservation>>,
+    /// The number of the next charge.
+    charges: u64,
+    pub(crate) audit: Audit,
 }
 
-/// What is held for a ticket until it is settled or cancelled.
-#[derive(Debug, Clone, Copy)]
-struct Reservation {
-    ask: AdmissionRequest,
-    terms: Terms,
-    charge: Charge,
-    reservation: AllowanceReservation,
-}
-
-/// How a request that ran has ended.
+/// The end of a request that ran.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Settlement {
-    /// What it used.
+    /// Its usage.
     pub usage: Usage,
-    /// How the upstream's answer came.
+    /// The timing of the upstream's answer.
     pub pace: Pace,
     /// Whether the upstream answered to the end; else nothing is learned of its speed.
     pub has_completed: bool,
-    /// Whether the upstream answered at all, be it with a refusal.
+    /// Whether the upstream answered at all, be it with an error.
     pub was_answered: bool,
+    /// Whether it was forwarded to an upstream. One that was not has used nothing, and counts for no quota, as in the
+    /// ledger.
+    pub was_forwarded: bool,
 }
 
-/// What a settlement brought to light.
+/// The result of a settlement.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Settled {
-    /// Allowances that have reached the share at which operators want to know.
+    /// Allowances that have reached the share at which operators are alerted.
     pub alerts: Vec<Alert>,
     /// Tokens used beyond what was reserved.
     pub overrun_tokens: u64,
+}
+
+/// An attempt that failed: what its request counts for already, when it is offered again for another model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attempt {
+    windows: Windows,
+    is_counted: bool,
 }
 
 impl Policy {
@@ -59,88 +66,104 @@ impl Policy {
         Self {
             limits: Limits::new(&rules),
             allowances: Allowances::default(),
-            watch: PressureMonitor::default(),
+            monitors: PressureMonitors::default(),
             scheduler: Scheduler::new(&rules),
             held: Vec::new(),
+            charges: 0,
+            audit: Audit::default(),
             rules,
         }
     }
 
-    /// Decides on one request, all or nothing: what an earlier rule took goes back when a later one
-    /// refuses. Says too where the caller stands with its rates.
+    /// Decides on one request, all or nothing: what an earlier rule took is refunded when a later one refuses. Returns
+    /// the state of the caller's rate limits with the decision.
     pub fn offer(&mut self, ask: &AdmissionRequest, now: Time) -> (Decision, RateLimitStatus) {
-        let decision = self.decide(ask, now).unwrap_or_else(Decision::Reject);
-        (decision, self.limits.standing(&self.rules, ask, now))
+        self.offer_attempt(ask, None, now)
     }
 
-    fn decide(&mut self, ask: &AdmissionRequest, now: Time) -> Result<Decision, Refusal> {
-        let mut held = self.charge(ask, now)?;
+    /// Decides on a request again, for another model, after an [`Attempt`] that failed: it counts once.
+    pub fn offer_again(&mut self, ask: &AdmissionRequest, attempt: Attempt, now: Time) -> (Decision, RateLimitStatus) {
+        self.offer_attempt(ask, Some(attempt), now)
+    }
+
+    fn offer_attempt(
+        &mut self,
+        ask: &AdmissionRequest,
+        attempt: Option<Attempt>,
+        now: Time,
+    ) -> (Decision, RateLimitStatus) {
+        let (windows, is_counted) = match attempt {
+            Some(attempt) => (attempt.windows, attempt.is_counted),
+            None => (Windows::at(now), false),
+        };
+        let mut held = Reservation::new(&self.rules, ask, windows, self.charges);
+        self.charges += 1;
+        held.charge.requests = u64::from(attempt.is_none());
+        held.requests = u64::from(!is_counted);
+        let decision = self.decide(&mut held, now).unwrap_or_else(Decision::Reject);
+        let status = self.limits.status(&self.rules, &held.parties(), now);
+        self.check(ask, now);
+        (decision, status)
+    }
+
+    fn decide(&mut self, held: &mut Reservation, now: Time) -> Result<Decision, Refusal> {
+        self.limits.charge(&self.rules, &held.ask, &held.charge, now)?;
         let decided = self
-            .reserve(&mut held, now)
-            .and_then(|()| self.degrade(&mut held, now))
-            .and_then(|emergency| self.admit(&held, emergency, now));
+            .reserve(held, now)
+            .and_then(|()| self.degrade(held, now))
+            .and_then(|emergency| self.admit(held, emergency, now));
         if decided.is_err() {
-            self.give_back(&held, true, now);
+            self.refund(held, true, now);
         }
         decided
     }
 
-    /// Step one: the rates of every level.
-    fn charge(&mut self, ask: &AdmissionRequest, now: Time) -> Result<Reservation, Refusal> {
-        let estimate = ask.estimate(&self.rules);
-        let charge = Charge {
-            requests: 1,
-            tokens: estimate.tokens(),
+    /// Reserves the worst case from every quota and budget; where one is used up and says so, at the smaller model's
+    /// prices.
+    fn reserve(&mut self, held: &mut Reservation, now: Time) -> Result<(), Refusal> {
+        let may_downgrade = !self.rules.model(held.ask.model).is_fallback;
+        let wanted = held.wanted(&self.rules, may_downgrade);
+        let fit = self.allowances.reserve(&self.rules, &held.ask, &wanted, now)?;
+        let refusal = match fit {
+            Fit::Reserved(reservation) => {
+                held.allowance = Some(reservation);
+                return Ok(());
+            }
+            Fit::Downgrade(refusal) => refusal,
         };
-        self.limits.charge(&self.rules, ask, charge, now)?;
-        let terms = Terms {
-            model: ask.model,
-            max_tokens: ask.max_tokens,
-            estimate,
-            ..Terms::default()
-        };
-        Ok(Reservation {
-            ask: *ask,
-            terms,
-            charge,
-            reservation: AllowanceReservation::default(),
-        })
+        let mut ask = held.ask;
+        if !degradation::route_to_smaller(&self.rules, &mut ask) {
+            return Err(refusal);
+        }
+        let models = (held.terms.model, ask.model);
+        self.limits.move_model(&self.rules, models, &held.charge, now)?;
+        held.set_terms(&self.rules, &ask);
+        held.terms.degradations.routed_by_budget = true;
+        self.reserve_anew(held, now)
     }
 
-    /// Step two: the worst case from every quota and budget; where one is used up and says so, from the
-    /// smaller model's prices.
-    fn reserve(&mut self, held: &mut Reservation, now: Time) -> Result<(), Refusal> {
-        let Self { rules, allowances, .. } = self;
-        let may_downgrade = !rules.model(held.ask.model).is_fallback;
-        let fit = allowances.reserve(rules, &held.ask, &held.terms.estimate, may_downgrade, now)?;
-        let fit = match fit {
-            Fit::Downgrade(refusal) => {
-                let mut ask = held.ask;
-                if !degradation::route_to_smaller(rules, &mut ask) {
-                    return Err(refusal);
-                }
-                held.terms.degradations.routed_by_budget = true;
-                change(rules, held, &ask);
-                allowances.reserve(rules, &ask, &held.terms.estimate, false, now)?
-            }
-            reserved @ Fit::Reserved(_) => reserved,
-        };
-        match fit {
-            Fit::Reserved(reservation) => held.reservation = reservation,
+    /// Replaces the reservation by one for the present terms.
+    fn reserve_anew(&mut self, held: &mut Reservation, now: Time) -> Result<(), Refusal> {
+        if let Some(reservation) = held.allowance.take() {
+            self.allowances.refund(&held.ask, &reservation);
+        }
+        let wanted = held.wanted(&self.rules, false);
+        match self.allowances.reserve(&self.rules, &held.ask, &wanted, now)? {
+            Fit::Reserved(reservation) => held.allowance = Some(reservation),
             Fit::Downgrade(refusal) => return Err(refusal),
         }
         Ok(())
     }
 
-    /// Step three: what gives way at the level that holds. Says whether only what can run at once may.
+    /// Applies the degradation level of the request's model. Returns the refusal of a request that cannot run at once,
+    /// where the queue must not grow.
     fn degrade(&mut self, held: &mut Reservation, now: Time) -> Result<Option<Refusal>, Refusal> {
-        let index = self.level_index(now);
-        let Self { rules, allowances, .. } = self;
-        let Some(level) = rules.degradation.levels.get(index) else {
+        let index = self.level_index(held.terms.model, now);
+        let Some(level) = self.rules.degradation.levels.get(index) else {
             return Ok(None);
         };
         held.terms.level = level.number;
-        let mut ask = degraded(held);
+        let mut ask = held.parties();
         if let Some(refusal) = degradation::refuse(level, &ask) {
             return Err(refusal);
         }
@@ -148,38 +171,45 @@ impl Policy {
         if let Some(refusal) = emergency.clone().filter(|_| ask.priority < Priority::High) {
             return Err(refusal);
         }
-        let degradations = degradation::shrink(level, rules, &mut ask);
-        if degradations.any() {
-            held.terms.degradations.max_tokens_reduced |= degradations.max_tokens_reduced;
-            held.terms.degradations.routed_by_pressure |= degradations.routed_by_pressure;
-            change(rules, held, &ask);
-            allowances.shrink(&held.ask, &mut held.reservation, &held.terms.estimate);
+        let mut applied = degradation::reduce(level, &self.rules, &mut ask, true);
+        let models = (held.terms.model, ask.model);
+        let may_move = models.0 == models.1 || {
+            let moved = self.limits.move_model(&self.rules, models, &held.charge, now);
+            moved.is_ok()
+        };
+        if !may_move {
+            // The smaller model's own rate limit is exceeded: the request stays where it is.
+            ask = held.parties();
+            applied = degradation::reduce(level, &self.rules, &mut ask, false);
+        }
+        if applied.any() {
+            held.set_terms(&self.rules, &ask);
+            let degradations = &mut held.terms.degradations;
+            degradations.max_tokens_reduced |= applied.max_tokens_reduced;
+            degradations.routed_by_pressure |= applied.routed_by_pressure;
+            self.reserve_anew(held, now)?;
         }
         Ok(emergency)
     }
 
-    /// Step four: a place at once, a place in the queue, or none.
-    fn admit(&mut self, held: &Reservation, emergency: Option<Refusal>, now: Time) -> Result<Decision, Refusal> {
+    /// Assigns a slot at once, a position in the queue, or neither.
+    fn admit(&mut self, held: &mut Reservation, emergency: Option<Refusal>, now: Time) -> Result<Decision, Refusal> {
         self.throttle(&held.ask, now);
-        let is_paused = self.is_paused(now);
-        let offered = self
+        // It may have been routed to another model, with a level of its own.
+        self.level_index(held.terms.model, now);
+        let is_paused = self.is_paused(held.terms.model);
+        let (ask, terms) = (held.ask, held.terms);
+        let may_grow = emergency.is_none();
+        let verdict = self
             .scheduler
-            .offer(&self.rules, &held.ask, &held.terms, is_paused, now);
-        let terms = held.terms;
-        match (offered, emergency) {
+            .offer(&self.rules, &ask, &terms, is_paused, may_grow, now);
+        match (verdict, emergency) {
             (Verdict::Started(ticket), _) => {
-                self.hold(ticket, *held, now);
+                self.hold(ticket, held, now);
                 Ok(Decision::Admit(Grant { ticket, terms }))
             }
-            (Verdict::Refused(refusal), _) => Err(refusal),
-            (Verdict::Queued { ticket, displaced, .. }, Some(refusal)) => {
-                self.scheduler.cancel(&self.rules, ticket);
-                if let Some(displaced) = displaced {
-                    // A newcomer of the highest band found the queue full: who lost its place for it has lost it.
-                    self.forget(displaced, now);
-                }
-                Err(refusal)
-            }
+            (Verdict::Refused(refusal), None) => Err(refusal),
+            (Verdict::Refused(_), Some(refusal)) => Err(refusal),
             (
                 Verdict::Queued {
                     ticket,
@@ -187,12 +217,12 @@ impl Policy {
                     expected,
                     displaced,
                 },
-                None,
+                _,
             ) => {
                 if let Some(displaced) = displaced {
-                    self.forget(displaced, now);
+                    self.drop_reservation(displaced, true, now);
                 }
-                self.hold(ticket, *held, now);
+                self.hold(ticket, held, now);
                 Ok(Decision::Queue(QueueTicket {
                     ticket,
                     terms,
@@ -204,40 +234,90 @@ impl Policy {
         }
     }
 
-    /// Whoever waits and may run now. To be asked after every offer, settlement and cancellation, and now
-    /// and then, until it names nobody.
+    /// Starts the request that is next, if one that waits may run now. To be called after every offer, settlement and
+    /// cancellation, and now and then, until it names none.
     pub fn next(&mut self, now: Time) -> Option<TicketId> {
-        let is_paused = self.is_paused(now);
-        self.scheduler.next(&self.rules, is_paused, now)
+        if self.scheduler.waiting() == 0 {
+            return None;
+        }
+        self.update_levels(now);
+        let Self {
+            rules,
+            monitors,
+            scheduler,
+            ..
+        } = self;
+        scheduler.next(rules, |model| monitors.is_batch_paused(&rules.degradation, model), now)
     }
 
-    /// A request that ran has ended: the actual replaces what was charged and reserved, and its place is
-    /// free. A ticket that is settled already changes nothing.
+    /// Settles a request that ran: the actual replaces what was charged and reserved, and its slot is free. A ticket
+    /// that is settled already changes nothing.
     pub fn settle(&mut self, ticket: TicketId, settlement: &Settlement, now: Time) -> Settled {
-        if !self.scheduler.ticket(ticket).is_some_and(|ticket| ticket.is_running) {
+        let Some(held) = self.take_running(ticket) else {
             return Settled::default();
+        };
+        let settled = self.settle_attempt(ticket, &held, settlement, now);
+        self.check(&held.ask, now);
+        settled
+    }
+
+    /// Settles an attempt that failed, and decides on the request again, for another model. What the attempt used stays
+    /// used, and a request that was forwarded stays counted, whatever is decided; it is counted once.
+    pub fn replace(
+        &mut self,
+        ticket: TicketId,
+        settlement: &Settlement,
+        ask: &AdmissionRequest,
+        now: Time,
+    ) -> (Decision, RateLimitStatus, Attempt) {
+        let mut attempt = Attempt {
+            windows: Windows::at(now),
+            is_counted: false,
+        };
+        if let Some(held) = self.take_running(ticket) {
+            self.settle_attempt(ticket, &held, settlement, now);
+            attempt = Attempt {
+                windows: held.windows,
+                is_counted: settlement.was_forwarded || held.requests == 0,
+            };
         }
-        let Some(held) = self.held[ticket.index as usize].take() else {
-            return Settled::default();
+        let (decision, status) = self.offer_again(ask, attempt, now);
+        (decision, status, attempt)
+    }
+
+    fn take_running(&mut self, ticket: TicketId) -> Option<Reservation> {
+        self.scheduler.ticket(ticket).filter(|ticket| ticket.is_running)?;
+        self.held.get_mut(ticket.index as usize)?.take()
+    }
+
+    fn settle_attempt(&mut self, ticket: TicketId, held: &Reservation, settlement: &Settlement, now: Time) -> Settled {
+        let usage = if settlement.was_forwarded {
+            settlement.usage
+        } else {
+            Usage::default()
         };
-        let usage = settlement.usage;
-        let actual = Charge {
-            requests: 1,
-            tokens: usage.tokens(),
-        };
-        self.limits.correct(&self.rules, &held.ask, held.charge, actual, now);
-        let alerts = self
-            .allowances
-            .settle(&self.rules, &held.ask, &held.reservation, &usage);
+        let mut actual = held.charge;
+        actual.tokens = self.rules.token_weights.rate_tokens(&usage);
+        self.limits
+            .correct(&self.rules, &held.parties(), &held.charge, &actual, now);
+        let requests = if settlement.was_forwarded { held.requests } else { 0 };
+        let used = Amounts::new(usage.tokens(), requests, usage.cost.0);
+        let mut alerts = Vec::new();
+        if let Some(reservation) = &held.allowance {
+            alerts = self.allowances.settle(&self.rules, &held.ask, reservation, used);
+            self.audit.settled(&held.ask, reservation.windows, used);
+        }
         let ended = Ended {
             input_tokens: usage.input_tokens,
+            cached_input_tokens: usage.cached_input_tokens,
             output_tokens: usage.output_tokens,
             pace: settlement.pace,
             has_completed: settlement.has_completed,
         };
         self.scheduler.finish(&self.rules, ticket, &ended, now);
         if settlement.was_answered {
-            self.watch.heard(settlement.pace.is_overloaded, now);
+            let is_overloaded = settlement.pace.is_overloaded;
+            self.monitors.observe(held.terms.model, is_overloaded, now);
         }
         self.throttle(&held.ask, now);
         Settled {
@@ -246,47 +326,28 @@ impl Policy {
         }
     }
 
-    /// A request that ran came to nothing with its model's servers: it is as if it had not been made, and another is
-    /// decided on in its place.
-    pub fn replace(&mut self, ticket: TicketId, ask: &AdmissionRequest, now: Time) -> (Decision, RateLimitStatus) {
-        let runs = self.scheduler.ticket(ticket).is_some_and(|ticket| ticket.is_running);
-        if let Some(held) = self
-            .held
-            .get_mut(ticket.index as usize)
-            .filter(|_| runs)
-            .and_then(Option::take)
-        {
-            self.give_back(&held, true, now);
-            self.scheduler.finish(&self.rules, ticket, &Ended::default(), now);
-        }
-        self.offer(ask, now)
-    }
-
-    /// Whoever waits has gone, or was told to: everything goes back but the request itself, which was
+    /// Cancels a request that waits: everything is refunded but the request's own count in the rate limits, since it was
     /// made. False if it does not wait (any more).
     pub fn cancel(&mut self, ticket: TicketId, now: Time) -> bool {
         let waited = self.scheduler.cancel(&self.rules, ticket);
-        if let Some(held) = self
-            .held
-            .get_mut(ticket.index as usize)
-            .filter(|_| waited)
-            .and_then(Option::take)
-        {
-            self.give_back(&held, false, now);
+        if waited && let Some(ask) = self.drop_reservation(ticket, false, now) {
+            self.check(&ask, now);
         }
         waited
     }
 
-    /// A ticket has waited as long as one may: everything goes back. `None` if it does not wait (any more).
+    /// Ends a wait that has lasted for the longest time; everything is refunded. `None` if it does not wait (any more).
     pub fn expire(&mut self, ticket: TicketId, now: Time) -> Option<Refusal> {
         let waiting = *self.scheduler.ticket(ticket).filter(|ticket| !ticket.is_running)?;
         let refusal = self.scheduler.wait_ended(&self.rules, &waiting);
         self.scheduler.cancel(&self.rules, ticket);
-        self.forget(ticket, now);
+        if let Some(ask) = self.drop_reservation(ticket, true, now) {
+            self.check(&ask, now);
+        }
         Some(refusal)
     }
 
-    /// The refusal of a ticket that lost its place in a full queue.
+    /// The refusal of a ticket that lost its position in the queue.
     pub fn displaced(&self) -> Refusal {
         Refusal::QueueFull {
             size: self.scheduler.waiting(),
@@ -294,30 +355,24 @@ impl Policy {
         }
     }
 
-    /// At least so much has been used, by the ledger: before this process began, or by another beside it.
+    /// Raises what is counted as used to what the ledger has recorded, before this process began or by another beside
+    /// it. To be called for a subject that a reload brings (back), too.
     pub fn restore_usage(&mut self, subject: Subject, window: QuotaWindow, usage: RecordedUsage, now: Time) {
         self.allowances.restore_usage(subject, window, usage, now);
+        self.audit.restored(subject, window, usage, now);
     }
 
-    /// Corrects what a project, user or key has used, today and this month: tokens and nano-euros, more or less.
+    /// Corrects what a project, user or key has used, today and this month, by tokens and nano-euros, more or less.
     pub fn correct(&mut self, subject: Subject, tokens: i64, nano_eur: i64, now: Time) {
         self.allowances.correct(subject, tokens, nano_eur, now);
+        self.audit.corrected(subject, tokens, nano_eur, now);
     }
 
-    /// Takes over changed rules. What runs and waits stays, and is subject to the new ones from now on.
+    /// Applies changed rules. What runs and waits stays, and is subject to the new ones from now on.
     pub fn reconfigure(&mut self, rules: Rules) {
         self.limits.reconfigure(&rules);
         self.scheduler.reconfigure(&rules);
         self.rules = rules;
-    }
-
-    pub(crate) fn level_index(&mut self, now: Time) -> usize {
-        let pressure = self.pressure(now);
-        self.watch.level(&self.rules.degradation, pressure, now)
-    }
-
-    fn is_paused(&mut self, now: Time) -> bool {
-        self.level(now).is_some_and(|level| level.actions.pause_batch)
     }
 
     fn throttle(&mut self, ask: &AdmissionRequest, now: Time) {
@@ -327,50 +382,38 @@ impl Policy {
         self.scheduler.throttle(&self.rules, ask, project, user);
     }
 
-    fn hold(&mut self, ticket: TicketId, held: Reservation, now: Time) {
+    /// Keeps the reservation of a ticket. What was degraded away is not charged for.
+    fn hold(&mut self, ticket: TicketId, held: &mut Reservation, now: Time) {
+        let mut charge = held.charge;
+        charge.tokens = charge.tokens.min(held.terms.estimate.tokens());
+        self.limits
+            .correct(&self.rules, &held.parties(), &held.charge, &charge, now);
+        held.charge = charge;
         let index = ticket.index as usize;
         if self.held.len() <= index {
             self.held.resize(index + 1, None);
         }
-        self.held[index] = Some(held);
-        // What gave way is not charged for.
-        let tokens = held.terms.estimate.tokens().min(held.charge.tokens);
-        let charge = Charge { requests: 1, tokens };
-        self.limits.correct(&self.rules, &held.ask, held.charge, charge, now);
-        if let Some(held) = &mut self.held[index] {
-            held.charge = charge;
+        self.held[index] = Some(*held);
+    }
+
+    /// Refunds the reservation of a ticket that is out of the queue already; with `and_the_request`, as if it had not
+    /// been offered.
+    fn drop_reservation(&mut self, ticket: TicketId, and_the_request: bool, now: Time) -> Option<AdmissionRequest> {
+        let held = self.held.get_mut(ticket.index as usize)?.take()?;
+        self.refund(&held, and_the_request, now);
+        Some(held.ask)
+    }
+
+    fn refund(&mut self, held: &Reservation, and_the_request: bool, now: Time) {
+        let mut nothing = held.charge;
+        nothing.tokens = 0;
+        if and_the_request {
+            (nothing.requests, nothing.model_requests) = (0, 0);
+        }
+        self.limits
+            .correct(&self.rules, &held.parties(), &held.charge, &nothing, now);
+        if let Some(reservation) = &held.allowance {
+            self.allowances.refund(&held.ask, reservation);
         }
     }
-
-    /// Gives back what a ticket held that is out of the queue already.
-    fn forget(&mut self, ticket: TicketId, now: Time) {
-        if let Some(held) = self.held.get_mut(ticket.index as usize).and_then(Option::take) {
-            self.give_back(&held, true, now);
-        }
-    }
-
-    fn give_back(&mut self, held: &Reservation, and_the_request: bool, now: Time) {
-        let nothing = Charge {
-            requests: u64::from(!and_the_request),
-            tokens: 0,
-        };
-        self.limits.correct(&self.rules, &held.ask, held.charge, nothing, now);
-        self.allowances.give_back(&held.ask, &held.reservation);
-    }
-}
-
-/// The ask as it may run.
-fn degraded(held: &Reservation) -> AdmissionRequest {
-    AdmissionRequest {
-        model: held.terms.model,
-        max_tokens: held.terms.max_tokens,
-        ..held.ask
-    }
-}
-
-/// Makes the terms those of a changed ask.
-fn change(rules: &Rules, held: &mut Reservation, ask: &AdmissionRequest) {
-    held.terms.model = ask.model;
-    held.terms.max_tokens = ask.max_tokens;
-    held.terms.estimate = ask.estimate(rules);
 }

@@ -1,6 +1,6 @@
 //! Requests as policy sees them: the parties, the model, the size.
 
-use crate::{KeyId, ModelId, NanoEuro, PlanId, ProjectId, Rules, UserId};
+use crate::{KeyId, ModelId, NanoEuro, PlanId, ProjectId, Rules, Subject, UserId};
 
 /// The service class of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -51,6 +51,8 @@ impl Estimate {
 pub struct Usage {
     /// Tokens of the prompt.
     pub input_tokens: u64,
+    /// Those of them that the server had in its cache.
+    pub cached_input_tokens: u64,
     /// Tokens of all answers.
     pub output_tokens: u64,
     /// Price of all tokens.
@@ -83,8 +85,11 @@ pub struct AdmissionRequest {
     pub class: Class,
     /// The project's priority, or a lower one that the request asked for.
     pub priority: Priority,
-    /// The estimated tokens of the prompt.
+    /// The estimated tokens of the prompt, which are reserved.
     pub input_tokens: u64,
+    /// The tokens that the prompt has at least, by all that is certain: a request is refused as too large by these
+    /// alone, never by an estimate.
+    pub least_input_tokens: u64,
     /// The most tokens that each answer may have.
     pub max_tokens: u64,
     /// The number of answers; 0 where an answer is not made of tokens.
@@ -92,14 +97,29 @@ pub struct AdmissionRequest {
 }
 
 impl AdmissionRequest {
+    /// The subjects whose quotas and budgets it uses, from the narrowest to the widest.
+    pub(crate) fn payers(&self) -> impl Iterator<Item = Subject> + use<> {
+        let all = [Subject::User(self.user), Subject::Project(self.project)];
+        self.key.map(Subject::Key).into_iter().chain(all)
+    }
+
     /// The worst case, at the prices in force.
     pub fn estimate(&self, rules: &Rules) -> Estimate {
+        self.estimate_with(self.input_tokens, rules)
+    }
+
+    /// The worst case of a prompt of the least size.
+    pub(crate) fn least(&self, rules: &Rules) -> Estimate {
+        self.estimate_with(self.least_input_tokens.min(self.input_tokens), rules)
+    }
+
+    fn estimate_with(&self, input_tokens: u64, rules: &Rules) -> Estimate {
         let prices = rules.model(self.model).prices;
         let output_tokens = self.max_tokens.saturating_mul(self.answers);
         Estimate {
-            input_tokens: self.input_tokens,
+            input_tokens,
             output_tokens,
-            cost: prices.input.per_1k(self.input_tokens) + prices.output.per_1k(output_tokens),
+            cost: prices.input.per_1k(input_tokens) + prices.output.per_1k(output_tokens),
         }
     }
 }

@@ -2,7 +2,7 @@
 //! has been checked; policy never checks again.
 
 use crate::{
-    KeyId, ModelId, NanoEuro, PlanId, Priority, ProjectId, QueueClass, QuotaUnit, QuotaWindow, Subject, UserId,
+    KeyId, ModelId, NanoEuro, PlanId, Priority, ProjectId, QueueClass, QuotaUnit, QuotaWindow, Subject, Usage, UserId,
 };
 use std::collections::HashMap;
 use std::num::NonZeroU64;
@@ -28,6 +28,37 @@ pub struct Rules {
     pub keys: HashMap<KeyId, SubjectRules>,
     /// What answers.
     pub models: Vec<ModelRules>,
+    /// What tokens weigh in rate limits and between those who share.
+    pub token_weights: TokenWeights,
+}
+
+/// The weights of tokens in thousandths of an uncached input token's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenWeights {
+    /// An input token that the server had in its cache; in rate limits and between those who share.
+    pub cached_input: u32,
+}
+
+impl Default for TokenWeights {
+    fn default() -> Self {
+        Self { cached_input: 100 }
+    }
+}
+
+impl TokenWeights {
+    /// The tokens that a prompt counts as, of which so many were in the server's cache.
+    pub(crate) fn input_tokens(&self, input_tokens: u64, cached: u64) -> u64 {
+        let cached = cached.min(input_tokens);
+        let weighed = u128::from(cached) * u128::from(self.cached_input) / 1000;
+        let weighed = u64::try_from(weighed).unwrap_or(u64::MAX);
+        (input_tokens - cached).saturating_add(weighed)
+    }
+
+    /// The tokens that a request's usage counts as in rate limits.
+    pub(crate) fn rate_tokens(&self, usage: &Usage) -> u64 {
+        self.input_tokens(usage.input_tokens, usage.cached_input_tokens)
+            .saturating_add(usage.output_tokens)
+    }
 }
 
 /// Limits over all requests together.

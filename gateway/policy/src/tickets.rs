@@ -1,8 +1,8 @@
 //! Everyone who runs or waits: a slab of tickets, and the lists that those who wait stand in.
 //!
 //! The lists are links inside the tickets, so joining, leaving from the middle and being served cost no
-//! allocation and no search. A ticket stands in two: its own queue (user, model, class), in which it is
-//! served, and its class's list by age, which knows the oldest and the newest.
+//! allocation and no search. A ticket stands in three: its own queue (user, model, class), in which it is
+//! served, and by age in its flow's (project, model, class) and in its class's, which know the oldest and the newest.
 
 use crate::{ModelId, ProjectId, QueueClass, Time, UserId};
 
@@ -30,6 +30,7 @@ pub(crate) struct Ticket {
     pub(crate) deadline: Time,
     pub(crate) is_running: bool,
     pub(crate) in_queue: Links,
+    pub(crate) in_flow: Links,
     pub(crate) in_class: Links,
 }
 
@@ -48,10 +49,11 @@ pub(crate) struct List {
     pub(crate) len: usize,
 }
 
-/// Which of a ticket's two lists.
+/// Which of a ticket's lists.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Which {
     Queue,
+    Flow,
     Class,
 }
 
@@ -87,6 +89,11 @@ impl Tickets {
 
     pub(crate) fn at_mut(&mut self, index: u32) -> Option<&mut Ticket> {
         self.slots.get_mut(index as usize)?.1.as_mut()
+    }
+
+    /// All tickets, in no order.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Ticket> {
+        self.slots.iter().filter_map(|(_, ticket)| ticket.as_ref())
     }
 
     pub(crate) fn id(&self, index: u32) -> TicketId {
@@ -153,6 +160,7 @@ impl Tickets {
         let ticket = self.at_mut(index)?;
         Some(match which {
             Which::Queue => &mut ticket.in_queue,
+            Which::Flow => &mut ticket.in_flow,
             Which::Class => &mut ticket.in_class,
         })
     }

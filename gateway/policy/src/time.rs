@@ -4,10 +4,16 @@
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
-/// Nanoseconds since 1970-01-01 UTC, until the year 2554. Whoever hands it in makes sure that it never
-/// goes back.
+/// A moment by two clocks: a monotonic one, by which waits and rests are measured, and the wall clock, by which days,
+/// months and rates are counted. They differ once the machine was suspended or its clock was set. Both are handed in
+/// so that neither ever goes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Time(u64);
+pub struct Time {
+    /// Nanoseconds since 1970-01-01 UTC, as if the wall clock had never been set; until the year 2554.
+    monotonic: u64,
+    /// Nanoseconds by which the wall clock is ahead of that.
+    ahead: u64,
+}
 
 /// A day or a month, in which an allowance is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,56 +28,76 @@ const NANOS: u64 = 1_000_000_000;
 const DAY: u64 = 86_400;
 
 impl Time {
-    /// So long after 1970-01-01 UTC.
+    /// So long after 1970-01-01 UTC, by both clocks.
     pub fn after_epoch(elapsed: Duration) -> Self {
-        Self(nanos(elapsed))
+        Self {
+            monotonic: nanos(elapsed),
+            ahead: 0,
+        }
     }
 
-    /// Nanoseconds since 1970-01-01 UTC.
+    /// So long after 1970-01-01 UTC, with the wall clock so far ahead of the monotonic one.
+    pub fn new(monotonic: Duration, ahead: Duration) -> Self {
+        Self {
+            monotonic: nanos(monotonic),
+            ahead: nanos(ahead),
+        }
+    }
+
+    /// Nanoseconds since 1970-01-01 UTC by the wall clock.
     pub fn nanos(self) -> u64 {
-        self.0
+        self.monotonic.saturating_add(self.ahead)
+    }
+
+    /// The moment with so many nanoseconds by the wall clock.
+    fn at(self, wall: u64) -> Time {
+        Time {
+            monotonic: wall.saturating_sub(self.ahead),
+            ahead: self.ahead,
+        }
     }
 
     /// The date (UTC), as in `2026-11-25`.
     pub fn date(self) -> String {
-        let day = self.0 / NANOS / DAY;
+        let day = self.nanos() / NANOS / DAY;
         let (year, month) = year_and_month(day);
         format!("{year:04}-{month:02}-{:02}", day - first_day(year, month) + 1)
     }
 
     /// The day (UTC) that this moment is in.
     pub(crate) fn day(self) -> CalendarWindow {
-        let index = self.0 / NANOS / DAY;
+        let index = self.nanos() / NANOS / DAY;
         CalendarWindow {
             index,
-            ends: at_day(index + 1),
+            ends: self.at(day_start(index + 1)),
         }
     }
 
     /// The calendar month (UTC) that this moment is in.
     pub(crate) fn month(self) -> CalendarWindow {
-        let (year, month) = year_and_month(self.0 / NANOS / DAY);
+        let (year, month) = year_and_month(self.nanos() / NANOS / DAY);
         let (next_year, next_month) = if month == 12 { (year + 1, 1) } else { (year, month + 1) };
         CalendarWindow {
             index: (year - 1970) * 12 + month - 1,
-            ends: at_day(first_day(next_year, next_month)),
+            ends: self.at(day_start(first_day(next_year, next_month))),
         }
     }
 
     /// When the month (UTC) that this moment is in began.
     pub fn month_start(self) -> Time {
-        let (year, month) = year_and_month(self.0 / NANOS / DAY);
-        at_day(first_day(year, month))
+        let (year, month) = year_and_month(self.nanos() / NANOS / DAY);
+        self.at(day_start(first_day(year, month)))
     }
 
     /// When the day (UTC) that this moment is in began.
     pub fn day_start(self) -> Time {
-        at_day(self.0 / NANOS / DAY)
+        self.at(day_start(self.nanos() / NANOS / DAY))
     }
 }
 
-fn at_day(day: u64) -> Time {
-    Time(day.saturating_mul(DAY * NANOS))
+/// The nanosecond at which a day since 1970 begins.
+fn day_start(day: u64) -> u64 {
+    day.saturating_mul(DAY * NANOS)
 }
 
 /// Year and month (1 to 12) of a day since 1970, in the proleptic Gregorian calendar.
@@ -110,14 +136,17 @@ fn nanos(duration: Duration) -> u64 {
 impl Add<Duration> for Time {
     type Output = Time;
     fn add(self, later: Duration) -> Time {
-        Time(self.0.saturating_add(nanos(later)))
+        Time {
+            monotonic: self.monotonic.saturating_add(nanos(later)),
+            ahead: self.ahead,
+        }
     }
 }
 
 impl Sub for Time {
     type Output = Duration;
     fn sub(self, earlier: Time) -> Duration {
-        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+        Duration::from_nanos(self.monotonic.saturating_sub(earlier.monotonic))
     }
 }
 
@@ -127,6 +156,10 @@ mod tests {
 
     fn at(day: u64) -> Time {
         at_day(day) + Duration::from_secs(12 * 3600)
+    }
+
+    fn at_day(day: u64) -> Time {
+        Time::after_epoch(Duration::from_secs(day * DAY))
     }
 
     #[test]
@@ -141,6 +174,17 @@ mod tests {
             assert_eq!(first_day(year, month), day, "{year}-{month}");
             assert_eq!(year_and_month(day), (year, month));
         }
+    }
+
+    #[test]
+    fn windows_follow_the_wall_clock_and_waits_the_monotonic_one() {
+        let day = Duration::from_secs(DAY);
+        let before = Time::new(day * 20_000, Duration::ZERO);
+        let after = Time::new(day * 20_000 + Duration::from_secs(1), day * 2);
+        assert_eq!(after - before, Duration::from_secs(1));
+        assert_eq!(after.day().index, before.day().index + 2);
+        assert_eq!(after.day().ends - after, day - Duration::from_secs(1));
+        assert_eq!(after.date(), "2024-10-06");
     }
 
     #[test]

@@ -46,17 +46,20 @@ impl Policy {
         self.scheduler.expected_of(&self.rules, ticket)
     }
 
-    /// The degradation level in force; `None` where none is configured.
+    /// The worst degradation level of all models; `None` where none is configured.
     pub fn level(&mut self, now: Time) -> Option<&Level> {
-        let index = self.level_index(now);
+        let index = self.update_levels(now);
         self.rules.degradation.levels.get(index)
     }
 
-    /// The pressure on the gateway, 0 to 1: the worst of the queue's fill, the oldest wait and the saturation of
-    /// upstreams.
+    /// The pressure on the model with the highest, 0 to 1: the worst of the queue's fill and the oldest wait, both of
+    /// requests that shared capacity holds back, and of its upstreams' saturation.
     pub fn pressure(&self, now: Time) -> f64 {
-        let oldest = self.scheduler.oldest_wait(&self.rules, now);
-        self.queue_usage().max(oldest).max(self.watch.saturation(now))
+        let on_all = self.pressing_on_all();
+        let models = self.monitors.models();
+        models
+            .map(|model| self.pressure_on(model, on_all, now).0)
+            .fold(0.0, f64::max)
     }
 
     /// The fill of the queue, 0 to 1.

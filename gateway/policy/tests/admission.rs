@@ -45,6 +45,7 @@ fn ask() -> impl Strategy<Value = AdmissionRequest> {
                 class: if is_batch { Class::Batch } else { Class::Interactive },
                 priority: Priority::ALL[priority],
                 input_tokens,
+                least_input_tokens: input_tokens,
                 max_tokens,
                 answers: 1,
             },
@@ -244,8 +245,8 @@ proptest! {
                 }
                 Step::Settle(which, tokens) if !world.running.is_empty() => {
                     let (ticket, ask) = world.running.swap_remove(which % world.running.len());
-                    let usage = Usage { input_tokens: ask.input_tokens, output_tokens: tokens, cost: NanoEuro(tokens) };
-                    let settlement = Settlement { usage, has_completed: true, was_answered: true, ..Settlement::default() };
+                    let usage = Usage { input_tokens: ask.input_tokens, output_tokens: tokens, cost: NanoEuro(tokens), ..Usage::default() };
+                    let settlement = Settlement { usage, has_completed: true, was_answered: true, was_forwarded: true, ..Settlement::default() };
                     let settled = policy.settle(ticket, &settlement, now);
                     prop_assert_eq!(settled.overrun_tokens, tokens.saturating_sub(ask.max_tokens));
                     prop_assert_eq!(policy.settle(ticket, &settlement, now), policy::Settled::default(), "once is enough");
@@ -274,8 +275,8 @@ proptest! {
             world.check(&policy)?;
         }
         while let Some((ticket, ask)) = world.running.pop() {
-            let usage = Usage { input_tokens: ask.input_tokens, output_tokens: 1, cost: NanoEuro(0) };
-            policy.settle(ticket, &Settlement { usage, ..Settlement::default() }, now);
+            let usage = Usage { input_tokens: ask.input_tokens, output_tokens: 1, ..Usage::default() };
+            policy.settle(ticket, &Settlement { usage, was_forwarded: true, ..Settlement::default() }, now);
             *world.used.entry(ask.project).or_default() += usage.tokens();
             world.ended += 1;
             world.start_whoever_is_next(&mut policy, now)?;
@@ -302,7 +303,7 @@ proptest! {
         let now = Time::after_epoch(Duration::from_secs(1));
         let asking = |project: u32, priority| AdmissionRequest {
             project: ProjectId(project), user: UserId(project), key: None, plan: PlanId(0), model: ModelId(0),
-            smaller: None, class: Class::Interactive, priority, input_tokens: 10, max_tokens: 10, answers: 1,
+            smaller: None, class: Class::Interactive, priority, input_tokens: 10, least_input_tokens: 10, max_tokens: 10, answers: 1,
         };
         let mut running = Vec::new();
         let offer = |policy: &mut Policy, running: &mut Vec<TicketId>, ask: AdmissionRequest| match policy.offer(&ask, now).0 {
@@ -317,7 +318,7 @@ proptest! {
         let mut served = 0;
         loop {
             let ended = running.remove(0);
-            policy.settle(ended, &Settlement { usage: Usage { input_tokens: 10, output_tokens: 10, ..Usage::default() }, has_completed: true, ..Settlement::default() }, now);
+            policy.settle(ended, &Settlement { usage: Usage { input_tokens: 10, output_tokens: 10, ..Usage::default() }, has_completed: true, was_forwarded: true, ..Settlement::default() }, now);
             let next: Vec<TicketId> = std::iter::from_fn(|| policy.next(now)).collect();
             if next.contains(&low) {
                 break;

@@ -30,6 +30,7 @@ fn ask(project: u32) -> AdmissionRequest {
         class: Class::Interactive,
         priority: Priority::Normal,
         input_tokens: 100,
+        least_input_tokens: 100,
         max_tokens: 100,
         answers: 1,
     }
@@ -117,9 +118,11 @@ fn used(input_tokens: u64, output_tokens: u64, cost: u64) -> Settlement {
             input_tokens,
             output_tokens,
             cost: NanoEuro(cost),
+            ..Usage::default()
         },
         has_completed: true,
         was_answered: true,
+        was_forwarded: true,
         ..Settlement::default()
     }
 }

@@ -308,6 +308,7 @@ impl Config {
             users: self.users.iter().map(|user| user.limits).collect(),
             keys: keys.collect(),
             models: models.collect(),
+            token_weights: policy::TokenWeights::default(),
         }
     }
 

@@ -6,7 +6,7 @@ use super::client::Client;
 use super::detached::Queued;
 use super::recorder::{Concluded, Recorder, Served};
 use super::reply::FinalPart;
-use super::resolve::Resolved;
+use super::resolve::{self, Resolved};
 use crate::gate::{self, AdmittedRequest, QueuedRequest, SlotPermit};
 use crate::upstream::RoutingHint;
 use bytes::Bytes;
@@ -147,6 +147,7 @@ impl<'b> Admitted<'b> {
             meter: self.meter,
             upstream_status: self.upstream_status,
             request: self.request,
+            text: resolve::text_of(&self.parsed),
             size: self.parsed.size,
             head_is_sent,
         };

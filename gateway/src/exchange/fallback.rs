@@ -6,7 +6,7 @@ use super::client::Client;
 use super::recorder::{Concluded, Recorder};
 use super::resolve::{Resolved, about, input_tokens};
 use crate::gate::{Admission, AdmittedRequest, SlotPermit};
-use policy::{AdmissionRequest, ModelId};
+use policy::{AdmissionRequest, Attempt, ModelId, Settlement};
 use protocol::ParsedRequest;
 use protocol::refuse::RequestError;
 use protocol::translate;
@@ -27,17 +27,23 @@ impl<'b> Admitted<'b> {
             request,
             hint,
             mut fallbacks_tried,
+            upstream_status,
             ..
         } = self;
         let snapshot = Arc::clone(&recorder.record.snapshot);
         let fallbacks = &snapshot.config.model(request.model).fallbacks;
-        let mut slot = Some(slot);
+        let failed = Settlement {
+            was_answered: upstream_status.is_some(),
+            was_forwarded: recorder.record.was_forwarded,
+            ..Settlement::default()
+        };
+        let mut held = Held::Slot(slot, failed);
         while let Some(model) = fallbacks.get(fallbacks_tried).copied() {
             fallbacks_tried += 1;
             let Some(next) = request_for(&recorder, body, &parsed, &request, model) else {
                 continue;
             };
-            let Some(granted) = take_place(&mut recorder, client, &mut slot, &next).await else {
+            let Some(granted) = take_place(&mut recorder, client, &mut held, &next).await else {
                 continue;
             };
             let resolved = Resolved {
@@ -53,9 +59,25 @@ impl<'b> Admitted<'b> {
                 ..Admitted::new(resolved, granted)
             });
         }
-        drop(slot);
+        held.settle();
         let result = recorder.conclude(Err(error), None);
         Err((recorder, result))
+    }
+}
+
+/// What a failed attempt leaves to the next: its slot, then its place in the counters (a request counts once).
+enum Held {
+    Slot(SlotPermit, Settlement),
+    Attempt(Attempt),
+    Nothing,
+}
+
+impl Held {
+    /// Ends the request, where no fallback was admitted.
+    fn settle(self) {
+        if let Held::Slot(slot, failed) = self {
+            slot.settle(&failed);
+        }
     }
 }
 
@@ -63,12 +85,20 @@ impl<'b> Admitted<'b> {
 async fn take_place(
     recorder: &mut Recorder,
     client: &mut Client<'_>,
-    slot: &mut Option<SlotPermit>,
+    held: &mut Held,
     request: &AdmissionRequest,
 ) -> Option<AdmittedRequest> {
-    let (admission, rate_limits) = match slot.take() {
-        Some(slot) => slot.replace(request),
-        None => recorder.services.gate.offer(request),
+    let (admission, rate_limits) = match std::mem::replace(held, Held::Nothing) {
+        Held::Slot(slot, failed) => {
+            let (admission, rate_limits, attempt) = slot.replace(&failed, request)?;
+            *held = Held::Attempt(attempt);
+            (admission, rate_limits)
+        }
+        Held::Attempt(attempt) => {
+            *held = Held::Attempt(attempt);
+            recorder.services.gate.offer_again(request, attempt)
+        }
+        Held::Nothing => recorder.services.gate.offer(request),
     };
     recorder.rate_limits = rate_limits;
     match admission {
@@ -93,7 +123,7 @@ fn request_for(
     let snapshot = &record.snapshot;
     let model = snapshot.config.model(id);
     let key = record.caller.as_ref().and_then(|caller| caller.key.as_ref());
-    let input_tokens = input_tokens(snapshot, id, record.call, &parsed.size);
+    let input_tokens = input_tokens(snapshot, (id, first.project), record.call, parsed);
     let is_allowed = model.enabled && key.is_none_or(|key| key.allows(&model.name));
     if !is_allowed || parsed.size.least_tokens() > model.max_input_tokens {
         return None;
@@ -104,6 +134,7 @@ fn request_for(
         model: id,
         smaller: None,
         input_tokens,
+        least_input_tokens: parsed.size.least_tokens(),
         max_tokens: parsed.max_tokens.unwrap_or(u64::MAX).min(model.max_output_tokens),
         ..*first
     })

@@ -7,6 +7,7 @@ use crate::gate::SlotPermit;
 use crate::record::Record;
 use crate::registry::{Registration, random_request_id};
 use crate::services::Services;
+use crate::tokens::TextBytes;
 use crate::traces::{self, Steps, Trace};
 use ledger::Outcome;
 use policy::{AdmissionRequest, Alert, Pace, RateLimitStatus, Settlement};
@@ -48,6 +49,8 @@ pub(super) struct Served {
     pub(super) request: AdmissionRequest,
     /// What the model reads.
     pub(super) size: PromptSize,
+    /// The same of its text alone.
+    pub(super) text: TextBytes,
     pub(super) head_is_sent: bool,
 }
 
@@ -171,8 +174,10 @@ impl Recorder {
             usage: policy::Usage {
                 input_tokens: usage.input_tokens,
                 output_tokens: usage.output_tokens,
+                cached_input_tokens: usage.cached_input_tokens,
                 cost: self.record.cost,
             },
+            was_forwarded: self.record.was_forwarded,
             pace: self.pace(served.upstream_status),
             has_completed: outcome == Outcome::Completed,
             was_answered: served.upstream_status.is_some(),
@@ -186,8 +191,8 @@ impl Recorder {
             && outcome == Outcome::Completed
         {
             if served.size.is_text_alone() {
-                let tokens = &self.record.snapshot.tokens;
-                tokens.learn(model, served.size.text_bytes, usage.input_tokens);
+                let (tokens, project) = (&self.record.snapshot.tokens, served.request.project);
+                tokens.learn(model, project, served.text, usage.input_tokens);
             }
         }
     }

@@ -9,14 +9,15 @@ use super::{Reply, Step, answered_here};
 use crate::config::{Config, Model};
 use crate::identity::Caller;
 use crate::snapshot::Snapshot;
+use crate::tokens::{self, TextBytes};
 use crate::upstream::RoutingHint;
 use bytes::Bytes;
 use pingora_core::protocols::http::ServerSession;
-use policy::{AdmissionRequest, ModelId};
+use policy::{AdmissionRequest, ModelId, ProjectId};
 use protocol::hub::About;
 use protocol::refuse::{ErrorCode, RequestError};
 use protocol::translate::{self, Speaks, Translation};
-use protocol::{self, MediaTokens, Operation, ParsedRequest, PromptSize, Work};
+use protocol::{self, MediaTokens, Operation, ParsedRequest, Work};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 
@@ -97,7 +98,7 @@ pub(super) fn resolution(
     if least > model.max_input_tokens {
         return Err(too_long(model, least));
     }
-    let input_tokens = input_tokens(&snapshot, id, operation, &parsed.size);
+    let input_tokens = input_tokens(&snapshot, (id, caller.project), operation, parsed);
     let speaks = upstreams.speaks(id);
     let translate = |speaks: Speaks| {
         if speaks.natively(operation) {
@@ -125,6 +126,7 @@ pub(super) fn resolution(
         class: recorder.record.class,
         priority: recorder.record.priority,
         input_tokens,
+        least_input_tokens: least,
         max_tokens: parsed.max_tokens.unwrap_or(u64::MAX).min(model.max_output_tokens),
         answers: if operation.generates() { parsed.answers } else { 0 },
     };
@@ -164,14 +166,24 @@ fn find<'a>(
 }
 
 /// The tokens to reserve for a prompt, or to answer to whoever asks for their number.
-pub(super) fn input_tokens(snapshot: &Snapshot, id: ModelId, operation: Operation, size: &PromptSize) -> u64 {
-    let model = snapshot.config.model(id);
+pub(super) fn input_tokens(
+    snapshot: &Snapshot,
+    (id, project): (ModelId, ProjectId),
+    operation: Operation,
+    parsed: &ParsedRequest<'_>,
+) -> u64 {
+    let (model, size) = (snapshot.config.model(id), &parsed.size);
     let media = MediaTokens::of_model(&model.name, model.image_tokens, model.audio_tokens_per_second);
-    let text = snapshot.tokens.tokens(id, size.text_bytes);
+    let text = snapshot.tokens.tokens(id, project, text_of(parsed));
     match operation.work() {
         Work::Count => text.saturating_add(size.media_tokens(&media)),
         _ => size.worst_case(text, &media, model.max_input_tokens),
     }
+}
+
+/// The size of a prompt's text.
+pub(super) fn text_of(parsed: &ParsedRequest<'_>) -> TextBytes {
+    TextBytes::new(parsed.size.text_bytes, parsed.prompt.map_or(0, tokens::multibyte))
 }
 
 fn too_long(model: &Model, input_tokens: u64) -> RequestError {

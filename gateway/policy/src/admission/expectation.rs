@@ -47,7 +47,7 @@ impl Scheduler {
         let own = queue.map_or(0, |queue| queue.list.len);
         let users = flow.map_or(0, |flow| flow.users.len()) + usize::from(own == 0);
         let band = &self.bands[class];
-        let is_new = flow.is_none_or(|flow| flow.waiting == 0);
+        let is_new = flow.is_none_or(|flow| flow.by_age.len == 0);
         let projects = band.projects_waiting + usize::from(is_new);
         let turns = ((own + 1) * users.max(1) * projects.max(1)) as f64;
         let weight = |class| rules.scheduling.weight(class) as f64;

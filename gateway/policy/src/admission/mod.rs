@@ -8,19 +8,20 @@
 //! Since no request waits that could run, a newcomer that fits overtakes none: whatever waits is held back
 //! by something that does not hold back the newcomer.
 
+mod check;
 mod expectation;
+mod pressure;
 mod queue;
-mod slots;
 mod view;
 
 use crate::capacity::{Capacity, Pace};
-use crate::fairness::{ClassQueue, Flow, Queue, Served, work};
+use crate::fairness::{ClassQueue, Flow, Queue, Served, weighed, work};
 use crate::tickets::{Links, List, Ticket, TicketId, Tickets};
 use crate::{
     AdmissionRequest, ByClass, IdMap, ModelId, Order, ProjectId, QueueClass, Refusal, Rules, Terms, Time, UserId,
 };
-use queue::{flow, queue};
-use slots::project_slots;
+pub(crate) use pressure::{HeldBack, Pressing};
+use queue::{flow, flow_mut, queue};
 use std::time::Duration;
 pub use view::QueueEntry;
 
@@ -42,6 +43,8 @@ pub(crate) struct Scheduler {
     users: IdMap<UserId, User>,
     sequence: u64,
     service: Mean,
+    /// When it was called last.
+    now: Time,
 }
 
 /// One class over all models.
@@ -56,6 +59,8 @@ struct Band {
 #[derive(Debug)]
 struct Model {
     capacity: Capacity,
+    /// Since when it has had a slot that is not taken.
+    free_since: Time,
     running: usize,
     waiting: usize,
     classes: ByClass<ClassQueue>,
@@ -71,6 +76,7 @@ struct Project {
     is_throttled: bool,
     /// Whether it may run one more, so that its flows are listed.
     is_free: bool,
+    free_since: Time,
     served: ByClass<Served>,
     flows: Vec<Flow>,
 }
@@ -118,6 +124,7 @@ struct Candidate {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Ended {
     pub(crate) input_tokens: u64,
+    pub(crate) cached_input_tokens: u64,
     pub(crate) output_tokens: u64,
     pub(crate) pace: Pace,
     /// Whether the upstream answered to the end; else nothing is learned of it.
@@ -138,6 +145,7 @@ impl Scheduler {
             users: IdMap::default(),
             sequence: 0,
             service: Mean::default(),
+            now: Time::default(),
         };
         scheduler.reconfigure(rules);
         scheduler
@@ -147,6 +155,7 @@ impl Scheduler {
     pub(crate) fn reconfigure(&mut self, rules: &Rules) {
         for (id, model) in self.models.iter_mut() {
             model.capacity.reconfigure(rules.model(id).concurrency);
+            model.free_since = self.now;
         }
         // A project's rank can be that of its first user: users come first.
         for user in self.users.ids() {
@@ -155,22 +164,25 @@ impl Scheduler {
             }
         }
         for project in self.projects.ids() {
-            self.projects[project].is_free = self.is_free(rules, project);
+            self.refresh(rules, project);
             for class in QueueClass::ALL {
                 self.relist_project(rules.scheduling.order, project, class);
             }
         }
     }
 
-    /// Starts, queues or refuses a request. `is_paused`: batch requests are not started now.
+    /// Starts, queues or refuses a request. `is_paused`: batch requests are not started now. Without `may_grow`, the
+    /// queue takes it only in the place of a less important request.
     pub(crate) fn offer(
         &mut self,
         rules: &Rules,
         ask: &AdmissionRequest,
         terms: &Terms,
         is_paused: bool,
+        may_grow: bool,
         now: Time,
     ) -> Verdict {
+        self.now = now;
         self.ensure_known(rules, ask);
         let class = QueueClass::of(ask.class, ask.priority);
         let ticket = Ticket {
@@ -184,6 +196,7 @@ impl Scheduler {
             deadline: now + rules.global.max_queue_wait,
             is_running: false,
             in_queue: Links::default(),
+            in_flow: Links::default(),
             in_class: Links::default(),
         };
         self.sequence += 1;
@@ -200,11 +213,15 @@ impl Scheduler {
             return Verdict::Refused(self.no_time(rules, &ticket, by_own_limit, retry_after));
         }
         let mut displaced = None;
-        if self.waiting >= rules.global.max_queue_size {
-            let Some(victim) = self.victim(rules.scheduling.order, &ticket) else {
+        if !may_grow || self.waiting >= rules.global.max_queue_size {
+            displaced = if may_grow {
+                self.victim(rules.scheduling.order, &ticket)
+            } else {
+                self.newest_below(class)
+            };
+            let Some(victim) = displaced else {
                 return Verdict::Refused(self.full(rules, &ticket));
             };
-            displaced = Some(victim);
             self.leave(rules, victim);
         }
         let id = self.tickets.add(ticket);
@@ -218,7 +235,8 @@ impl Scheduler {
     }
 
     /// Starts the request that is next, if one that waits may run now; to be called until there is none.
-    pub(crate) fn next(&mut self, rules: &Rules, is_paused: bool, now: Time) -> Option<TicketId> {
+    pub(crate) fn next(&mut self, rules: &Rules, is_paused: impl Fn(ModelId) -> bool, now: Time) -> Option<TicketId> {
+        self.now = now;
         if self.waiting == 0 || self.running >= rules.global.max_active_requests {
             return None;
         }
@@ -232,7 +250,7 @@ impl Scheduler {
                 let Some((key, project)) = listed.projects.first() else {
                     continue;
                 };
-                if !self.class_fits(rules, class) || (is_paused && class == QueueClass::Batch) {
+                if !self.class_fits(rules, class) || (class == QueueClass::Batch && is_paused(id)) {
                     continue;
                 }
                 let rank = match order {
@@ -267,9 +285,14 @@ impl Scheduler {
             return;
         }
         let Some(ticket) = self.tickets.remove(id) else { return };
+        self.now = now;
         let model = &mut self.models[ticket.model];
+        let was_full = model.is_full();
         model.capacity.learn(&ended.pace, model.running, ticket.since, now);
         model.running -= 1;
+        if was_full {
+            model.free_since = now;
+        }
         if ended.has_completed {
             let seconds = (now - ticket.since).as_secs_f64();
             model.service.add(seconds);
@@ -279,7 +302,10 @@ impl Scheduler {
         }
         self.running -= 1;
         self.running_by_class[ticket.class] -= 1;
-        let actual = work(ended.input_tokens, ended.output_tokens);
+        let input = rules
+            .token_weights
+            .input_tokens(ended.input_tokens, ended.cached_input_tokens);
+        let actual = work(input, ended.output_tokens);
         self.correct(rules, &ticket, actual);
         self.projects[ticket.project].running -= 1;
         self.refresh(rules, ticket.project);
@@ -325,4 +351,123 @@ impl Scheduler {
     pub(crate) fn ticket(&self, id: TicketId) -> Option<&Ticket> {
         self.tickets.get(id)
     }
+
+    // === slots
+
+    /// Whether a slot is free that this ticket may take.
+    fn fits(&self, rules: &Rules, ticket: &Ticket) -> bool {
+        let model = &self.models[ticket.model];
+        model.running < model.capacity.limit()
+            && self.projects[ticket.project].is_free
+            && self.class_fits(rules, ticket.class)
+    }
+
+    /// Whether a class may take one slot more: requests in it and below it together leave what is reserved
+    /// for those above it.
+    fn class_fits(&self, rules: &Rules, class: QueueClass) -> bool {
+        let mut slots = rules.global.max_active_requests;
+        let mut taken = self.running;
+        if rules.scheduling.order == Order::Fifo {
+            return taken < slots;
+        }
+        let above = QueueClass::ALL.into_iter().take_while(|above| *above < class);
+        for (above, reserved) in above.zip(rules.scheduling.reserved) {
+            if taken >= slots {
+                return false;
+            }
+            taken -= self.running_by_class[above];
+            slots = slots.saturating_sub(reserved);
+        }
+        taken < slots
+    }
+
+    /// Gives a ticket its slot, and charges those who share.
+    fn start(&mut self, rules: &Rules, index: u32, now: Time) {
+        let Some(ticket) = self.tickets.at_mut(index) else {
+            return;
+        };
+        (ticket.is_running, ticket.since) = (true, now);
+        let ticket = *ticket;
+        let class = ticket.class;
+        self.running += 1;
+        self.running_by_class[class] += 1;
+        let project = &mut self.projects[ticket.project];
+        let user = &mut self.users[ticket.user];
+        let model = &mut self.models[ticket.model];
+        model.running += 1;
+        project.running += 1;
+        // A flow that begins to wait from now on starts from here.
+        self.reached = self.reached.max(self.bands[class].served.0);
+        let listed = &mut model.classes[class];
+        listed.reached = listed.reached.max(project.served[class].0);
+        let flow = flow_mut(&mut project.flows, ticket.model, class);
+        flow.reached = flow.reached.max(user.served[class].0);
+        self.bands[class]
+            .served
+            .charge(weighed(ticket.cost, rules.scheduling.weight(class)));
+        project.served[class].charge(doubled(ticket.cost, project.is_throttled));
+        user.served[class].charge(doubled(ticket.cost, user.is_throttled));
+        self.refresh(rules, ticket.project);
+        self.relist_project(rules.scheduling.order, ticket.project, class);
+        self.relist_user(rules.scheduling.order, ticket.user, class);
+    }
+
+    /// Replaces what was charged by the actual.
+    fn correct(&mut self, rules: &Rules, ticket: &Ticket, actual: u64) {
+        let (class, weight) = (ticket.class, rules.scheduling.weight(ticket.class));
+        let project = &mut self.projects[ticket.project];
+        let user = &mut self.users[ticket.user];
+        self.bands[class]
+            .served
+            .correct(weighed(ticket.cost, weight), weighed(actual, weight));
+        let shares = [
+            (&mut project.served[class], project.is_throttled),
+            (&mut user.served[class], user.is_throttled),
+        ];
+        for (served, is_throttled) in shares {
+            served.correct(doubled(ticket.cost, is_throttled), doubled(actual, is_throttled));
+        }
+    }
+
+    /// The work that such a request usually is: its answer may have `max_tokens`, but seldom has.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    fn usual_work(&self, ask: &AdmissionRequest, terms: &Terms) -> u64 {
+        let most = terms.estimate.output_tokens;
+        let usual = self.models[terms.model].output.0;
+        work(ask.input_tokens, usual.map_or(most, |usual| most.min(usual as u64)))
+    }
+
+    /// Makes sure that every id in the request has a state.
+    fn ensure_known(&mut self, rules: &Rules, ask: &AdmissionRequest) {
+        for model in [Some(ask.model), ask.smaller].into_iter().flatten() {
+            self.models.entry(model, |id| Model {
+                capacity: Capacity::new(rules.model(id).concurrency),
+                free_since: Time::default(),
+                running: 0,
+                waiting: 0,
+                classes: ByClass::default(),
+                service: Mean::default(),
+                output: Mean::default(),
+            });
+        }
+        self.projects.entry(ask.project, |id| Project {
+            is_free: project_slots(rules, id, false) > 0,
+            ..Project::default()
+        });
+        self.users.entry(ask.user, |_| User::default());
+    }
+}
+
+/// The slots that a project may take at once.
+fn project_slots(rules: &Rules, project: ProjectId, is_throttled: bool) -> usize {
+    match rules.project(project).max_concurrent_requests {
+        Some(limit) if is_throttled => limit.div_ceil(2).max(1),
+        Some(limit) => limit,
+        None => usize::MAX,
+    }
+}
+
+/// The work as charged: double for the throttled, which halves their share.
+fn doubled(work: u64, is_throttled: bool) -> u64 {
+    if is_throttled { work.saturating_mul(2) } else { work }
 }

@@ -1,6 +1,6 @@
 //! The queue: joining, leaving, displacement, and the lists that requests stand in.
 
-use super::{Project, Scheduler, User, project_slots};
+use super::{HeldBack, Project, Scheduler, User, project_slots};
 use crate::fairness::{Flow, Queue, project_key, user_key};
 use crate::tickets::{List, Ticket, TicketId, Which};
 use crate::{ModelId, Order, ProjectId, QueueClass, Rules, UserId};
@@ -28,8 +28,8 @@ impl Scheduler {
         let user = &mut self.users[ticket.user];
         let flow = flow_mut(&mut project.flows, ticket.model, class);
         let queue = queue_mut(&mut user.queues, ticket.project, ticket.model, class);
-        let (begins, user_begins) = (flow.waiting == 0, queue.list.len == 0);
-        flow.waiting += 1;
+        let (begins, user_begins) = (flow.by_age.len == 0, queue.list.len == 0);
+        self.tickets.push(&mut flow.by_age, Which::Flow, index);
         self.tickets.push(&mut queue.list, Which::Queue, index);
         if user_begins {
             user.served[class].lift(flow.reached);
@@ -42,6 +42,7 @@ impl Scheduler {
         if begins || user_begins {
             self.relist_project(rules.scheduling.order, ticket.project, class);
         }
+        self.recount(ticket.project, ticket.model, class);
     }
 
     pub(super) fn dequeue(&mut self, rules: &Rules, index: u32) {
@@ -58,11 +59,13 @@ impl Scheduler {
         self.models[ticket.model].waiting -= 1;
         let project = &mut self.projects[ticket.project];
         project.waiting -= 1;
-        flow_mut(&mut project.flows, ticket.model, class).waiting -= 1;
+        let flow = flow_mut(&mut project.flows, ticket.model, class);
+        self.tickets.unlink(&mut flow.by_age, Which::Flow, index);
         let queue = queue_mut(&mut self.users[ticket.user].queues, ticket.project, ticket.model, class);
         self.tickets.unlink(&mut queue.list, Which::Queue, index);
         self.relist_user(rules.scheduling.order, ticket.user, class);
         self.relist_project(rules.scheduling.order, ticket.project, class);
+        self.recount(ticket.project, ticket.model, class);
     }
 
     /// Removes a ticket from the queue, for good.
@@ -134,9 +137,11 @@ impl Scheduler {
         let state = &mut self.projects[project];
         if state.is_free != is_free {
             state.is_free = is_free;
+            state.free_since = self.now;
             for class in QueueClass::ALL {
                 self.relist_project(rules.scheduling.order, project, class);
             }
+            self.recount_project(project);
         }
     }
 
@@ -190,7 +195,8 @@ pub(super) fn flow_mut(flows: &mut Vec<Flow>, model: ModelId, class: QueueClass)
             users: BTreeSet::new(),
             reached: 0,
             listed: None,
-            waiting: 0,
+            by_age: List::default(),
+            held_back: HeldBack::default(),
         });
         flows.len() - 1
     });

@@ -48,21 +48,6 @@ impl Scheduler {
         self.bands[class].by_age.len
     }
 
-    /// How long the oldest has waited, against what it may, 0 to 1.
-    pub(crate) fn oldest_wait(&self, rules: &Rules, now: Time) -> f64 {
-        let most = rules.global.max_queue_wait.as_secs_f64();
-        let oldest = self
-            .bands
-            .iter()
-            .filter_map(|(_, band)| self.tickets.at(band.by_age.first?));
-        let waits = oldest.map(|ticket| (now - ticket.since).as_secs_f64() / most);
-        if most > 0.0 {
-            waits.fold(0.0, f64::max).min(1.0)
-        } else {
-            0.0
-        }
-    }
-
     /// All requests that wait, class by class, the oldest first.
     pub(crate) fn queue(&self, now: Time) -> impl Iterator<Item = QueueEntry> {
         self.bands.iter().flat_map(move |(_, band)| {

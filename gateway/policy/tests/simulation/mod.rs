@@ -158,6 +158,7 @@ impl World {
             class: Class::Interactive,
             priority: source.priority,
             input_tokens: arrival.input_tokens,
+            least_input_tokens: arrival.input_tokens,
             max_tokens,
             answers: 1,
         };
@@ -216,6 +217,7 @@ impl World {
             usage,
             has_completed: true,
             was_answered: true,
+            was_forwarded: true,
             ..Settlement::default()
         };
         self.policy.settle(ticket, &settlement, self.now);

@@ -1,0 +1,159 @@
+//! The part of the queue that is held back by capacity that requests share, as degradation sees it.
+//!
+//! A request that waits for its own project's limit, or that is next and could run, is no pressure on others. One
+//! that waits for a slot of its model presses on that model alone; one that waits for a slot of all, on all.
+
+use super::queue::flow_mut;
+use super::{Model, Scheduler};
+use crate::{ModelId, ProjectId, QueueClass, Rules, Time};
+use std::time::Duration;
+
+/// The waiting requests of a flow, or of several, that shared capacity holds back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct HeldBack {
+    /// Their number.
+    pub(crate) waiting: usize,
+    /// Since when shared capacity alone holds back the oldest.
+    pub(crate) since: Option<Time>,
+}
+
+/// The requests that press on a model: those that may be served, and those of paused batch class beside them.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Pressing {
+    pub(crate) active: HeldBack,
+    pub(crate) paused: HeldBack,
+}
+
+impl HeldBack {
+    fn add(&mut self, other: Self) {
+        self.waiting += other.waiting;
+        self.since = match (self.since, other.since) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+    }
+
+    /// The pressure, 0 to 1: the worse of the queue's fill and of the oldest wait against the longest.
+    #[allow(clippy::cast_precision_loss)]
+    pub(crate) fn pressure(self, rules: &Rules, now: Time) -> f64 {
+        let global = &rules.global;
+        let ratio = |part: f64, whole: f64| if whole > 0.0 { (part / whole).min(1.0) } else { 0.0 };
+        let age = self.since.map_or(Duration::ZERO, |since| now - since);
+        let wait = ratio(age.as_secs_f64(), global.max_queue_wait.as_secs_f64());
+        wait.max(ratio(self.waiting as f64, global.max_queue_size as f64))
+    }
+}
+
+impl Pressing {
+    pub(crate) fn plus(mut self, other: Self) -> Self {
+        self.active.add(other.active);
+        self.paused.add(other.paused);
+        self
+    }
+
+    /// All of them, the paused ones too.
+    pub(crate) fn all(mut self) -> HeldBack {
+        self.active.add(self.paused);
+        self.active
+    }
+}
+
+impl Scheduler {
+    /// Updates what a flow adds to the pressure, after it or its project's freedom to run has changed.
+    pub(super) fn recount(&mut self, project: ProjectId, model: ModelId, class: QueueClass) {
+        let state = &mut self.projects[project];
+        let (is_free, free_since) = (state.is_free, state.free_since);
+        let flow = flow_mut(&mut state.flows, model, class);
+        let first = flow.by_age.first.filter(|_| is_free);
+        let oldest = first.and_then(|index| self.tickets.at(index));
+        let now = HeldBack {
+            waiting: if is_free { flow.by_age.len } else { 0 },
+            since: oldest.map(|ticket| ticket.since.max(free_since)),
+        };
+        let before = std::mem::replace(&mut flow.held_back, now);
+        let queue = &mut self.models[model].classes[class];
+        queue.held_back = queue.held_back - before.waiting + now.waiting;
+        if before.since != now.since {
+            if let Some(since) = before.since {
+                queue.oldest.remove(&(since, project));
+            }
+            queue.oldest.extend(now.since.map(|since| (since, project)));
+        }
+    }
+
+    /// Updates what all flows of a project add to the pressure.
+    pub(super) fn recount_project(&mut self, project: ProjectId) {
+        for at in 0..self.projects[project].flows.len() {
+            let flow = &self.projects[project].flows[at];
+            let (model, class) = (flow.model, flow.class);
+            self.recount(project, model, class);
+        }
+    }
+
+    /// The requests that wait for a slot of all. `is_paused` says of which models batch requests are paused.
+    pub(crate) fn pressing_on_all(&self, rules: &Rules, is_paused: impl Fn(ModelId) -> bool) -> Pressing {
+        let mut pressing = Pressing::default();
+        if self.waiting == 0 {
+            return pressing;
+        }
+        for class in QueueClass::ALL {
+            if self.class_fits(rules, class) {
+                continue;
+            }
+            for (id, model) in self
+                .models
+                .iter()
+                .filter(|(_, model)| model.waiting > 0 && !model.is_full())
+            {
+                let is_paused = class == QueueClass::Batch && is_paused(id);
+                pressing = pressing.plus(model.pressing(class, is_paused));
+            }
+        }
+        pressing
+    }
+
+    /// The requests that wait for a slot of this model.
+    pub(crate) fn pressing_on(&self, model: ModelId, is_paused: bool) -> Pressing {
+        let full = self
+            .models
+            .get(model)
+            .filter(|model| model.waiting > 0 && model.is_full());
+        let classes = full.into_iter().flat_map(|model| {
+            QueueClass::ALL.map(|class| model.pressing(class, is_paused && class == QueueClass::Batch))
+        });
+        classes.fold(Pressing::default(), Pressing::plus)
+    }
+}
+
+impl Model {
+    /// Whether it has no slot left.
+    pub(super) fn is_full(&self) -> bool {
+        self.running >= self.capacity.limit()
+    }
+
+    /// The requests of a class that shared capacity holds back; those that wait for a slot of all count from when the
+    /// model has had one.
+    fn pressing(&self, class: QueueClass, is_paused: bool) -> Pressing {
+        let queue = &self.classes[class];
+        let oldest = queue.oldest.first().map(|(since, _)| *since);
+        let since = if self.is_full() {
+            oldest
+        } else {
+            oldest.map(|since| since.max(self.free_since))
+        };
+        let held_back = HeldBack {
+            waiting: queue.held_back,
+            since,
+        };
+        if is_paused {
+            return Pressing {
+                paused: held_back,
+                ..Pressing::default()
+            };
+        }
+        Pressing {
+            active: held_back,
+            ..Pressing::default()
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! A second, slow count of what quotas and budgets hold, compared after every step in debug and test builds.
+//!
+//! It knows nothing of windows that turn: it adds up settlements by the windows that they name, and reservations anew
+//! from all tickets each time.
+
+use crate::allowance::{RecordedUsage, Windows};
+use crate::quota::Amounts;
+use crate::{AdmissionRequest, Policy, QuotaWindow, Subject, Time};
+use std::collections::HashMap;
+
+/// The sums of what was settled, by subject and window.
+#[derive(Debug, Default)]
+pub(crate) struct Audit {
+    used: HashMap<(Subject, QuotaWindow), (u64, Amounts)>,
+    steps: usize,
+}
+
+/// Up to so many tickets are counted anew in every step; more in some steps only, so that the effort stays bounded.
+const TICKETS_EACH_STEP: usize = 64;
+
+impl Audit {
+    /// Adds a settlement.
+    pub(crate) fn settled(&mut self, ask: &AdmissionRequest, windows: Windows, used: Amounts) {
+        if cfg!(debug_assertions) {
+            for subject in ask.payers() {
+                for window in QuotaWindow::ALL {
+                    self.sum(subject, window, windows.index(window), |sum| *sum = sum.plus(used));
+                }
+            }
+        }
+    }
+
+    /// Raises a sum to the ledger's.
+    pub(crate) fn restored(&mut self, subject: Subject, window: QuotaWindow, usage: RecordedUsage, now: Time) {
+        if cfg!(debug_assertions) {
+            let recorded = Amounts::new(usage.tokens, usage.requests, usage.cost.0);
+            self.sum(subject, window, Windows::at(now).index(window), |sum| {
+                *sum = sum.max(recorded);
+            });
+        }
+    }
+
+    /// Adds a correction.
+    pub(crate) fn corrected(&mut self, subject: Subject, tokens: i64, nano_eur: i64, now: Time) {
+        if cfg!(debug_assertions) {
+            let (more, less) = (
+                |amount: i64| u64::try_from(amount).unwrap_or(0),
+                |amount: i64| u64::try_from(amount.unsigned_abs()).unwrap_or(0) * u64::from(amount < 0),
+            );
+            for window in QuotaWindow::ALL {
+                self.sum(subject, window, Windows::at(now).index(window), |sum| {
+                    let raised = sum.plus(Amounts::new(more(tokens), 0, more(nano_eur)));
+                    *sum = raised.minus(Amounts::new(less(tokens), 0, less(nano_eur)));
+                });
+            }
+        }
+    }
+
+    /// Changes the sum of a window, unless a later one has begun.
+    fn sum(&mut self, subject: Subject, window: QuotaWindow, index: u64, change: impl FnOnce(&mut Amounts)) {
+        let (current, sum) = self.used.entry((subject, window)).or_default();
+        if index > *current {
+            (*current, *sum) = (index, Amounts::default());
+        }
+        if index == *current {
+            change(sum);
+        }
+    }
+}
+
+impl Policy {
+    /// Compares the counters of those who pay for a request with the second count. Does nothing in release builds.
+    ///
+    /// # Panics
+    ///
+    /// Panics if they differ: the accounting is broken.
+    pub(crate) fn check(&mut self, ask: &AdmissionRequest, now: Time) {
+        if !cfg!(debug_assertions) {
+            return;
+        }
+        self.audit.steps += 1;
+        let tickets = self.held.len() / TICKETS_EACH_STEP;
+        if !self.audit.steps.is_multiple_of(1 + tickets * tickets) {
+            return;
+        }
+        self.scheduler.check();
+        let windows = Windows::at(now);
+        for subject in ask.payers() {
+            for window in QuotaWindow::ALL {
+                let index = windows.index(window);
+                let (used, reserved) = self.allowances.counted(subject, window, now);
+                let known = self.audit.used.get(&(subject, window));
+                let expected = known.filter(|(current, _)| *current == index);
+                let expected = expected.map(|(_, sum)| *sum).unwrap_or_default();
+                assert_eq!(used, expected, "used by {subject:?} in its {window:?}");
+                let held = self
+                    .held
+                    .iter()
+                    .flatten()
+                    .filter_map(|held| held.allowance.map(|held_allowance| (held, held_allowance)));
+                let expected = held
+                    .filter(|(held, reservation)| {
+                        held.ask.payers().any(|payer| payer == subject) && reservation.windows.index(window) == index
+                    })
+                    .fold(Amounts::default(), |sum, (_, reservation)| {
+                        sum.plus(reservation.amounts)
+                    });
+                assert_eq!(reserved, expected, "reserved by {subject:?} in its {window:?}");
+            }
+        }
+    }
+}
