@@ -4,10 +4,12 @@
 
 mod answer;
 mod anthropic;
+pub mod calibrate;
 mod clock;
 pub mod dialect;
 pub mod engine;
 mod faults;
+pub mod fit;
 mod generation;
 mod known;
 #[cfg(test)]

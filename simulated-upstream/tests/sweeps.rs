@@ -1,6 +1,6 @@
 //! The engine against published measurements of real servers, and against itself.
 
-use simulated_upstream::engine::{Ask, Engine, Profile};
+use simulated_upstream::engine::{Ask, Engine, Profile, Speculation};
 use simulated_upstream::plan::{self, Arrival, Outcome, Run};
 use std::time::Duration;
 
@@ -211,5 +211,39 @@ fn a_request_that_is_cancelled_gives_everything_back() {
     engine.step();
     engine.cancel(0);
     engine.cancel(1);
+    assert!(engine.is_idle() && engine.gauges().kv_usage < 1e-9);
+}
+
+#[test]
+fn speculative_decoding_makes_the_tokens_of_accepted_drafts_in_fewer_steps_and_none_too_many() {
+    let profile = Profile {
+        speculation: Some(Speculation {
+            tokens: 3,
+            acceptance: 0.8,
+            draft_ms: 0.0,
+        }),
+        noise: 0.0,
+        ..Profile::named("vllm-llama3.1-8b-h100").expect("a profile")
+    };
+    let mut engine = Engine::new(profile, 3);
+    engine.add(Ask {
+        id: 0,
+        prompt_tokens: 100,
+        output_tokens: 4000,
+        ..Ask::default()
+    });
+    let (mut steps, mut made) = (0, Vec::new());
+    while let Some(step) = engine.step() {
+        steps += 1;
+        made.extend(step.made.iter().map(|made| made.index));
+    }
+    assert_eq!(made, (0..4000).collect::<Vec<_>>());
+    // A step makes 1 + a + a² + a³ tokens (Leviathan and others, "Fast Inference from Transformers via Speculative
+    // Decoding", 2023, equation 1).
+    let expected = 4000.0 / (1.0 + 0.8 + 0.64 + 0.512);
+    assert!(
+        (f64::from(steps) / expected - 1.0).abs() < 0.05,
+        "{steps} steps, expected {expected}"
+    );
     assert!(engine.is_idle() && engine.gauges().kv_usage < 1e-9);
 }

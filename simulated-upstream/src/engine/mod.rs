@@ -9,8 +9,9 @@ mod noise;
 mod profile;
 
 pub use blocks::BLOCK_TOKENS;
-pub use profile::{Profile, ProfileError};
+pub use profile::{About, Profile, ProfileError, Speculation};
 
+use crate::random::Random;
 use blocks::Blocks;
 use noise::Noise;
 use std::collections::VecDeque;
@@ -99,6 +100,8 @@ pub struct Gauges {
 pub struct Engine {
     profile: Profile,
     noise: Noise,
+    /// Which drafts are accepted.
+    drafts: Random,
     blocks: Blocks,
     /// In the order of arrival: whoever gives way is the last, and is the first to be admitted again.
     running: Vec<Sequence>,
@@ -115,6 +118,7 @@ impl Engine {
     pub fn new(profile: Profile, seed: u64) -> Self {
         Self {
             noise: Noise::new(seed, profile.noise),
+            drafts: Random::new(!seed),
             blocks: Blocks::new(profile.kv_tokens / BLOCK_TOKENS, profile.prefix_cache),
             profile,
             running: Vec::new(),
@@ -194,16 +198,17 @@ impl Engine {
     }
 
     /// A token for whoever decodes, a chunk for whoever still reads; in the order of arrival. The tokens of each
-    /// running sequence, in their order.
-    fn schedule_running(&mut self, budget: &mut usize, work: &mut Work) -> Vec<usize> {
+    /// running sequence, and those drafted for it, in their order.
+    fn schedule_running(&mut self, budget: &mut usize, work: &mut Work) -> Vec<(usize, usize)> {
         let mut chunks = Vec::with_capacity(self.running.len());
         let mut at = 0;
         while at < self.running.len() {
             let sequence = &self.running[at];
             let chunk = (sequence.needed() - sequence.done).min(*budget);
-            let upto = sequence.done + chunk;
+            let drafted = self.drafted(sequence, *budget - chunk);
+            let upto = sequence.done + chunk + drafted;
             if chunk == 0 {
-                chunks.push(0);
+                chunks.push((0, 0));
                 at += 1;
                 continue;
             }
@@ -212,11 +217,31 @@ impl Engine {
                 continue;
             }
             work.add(&self.running[at], chunk);
-            *budget -= chunk;
-            chunks.push(chunk);
+            work.tokens += drafted;
+            *budget -= chunk + drafted;
+            chunks.push((chunk, drafted));
             at += 1;
         }
         chunks
+    }
+
+    /// Tokens that are drafted for a sequence, of those left in the budget.
+    fn drafted(&self, sequence: &Sequence, left: usize) -> usize {
+        let Some(drafts) = self.profile.speculation.as_ref().filter(|_| sequence.is_decoding()) else {
+            return 0;
+        };
+        let remaining = sequence.ask.output_tokens - sequence.generated;
+        drafts.tokens.min(left).min(remaining - 1)
+    }
+
+    /// Of so many drafted tokens, how many are accepted.
+    fn accepted(&mut self, drafted: usize) -> usize {
+        let acceptance = self
+            .profile
+            .speculation
+            .as_ref()
+            .map_or(0.0, |drafts| drafts.acceptance);
+        (0..drafted).take_while(|_| self.drafts.part() < acceptance).count()
     }
 
     /// Memory for a running sequence up to a token; whoever came last gives way for it. False if that was itself.
@@ -239,7 +264,12 @@ impl Engine {
     }
 
     /// Admits who waits while there is a place, budget and memory for its next chunk.
-    fn schedule_waiting(&mut self, mut chunks: Vec<usize>, budget: &mut usize, work: &mut Work) -> Vec<usize> {
+    fn schedule_waiting(
+        &mut self,
+        mut chunks: Vec<(usize, usize)>,
+        budget: &mut usize,
+        work: &mut Work,
+    ) -> Vec<(usize, usize)> {
         while *budget > 0 && self.running.len() < self.profile.max_sequences {
             let Some(mut sequence) = self.waiting.pop_front() else {
                 break;
@@ -262,32 +292,38 @@ impl Engine {
             sequence.done = reused;
             work.add(&sequence, chunk);
             *budget -= chunk;
-            chunks.push(chunk);
+            chunks.push((chunk, 0));
             self.running.push(sequence);
         }
         chunks
     }
 
     /// What the chunks have brought about: tokens, and ends.
-    fn advance(&mut self, chunks: &[usize]) -> Vec<Made> {
+    fn advance(&mut self, chunks: &[(usize, usize)]) -> Vec<Made> {
         let mut made = Vec::with_capacity(self.running.len());
         let mut ended = Vec::new();
-        for (at, (sequence, chunk)) in self.running.iter_mut().zip(chunks).enumerate() {
+        for (at, (chunk, drafted)) in chunks.iter().enumerate() {
+            let accepted = self.accepted(*drafted);
+            let sequence = &mut self.running[at];
             sequence.done += chunk;
             if *chunk == 0 || sequence.done < sequence.needed() {
                 continue;
             }
             self.blocks.share(&mut sequence.held, &sequence.ask.blocks);
-            let is_last = sequence.generated + 1 == sequence.ask.output_tokens;
-            made.push(Made {
-                id: sequence.ask.id,
-                index: sequence.generated,
-                is_last,
-                cached_tokens: sequence.cached.unwrap_or(0),
-            });
-            sequence.generated += 1;
-            if is_last {
-                ended.push(at);
+            // What was accepted is in memory already.
+            sequence.done += accepted;
+            for _ in 0..=accepted {
+                let is_last = sequence.generated + 1 == sequence.ask.output_tokens;
+                made.push(Made {
+                    id: sequence.ask.id,
+                    index: sequence.generated,
+                    is_last,
+                    cached_tokens: sequence.cached.unwrap_or(0),
+                });
+                sequence.generated += 1;
+                if is_last {
+                    ended.push(at);
+                }
             }
         }
         for at in ended.into_iter().rev() {

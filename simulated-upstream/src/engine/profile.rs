@@ -1,16 +1,55 @@
 //! How a server spends its time: the figures of a profile, and the time of a step by them.
 
 use super::Work;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::time::Duration;
 
+/// What a profile was taken from, for people.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct About {
+    /// The engine and its version.
+    pub engine: String,
+    /// The model, and the format of its weights.
+    pub model: String,
+    /// The hardware, and how many of it.
+    pub hardware: String,
+    /// What the figures were fitted to.
+    pub fitted: String,
+    /// What they were held against, and how far off they were.
+    pub validated: String,
+}
+
+/// Speculative decoding: drafts that are checked all at once.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Speculation {
+    /// Tokens of a draft.
+    pub tokens: usize,
+    /// The share of drafted tokens that is accepted, each if those before it were.
+    pub acceptance: f64,
+    /// Milliseconds to draft a token for everybody.
+    #[serde(default)]
+    pub draft_ms: f64,
+}
+
 /// The figures of an engine. The form and where they come from: `docs/simulated-upstream.md`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
+    /// What it was taken from.
+    #[serde(default)]
+    pub about: About,
     /// Milliseconds to read the weights once.
     pub weights_ms: f64,
+    /// Milliseconds to read all experts of a mixture-of-experts model once, beside `weights_ms`; a step reads those that
+    /// its tokens are routed to.
+    #[serde(default)]
+    pub experts_ms: f64,
+    /// The share of the experts to which one token is routed, such as 4/128.
+    #[serde(default)]
+    pub expert_share: f64,
     /// Milliseconds of computing a token.
     pub token_ms: f64,
     /// Milliseconds a token of context of those who decode.
@@ -37,6 +76,15 @@ pub struct Profile {
     /// Whether the memory of a prompt's beginning is used again.
     #[serde(default = "yes")]
     pub prefix_cache: bool,
+    /// Speculative decoding, where it is used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speculation: Option<Speculation>,
+    /// GPUs that share the work (tensor parallelism), where the other figures are those of a single one.
+    #[serde(default = "one")]
+    pub gpus: usize,
+    /// Milliseconds of a step in which the GPUs wait for each other.
+    #[serde(default)]
+    pub sync_ms: f64,
     /// Seconds to load the model, where it is loaded when it is asked for.
     #[serde(default)]
     pub load_seconds: f64,
@@ -44,6 +92,10 @@ pub struct Profile {
 
 fn noise() -> f64 {
     0.03
+}
+
+fn one() -> usize {
+    1
 }
 
 fn yes() -> bool {
@@ -73,7 +125,14 @@ bundled!(
     "vllm-llama3-70b-h100-tp4",
     "ollama-llama3-8b-q4km-4090",
     "vllm-qwen2.5-0.5b-l4",
-    "vllm-mistral-7b-4090"
+    "vllm-mistral-7b-4090",
+    "vllm-gpt-oss-120b-gb10",
+    "vllm-laguna-s-2.1-gb10",
+    "vllm-gemma-4-26b-a100-80g",
+    "vllm-kimi-k3-mi350x-tp8",
+    "atom-glm-5.2-mxfp4-mi355x-tp4",
+    "vllm-qwen2-0.5b-cpu",
+    "llama.cpp-random-20m-cpu"
 );
 
 impl Profile {
@@ -109,6 +168,8 @@ impl Profile {
             ("sequence_ms", profile.sequence_ms, 0.0),
             ("api_ms", profile.api_ms, 0.0),
             ("front_ms", profile.front_ms, 0.0),
+            ("experts_ms", profile.experts_ms, 0.0),
+            ("sync_ms", profile.sync_ms, 0.0),
             ("noise", profile.noise, 0.0),
             ("load_seconds", profile.load_seconds, 0.0),
         ] {
@@ -122,9 +183,16 @@ impl Profile {
             ("kv_tokens", profile.kv_tokens, 64),
             ("max_sequences", profile.max_sequences, 1),
             ("token_budget", profile.token_budget, 1),
+            ("gpus", profile.gpus, 1),
         ] {
             if value < least {
                 return Err(wrong(format!("{key} must be at least {least}, not {value}")));
+            }
+        }
+        let acceptance = profile.speculation.as_ref().map_or(0.0, |drafts| drafts.acceptance);
+        for (key, value) in [("expert_share", profile.expert_share), ("acceptance", acceptance)] {
+            if !(0.0..=1.0).contains(&value) {
+                return Err(wrong(format!("{key} must be from 0 to 1, not {value}")));
             }
         }
         Ok(profile)
@@ -145,11 +213,25 @@ impl Profile {
     #[allow(clippy::cast_precision_loss)]
     pub(super) fn step_ms(&self, work: &Work) -> f64 {
         let compute = self.token_ms * work.tokens as f64;
-        let overlapped = (self.weights_ms.powf(1.5) + compute.powf(1.5)).powf(1.0 / 1.5);
-        overlapped
-            + self.context_ms * work.context as f64
-            + self.attention_ms * work.pairs
-            + self.sequence_ms * work.sequences as f64
+        // Tokens are routed independently, so the share of the experts that none of them needs shrinks with each.
+        let unread = (1.0 - self.expert_share).powf(work.tokens as f64);
+        let reading = self.weights_ms + self.experts_ms * (1.0 - unread);
+        let overlapped = (reading.powf(1.5) + compute.powf(1.5)).powf(1.0 / 1.5);
+        let shared = overlapped + self.context_ms * work.context as f64 + self.attention_ms * work.pairs;
+        let drafting = self
+            .speculation
+            .as_ref()
+            .filter(|_| work.context > 0)
+            .map_or(0.0, |drafts| drafts.draft_ms * drafts.tokens as f64);
+        shared / self.gpus as f64 + self.sync_ms + self.sequence_ms * work.sequences as f64 + drafting
+    }
+
+    /// The profile as a file.
+    ///
+    /// # Errors
+    /// None that a profile can cause.
+    pub fn to_yaml(&self) -> Result<String, String> {
+        serde_yaml::to_string(self).map_err(|error| error.to_string())
     }
 }
 
@@ -169,5 +251,59 @@ mod tests {
         assert!(Profile::parse("x", &text.replace("max_sequences: 256", "max_sequences: 0")).is_err());
         assert!(Profile::parse("x", &format!("{text}\nmore: 1\n")).is_err());
         assert!(Profile::parse("x", &text.replace("api_ms: 7.5", "api_ms: -1")).is_err());
+        assert!(Profile::parse("x", &format!("{text}\nexpert_share: 2\n")).is_err());
+        let profile = Profile::named("vllm-llama3.1-8b-h100").expect("a profile");
+        let again = Profile::parse("x", &profile.to_yaml().expect("YAML"));
+        assert_eq!(again.expect("a profile"), profile);
+    }
+
+    fn plain() -> Profile {
+        let mut profile = Profile::named("vllm-llama3.1-8b-h100").expect("a profile");
+        (profile.weights_ms, profile.token_ms, profile.context_ms) = (8.0, 0.0, 0.0);
+        (profile.attention_ms, profile.sequence_ms) = (0.0, 0.0);
+        profile
+    }
+
+    fn decoding(tokens: usize) -> Work {
+        Work {
+            tokens,
+            sequences: tokens,
+            context: 100,
+            pairs: 0.0,
+        }
+    }
+
+    #[test]
+    fn experts_are_read_as_far_as_tokens_need_them() {
+        let mixture = Profile {
+            experts_ms: 100.0,
+            expert_share: 0.5,
+            ..plain()
+        };
+        for (tokens, expected) in [(1, 58.0), (2, 83.0), (40, 108.0)] {
+            assert!(
+                (mixture.step_ms(&decoding(tokens)) - expected).abs() < 1e-6,
+                "{tokens} tokens"
+            );
+        }
+    }
+
+    #[test]
+    fn gpus_share_the_work_and_wait_for_each_other_and_drafts_take_their_time() {
+        let four = Profile {
+            gpus: 4,
+            sync_ms: 1.5,
+            ..plain()
+        };
+        assert!((four.step_ms(&decoding(1)) - 3.5).abs() < 1e-9);
+        let drafting = Profile {
+            speculation: Some(Speculation {
+                tokens: 3,
+                acceptance: 0.7,
+                draft_ms: 0.5,
+            }),
+            ..plain()
+        };
+        assert!((drafting.step_ms(&decoding(1)) - 9.5).abs() < 1e-9);
     }
 }

@@ -1,11 +1,13 @@
 //! Capacity questions in virtual time: requests through one engine or several, as fast as they can be computed, and
 //! always with the same outcome.
 
+mod trace;
+
+pub use trace::{read_file, read_trace};
+
 use crate::engine::{Ask, Engine, Profile};
 use crate::report::Slo;
 use std::collections::{HashMap, VecDeque};
-use std::io::Read;
-use std::path::Path;
 use std::time::Duration;
 
 /// A request of a workload.
@@ -186,6 +188,36 @@ pub fn open_loop(profile: &Profile, seed: u64, replicas: usize, arrivals: &[Arri
     run
 }
 
+/// The fewest servers with which this share of the requests is within all bounds; `None` if `most` are too few.
+pub fn servers_for(
+    profile: &Profile,
+    seed: u64,
+    arrivals: &[Arrival],
+    slo: Slo,
+    good: f64,
+    most: usize,
+) -> Option<usize> {
+    let is_enough = |servers: usize| open_loop(profile, seed, servers, arrivals).share_good(slo) >= good;
+    // Twice as many until it is enough, then halving the gap.
+    let mut enough = 1;
+    while !is_enough(enough) {
+        if enough == most {
+            return None;
+        }
+        enough = (enough * 2).min(most);
+    }
+    let mut too_few = enough / 2;
+    while enough - too_few > 1 {
+        let middle = usize::midpoint(too_few, enough);
+        if is_enough(middle) {
+            enough = middle;
+        } else {
+            too_few = middle;
+        }
+    }
+    Some(enough)
+}
+
 fn note_load(servers: &mut [Replica], at: Duration, run: &mut Run) {
     let mut load = (0, 0);
     for server in servers {
@@ -198,26 +230,41 @@ fn note_load(servers: &mut [Replica], at: Duration, run: &mut Run) {
 
 /// `concurrency` clients, each of which asks anew as soon as it has its answer, until there were so many requests.
 pub fn closed_loop(profile: &Profile, seed: u64, concurrency: usize, requests: usize, size: (usize, usize)) -> Run {
+    closed_loop_of(profile, seed, concurrency, requests, |_| size)
+}
+
+/// The same with the sizes of each request, prompt and answer, by its number.
+pub fn closed_loop_of(
+    profile: &Profile,
+    seed: u64,
+    concurrency: usize,
+    requests: usize,
+    mut size: impl FnMut(usize) -> (usize, usize),
+) -> Run {
     let mut server = Replica::new(profile, seed);
     let mut run = Run::default();
-    let arrival = |at| Arrival {
-        at,
-        prompt_tokens: size.0,
-        output_tokens: size.1,
-    };
     let mut begun = 0;
-    while begun < concurrency.min(requests) {
-        server.take(begun as u64, arrival(Duration::ZERO));
-        begun += 1;
+    let mut begin = |server: &mut Replica, at| {
+        if begun < requests {
+            let (prompt_tokens, output_tokens) = size(begun);
+            let arrival = Arrival {
+                at,
+                prompt_tokens,
+                output_tokens,
+            };
+            server.take(begun as u64, arrival);
+            begun += 1;
+        }
+    };
+    for _ in 0..concurrency {
+        begin(&mut server, Duration::ZERO);
     }
     let mut seen = 0;
     while server.step(Duration::MAX, &mut run.outcomes) {
         while seen < run.outcomes.len() {
             seen += 1;
-            if begun < requests {
-                server.take(begun as u64, arrival(server.now));
-                begun += 1;
-            }
+            let now = server.now;
+            begin(&mut server, now);
         }
     }
     finish(&[server], &mut run);
@@ -271,6 +318,13 @@ impl Run {
         self.outcomes.iter().filter(is_good).count() as f64 / self.seconds()
     }
 
+    /// The share of all requests that was within all bounds.
+    #[allow(clippy::cast_precision_loss)]
+    pub fn share_good(&self, slo: Slo) -> f64 {
+        let all = self.outcomes.len() + self.impossible;
+        self.goodput(slo) * self.seconds() / all.max(1) as f64
+    }
+
     fn seconds(&self) -> f64 {
         let first = self
             .outcomes
@@ -281,70 +335,4 @@ impl Run {
         let last = self.outcomes.last().map_or(Duration::ZERO, |outcome| outcome.finished);
         (last.saturating_sub(first)).as_secs_f64().max(1e-9)
     }
-}
-
-/// A file's text; one that ends in .gz is unpacked.
-///
-/// # Errors
-/// Those of reading, with the file's name.
-pub fn read_file(path: &Path) -> Result<String, String> {
-    let wrong = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
-    let bytes = std::fs::read(path).map_err(wrong)?;
-    let mut text = String::new();
-    if path.extension().is_some_and(|ending| ending == "gz") {
-        flate2::read::GzDecoder::new(&bytes[..])
-            .read_to_string(&mut text)
-            .map_err(wrong)?;
-    } else {
-        (&bytes[..]).read_to_string(&mut text).map_err(wrong)?;
-    }
-    Ok(text)
-}
-
-/// Reads a trace: CSV with a head, and in each line a time, the prompt's and the answer's tokens; times such as
-/// `2023-11-16 18:15:46.68`, or seconds.
-///
-/// # Errors
-/// A line that is none, with its number.
-pub fn read_trace(text: &str) -> Result<Vec<Arrival>, String> {
-    let mut arrivals = Vec::new();
-    for (line, number) in text
-        .lines()
-        .zip(1..)
-        .skip(1)
-        .filter(|(line, _)| !line.trim().is_empty())
-    {
-        let mut fields = line.split(',').map(str::trim);
-        let (Some(time), Some(prompt), Some(output)) = (fields.next(), fields.next(), fields.next()) else {
-            return Err(format!(
-                "line {number} has no three fields: time, prompt tokens, answer tokens"
-            ));
-        };
-        let seconds = seconds(time).ok_or_else(|| format!("line {number}: `{time}` is no time"))?;
-        let tokens = |text: &str| {
-            text.parse::<usize>()
-                .map_err(|_| format!("line {number}: `{text}` is no count"))
-        };
-        arrivals.push((seconds, tokens(prompt)?, tokens(output)?));
-    }
-    arrivals.sort_by(|one, other| one.0.total_cmp(&other.0));
-    let first = arrivals.first().map_or(0.0, |first| first.0);
-    let arrivals = arrivals
-        .into_iter()
-        .map(|(seconds, prompt_tokens, output_tokens)| Arrival {
-            at: Duration::from_secs_f64(seconds - first),
-            prompt_tokens: prompt_tokens.max(1),
-            output_tokens: output_tokens.max(1),
-        });
-    Ok(arrivals.collect())
-}
-
-#[allow(clippy::cast_precision_loss)]
-fn seconds(time: &str) -> Option<f64> {
-    if let Ok(seconds) = time.parse::<f64>() {
-        return Some(seconds).filter(|seconds| seconds.is_finite());
-    }
-    let moment: jiff::civil::DateTime = time.parse().ok()?;
-    let zoned = moment.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
-    Some(zoned.timestamp().as_nanosecond() as f64 / 1e9)
 }

@@ -1,0 +1,367 @@
+//! Profiles from measurements: the figures for which the engine comes nearest to a table of sweeps, measured or published.
+
+mod minimize;
+
+use crate::engine::{About, Profile};
+use crate::plan::{self, Outcome, Run};
+use crate::random::Random;
+use minimize::minimize;
+use serde::{Deserialize, Serialize};
+use std::fmt::Write;
+
+/// Sweeps over a server, and what is known of it.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Table {
+    /// The server.
+    pub about: About,
+    /// Where the rows are from.
+    pub source: String,
+    /// What the times are over the requests of a row.
+    #[serde(default)]
+    pub statistic: Statistic,
+    /// Tokens that fit into the memory for keys and values.
+    pub kv_tokens: usize,
+    /// Requests that are computed at once.
+    pub max_sequences: usize,
+    /// Tokens of a step.
+    pub token_budget: usize,
+    /// The share of the experts to which one token is routed; 0 for a dense model.
+    #[serde(default)]
+    pub expert_share: f64,
+    /// The measurements.
+    pub rows: Vec<Row>,
+}
+
+/// What a time stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Statistic {
+    /// The mean over requests.
+    #[default]
+    Mean,
+    /// The median over requests.
+    Median,
+}
+
+/// One measurement: clients that ask one request after the other, all of the same size.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Row {
+    /// Tokens of a prompt.
+    pub prompt: usize,
+    /// Tokens of an answer.
+    pub output: usize,
+    /// How much shorter a prompt may be: lengths are even from 1 less this share of `prompt` to all of it.
+    #[serde(default)]
+    pub prompt_spread: f64,
+    /// The same of answers.
+    #[serde(default)]
+    pub output_spread: f64,
+    /// Clients.
+    pub concurrency: usize,
+    /// Requests of all clients together.
+    pub requests: usize,
+    /// Tokens of answers a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_per_second: Option<f64>,
+    /// To the first token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_token_ms: Option<f64>,
+    /// A token after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_token_ms: Option<f64>,
+    /// Requests computed at once, where the row differs from the table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_sequences: Option<usize>,
+    /// Whether the fit does not see it, so that it can judge the fit.
+    #[serde(default)]
+    pub held: bool,
+}
+
+/// A row beside what a profile says of it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Figures {
+    /// Tokens of answers a second.
+    pub tokens_per_second: f64,
+    /// To the first token.
+    pub first_token_ms: f64,
+    /// A token after it.
+    pub per_token_ms: f64,
+}
+
+impl Table {
+    /// Reads a table (YAML).
+    ///
+    /// # Errors
+    /// A text that is none.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let table: Self = serde_yaml::from_str(text).map_err(|error| error.to_string())?;
+        if table.rows.iter().all(|row| row.held) {
+            return Err("no row is there to fit to; every one is `held`".to_owned());
+        }
+        Ok(table)
+    }
+
+    /// The table as a file.
+    ///
+    /// # Errors
+    /// None that a table can cause.
+    pub fn to_yaml(&self) -> Result<String, String> {
+        serde_yaml::to_string(self).map_err(|error| error.to_string())
+    }
+
+    /// What a profile says of a row.
+    pub fn predict(&self, profile: &Profile, row: &Row) -> Figures {
+        let profile = Profile {
+            max_sequences: row.max_sequences.unwrap_or(profile.max_sequences),
+            ..profile.clone()
+        };
+        let mut random = Random::new(1);
+        let run = plan::closed_loop_of(&profile, 1, row.concurrency, row.requests, |_| {
+            let prompt = shorter(row.prompt, row.prompt_spread, &mut random);
+            (prompt, shorter(row.output, row.output_spread, &mut random))
+        });
+        let of = |figure: fn(&Outcome) -> f64| self.statistic.of(&run, figure) * 1e3;
+        Figures {
+            tokens_per_second: run.throughput(),
+            first_token_ms: of(Outcome::ttft),
+            per_token_ms: of(Outcome::tpot),
+        }
+    }
+
+    /// How far a profile is off in each figure of a row that was measured: throughput, first token, per token.
+    pub fn off(&self, profile: &Profile, row: &Row) -> (Figures, [Option<f64>; 3]) {
+        let figures = self.predict(profile, row);
+        let off = |ours: f64, theirs: Option<f64>| theirs.map(|theirs| ours / theirs - 1.0);
+        let all = [
+            off(figures.tokens_per_second, row.tokens_per_second),
+            off(figures.first_token_ms, row.first_token_ms),
+            off(figures.per_token_ms, row.per_token_ms),
+        ];
+        (figures, all)
+    }
+
+    /// The profile that comes nearest to the rows that are not held.
+    pub fn fit(&self) -> Profile {
+        let start = self.start();
+        let rows: Vec<&Row> = self.rows.iter().filter(|row| !row.held).collect();
+        let error = |figures: &[f64]| {
+            let profile = self.with(figures);
+            let all = rows.iter().flat_map(|row| self.off(&profile, row).1).flatten();
+            let sum: f64 = all.map(|off| (1.0 + off).max(1e-9).ln().powi(2)).sum();
+            // What the rows say little of stays near where it began, above all what only other lengths would show.
+            let drifts = figures.iter().zip(&start).map(|(now, then)| (now - then).powi(2));
+            let drift: f64 = drifts.zip(HOLD).map(|(drift, hold)| hold * drift).sum();
+            sum + drift
+        };
+        // The error has more than one valley: a first token may be late by computing, by the front end, or beside it.
+        let mut best = start.clone();
+        for (token, api, front) in STARTS {
+            let mut point = start.clone();
+            point[TOKEN] += token;
+            point[API] += api;
+            point[FRONT] += front;
+            let point = minimize(&point, &error);
+            if error(&point) < error(&best) {
+                best = point;
+            }
+        }
+        best = minimize(&best, &error);
+        let mut profile = self.with(&best);
+        profile.noise = NOISE;
+        profile
+    }
+
+    /// The logarithms of the first guess, in the order of [`Table::with`].
+    #[allow(clippy::cast_precision_loss)]
+    fn start(&self) -> Vec<f64> {
+        let fitted = self.rows.iter().filter(|row| !row.held);
+        let lowest = fitted.min_by_key(|row| (row.concurrency, row.prompt));
+        let rate = lowest.and_then(|row| Some(1e3 * row.concurrency as f64 / row.tokens_per_second?));
+        let step = lowest.and_then(|row| row.per_token_ms).or(rate).unwrap_or(10.0);
+        let first = lowest.and_then(|row| row.first_token_ms).unwrap_or(3.0 * step);
+        let token = first * 0.3 / lowest.map_or(1.0, |row| row.prompt as f64);
+        let guess = [
+            step * if self.expert_share > 0.0 { 0.3 } else { 0.9 },
+            token.min(step),
+            step * 2e-5,
+            token * 2e-5,
+            step * 0.004,
+            first * 0.4,
+            first * 0.02,
+            step * 10.0,
+        ];
+        let count = if self.expert_share > 0.0 { 8 } else { 7 };
+        guess[..count].iter().map(|figure| figure.max(1e-9).ln()).collect()
+    }
+
+    fn with(&self, logarithms: &[f64]) -> Profile {
+        let figure = |at: usize| logarithms.get(at).map_or(0.0, |logarithm| logarithm.exp());
+        Profile {
+            about: self.about.clone(),
+            weights_ms: figure(0),
+            token_ms: figure(1),
+            context_ms: figure(2),
+            attention_ms: figure(3),
+            sequence_ms: figure(4),
+            api_ms: figure(5),
+            front_ms: figure(6),
+            experts_ms: figure(7),
+            expert_share: self.expert_share,
+            kv_tokens: self.kv_tokens,
+            max_sequences: self.max_sequences,
+            token_budget: self.token_budget,
+            noise: 0.0,
+            prefix_cache: true,
+            speculation: None,
+            gpus: 1,
+            sync_ms: 0.0,
+            load_seconds: 0.0,
+        }
+    }
+
+    /// The rows beside what a profile says of them, as a table of Markdown.
+    pub fn report(&self, profile: &Profile) -> String {
+        let mut text = String::from(
+            "| prompt | answer | clients | tokens/s | ours | | first token, ms | ours | | per token, ms | ours | | |\n\
+             |---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
+        );
+        for row in &self.rows {
+            let (figures, off) = self.off(profile, row);
+            let cells = |theirs: Option<f64>, ours: f64, off: Option<f64>| match (theirs, off) {
+                (Some(theirs), Some(off)) => format!("{theirs:.4} | {ours:.4} | {:+.1} %", off * 100.0),
+                _ => format!("– | {ours:.4} | "),
+            };
+            let cells = [
+                cells(row.tokens_per_second, figures.tokens_per_second, off[0]),
+                cells(row.first_token_ms, figures.first_token_ms, off[1]),
+                cells(row.per_token_ms, figures.per_token_ms, off[2]),
+            ];
+            let held = if row.held { "held" } else { "fitted" };
+            let (prompt, output, clients) = (row.prompt, row.output, row.concurrency);
+            let cells = cells.join(" | ");
+            let _ = writeln!(text, "| {prompt} | {output} | {clients} | {cells} | {held} |");
+        }
+        text
+    }
+
+    /// The mean and the largest distance over the rows that are held, or those that are not: throughput, first token, per
+    /// token.
+    #[allow(clippy::cast_precision_loss)]
+    pub fn distance(&self, profile: &Profile, held: bool) -> [Option<(f64, f64)>; 3] {
+        let rows = self.rows.iter().filter(|row| row.held == held);
+        let all: Vec<[Option<f64>; 3]> = rows.map(|row| self.off(profile, row).1).collect();
+        [0, 1, 2].map(|at| {
+            let off: Vec<f64> = all.iter().filter_map(|off| off[at].map(f64::abs)).collect();
+            let most = off.iter().copied().reduce(f64::max)?;
+            Some((off.iter().sum::<f64>() / off.len() as f64, most))
+        })
+    }
+}
+
+/// A length, shorter by up to this share of it.
+#[allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss
+)]
+fn shorter(most: usize, spread: f64, random: &mut Random) -> usize {
+    ((most as f64 * (1.0 - spread.clamp(0.0, 1.0) * random.part())).round() as usize).max(1)
+}
+
+/// How firmly each figure is held to its first guess, in the order of [`Table::with`].
+const HOLD: [f64; 8] = [1e-4, 1e-4, 2e-3, 2e-3, 3e-4, 1e-4, 1e-4, 1e-4];
+
+/// Where figures stand in the order of [`Table::with`].
+const TOKEN: usize = 1;
+const API: usize = 5;
+const FRONT: usize = 6;
+
+/// What is added to the logarithms of the first guess of these three at each beginning.
+const STARTS: [(f64, f64, f64); 6] = [
+    (0.0, 0.0, 0.0),
+    (0.0, 0.0, -6.0),
+    (-1.0, 0.5, -6.0),
+    (-1.0, 0.5, 0.0),
+    (1.0, -1.0, -6.0),
+    (0.5, -3.0, 0.0),
+];
+
+/// What steps of the profiles in the program vary by.
+const NOISE: f64 = 0.03;
+
+impl Statistic {
+    fn of(self, run: &Run, figure: fn(&Outcome) -> f64) -> f64 {
+        match self {
+            Statistic::Mean => run.mean(figure),
+            Statistic::Median => run.percentile(0.5, figure),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A table that a known profile has made.
+    fn made(profile: &Profile, held: &[usize]) -> Table {
+        let mut table = Table {
+            about: About::default(),
+            source: "made".to_owned(),
+            statistic: Statistic::Mean,
+            kv_tokens: profile.kv_tokens,
+            max_sequences: profile.max_sequences,
+            token_budget: profile.token_budget,
+            expert_share: 0.0,
+            rows: Vec::new(),
+        };
+        for (prompt, concurrency) in [(64, 1), (512, 1), (64, 4), (512, 4), (64, 16), (1024, 2)] {
+            let mut row = Row {
+                prompt,
+                output: 32,
+                prompt_spread: 0.0,
+                output_spread: 0.0,
+                concurrency,
+                requests: concurrency * 3,
+                tokens_per_second: None,
+                first_token_ms: None,
+                per_token_ms: None,
+                max_sequences: None,
+                held: held.contains(&table.rows.len()),
+            };
+            let figures = table.predict(profile, &row);
+            row.tokens_per_second = Some(figures.tokens_per_second);
+            row.first_token_ms = Some(figures.first_token_ms);
+            row.per_token_ms = Some(figures.per_token_ms);
+            table.rows.push(row);
+        }
+        table
+    }
+
+    #[test]
+    fn a_fit_finds_a_server_that_answers_as_the_measured_one_does_where_it_did_not_look_too() {
+        let known = Profile {
+            noise: 0.0,
+            ..Profile::named("vllm-mistral-7b-4090").expect("a profile")
+        };
+        let table = made(&known, &[2, 5]);
+        let mut fitted = table.fit();
+        fitted.noise = 0.0;
+        let bounds = [("throughput", 0.10), ("first token", 0.20), ("per token", 0.10)];
+        for ((name, bound), distance) in bounds.iter().zip(table.distance(&fitted, true)) {
+            let (_, most) = distance.expect("measured");
+            assert!(most < *bound, "{name}: {most}\n{}", table.report(&fitted));
+        }
+    }
+
+    #[test]
+    fn a_table_is_read_and_wrong_ones_are_told() {
+        let text = "about: {engine: e}\nsource: s\nkv_tokens: 1000\nmax_sequences: 4\ntoken_budget: 512\nrows:\n\
+                    - {prompt: 8, output: 4, concurrency: 1, requests: 2, tokens_per_second: 10}\n";
+        assert_eq!(Table::parse(text).map(|table| table.rows.len()), Ok(1));
+        let held = text.replace("requests: 2", "requests: 2, held: true");
+        assert!(Table::parse(&held).is_err_and(|error| error.contains("held")));
+        assert!(Table::parse(&text.replace("source", "sauce")).is_err());
+    }
+}
