@@ -39,7 +39,14 @@ impl Tokenizer {
     /// # Errors
     /// There are too few.
     pub(crate) fn single_token_words(&self, preferred: &[&str]) -> Result<Vec<String>, String> {
-        let is_single = |word: &str| self.count(word) == 1 && self.count(&format!("{word} {word} {word}")) == 3;
+        let is_single = |word: &str| {
+            let is_itself = self.inner.encode_fast(word, false).is_ok_and(|encoded| {
+                // A word that is not in the vocabulary may be one token as well: the unknown one.
+                let decoded = self.inner.decode(encoded.get_ids(), false);
+                encoded.len() == 1 && decoded.is_ok_and(|decoded| decoded.trim() == word)
+            });
+            is_itself && self.count(&format!("{word} {word} {word}")) == 3
+        };
         let mut words: Vec<String> = preferred
             .iter()
             .filter(|word| is_single(word))
