@@ -44,13 +44,12 @@ fn main() -> ExitCode {
 
 fn scenarios(name: Option<&str>) -> Result<ExitCode, String> {
     match name {
-        None => print(
-            &scenario::listed()
-                .map(|(name, what)| format!("{name:<22} {what}\n"))
-                .collect::<String>(),
-        ),
+        None => {
+            let lines = scenario::listed().map(|(name, what)| format!("{name:<22} {what}\n"));
+            print(&lines.collect::<Vec<_>>().concat());
+        }
         Some(name) => {
-            print(scenario::text(name).ok_or_else(|| format!("unknown scenario `{name}`; `scenarios` lists them"))?)
+            print(scenario::text(name).ok_or_else(|| format!("unknown scenario `{name}`; `scenarios` lists them"))?);
         }
     }
     Ok(ExitCode::SUCCESS)

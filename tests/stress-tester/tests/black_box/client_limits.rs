@@ -19,11 +19,8 @@ fn stalling(begin: Duration) -> Server {
     Server::start(move |_, _| {
         let now = began.elapsed();
         let end = begin + Duration::from_secs(1);
-        let stall = if (begin..end).contains(&now) {
-            end - now
-        } else {
-            Duration::ZERO
-        };
+        let is_stalled = (begin..end).contains(&now);
+        let stall = end.saturating_sub(now).min(Duration::from_secs(u64::from(is_stalled)));
         std::thread::sleep(Duration::from_millis(20) + stall);
         Reply::Json(200, "", answer("a", 1))
     })
@@ -68,7 +65,7 @@ fn a_stop_of_the_client_is_told_from_a_stop_of_the_server() {
     );
 
     // The server is.
-    let server = stalling(Duration::from_millis(1000));
+    let server = stalling(Duration::from_secs(1));
     let server = stress(
         &server.url,
         "--protocol openai --model m --arrivals constant --rate 50 --duration 3",

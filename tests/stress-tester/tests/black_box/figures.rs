@@ -180,7 +180,7 @@ fn every_figure_of_odd_streams_is_what_the_server_measured_itself() {
         Some(name) => Reply::Stream("text/event-stream", odd_stream(name)),
         None => Reply::Json(404, "", json!({})),
     });
-    let models: String = NAMES.iter().map(|name| format!("--model {name} ")).collect();
+    let models = format!("--model {}", NAMES.join(" --model "));
     let run = stress(
         &server.url,
         &format!("--protocol openai --stream --requests 130 --concurrency 13 {models}"),

@@ -133,14 +133,18 @@ fn connection(mut stream: TcpStream, all: &Mutex<Vec<Seen>>, reply: &dyn Fn(&See
     }
 }
 
-fn stream_steps(stream: &mut TcpStream, steps: Vec<Step>, note: &dyn Fn(&dyn Fn(&mut Seen))) -> std::io::Result<()> {
+/// Changes what is noted of a request.
+type Note<'a> = dyn Fn(&dyn Fn(&mut Seen)) + 'a;
+
+fn stream_steps(stream: &mut TcpStream, steps: Vec<Step>, note: &Note<'_>) -> std::io::Result<()> {
     let mut due = Instant::now();
     for step in steps {
         let (bytes, parts) = match step {
             Step::Wait(millis) => {
                 due += Duration::from_millis(millis);
                 std::thread::sleep(due.saturating_duration_since(Instant::now()));
-                due = due.max(Instant::now() - Duration::from_millis(1));
+                // A wait that was too long is not made up for in the next.
+                due = due.max(Instant::now());
                 continue;
             }
             Step::Break => {
