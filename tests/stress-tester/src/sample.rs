@@ -5,6 +5,7 @@ use simulated_upstream::report::Slo;
 
 /// One line of the results. Times are in seconds; what was not measured is absent.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Sample {
     pub(crate) request_index: usize,
     pub(crate) user_id: String,

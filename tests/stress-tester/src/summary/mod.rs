@@ -2,6 +2,7 @@
 
 mod distribution;
 mod fail_if;
+pub(crate) mod steady;
 mod verdict;
 
 pub(crate) use distribution::{distribution, quantile, seconds_at};
