@@ -237,6 +237,7 @@ impl<'a> Launcher<'a> {
             protocol: format!("{:?}", args.protocol),
             is_streaming: args.stream,
             load,
+            ignores_eos: args.ignore_eos,
             has_exact_lengths: args.ignore_eos || matches!(arrivals, Some(Arrivals::Trace(_))),
             ..Metadata::of_this_run()
         }

@@ -160,8 +160,13 @@ impl Verdict {
                 made += sample.output_tokens.unwrap_or(0);
             }
             if made < wanted {
+                let why = if run.metadata.ignores_eos {
+                    "the server does not keep to ignore_eos"
+                } else {
+                    "--ignore-eos makes vLLM and others generate all"
+                };
                 self.warnings.push(format!(
-                    "answers were shorter than the workload wants: {made} of {wanted} tokens; --ignore-eos makes vLLM and others generate all"
+                    "answers were shorter than the workload wants: {made} of {wanted} tokens; {why}"
                 ));
             }
         }
