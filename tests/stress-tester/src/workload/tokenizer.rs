@@ -118,7 +118,7 @@ mod tests {
     fn byte_level(words: &[String]) -> serde_json::Value {
         let (mut merges, mut known) = (Vec::new(), BTreeSet::new());
         known.extend(('a'..='z').map(String::from).chain(["Ġ".to_owned()]));
-        for word in words.iter().flat_map(|word| [word.clone(), format!("Ġ{word}")]) {
+        for word in words {
             let mut left = String::new();
             for letter in word.chars() {
                 if !left.is_empty() && known.insert(format!("{left}{letter}")) {
@@ -126,6 +126,10 @@ mod tests {
                 }
                 left.push(letter);
             }
+        }
+        for word in words {
+            known.insert(format!("Ġ{word}"));
+            merges.push(format!("Ġ {word}"));
         }
         let vocabulary: serde_json::Map<_, _> = known
             .into_iter()
