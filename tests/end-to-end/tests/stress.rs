@@ -154,13 +154,10 @@ async fn eight_parts_of_a_plan_make_up_what_one_generator_sees() {
         "completed_final",
         "requests_by_model",
         "status_code_distribution",
+        "total_output_tokens",
     ] {
         assert_eq!(all[same], one[same], "{same}");
     }
-    assert_eq!(
-        all["inter_token_latency_seconds"]["count"],
-        one["inter_token_latency_seconds"]["count"]
-    );
     let compared = stress(out.path(), &["compare", "one", "all"]).await;
     let compared = String::from_utf8_lossy(&compared.stdout).into_owned();
     assert!(
@@ -269,7 +266,10 @@ async fn the_page_opens_in_a_browser_without_network_and_without_a_word_on_its_c
     assert!(stress(out.path(), &args).await.status.success());
     let page = out.path().join("latest_report.html");
     let html = std::fs::read_to_string(&page).expect("a page");
-    assert!(!html.contains("http://") || html.matches("http://").count() == html.matches("http://www.w3.org").count());
+    // Addresses stand in it as text; nothing is loaded from any.
+    for loading in ["<script", "src=", "href=\"http", "url(", "@import"] {
+        assert!(!html.contains(loading), "{loading}");
+    }
     assert!(html.contains("The gateway meanwhile") && html.contains("Percentiles"));
     let shot = out.path().join("page.png");
     let profile = TempDir::new().expect("a directory");

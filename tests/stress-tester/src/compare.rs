@@ -163,14 +163,14 @@ fn redrawn_quantile(sorted: &[f64], part: f64, random: &mut Random) -> f64 {
 /// A number of the gamma distribution with a shape of 1 or more (Marsaglia and Tsang, "A simple method for generating
 /// gamma variables", 2000).
 fn gamma(shape: f64, random: &mut Random) -> f64 {
-    let d = shape - 1.0 / 3.0;
-    let c = 1.0 / (9.0 * d).sqrt();
+    let scale = shape - 1.0 / 3.0;
+    let slope = 1.0 / (9.0 * scale).sqrt();
     loop {
-        let x = normal(random);
-        let v = (1.0 + c * x).powi(3);
-        let u = 1.0 - random.part();
-        if v > 0.0 && u.ln() < 0.5 * x * x + d - d * v + d * v.ln() {
-            return d * v;
+        let normal = normal(random);
+        let cube = (1.0 + slope * normal).powi(3);
+        let uniform = 1.0 - random.part();
+        if cube > 0.0 && uniform.ln() < 0.5 * normal * normal + scale * (1.0 - cube + cube.ln()) {
+            return scale * cube;
         }
     }
 }

@@ -127,9 +127,9 @@ pub(crate) struct RunArgs {
     /// Times that a refused request is retried, after the `retry-after` of the refusal.
     #[arg(long, default_value_t = 0)]
     pub(crate) retries: u32,
-    /// Seconds at the beginning that figures leave out.
-    #[arg(long, default_value_t = 0.0)]
-    pub(crate) warm_up: f64,
+    /// Seconds at the beginning that figures leave out; or `auto`: until latencies are steady.
+    #[arg(long, default_value = "0")]
+    pub(crate) warm_up: WarmUp,
     /// Seconds before the last request was sent that figures leave out.
     #[arg(long, default_value_t = 0.0)]
     pub(crate) cool_down: f64,
@@ -171,6 +171,28 @@ pub(crate) struct RunArgs {
     pub(crate) threads: Option<usize>,
 }
 
+/// What is cut off the beginning of a run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum WarmUp {
+    Seconds(f64),
+    /// As long as latencies are not steady.
+    Auto,
+}
+
+impl std::str::FromStr for WarmUp {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(WarmUp::Auto),
+            seconds => seconds
+                .parse()
+                .map(WarmUp::Seconds)
+                .map_err(|_| format!("`{text}` is neither seconds nor `auto`")),
+        }
+    }
+}
+
 impl RunArgs {
     /// Checks numbers that clap cannot.
     ///
@@ -180,7 +202,14 @@ impl RunArgs {
         let seconds = [
             ("--poll-timeout", self.poll_timeout),
             ("--request-timeout", self.request_timeout),
-            ("--warm-up", self.warm_up),
+            (
+                "--warm-up",
+                if let WarmUp::Seconds(seconds) = self.warm_up {
+                    seconds
+                } else {
+                    0.0
+                },
+            ),
             ("--cool-down", self.cool_down),
             ("--gap", self.gap.unwrap_or(0.0)),
             ("--think-time", self.think_time.unwrap_or(0.0)),

@@ -2,14 +2,14 @@
 
 use crate::arrivals::Arrivals;
 use crate::client::{Http, json_headers};
-use crate::flags::RunArgs;
+use crate::flags::{RunArgs, WarmUp};
 use crate::gateway::{self, Admin};
 use crate::live::Live;
 use crate::metadata::Metadata;
 use crate::protocol::Protocol;
 use crate::run::{self, Settings};
 use crate::scenario::{Scenario, User};
-use crate::summary::{RunRecord, Window};
+use crate::summary::{RunRecord, Window, steady};
 use crate::terminal::note;
 use crate::workload;
 use crate::workload::text::TextMaker;
@@ -94,6 +94,10 @@ impl<'a> Launcher<'a> {
         if observed.samples.is_empty() {
             return Err("no request was sent".to_owned());
         }
+        let warm_up = match args.warm_up {
+            WarmUp::Seconds(seconds) => seconds,
+            WarmUp::Auto => steady::begins(&observed.samples),
+        };
         let mut record = RunRecord {
             name: name(&args.scenario),
             samples: observed.samples,
@@ -102,7 +106,7 @@ impl<'a> Launcher<'a> {
             not_sent: observed.not_sent,
             slo: args.slo,
             window: Window {
-                warm_up: args.warm_up,
+                warm_up,
                 cool_down: args.cool_down,
             },
             watched: watch.map(gateway::Watch::end).unwrap_or_default(),
@@ -233,6 +237,7 @@ impl<'a> Launcher<'a> {
             protocol: format!("{:?}", args.protocol),
             is_streaming: args.stream,
             load,
+            ignores_eos: args.ignore_eos,
             has_exact_lengths: args.ignore_eos || matches!(arrivals, Some(Arrivals::Trace(_))),
             ..Metadata::of_this_run()
         }

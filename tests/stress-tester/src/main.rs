@@ -44,13 +44,12 @@ fn main() -> ExitCode {
 
 fn scenarios(name: Option<&str>) -> Result<ExitCode, String> {
     match name {
-        None => print(
-            &scenario::listed()
-                .map(|(name, what)| format!("{name:<22} {what}\n"))
-                .collect::<String>(),
-        ),
+        None => {
+            let lines = scenario::listed().map(|(name, what)| format!("{name:<22} {what}\n"));
+            print(&lines.collect::<Vec<_>>().concat());
+        }
         Some(name) => {
-            print(scenario::text(name).ok_or_else(|| format!("unknown scenario `{name}`; `scenarios` lists them"))?)
+            print(scenario::text(name).ok_or_else(|| format!("unknown scenario `{name}`; `scenarios` lists them"))?);
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -67,8 +66,9 @@ fn merge(out: &Path, runs: &[PathBuf]) -> Result<ExitCode, String> {
         .map(|run| report::read(run))
         .collect::<Result<Vec<_>, _>>()?;
     let record = report::merge(runs)?;
-    let written = report::write(&record, out)?;
-    print(&terminal::in_short(&record.summary()));
+    let summary = record.summary();
+    let written = report::write(&record, &summary, out)?;
+    print(&terminal::in_short(&summary));
     print(&where_written(out, &written));
     Ok(ExitCode::SUCCESS)
 }
@@ -128,7 +128,7 @@ async fn one_run(launcher: &Launcher<'_>, scenario: &Scenario, args: &RunArgs) -
 /// Writes the reports of a run, and prints the summary.
 fn write_and_print(record: &RunRecord, args: &RunArgs) -> Result<Value, String> {
     let summary = record.summary();
-    let written = report::write(record, &args.out)?;
+    let written = report::write(record, &summary, &args.out)?;
     if args.json {
         print(&json(&summary)?);
     } else {

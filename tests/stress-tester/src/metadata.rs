@@ -18,6 +18,9 @@ pub(crate) struct Metadata {
     pub(crate) load: String,
     /// Whether answers are to be as long as `max_tokens` says: lengths of a trace, or `--ignore-eos`.
     pub(crate) has_exact_lengths: bool,
+    /// Whether the server was asked to go on after the end of an answer.
+    #[serde(default)]
+    pub(crate) ignores_eos: bool,
     pub(crate) host: String,
     pub(crate) processor: String,
     pub(crate) cores: usize,

@@ -5,6 +5,7 @@ use simulated_upstream::report::Slo;
 
 /// One line of the results. Times are in seconds; what was not measured is absent.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Sample {
     pub(crate) request_index: usize,
     pub(crate) user_id: String,
@@ -54,7 +55,7 @@ pub(crate) struct Sample {
     pub(crate) polling_failures: u32,
     pub(crate) session: usize,
     pub(crate) turn: usize,
-    /// How long this program could not run while the request was under way.
+    /// A stall of this program that its first token or its end may have waited for.
     pub(crate) client_stall_seconds: f64,
     /// Whether latency figures leave it out: `warm_up`, `cool_down`, `client_stall`, or empty.
     pub(crate) left_out: String,

@@ -5,7 +5,7 @@ use crate::flags::RunArgs;
 use crate::launch::Launcher;
 use crate::report;
 use crate::scenario::Scenario;
-use crate::summary::{RunRecord, figure};
+use crate::summary::figure;
 use crate::terminal::{note, print};
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -60,14 +60,16 @@ pub(crate) async fn sweep(launcher: &Launcher<'_>, scenario: &Scenario, args: &R
             scenario.concurrency = load as usize;
         }
         let record = launcher.run(&scenario, pattern.as_ref()).await?;
-        report::write(&record, &args.out.join(format!("{what}-{load}")))?;
+        let summary = record.summary();
+        report::write(&record, &summary, &args.out.join(format!("{what}-{load}")))?;
         if !args.json {
-            note(&line(&record));
+            note(&line(&record.metadata.load, &summary));
         }
-        points.push(Point {
-            load,
-            summary: record.summary(),
-        });
+        let is_interrupted = summary["interrupted"].as_u64().unwrap_or(0) > 0;
+        points.push(Point { load, summary });
+        if is_interrupted {
+            break;
+        }
     }
     let knee = knee(&points);
     let written = report::sweep::write(what, &points, knee, &args.out)?;
@@ -96,14 +98,13 @@ pub(crate) fn knee(points: &[Point]) -> Option<usize> {
 }
 
 /// A run in a line.
-fn line(record: &RunRecord) -> String {
-    let summary = record.summary();
+fn line(load: &str, summary: &Value) -> String {
     let millis =
-        |name: &str| figure(&summary, name).map_or("–".to_owned(), |seconds| format!("{:.0} ms", seconds * 1e3));
+        |name: &str| figure(summary, name).map_or("–".to_owned(), |seconds| format!("{:.0} ms", seconds * 1e3));
     let mut text = format!(
         "{}: {:.2} completed a second, end to end p50 {}, p99 {}",
-        record.metadata.load,
-        figure(&summary, "completed_requests_per_second").unwrap_or(0.0),
+        load,
+        figure(summary, "completed_requests_per_second").unwrap_or(0.0),
         millis("p50_e2e"),
         millis("p99_e2e"),
     );
@@ -136,8 +137,8 @@ pub(crate) async fn find_capacity(
     for _ in 0..16 {
         scenario.rate = Some(rate);
         let record = launcher.run(&scenario, Some(&Arrivals::Poisson)).await?;
-        note(&line(&record));
         let summary = record.summary();
+        note(&line(&record.metadata.load, &summary));
         let share = summary["goodput_share"].as_f64().unwrap_or(0.0);
         let is_valid = summary["client"]["is_valid"] == true;
         tries.push(json!({"rate": rate, "good_share": share, "is_valid": is_valid}));
@@ -163,13 +164,14 @@ pub(crate) async fn find_capacity(
     let Some(record) = best.or(last.map(|(_, record)| record)) else {
         return Err("no rate was tried".to_owned());
     };
-    report::write(&record, &args.out)?;
     if args.json {
+        let summary = record.summary();
+        report::write(&record, &summary, &args.out)?;
         print(&crate::json(&json!({
             "capacity_requests_per_second": good,
             "is_limited_by_client": is_limited_by_client,
             "tries": tries,
-            "summary": record.summary(),
+            "summary": summary,
         }))?);
     } else {
         print(&format!("capacity: {good:.2} requests a second with 99 of 100 good\n"));

@@ -244,8 +244,11 @@ fn classes(html: &mut String, record: &RunRecord) {
     }
     html.push_str("<table><thead><tr><th></th><th>requests</th><th>completed</th><th>refused</th><th>others</th></tr></thead><tbody>");
     for (group, counts) in groups {
-        let cells: String = counts.iter().map(|count| format!("<td>{count}</td>")).collect();
-        let _ = write!(html, "<tr><td>{}</td>{cells}</tr>", escaped(&group));
+        let _ = write!(html, "<tr><td>{}</td>", escaped(&group));
+        for count in counts {
+            let _ = write!(html, "<td>{count}</td>");
+        }
+        html.push_str("</tr>");
     }
     html.push_str("</tbody></table>");
 }

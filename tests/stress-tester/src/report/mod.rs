@@ -10,6 +10,7 @@ use crate::run::client_health::ClientHealth;
 use crate::sample::Sample;
 use crate::summary::{RunRecord, Watched, Window};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use simulated_upstream::report::Slo;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -34,21 +35,20 @@ struct Stored {
     watched: Vec<Watched>,
 }
 
-/// Writes all reports into a directory; returns their paths.
-pub(crate) fn write(record: &RunRecord, dir: &Path) -> Result<Vec<PathBuf>, String> {
+/// Writes all reports of a run into a directory; returns their paths.
+pub(crate) fn write(record: &RunRecord, summary: &Value, dir: &Path) -> Result<Vec<PathBuf>, String> {
     let mut csv = csv::Writer::from_writer(Vec::new());
     for sample in &record.samples {
         csv.serialize(sample).map_err(|error| error.to_string())?;
     }
     let csv = csv.into_inner().map_err(|error| error.to_string())?;
-    let summary = record.summary();
-    let pretty = serde_json::to_string_pretty(&summary).map_err(|error| error.to_string())?;
+    let pretty = serde_json::to_string_pretty(summary).map_err(|error| error.to_string())?;
     let files = [
         ("latest_results.csv", csv),
         ("latest_summary.json", pretty.into_bytes()),
-        ("latest_comparison.md", markdown::page(record, &summary).into_bytes()),
+        ("latest_comparison.md", markdown::page(record, summary).into_bytes()),
         ("latest_run.json", stored(record)?),
-        ("latest_report.html", html::page(record, &summary).into_bytes()),
+        ("latest_report.html", html::page(record, summary).into_bytes()),
     ];
     write_files(dir, files)
 }

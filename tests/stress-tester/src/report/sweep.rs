@@ -139,9 +139,9 @@ fn page(what: &str, points: &[Point], knee: Option<usize>) -> String {
     }
     end(&mut html, &format!("{most_x:.1}/s"), &format!("{most_y:.2} s"));
     key(&mut html, &curves.map(|(name, _)| name));
-    let _ = write!(
+    let _ = writeln!(
         html,
-        "<pre>{}</pre></body></html>\n",
+        "<pre>{}</pre></body></html>",
         super::plot::escaped(&table(what, points, knee))
     );
     html

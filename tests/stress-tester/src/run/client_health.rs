@@ -17,6 +17,10 @@ const TIMER_STEP: Duration = Duration::from_millis(1);
 /// The shortest time without a tick that counts as a stall.
 const STALL: Duration = Duration::from_millis(50);
 
+/// How long after a stall what waited for it is still being read, in seconds, and as a share of the stall.
+const CATCH_UP: f64 = 0.005;
+const CATCH_UP_SHARE: f64 = 0.1;
+
 /// A time in which this program did not run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Stall {
@@ -113,7 +117,8 @@ impl Probe {
 
 async fn watch(began: Instant, seen: Arc<Mutex<Seen>>) {
     loop {
-        let due = Instant::now() + TICK;
+        let begun = Instant::now();
+        let due = begun + TICK;
         tokio::time::sleep_until(due.into()).await;
         let now = Instant::now();
         let lag = now.saturating_duration_since(due + TIMER_STEP);
@@ -122,21 +127,23 @@ async fn watch(began: Instant, seen: Arc<Mutex<Seen>>) {
             .saturating_record(u64::try_from(lag.as_micros()).unwrap_or(u64::MAX));
         if lag >= STALL {
             seen.stalls.push(Stall {
-                at_seconds: due.saturating_duration_since(began).as_secs_f64(),
-                lasted_seconds: now.saturating_duration_since(due).as_secs_f64(),
+                at_seconds: begun.saturating_duration_since(began).as_secs_f64(),
+                lasted_seconds: now.saturating_duration_since(begun).as_secs_f64(),
             });
         }
     }
 }
 
 impl ClientHealth {
-    /// How long this program was stalled between two moments of the run.
-    pub(crate) fn stalled_between(&self, from: f64, to: f64) -> f64 {
-        let overlap = |stall: &Stall| {
-            let end = stall.at_seconds + stall.lasted_seconds;
-            (end.min(to) - stall.at_seconds.max(from)).max(0.0)
+    /// The length of the stall that what was read at this moment of the run may have waited for; 0 if there was none. What
+    /// arrives during a stall is read right after it.
+    pub(crate) fn stall_before(&self, moment: f64) -> f64 {
+        let covers = |stall: &&Stall| {
+            let end = stall.at_seconds + stall.lasted_seconds * (1.0 + CATCH_UP_SHARE) + CATCH_UP;
+            (stall.at_seconds..=end).contains(&moment)
         };
-        self.stalls.iter().map(overlap).fold(0.0, |sum, overlap| sum + overlap)
+        let lengths = self.stalls.iter().filter(covers).map(|stall| stall.lasted_seconds);
+        lengths.fold(0.0, f64::max)
     }
 
     /// Joins what another generator of the same run saw: the worse of both.
@@ -222,32 +229,42 @@ mod tests {
         std::thread::sleep(Duration::from_millis(300));
         tokio::time::sleep(Duration::from_millis(30)).await;
         let health = probe.end(1);
-        let stalled = health.stalled_between(0.0, began.elapsed().as_secs_f64());
-        assert!(stalled > 0.25, "{health:?}");
+        let ended = began.elapsed().as_secs_f64();
+        let longest = health
+            .stalls
+            .iter()
+            .map(|stall| stall.lasted_seconds)
+            .fold(0.0, f64::max);
+        assert!(
+            longest > 0.25
+                && health
+                    .stalls
+                    .iter()
+                    .any(|stall| health.stall_before(stall.at_seconds + stall.lasted_seconds) > 0.25),
+            "{health:?}, ended at {ended}"
+        );
         assert!(health.event_loop_lag_max_seconds > 0.25, "{health:?}");
     }
 
     #[test]
-    fn a_stall_counts_as_far_as_it_overlaps() {
-        let stalls = vec![Stall {
-            at_seconds: 1.0,
-            lasted_seconds: 0.5,
-        }];
+    fn only_what_is_read_right_after_a_stall_may_have_waited_for_it() {
+        let stall = |at_seconds, lasted_seconds| Stall {
+            at_seconds,
+            lasted_seconds,
+        };
         let health = ClientHealth {
-            stalls,
+            stalls: vec![stall(1.0, 0.5), stall(1.2, 0.1)],
             ..ClientHealth::default()
         };
-        for (from, to, expected) in [
-            (0.0, 1.0, 0.0),
-            (0.0, 1.2, 0.2),
-            (1.1, 1.3, 0.2),
-            (1.4, 9.0, 0.1),
-            (2.0, 3.0, 0.0),
+        for (moment, expected) in [
+            (0.9, 0.0),
+            (1.2, 0.5),
+            (1.501, 0.5),
+            (1.54, 0.5),
+            (1.6, 0.0),
+            (9.0, 0.0),
         ] {
-            assert!(
-                (health.stalled_between(from, to) - expected).abs() < 1e-9,
-                "{from} to {to}"
-            );
+            assert!((health.stall_before(moment) - expected).abs() < 1e-9, "{moment}");
         }
     }
 }

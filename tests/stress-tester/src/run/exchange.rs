@@ -69,7 +69,7 @@ impl Runner {
         self.live.began();
         let is_interrupted = tokio::select! {
             biased;
-            () = exchange.to_final_status(session, body) => false,
+            () = exchange.complete(session, body) => false,
             () = self.stop.cancelled() => true,
         };
         if is_interrupted {
@@ -108,7 +108,7 @@ impl Runner {
 }
 
 impl Exchange<'_> {
-    async fn to_final_status(&mut self, session: &Session, body: Bytes) {
+    async fn complete(&mut self, session: &Session, body: Bytes) {
         let settings = &self.runner.settings;
         let mut headers = self.headers.clone();
         if session.kind == "batch" {

@@ -2,6 +2,7 @@
 
 mod distribution;
 mod fail_if;
+pub(crate) mod steady;
 mod verdict;
 
 pub(crate) use distribution::{distribution, quantile, seconds_at};
@@ -56,24 +57,43 @@ pub(crate) struct Watched {
     pub(crate) by_class: [u64; 4],
 }
 
-/// A share of a request's own time in which this program was stalled, beyond which its latency is not the server's.
-const STALLED_SHARE: f64 = 0.05;
+/// A stall of this program is of no account below this share of the time that is measured.
+const STALL_SHARE: f64 = 0.05;
 
 type Of = fn(&Sample) -> &str;
+
+/// Records times between tokens, but those that end right after a stall of this program.
+fn record_gaps(into: &mut Histogram<u64>, gaps: &[u32], first: f64, client: &ClientHealth) {
+    let mut at = first;
+    for gap in gaps {
+        let seconds = f64::from(*gap) / 1e6;
+        at += seconds;
+        let stall = if client.stalls.is_empty() {
+            0.0
+        } else {
+            client.stall_before(at)
+        };
+        if *gap == 0 || stall <= seconds * STALL_SHARE {
+            into.saturating_record(u64::from(*gap));
+        }
+    }
+}
 
 impl RunRecord {
     /// Decides which requests are measured, and takes over the times between their tokens.
     pub(crate) fn settle(&mut self) {
         let last_sent = self.samples.iter().map(|sample| sample.at_seconds).fold(0.0, f64::max);
         for sample in &mut self.samples {
-            let ended = sample.ended_at().unwrap_or(sample.at_seconds);
-            sample.client_stall_seconds = self.client.stalled_between(sample.at_seconds, ended);
-            let is_stalled = sample.client_stall_seconds > STALLED_SHARE * (ended - sample.at_seconds);
+            let moments = [sample.time_to_first_token_seconds, sample.end_to_end_latency_seconds];
+            let stalls =
+                moments.map(|after| after.map_or(0.0, |after| self.client.stall_before(sample.at_seconds + after)));
+            sample.client_stall_seconds = stalls[0].max(stalls[1]);
+            let is_in = |stall: f64, latency: Option<f64>| stall > latency.unwrap_or(0.0) * STALL_SHARE && stall > 0.0;
             let left_out = if sample.at_seconds < self.window.warm_up {
                 "warm_up"
             } else if self.window.cool_down > 0.0 && sample.at_seconds > last_sent - self.window.cool_down {
                 "cool_down"
-            } else if is_stalled && sample.client_stall_seconds > 0.0 {
+            } else if is_in(stalls[0], moments[0]) || is_in(stalls[1], moments[1]) {
                 "client_stall"
             } else {
                 ""
@@ -81,8 +101,8 @@ impl RunRecord {
             left_out.clone_into(&mut sample.left_out);
             let gaps = std::mem::take(&mut sample.gaps);
             if sample.is_measured() && sample.is_completed() {
-                gaps.into_iter()
-                    .for_each(|gap| self.gaps.saturating_record(u64::from(gap)));
+                let first = sample.at_seconds + sample.time_to_first_token_seconds.unwrap_or(0.0);
+                record_gaps(&mut self.gaps, &gaps, first, &self.client);
             }
         }
     }

@@ -35,7 +35,7 @@ impl Verdict {
         verdict
     }
 
-    fn invalid(&mut self, why: String) {
+    fn invalid(&mut self, why: &str) {
         self.is_valid = false;
         self.warnings.push(format!("invalid: {why}"));
     }
@@ -53,14 +53,14 @@ impl Verdict {
         let lags = sorted(run.samples.iter().map(|sample| sample.send_lag_seconds).collect());
         let lag = quantile(&lags, 0.99).unwrap_or(0.0);
         if lag > bound {
-            self.invalid(format!(
+            self.invalid(&format!(
                 "the client sent requests late: 1 % by more than {:.0} ms; use fewer requests a second or more generators (--shard)",
                 lag * 1e3
             ));
         }
         let lag = run.client.event_loop_lag_p99_seconds;
         if lag > bound {
-            self.invalid(format!(
+            self.invalid(&format!(
                 "the client's event loop was late: 1 % of the time by more than {:.0} ms, which is in every latency",
                 lag * 1e3
             ));
@@ -84,7 +84,7 @@ impl Verdict {
             run.client.stalls.len()
         );
         if affected as f64 > run.samples.len() as f64 * 0.01 {
-            self.invalid(text);
+            self.invalid(&text);
         } else {
             self.warnings.push(text);
         }
@@ -94,7 +94,7 @@ impl Verdict {
     fn capacity(&mut self, run: &RunRecord) {
         let used = run.client.saturation();
         if used > 0.9 {
-            self.invalid(format!(
+            self.invalid(&format!(
                 "the client used {:.0} % of what its {} threads can do: its own speed limits the rate",
                 used * 100.0,
                 run.client.threads
@@ -106,7 +106,7 @@ impl Verdict {
         ] {
             let count = run.samples.iter().filter(|sample| sample.reason == reason).count();
             if count > 0 {
-                self.invalid(format!(
+                self.invalid(&format!(
                     "the client ran out of {what}: {count} requests failed for that"
                 ));
             }
@@ -160,8 +160,13 @@ impl Verdict {
                 made += sample.output_tokens.unwrap_or(0);
             }
             if made < wanted {
+                let why = if run.metadata.ignores_eos {
+                    "the server does not keep to ignore_eos"
+                } else {
+                    "--ignore-eos makes vLLM and others generate all"
+                };
                 self.warnings.push(format!(
-                    "answers were shorter than the workload wants: {made} of {wanted} tokens; --ignore-eos makes vLLM and others generate all"
+                    "answers were shorter than the workload wants: {made} of {wanted} tokens; {why}"
                 ));
             }
         }

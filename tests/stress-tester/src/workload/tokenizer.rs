@@ -39,7 +39,14 @@ impl Tokenizer {
     /// # Errors
     /// There are too few.
     pub(crate) fn single_token_words(&self, preferred: &[&str]) -> Result<Vec<String>, String> {
-        let is_single = |word: &str| self.count(word) == 1 && self.count(&format!("{word} {word} {word}")) == 3;
+        let is_single = |word: &str| {
+            let is_itself = self.inner.encode_fast(word, false).is_ok_and(|encoded| {
+                // A word that is not in the vocabulary may be one token as well: the unknown one.
+                let decoded = self.inner.decode(encoded.get_ids(), false);
+                encoded.len() == 1 && decoded.is_ok_and(|decoded| decoded.trim() == word)
+            });
+            is_itself && self.count(&format!("{word} {word} {word}")) == 3
+        };
         let mut words: Vec<String> = preferred
             .iter()
             .filter(|word| is_single(word))
@@ -95,5 +102,70 @@ impl Tokenizer {
     /// Always.
     pub(crate) fn single_token_words(&self, _preferred: &[&str]) -> Result<Vec<String>, String> {
         Err(format!("no {FEWEST_WORDS} words without a tokenizer"))
+    }
+}
+
+#[cfg(all(test, feature = "tokenizer"))]
+mod tests {
+    use super::*;
+    use crate::workload::Prompt;
+    use crate::workload::text::TextMaker;
+    use serde_json::json;
+    use std::collections::BTreeSet;
+
+    /// A byte-level BPE tokenizer, as GPT-2's and Llama 3's are, that has learnt some words with and without a space before
+    /// them.
+    fn byte_level(words: &[String]) -> serde_json::Value {
+        let (mut merges, mut known) = (Vec::new(), BTreeSet::new());
+        known.extend(('a'..='z').map(String::from).chain(["Ġ".to_owned()]));
+        for word in words {
+            let mut left = String::new();
+            for letter in word.chars() {
+                if !left.is_empty() && known.insert(format!("{left}{letter}")) {
+                    merges.push(format!("{left} {letter}"));
+                }
+                left.push(letter);
+            }
+        }
+        for word in words {
+            known.insert(format!("Ġ{word}"));
+            merges.push(format!("Ġ {word}"));
+        }
+        let vocabulary: serde_json::Map<_, _> = known
+            .into_iter()
+            .zip(0..)
+            .map(|(token, id)| (token, json!(id)))
+            .collect();
+        let bytes = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+        json!({
+            "version": "1.0", "added_tokens": [], "pre_tokenizer": bytes, "decoder": bytes,
+            "model": {"type": "BPE", "vocab": vocabulary, "merges": merges},
+        })
+    }
+
+    #[test]
+    fn prompts_have_exactly_their_tokens_by_a_byte_level_tokenizer() {
+        let words: Vec<String> = ('a'..='h')
+            .flat_map(|one| ('i'..='p').map(move |other| format!("qu{one}{other}x")))
+            .collect();
+        let dir = tempfile::TempDir::new().expect("a directory");
+        std::fs::write(dir.path().join("tokenizer.json"), byte_level(&words).to_string()).expect("writable");
+        let tokenizer = Tokenizer::load(dir.path()).expect("a tokenizer");
+        assert_eq!(
+            tokenizer.count("quaix water"),
+            1 + 6,
+            "a word that it knows, and the bytes of one that it does not"
+        );
+        let maker = TextMaker::new(Some(&tokenizer), 1).expect("words");
+        for tokens in [1, 37, 5000] {
+            let text = maker.messages(&Prompt::Words {
+                tokens,
+                shared: 10,
+                stream: 5,
+            })[0]
+                .text()
+                .into_owned();
+            assert_eq!(tokenizer.count(&text), tokens);
+        }
     }
 }

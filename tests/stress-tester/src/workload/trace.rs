@@ -220,7 +220,10 @@ fn seconds(time: &str) -> Option<f64> {
 mod tests {
     use super::*;
 
-    fn rows(text: &str, limit: Limit) -> Result<Vec<(u128, usize, u64, Vec<u64>)>, String> {
+    /// Milliseconds, tokens of prompt and answer, hash ids.
+    type Fields = (u128, usize, u64, Vec<u64>);
+
+    fn rows(text: &str, limit: Limit) -> Result<Vec<Fields>, String> {
         let dir = tempfile::TempDir::new().expect("a directory");
         let file = dir.path().join("trace");
         std::fs::write(&file, text).expect("writable");
