@@ -210,8 +210,20 @@ def bodies(text):
                         yield inner, statements[1:]
 
 
-def returns(body):
-    return any(isinstance(node, (ast.Return, ast.Yield, ast.YieldFrom, ast.Raise)) for each in body for node in ast.walk(each))
+def returns(program):
+    """Whether the function that was completed has an end of its own."""
+    ends = (ast.Return, ast.Yield, ast.YieldFrom, ast.Raise)
+    return any(isinstance(node, ends) for each in program if hasattr(each, "completed") for node in ast.walk(each))
+
+
+def completions(texts, prompt):
+    """The prompt with each reading of each text as its function's body, and the imports of the others."""
+    for text in texts:
+        for body, after in bodies(text):
+            completed = prompt.completed(body, after)
+            if completed:
+                others = (each for other in texts if other != text for each in best(other, None))
+                yield [each for each in others if isinstance(each, (ast.Import, ast.ImportFrom))] + completed
 
 
 class Prompt:
@@ -233,6 +245,7 @@ class Prompt:
         fields = {name: getattr(self.function, name, None) for name in self.function._fields}
         kept = [each for each in self.function.body if not isinstance(each, ast.Pass)]
         function = ast.copy_location(ast.FunctionDef(**{**fields, "body": kept + body}), self.function)
+        function.completed = True
         return [*self.before, function, *after]
 
 
@@ -255,15 +268,14 @@ def function_program(readings, prompt_text, is_code, entry_point):
             elif statements:
                 return prompt.before + statements
     if is_code:
+        others = None
         for blocks in readings:
-            texts = python_blocks(blocks)
-            found = [(text, *reading) for text in texts for reading in bodies(text)]
-            for text, body, after in sorted(found, key=lambda reading: not returns(reading[1])):
-                imports = [each for other in texts if other != text for each in best(other, None)
-                           if isinstance(each, (ast.Import, ast.ImportFrom))]
-                completed = prompt.completed(body, after)
-                if completed:
-                    return imports + completed
+            for reading in completions(python_blocks(blocks), prompt):
+                if returns(reading):
+                    return reading
+                others = others or reading
+        if others:
+            return others
     if stubs:
         return stubs
     raise why_not(readings, prompt, is_code, entry_point)
