@@ -9,6 +9,9 @@ pub(crate) fn pass_at(k: usize, n: usize, c: usize) -> f64 {
     if n < c + k {
         return 1.0;
     }
+    if k == 1 {
+        return real(c) / real(n);
+    }
     let wrong = (n - c + 1..=n).fold(1.0, |product, i| product * (1.0 - real(k) / real(i)));
     1.0 - wrong
 }

@@ -84,8 +84,7 @@ fn outer(mut spec: Spec) -> Result<ExitCode, String> {
         (Layer::Ipc, CloneFlags::CLONE_NEWIPC),
         (Layer::Mount, CloneFlags::CLONE_NEWNS),
     ] {
-        spec.layers
-            .note(layer, unshare(flag).map_err(unshare_error));
+        spec.layers.note(layer, unshare(flag).map_err(unshare_error));
     }
     let spec = serde_json::to_string(&spec).map_err(|error| error.to_string())?;
     let status = Command::new("/proc/self/exe")

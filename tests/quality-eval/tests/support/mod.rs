@@ -1,5 +1,8 @@
 //! `HumanEval`, and the program that judges replies.
 
+// Each test takes what it needs.
+#![allow(dead_code)]
+
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -46,7 +49,6 @@ pub(crate) fn eval(dir: &Path, args: &[&str]) -> Output {
 
 /// Judges replies; the rows of the report, one a reply, in order.
 pub(crate) fn check(dir: &Path, replies: &[Value], args: &[&str]) -> Vec<BTreeMap<String, String>> {
-    // One run a sample of each problem would lose the order: the number of the sample is the place in the list.
     let lines: Vec<String> = replies.iter().map(Value::to_string).collect();
     std::fs::write(dir.join("replies.jsonl"), lines.join("\n")).expect("writable");
     let args = [
@@ -56,11 +58,8 @@ pub(crate) fn check(dir: &Path, replies: &[Value], args: &[&str]) -> Vec<BTreeMa
     .concat();
     let output = eval(dir, &args);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let mut reader = csv::Reader::from_path(dir.join("out/quality_results.csv")).expect("a table");
-    let rows = reader.deserialize().map(|row| row.expect("a row"));
     let mut by_task: BTreeMap<(String, usize), BTreeMap<String, String>> = BTreeMap::new();
-    for row in rows {
-        let row: BTreeMap<String, String> = row;
+    for row in rows(&dir.join("out")) {
         let sample = row["sample"].parse().expect("a number");
         by_task.insert((row["task_id"].clone(), sample), row);
     }
@@ -76,4 +75,22 @@ pub(crate) fn check(dir: &Path, replies: &[Value], args: &[&str]) -> Vec<BTreeMa
                 .expect("a row for each reply")
         })
         .collect()
+}
+
+/// What a program printed, on both outputs.
+pub(crate) fn output_text(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stdout);
+    format!("{text}{}", String::from_utf8_lossy(&output.stderr))
+}
+
+/// The table of a run.
+pub(crate) fn rows(out: &Path) -> Vec<BTreeMap<String, String>> {
+    let mut reader = csv::Reader::from_path(out.join("quality_results.csv")).expect("a table");
+    reader.deserialize().map(|row| row.expect("a row")).collect()
+}
+
+/// The summary of a run.
+pub(crate) fn summary(out: &Path) -> Value {
+    let text = std::fs::read(out.join("quality_summary.json")).expect("a summary");
+    serde_json::from_slice(&text).expect("JSON")
 }
