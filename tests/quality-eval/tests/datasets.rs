@@ -255,7 +255,10 @@ fn a_data_set_that_is_wrong_is_told_with_the_problem() {
             json!({"task_id": "a", "prompt": "p", "stdin_tests": [{"input": "1"}]}),
             "`stdin_tests` must be a list",
         ),
-        (json!({"question_content": "q", "question_id": "a"}), "it has no test cases"),
+        (
+            json!({"question_content": "q", "question_id": "a"}),
+            "it has no test cases",
+        ),
     ] {
         write(dir.path(), "set.jsonl", &[task]);
         let output = verify(dir.path());

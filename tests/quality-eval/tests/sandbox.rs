@@ -84,10 +84,10 @@ fn run_attacks(limits: &[&str], policy: &str) {
         let (error, message) = (&row["error_type"], &row["error_message"]);
         assert!(errors.contains(error), "{name} is reported as {error} ({message})");
     }
-    for file in ["quality_results.csv", "quality_report.md"] {
-        let report = std::fs::read_to_string(dir.path().join("out").join(file)).expect("a report");
-        assert!(!report.contains('\u{1b}') && !report.contains("| <script>"), "{file}");
-    }
+    let report = |file: &str| std::fs::read_to_string(dir.path().join("out").join(file)).expect("a report");
+    assert!(!report("quality_results.csv").contains('\u{1b}'));
+    let page = report("quality_report.md");
+    assert!(!page.contains('\u{1b}') && !page.contains("<script>"), "{page}");
     let summary = support::summary(&dir.path().join("out"));
     assert_eq!(summary["simulator_rejected"], 0, "a program cannot pose as a refusal");
     assert!(summary["error_breakdown"].get("simulator_rejected").is_none());

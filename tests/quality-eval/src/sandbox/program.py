@@ -55,13 +55,17 @@ def json_strings(text):
 
 
 def run_of_code(text):
-    """The lines from the first indented statement to the end of its paragraphs, as they stand."""
+    """The lines from the first indented statement to the next words at the margin, as they stand."""
     lines = text.split("\n")
     for first, line in enumerate(lines):
-        if line[:1] in " \t" and STATEMENT.match(line):
+        if STATEMENT.match(line):
+            if not line[:1].isspace():
+                return None  # What follows is part of it.
             inset = line[: len(line) - len(line.lstrip())]
             rest = range(first, len(lines))
             last = next((at for at in rest if lines[at].strip() and not lines[at].startswith(inset)), len(lines))
+            if last < len(lines) and lines[last][:1] in " \t":
+                return None  # A line between the margins is a mistake, and not to be cut off.
             return "\n".join(lines[first:last]) + "\n"
     return None
 
