@@ -89,7 +89,7 @@ impl SplitMix {
         mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^= mixed >> 31;
         // The high half of the product: as even as 64 bits can be.
-        let scaled = u128::from(mixed) * limit as u128 >> 64;
+        let scaled = (u128::from(mixed) * limit as u128) >> 64;
         usize::try_from(scaled).unwrap_or_default()
     }
 }

@@ -7,7 +7,7 @@ mod support;
 
 use serde_json::json;
 use std::collections::BTreeMap;
-use styles::Parts;
+use styles::{Parts, Style};
 use support::{broken, check, problems, text};
 
 /// How many problems each style is tried with in CI.
@@ -26,7 +26,7 @@ fn no_right_answer_is_lost_and_no_wrong_one_passes_in_any_style_with_any_problem
 }
 
 /// Ways in which a right answer is broken, and must not be mended.
-const BREAKAGES: [(&str, fn(&Parts) -> String); 8] = [
+const BREAKAGES: &[Style] = &[
     ("a line between the margins", |parts| {
         format!("{}  return 1\n      return 2\n", parts.body)
     }),

@@ -182,6 +182,11 @@ fn body_with_inner_imports(parts: &Parts) -> String {
         .lines()
         .skip(1)
         .take_while(|line| line.trim_start().starts_with("import "));
-    let imports: String = imports.map(|line| format!("{line}\n")).collect();
+    let imports: Vec<&str> = imports.collect();
+    let imports = if imports.is_empty() {
+        String::new()
+    } else {
+        imports.join("\n") + "\n"
+    };
     format!("{imports}{}", parts.body)
 }
