@@ -10,7 +10,8 @@ import ast, copy, gzip, json, math, pathlib, random, signal, sys, types
 # EvalPlus's package imports the hub's library, of which nothing here is used.
 sys.modules.setdefault("datasets", types.SimpleNamespace(load_dataset=None))
 
-from evalplus.eval import PASS, untrusted_check
+import multiprocessing
+from evalplus.eval import PASS, unsafe_execute, untrusted_check
 from evalplus.data.mbpp import mbpp_deserialize_inputs
 from evalplus.eval._special_oracle import MBPP_OUTPUT_NOT_NONE_TASKS
 from evalplus.gen.util import trusted_exec
@@ -200,6 +201,19 @@ def mbpp_problems():
         yield "mbpp", record, solutions
 
 
+def finds_zero(solution, inputs, expected, atol, times):
+    """The verdict on HumanEval/32. EvalPlus 0.3.1 skips its count of tests there, and so fails every solution in
+    `untrusted_check`; this asks the part of it that judges."""
+    stat, details, progress = multiprocessing.Value("i", 3), multiprocessing.Array("b", len(inputs)), multiprocessing.Value("i", 0)
+    limits = [max(1.0, 4.0 * seconds) for seconds in times]
+    process = multiprocessing.Process(
+        target=unsafe_execute, args=("humaneval", "find_zero", solution, inputs, expected, limits, atol, True, stat, details, progress))
+    process.start()
+    process.join(60)
+    process.kill()
+    return stat.value == 0
+
+
 def statuses(dataset, problem, solution):
     """What EvalPlus says of the base and of all inputs."""
     result = []
@@ -211,6 +225,9 @@ def statuses(dataset, problem, solution):
                                        output_not_none=dataset == "mbpp" and problem["entry_point"] in MBPP_OUTPUT_NOT_NONE_TASKS)
         if not inputs:
             result.append(True)
+            continue
+        if problem["entry_point"] == "find_zero":
+            result.append(finds_zero(solution, copy.deepcopy(inputs), expected, problem["atol"], times))
             continue
         status, _ = untrusted_check(dataset, solution, copy.deepcopy(inputs), problem["entry_point"], expected, problem["atol"], times, fast_check=True)
         result.append(status == PASS)

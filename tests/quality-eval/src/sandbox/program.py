@@ -7,9 +7,9 @@ NOT_PYTHON = {"bash", "sh", "shell", "zsh", "console", "terminal", "text", "txt"
 SPACES = dict.fromkeys(map(ord, "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"), " ")
 INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u200c\u200d\u2060\u00ad"))
 QUOTES = dict(zip(map(ord, "“”„‟‘’‚‛"), '""""\'\'\'\''))
-STATEMENT = re.compile(r"\s*(def |class |async def |import \w|from [\w.]+ import |return\b(?! the\b| a\b)|raise \w|pass$|yield\b"
-                       r"|(for|while|if|elif|with) .*:|(else|try|finally|except\b.*):|assert |@\w"
-                       r"|[\w.\[\], '\"]+ ?[-+*/%&|^]?= ?\S|[\w.]+\(.*\)$)")
+STATEMENT = re.compile(r"\s*(def |class |async def |import \w|from [\w.]+ import |return\b(?! the\b)|raise \w|pass$|yield\b"
+                       r"|(for|while|if|elif|with|match|async) .*:|del \w|global \w|(else|try|finally|except\b.*):|assert |@\w"
+                       r"|[\w.\[\], '\"]+(: ?[\w\[\], .]+)? ?[-+*/%&|^]?= ?\S|[\w.]+\(.*\)$)")
 
 
 class NoCode(Exception):
@@ -103,6 +103,9 @@ def pieces(text):
     margins = [at for at, line in enumerate(lines) if line[:1].strip()] + [len(lines)]
     start = 0
     while start < len(margins) - 1:
+        if not (STATEMENT.match(lines[margins[start]]) or lines[margins[start]][0] in "@#\"'([{"):
+            start += 1
+            continue
         end, begin = len(margins) - 1, margins[start]
         while end > start:
             try:
