@@ -233,11 +233,12 @@ async fn pass_at_1_is_the_share_that_the_upstream_answers_right() {
 #[tokio::test]
 async fn queued_requests_are_polled_and_refusals_come_back_when_they_are_told() {
     let dir = TempDir::new().expect("a directory");
-    // One at a time, and so few a minute that some are refused at first.
+    // One at a time, and so few a minute that some are refused at first, on a slow machine too: the last ten of thirty need
+    // half a minute.
     let (gateway, _upstream) = answering("1.0", dir.path(), |name, text| match name {
         "limits.yaml" => text
             .replace("max_active_requests: 2000", "max_active_requests: 1")
-            .replace("requests_per_minute: 300", "requests_per_minute: 60"),
+            .replace("requests_per_minute: 300", "requests_per_minute: 20"),
         _ => text,
     })
     .await;
@@ -247,7 +248,7 @@ async fn queued_requests_are_polled_and_refusals_come_back_when_they_are_told() 
         "--model",
         "knowing",
         "--num-problems",
-        "70",
+        "30",
         "--concurrency",
         "8",
         "--out",
@@ -255,12 +256,12 @@ async fn queued_requests_are_polled_and_refusals_come_back_when_they_are_told() 
     ];
     let output = eval(dir.path(), &args).await;
     assert!(output.status.success(), "{}", said(&output));
-    assert_eq!(summary(&dir.path().join("out"))["passed"], 70);
+    assert_eq!(summary(&dir.path().join("out"))["passed"], 30);
     let tries: u32 = rows(&dir.path().join("out"))
         .iter()
         .map(|row| row["tries"].parse::<u32>().expect("a count"))
         .sum();
-    assert!(tries > 70, "some were refused at first: {tries}");
+    assert!(tries > 30, "some were refused at first: {tries}");
     // Whom the gateway does not want at all is told so, apart from what a model did.
     let stranger = [
         "--base-url",
