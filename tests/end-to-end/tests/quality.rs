@@ -1,5 +1,5 @@
-//! The quality evaluator: the right answers pass, no wrong one does, nothing gets out of the sandbox or stops a run, and
-//! what the reports say is what the upstream was told to answer.
+//! The quality evaluator with the real gateway: right answers pass, no wrong one does, and the reports are what the upstream
+//! was told to answer. What needs no gateway is tested in `tests/quality-eval/tests`.
 
 use end_to_end::{Gateway, Simulated, config_dir, roomy, root, run_aside, with_model};
 use serde_json::{Value, json};
@@ -85,36 +85,6 @@ async fn every_right_answer_passes_from_both_formats_of_the_data_set() {
     assert_eq!(tables[0], tables[1]);
 }
 
-#[tokio::test]
-async fn a_right_answer_passes_however_a_model_wraps_it() {
-    let dir = TempDir::new().expect("a directory");
-    let mut lines = Vec::new();
-    for problem in problems().iter().take(40) {
-        let text = |field: &str| problem[field].as_str().expect("text");
-        let (prompt, solution) = (text("prompt"), text("canonical_solution"));
-        let replies = [
-            solution.trim().to_owned(),
-            format!("Sure!\n```python\n{prompt}{solution}```\nDone."),
-            format!("{prompt}{solution}\n\nThis is how it works, as was asked."),
-            format!("```\n{solution}```"),
-            solution.replace("    ", "\t"),
-        ];
-        lines.extend(replies.map(|reply| json!({"task_id": problem["task_id"], "completion": reply})));
-    }
-    written(dir.path(), "wrapped.jsonl", &lines);
-    let output = eval(
-        dir.path(),
-        &["check", "wrapped.jsonl", "--num-problems", "40", "--out", "out"],
-    )
-    .await;
-    assert!(output.status.success(), "{}", said(&output));
-    let failed: Vec<_> = rows(&dir.path().join("out"))
-        .into_iter()
-        .filter(|row| row["passed"] != "true")
-        .collect();
-    assert!(failed.is_empty(), "{failed:?}");
-}
-
 /// Makes a wrong answer of a right one.
 type Wrong = Box<dyn Fn(&str) -> String>;
 
@@ -177,137 +147,6 @@ async fn no_wrong_answer_passes() {
         told[&0]["AssertionError"] > 150 && told[&2]["AssertionError"] > 150,
         "{told:?}"
     );
-}
-
-/// The programs that try to get out, by name, with how each may be told.
-fn attacks() -> Vec<(String, Vec<String>, String)> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(root().join("tests/quality-eval/attacks")).expect("attacks") {
-        let path = entry.expect("readable").path();
-        let program = std::fs::read_to_string(&path).expect("text");
-        let told = program
-            .lines()
-            .next()
-            .and_then(|line| line.strip_prefix("# told as: "))
-            .expect("how it is told");
-        let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
-        found.push((name, told.split(' ').map(str::to_owned).collect(), program.clone()));
-    }
-    found.sort();
-    assert!(found.len() >= 25);
-    found
-}
-
-/// Runs all attacks, by a command that begins with `sluice-eval` or with what limits it.
-fn attacked(dir: &Path, before: &[&str]) {
-    let attacks = attacks();
-    let lines: Vec<Value> = attacks
-        .iter()
-        .map(|(_, _, program)| json!({"task_id": "HumanEval/0", "completion": program}))
-        .collect();
-    written(dir, "attacks.jsonl", &lines);
-    let program = end_to_end::program("sluice-eval");
-    let output = Command::new(before.first().map_or(program.as_os_str(), |first| first.as_ref()))
-        .args(before.iter().skip(1))
-        .args(before.first().map(|_| &program))
-        .args([
-            "check",
-            "attacks.jsonl",
-            "--num-problems",
-            "1",
-            "--code-timeout",
-            "3",
-            "--code-memory-mb",
-            "256",
-            "--out",
-            "out",
-        ])
-        .env("SLUICE_SECRET_OF_THE_EVALUATOR", "to be kept")
-        .current_dir(dir)
-        .output()
-        .expect("it runs");
-    assert!(output.status.success(), "{}", said(&output));
-    let rows = rows(&dir.join("out"));
-    assert_eq!(rows.len(), attacks.len(), "every attack is told");
-    for (row, (name, told, _)) in rows.iter().zip(&attacks) {
-        assert_eq!(row["passed"], "false", "{name}");
-        assert!(
-            told.contains(&row["error_type"]),
-            "{name} is told as {} ({})",
-            row["error_type"],
-            row["error_message"]
-        );
-    }
-    assert!(!Path::new("/tmp/sluice-eval-escaped").exists());
-    let left = std::fs::read_dir(std::env::temp_dir()).expect("readable");
-    let mine = format!("sluice-eval-{}", std::process::id());
-    assert!(
-        left.filter_map(Result::ok)
-            .all(|entry| !entry.file_name().to_string_lossy().starts_with(&mine))
-    );
-}
-
-#[test]
-fn no_attack_gets_out_stops_the_run_or_passes() {
-    let dir = TempDir::new().expect("a directory");
-    attacked(dir.path(), &[]);
-}
-
-#[test]
-fn no_attack_gets_out_where_there_are_no_namespaces() {
-    let dir = TempDir::new().expect("a directory");
-    // Nobody makes a namespace in this one; landlock and seccomp are left.
-    let none = "for kind in user pid net ipc mnt; do echo 0 > /proc/sys/user/max_${kind}_namespaces; done; exec \"$@\"";
-    attacked(
-        dir.path(),
-        &["unshare", "--user", "--map-root-user", "sh", "-c", none, "sh"],
-    );
-    let program = end_to_end::program("sluice-eval");
-    let told = Command::new("unshare")
-        .args(["--user", "--map-root-user", "sh", "-c", none, "sh"])
-        .arg(program)
-        .arg("sandbox")
-        .output()
-        .expect("it runs");
-    let told = said(&told);
-    assert!(told.contains("DOES NOT HOLD  mount namespace"), "{told}");
-    assert!(
-        told.contains("holds          landlock") && told.contains("none of them is one"),
-        "{told}"
-    );
-}
-
-#[test]
-fn the_sandbox_holds_for_someone_who_is_not_root() {
-    let dir = TempDir::with_prefix("sluice-eval-as-another-").expect("a directory");
-    let program = dir.path().join("sluice-eval");
-    std::fs::copy(end_to_end::program("sluice-eval"), &program).expect("copied");
-    Command::new("chmod")
-        .args(["-R", "a+rwX"])
-        .arg(dir.path())
-        .status()
-        .expect("chmod");
-    let is_root = Command::new("id").arg("-u").output().expect("id").stdout == b"0\n";
-    let mut command = if is_root {
-        let mut command = Command::new("setpriv");
-        command
-            .args(["--reuid=12345", "--regid=12345", "--clear-groups"])
-            .arg(&program);
-        command
-    } else {
-        Command::new(&program)
-    };
-    let output = command
-        .args(["sandbox", "--python", "/usr/bin/python3"])
-        .current_dir(dir.path())
-        .output()
-        .expect("it runs");
-    let told = said(&output);
-    assert!(
-        output.status.success() && told.contains("none of them is one"),
-        "{told}"
-    );
-    assert!(!told.contains("DOES NOT HOLD"), "{told}");
 }
 
 /// A gateway before a simulated upstream that knows the answers, a share of them right.
@@ -394,11 +233,12 @@ async fn pass_at_1_is_the_share_that_the_upstream_answers_right() {
 #[tokio::test]
 async fn queued_requests_are_polled_and_refusals_come_back_when_they_are_told() {
     let dir = TempDir::new().expect("a directory");
-    // One at a time, and so few a minute that some are refused at first.
+    // One at a time, and so few a minute that some are refused at first, on a slow machine too: the last ten of thirty need
+    // half a minute.
     let (gateway, _upstream) = answering("1.0", dir.path(), |name, text| match name {
         "limits.yaml" => text
             .replace("max_active_requests: 2000", "max_active_requests: 1")
-            .replace("requests_per_minute: 300", "requests_per_minute: 60"),
+            .replace("requests_per_minute: 300", "requests_per_minute: 20"),
         _ => text,
     })
     .await;
@@ -408,7 +248,7 @@ async fn queued_requests_are_polled_and_refusals_come_back_when_they_are_told() 
         "--model",
         "knowing",
         "--num-problems",
-        "70",
+        "30",
         "--concurrency",
         "8",
         "--out",
@@ -416,12 +256,12 @@ async fn queued_requests_are_polled_and_refusals_come_back_when_they_are_told() 
     ];
     let output = eval(dir.path(), &args).await;
     assert!(output.status.success(), "{}", said(&output));
-    assert_eq!(summary(&dir.path().join("out"))["passed"], 70);
+    assert_eq!(summary(&dir.path().join("out"))["passed"], 30);
     let tries: u32 = rows(&dir.path().join("out"))
         .iter()
         .map(|row| row["tries"].parse::<u32>().expect("a count"))
         .sum();
-    assert!(tries > 70, "some were refused at first: {tries}");
+    assert!(tries > 30, "some were refused at first: {tries}");
     // Whom the gateway does not want at all is told so, apart from what a model did.
     let stranger = [
         "--base-url",
@@ -523,60 +363,6 @@ async fn a_run_that_was_stopped_goes_on_and_several_models_are_compared() {
     let other = eval(dir.path(), &[&args[..], &["--resume", "--max-tokens", "7"]].concat()).await;
     assert_eq!(other.status.code(), Some(2));
     assert!(said(&other).contains("--max-tokens"), "{}", said(&other));
-}
-
-#[tokio::test]
-async fn other_data_sets_work_by_their_fields() {
-    let dir = TempDir::new().expect("a directory");
-    let mbpp = json!({
-        "task_id": 11, "text": "Write a python function to remove first and last occurrence of a given character.",
-        "code": "def remove_Occ(s, ch):\n    return s",
-        "test_list": ["assert remove_Occ(\"hello\",\"l\") == \"heo\"", "assert remove_Occ(\"abcda\",\"a\") == \"bcd\""],
-        "test_setup_code": "",
-    });
-    let pairs = json!({
-        "task_id": 601, "text": "Write a function with pairs.", "code": "def longest(pairs): ...",
-        "test_list": ["assert longest([Pair(5, 24), Pair(15, 25)]) == 2"], "test_setup_code": "",
-    });
-    let plus = json!({
-        "task_id": "HumanEval/45", "prompt": "def triangle_area(a, h):\n    \"\"\"Half of a times h.\"\"\"\n",
-        "entry_point": "triangle_area", "canonical_solution": "    return a * h / 2.0\n",
-        "base_input": [[5, 3]], "plus_input": [[2.5, 7], [1e9, 3]], "atol": 1e-6,
-    });
-    written(dir.path(), "set.jsonl", &[mbpp, pairs, plus]);
-    let right = [
-        json!({"task_id": 11, "completion": "```python\ndef remove_Occ(s, ch):\n    s = s.replace(ch, '', 1)\n    return s[::-1].replace(ch, '', 1)[::-1]\n```"}),
-        json!({"task_id": 601, "completion": "class Pair:\n    def __init__(self, a, b):\n        self.a, self.b = a, b\n\ndef longest(pairs):\n    return len([p.a for p in pairs])\n"}),
-        json!({"task_id": "HumanEval/45", "completion": "    return h * a * 0.5"}),
-    ];
-    written(dir.path(), "right.jsonl", &right);
-    let wrong = [
-        json!({"task_id": 11, "completion": "def remove_Occ(s, ch):\n    return s"}),
-        json!({"task_id": 601, "completion": "def longest(pairs):\n    return 2"}),
-        json!({"task_id": "HumanEval/45", "completion": "    return a * h // 2"}),
-    ];
-    written(dir.path(), "wrong.jsonl", &wrong);
-    for (name, passed, errors) in [
-        ("right", 3, json!({})),
-        ("wrong", 0, json!({"AssertionError": 2, "NameError": 1})),
-    ] {
-        let file = format!("{name}.jsonl");
-        let args = [
-            "check",
-            &file,
-            "--local-dataset",
-            "set.jsonl",
-            "--num-problems",
-            "all",
-            "--out",
-            name,
-        ];
-        let output = eval(dir.path(), &args).await;
-        assert!(output.status.success(), "{}", said(&output));
-        let summary = summary(&dir.path().join(name));
-        assert_eq!(summary["passed"], passed, "{name}: {summary}");
-        assert_eq!(summary["error_breakdown"], errors, "{name}");
-    }
 }
 
 #[tokio::test]

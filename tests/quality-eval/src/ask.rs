@@ -1,5 +1,5 @@
-//! A question through the gateway: by the original's `/generate` with polling, as a chat, or as a completion. A refusal
-//! that says when to come back is tried again then.
+//! Requests through the gateway: the original's `/generate` with polling, a chat, or a completion. A refusal with
+//! `retry-after` is retried.
 
 use crate::dataset::Problem;
 use clap::ValueEnum;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
-/// An API of the gateway's.
+/// An API of the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Api {
@@ -20,17 +20,17 @@ pub(crate) enum Api {
     Completions,
 }
 
-/// How a problem is put.
+/// The form of a prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Style {
-    /// As a request, in words.
+    /// An instruction.
     Chat,
-    /// Nothing but the beginning of the program.
+    /// The beginning of the program alone.
     Completion,
 }
 
-/// Whom to ask, and how.
+/// The gateway to ask, and the parameters of requests.
 #[derive(Debug, Clone)]
 pub(crate) struct Asker {
     pub(crate) http: Client,
@@ -43,11 +43,11 @@ pub(crate) struct Asker {
     pub(crate) max_tokens: u64,
     pub(crate) temperature: Option<f64>,
     pub(crate) poll_interval: Duration,
-    /// How long one question may take in all, with its queueing and its refusals.
+    /// The time that one request may take in all, with queueing and retries.
     pub(crate) timeout: Duration,
 }
 
-/// What came of a question.
+/// The outcome of a request.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Answer {
@@ -65,36 +65,36 @@ pub(crate) struct Answer {
     pub(crate) output_tokens: u64,
     pub(crate) cost_eur: f64,
     pub(crate) tries: u32,
-    /// Just as it came.
+    /// The reply as it was received.
     pub(crate) reply: Option<String>,
-    /// Why there is none.
+    /// The reason why there is none.
     pub(crate) reason: String,
 }
 
 impl Answer {
-    /// Whether the gateway did not want it, which says nothing of the model.
+    /// Whether the gateway refused it, which says nothing about the model.
     pub(crate) fn is_refused(&self) -> bool {
         matches!(&*self.simulator_status, "rejected" | "timed_out")
     }
 }
 
-/// What stops a completion model that would go on with another program.
+/// Stop sequences for completion models, which would continue with another program.
 const STOPS: [&str; 4] = ["\nclass ", "\ndef ", "\nif __name__", "\nprint("];
 
 impl Asker {
-    /// Whether anybody is there.
-    pub(crate) async fn greet(&self) -> Result<(), String> {
+    /// Checks that the gateway answers.
+    pub(crate) async fn check_gateway(&self) -> Result<(), String> {
         let url = format!("{}/health", self.base);
         self.http.get(&url).send().await.map(drop).map_err(|error| {
             format!(
-                "nobody answers at {}: {}; start the gateway with `sluice serve`, or name it with --base-url",
+                "no gateway answers at {}: {}; start the gateway with `sluice serve`, or give its address with --base-url",
                 self.base,
                 deepest(&error)
             )
         })
     }
 
-    /// Asks until there is an answer, or the time is up.
+    /// Asks until there is an answer, or the time has passed.
     pub(crate) async fn ask(&self, model: &str, problem: &Problem) -> Answer {
         let began = Instant::now();
         let mut tries = 0;
@@ -182,11 +182,11 @@ impl Asker {
         if let (Some(temperature), Api::Chat | Api::Completions) = (self.temperature, self.api) {
             body["temperature"] = json!(temperature);
         }
-        self.known(self.http.post(format!("{}{path}", self.base)).json(&body))
+        self.identified(self.http.post(format!("{}{path}", self.base)).json(&body))
     }
 
-    /// Says who asks.
-    fn known(&self, request: RequestBuilder) -> RequestBuilder {
+    /// Adds the caller's identity.
+    fn identified(&self, request: RequestBuilder) -> RequestBuilder {
         match &self.key {
             Some(key) => request.bearer_auth(key),
             None => request
@@ -195,13 +195,13 @@ impl Asker {
         }
     }
 
-    /// `/generate`'s answer, waited for where it is queued.
+    /// The answer of `/generate`, polled where it is queued.
     async fn polled(&self, mut body: Value, began: Instant) -> Answer {
         let id = body["request_id"].as_str().unwrap_or_default().to_owned();
         while matches!(body["status"].as_str(), Some("queued" | "processing")) {
             if began.elapsed() > self.timeout {
                 let cancel = self.http.delete(format!("{}/requests/{id}", self.base));
-                let _ = self.known(cancel).send().await;
+                let _ = self.identified(cancel).send().await;
                 return Answer {
                     simulator_status: "failed".to_owned(),
                     reason: "no answer in time (--poll-timeout)".to_owned(),
@@ -209,7 +209,7 @@ impl Asker {
                 };
             }
             tokio::time::sleep(self.poll_interval).await;
-            let asked = self.known(self.http.get(format!("{}/requests/{id}", self.base)));
+            let asked = self.identified(self.http.get(format!("{}/requests/{id}", self.base)));
             // A poll that fails is not the end of what is polled.
             if let Ok(response) = asked.send().await
                 && let Ok(polled) = response.json().await
@@ -238,7 +238,7 @@ fn status_without_answer(status: StatusCode, reason: &str) -> &'static str {
     if is_refusal { "rejected" } else { "failed" }
 }
 
-/// A problem as it is put to a model.
+/// The prompt for a problem.
 pub(crate) fn put(problem: &Problem, style: Style) -> String {
     match (style, problem.is_code) {
         (Style::Completion, _) => problem.prompt.clone(),
@@ -254,7 +254,7 @@ pub(crate) fn put(problem: &Problem, style: Style) -> String {
     }
 }
 
-/// What an answer says of itself, whichever API it is of.
+/// The reply, usage and cost in a response of any API.
 fn read(body: &Value, reply: &str) -> Answer {
     let count = |places: &[&str]| {
         let found = places.iter().find_map(|place| body.pointer(place)?.as_u64());
@@ -286,7 +286,7 @@ fn header(response: &Response, name: &str) -> Option<f64> {
     response.headers().get(name)?.to_str().ok()?.parse().ok()
 }
 
-/// What is at the bottom of an error.
+/// The innermost cause of an error.
 fn deepest(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(inner) = cause.source() {

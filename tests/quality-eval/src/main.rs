@@ -288,7 +288,7 @@ async fn ask_models(args: &AskArgs, judge: &JudgeArgs) -> Result<ExitCode, Strin
         timeout: seconds("--poll-timeout", args.poll_timeout)?,
     };
     let dataset = dataset(judge)?;
-    asker.greet().await?;
+    asker.check_gateway().await?;
     let plan = Plan {
         dataset,
         models,

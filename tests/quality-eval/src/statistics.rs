@@ -9,6 +9,9 @@ pub(crate) fn pass_at(k: usize, n: usize, c: usize) -> f64 {
     if n < c + k {
         return 1.0;
     }
+    if k == 1 {
+        return real(c) / real(n);
+    }
     let wrong = (n - c + 1..=n).fold(1.0, |product, i| product * (1.0 - real(k) / real(i)));
     1.0 - wrong
 }
@@ -86,7 +89,7 @@ impl SplitMix {
         mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^= mixed >> 31;
         // The high half of the product: as even as 64 bits can be.
-        let scaled = u128::from(mixed) * limit as u128 >> 64;
+        let scaled = (u128::from(mixed) * limit as u128) >> 64;
         usize::try_from(scaled).unwrap_or_default()
     }
 }

@@ -90,6 +90,9 @@ fn between_backticks(text: &str) -> Vec<Block> {
     if text.contains("```") {
         return Vec::new();
     }
+    if let Some(inner) = text.trim().strip_prefix('`').and_then(|text| text.strip_suffix('`')) {
+        return vec![Block::unfenced(inner)];
+    }
     let spans = text.split('`').skip(1).step_by(2);
     spans
         .filter(|span| span.trim().contains('\n'))

@@ -56,7 +56,16 @@ fn channels(reply: &str) -> Option<(String, Option<String>)> {
         return Some((message(text), None));
     }
     if let Some((_, text)) = reply.rsplit_once("<|channel|>") {
-        return Some((String::new(), Some(message(text))));
+        // An answer may follow the analysis without a channel of its own, or stand in `commentary`.
+        let after = text.rsplit_once("<|end|>").map_or("", |(_, after)| after).trim();
+        let after = after.strip_prefix("<|start|>assistant").unwrap_or(after);
+        return Some(if !text.starts_with("analysis") {
+            (message(text), None)
+        } else if after.is_empty() {
+            (String::new(), Some(message(text)))
+        } else {
+            (message(after), None)
+        });
     }
     // The same after a server has removed the special tokens.
     let (_, answer) = reply
@@ -188,6 +197,9 @@ mod tests {
             "<think>a</think><think>a</think>b<|im_end|>",
             "<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>final<|message|>b<|return|>",
             "<|channel|>final <|constrain|>json<|message|>b",
+            "<|channel|>analysis<|message|>a<|end|>b",
+            "<|channel|>analysis<|message|>a<|end|><|start|>assistant<|message|>b<|return|>",
+            "<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>commentary<|message|>b",
             "analysisaaassistantfinalb",
             "b</s>",
             "b<|im_end|>\n<|im_start|>user\nc",

@@ -84,8 +84,7 @@ fn outer(mut spec: Spec) -> Result<ExitCode, String> {
         (Layer::Ipc, CloneFlags::CLONE_NEWIPC),
         (Layer::Mount, CloneFlags::CLONE_NEWNS),
     ] {
-        spec.layers
-            .note(layer, unshare(flag).map_err(|error| format!("unshare: {error}")));
+        spec.layers.note(layer, unshare(flag).map_err(unshare_error));
     }
     let spec = serde_json::to_string(&spec).map_err(|error| error.to_string())?;
     let status = Command::new("/proc/self/exe")
@@ -97,6 +96,16 @@ fn outer(mut spec: Spec) -> Result<ExitCode, String> {
     Ok(ExitCode::from(
         code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1),
     ))
+}
+
+/// Why there is no namespace, with the setting that forbids it.
+fn unshare_error(error: nix::Error) -> String {
+    let hint = match error {
+        nix::Error::ENOSPC => " (a limit in /proc/sys/user/max_*_namespaces)",
+        nix::Error::EPERM => " (forbidden by the container, or by kernel.unprivileged_userns_clone or AppArmor)",
+        _ => "",
+    };
+    format!("unshare: {}{hint}", error.desc())
 }
 
 fn inner(mut spec: Spec) -> Result<ExitCode, String> {
@@ -188,7 +197,7 @@ fn can_become_nobody() -> bool {
 /// root, who keeps them).
 fn new_user(inside: u32) -> Result<(), String> {
     let (uid, gid) = (geteuid(), nix::unistd::getegid());
-    unshare(CloneFlags::CLONE_NEWUSER).map_err(|error| format!("unshare: {error}"))?;
+    unshare(CloneFlags::CLONE_NEWUSER).map_err(unshare_error)?;
     let write = |file: &str, text: String| {
         fs::write(format!("/proc/self/{file}"), text).map_err(|error| format!("{file}: {error}"))
     };

@@ -59,12 +59,13 @@ pub(crate) struct LayerStatus {
 pub(crate) struct Layers(pub(crate) Vec<LayerStatus>);
 
 impl Layers {
-    /// Notes how setting one up went.
+    /// Notes how setting one up went; a second attempt at the same layer counts.
     pub(crate) fn note(&mut self, layer: Layer, result: Result<(), String>) {
-        self.0.push(LayerStatus {
-            layer,
-            why_not: result.err(),
-        });
+        let why_not = result.err();
+        match self.0.iter_mut().find(|status| status.layer == layer) {
+            Some(status) => status.why_not = why_not,
+            None => self.0.push(LayerStatus { layer, why_not }),
+        }
     }
 
     /// Corrects a layer that was noted to hold.
@@ -138,5 +139,13 @@ mod tests {
         assert!(!with(&[Layer::Landlock, Layer::Seccomp]).are_enough());
         assert!(!with(&[Layer::User, Layer::Pid, Layer::Network, Layer::Seccomp]).are_enough());
         assert!(!with(&[]).are_enough());
+    }
+
+    #[test]
+    fn a_layer_that_is_tried_twice_is_counted_once() {
+        let mut layers = Layers::default();
+        layers.note(Layer::User, Err("no".to_owned()));
+        layers.note(Layer::User, Ok(()));
+        assert_eq!(layers.count(), "1 of 1 layers hold");
     }
 }

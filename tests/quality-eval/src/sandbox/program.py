@@ -7,9 +7,9 @@ NOT_PYTHON = {"bash", "sh", "shell", "zsh", "console", "terminal", "text", "txt"
 SPACES = dict.fromkeys(map(ord, "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"), " ")
 INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u200c\u200d\u2060\u00ad"))
 QUOTES = dict(zip(map(ord, "“”„‟‘’‚‛"), '""""\'\'\'\''))
-STATEMENT = re.compile(r"\s*(def |class |async def |import \w|from [\w.]+ import |return\b(?! the\b| a\b)|raise \w|pass$|yield\b"
-                       r"|(for|while|if|elif|with) .*:|(else|try|finally|except\b.*):|assert |@\w"
-                       r"|[\w.\[\], '\"]+ ?[-+*/%&|^]?= ?\S|[\w.]+\(.*\)$)")
+STATEMENT = re.compile(r"\s*(def |class |async def |import \w|from [\w.]+ import |return\b(?! the\b)|raise \w|pass$|yield\b"
+                       r"|(for|while|if|elif|with|match|async) .*:|del \w|global \w|(else|try|finally|except\b.*):|assert |@\w"
+                       r"|[\w.\[\], '\"]+(: ?[\w\[\], .]+)? ?[-+*/%&|^]?= ?\S|[\w.]+\(.*\)$)")
 
 
 class NoCode(Exception):
@@ -55,13 +55,17 @@ def json_strings(text):
 
 
 def run_of_code(text):
-    """The lines from the first indented statement to the end of its paragraphs, as they stand."""
+    """The lines from the first indented statement to the next words at the margin, as they stand."""
     lines = text.split("\n")
     for first, line in enumerate(lines):
-        if line[:1] in " \t" and STATEMENT.match(line):
+        if STATEMENT.match(line):
+            if not line[:1].isspace():
+                return None  # What follows is part of it.
             inset = line[: len(line) - len(line.lstrip())]
             rest = range(first, len(lines))
             last = next((at for at in rest if lines[at].strip() and not lines[at].startswith(inset)), len(lines))
+            if last < len(lines) and lines[last][:1] in " \t":
+                return None  # A line between the margins is a mistake, and not to be cut off.
             return "\n".join(lines[first:last]) + "\n"
     return None
 
@@ -99,6 +103,9 @@ def pieces(text):
     margins = [at for at, line in enumerate(lines) if line[:1].strip()] + [len(lines)]
     start = 0
     while start < len(margins) - 1:
+        if not (STATEMENT.match(lines[margins[start]]) or lines[margins[start]][0] in "@#\"'([{"):
+            start += 1
+            continue
         end, begin = len(margins) - 1, margins[start]
         while end > start:
             try:
@@ -210,8 +217,20 @@ def bodies(text):
                         yield inner, statements[1:]
 
 
-def returns(body):
-    return any(isinstance(node, (ast.Return, ast.Yield, ast.YieldFrom, ast.Raise)) for each in body for node in ast.walk(each))
+def returns(program):
+    """Whether the function that was completed has an end of its own."""
+    ends = (ast.Return, ast.Yield, ast.YieldFrom, ast.Raise)
+    return any(isinstance(node, ends) for each in program if hasattr(each, "completed") for node in ast.walk(each))
+
+
+def completions(texts, prompt):
+    """The prompt with each reading of each text as its function's body, and the imports of the others."""
+    for text in texts:
+        for body, after in bodies(text):
+            completed = prompt.completed(body, after)
+            if completed:
+                others = (each for other in texts if other != text for each in best(other, None))
+                yield [each for each in others if isinstance(each, (ast.Import, ast.ImportFrom))] + completed
 
 
 class Prompt:
@@ -233,6 +252,7 @@ class Prompt:
         fields = {name: getattr(self.function, name, None) for name in self.function._fields}
         kept = [each for each in self.function.body if not isinstance(each, ast.Pass)]
         function = ast.copy_location(ast.FunctionDef(**{**fields, "body": kept + body}), self.function)
+        function.completed = True
         return [*self.before, function, *after]
 
 
@@ -255,15 +275,14 @@ def function_program(readings, prompt_text, is_code, entry_point):
             elif statements:
                 return prompt.before + statements
     if is_code:
+        others = None
         for blocks in readings:
-            texts = python_blocks(blocks)
-            found = [(text, *reading) for text in texts for reading in bodies(text)]
-            for text, body, after in sorted(found, key=lambda reading: not returns(reading[1])):
-                imports = [each for other in texts if other != text for each in best(other, None)
-                           if isinstance(each, (ast.Import, ast.ImportFrom))]
-                completed = prompt.completed(body, after)
-                if completed:
-                    return imports + completed
+            for reading in completions(python_blocks(blocks), prompt):
+                if returns(reading):
+                    return reading
+                others = others or reading
+        if others:
+            return others
     if stubs:
         return stubs
     raise why_not(readings, prompt, is_code, entry_point)

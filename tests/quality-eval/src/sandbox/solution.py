@@ -17,7 +17,9 @@ statements = []
 
 
 def kept(value):
-    """What is no plain value stays here, and has a number."""
+    """What is no plain value stays here, and has a number. A number of numpy's is a plain value."""
+    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == () and hasattr(value, "item"):
+        return data_of(value.item(), kept)
     number = id(value)
     objects[number] = value
     return {"t": "object", "v": number, "type": type(value).__name__}
