@@ -130,7 +130,7 @@ fn needs_a_restart(config: &mut Config, before: &Config) -> Vec<String> {
         ("metrics_need_token", new.metrics_need_token != old.metrics_need_token),
         ("retention_days", new.retention != old.retention),
         ("bounds.ledger_backlog", new.ledger_backlog != old.ledger_backlog),
-        ("ledger.durability", new.ledger_is_relaxed != old.ledger_is_relaxed),
+        ("ledger.durability", new.ledger_durability != old.ledger_durability),
         ("timeouts.drain_seconds", new.drain != old.drain),
         ("tls", new.tls != old.tls),
         ("telemetry.log_format", new.telemetry.is_json != old.telemetry.is_json),
@@ -159,7 +159,7 @@ fn needs_a_restart(config: &mut Config, before: &Config) -> Vec<String> {
     new.retention = old.retention;
     new.ledger_backlog = old.ledger_backlog;
     new.drain = old.drain;
-    new.ledger_is_relaxed = old.ledger_is_relaxed;
+    new.ledger_durability = old.ledger_durability;
     new.tls = old.tls;
     new.telemetry = Telemetry {
         log_requests: new.telemetry.log_requests,

@@ -39,7 +39,7 @@ pub(super) async fn add(State(admin): State<Admin>, body: Result<Json<Body>, Jso
         Err(refusal) => return *refusal,
     };
     let snapshot = admin.gateway.current.get();
-    if let Err(error) = admin.gateway.ledger.correct(&correction, snapshot.config_version) {
+    if let Err(error) = admin.gateway.ledger.correct(&correction, snapshot.config_version).await {
         return internal(&error);
     }
     let config = &snapshot.config;

@@ -120,11 +120,9 @@ async fn openapi() -> Response {
 
 async fn ready(State(admin): State<Admin>) -> Response {
     let ledger = &admin.gateway.ledger;
-    let database = admin.pool.ping().await;
-    let trouble = match database {
-        _ if ledger.is_full() => Some("the ledger is behind and takes no new requests".to_owned()),
-        Ok(()) => ledger.trouble(),
-        Err(error) => Some(format!("the database does not answer: {error}")),
+    let trouble = match ledger.health().reason() {
+        Some(reason) => Some(reason),
+        None => admin.pool.ping().await.err().map(|error| error.to_string()),
     };
     match trouble {
         None => Json(json!({"status": "ready"})).into_response(),
@@ -160,7 +158,7 @@ async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
         waiting: std::array::from_fn(|lane| (queue::LANES[lane], occupancy.waiting_by_lane[lane])),
         level: occupancy.level,
         pressure: occupancy.pressure,
-        backlog: gateway.ledger.backlog(),
+        ledger: gateway.ledger.health(),
         allowances: limits::used_shares(gateway, &snapshot.config),
         upstreams: upstreams
             .iter()

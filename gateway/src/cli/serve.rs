@@ -105,7 +105,13 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
         .clone()
         .unwrap_or_else(|| settings.data_dir.join("sluice.addr"));
     let is_hand_over = upgrade::is_wanted(args.upgrade, &addr_file);
-    let database = ledger::open(&settings.database_url, &settings.data_dir, is_hand_over).await?;
+    let database = ledger::open(
+        &settings.database_url,
+        &settings.data_dir,
+        is_hand_over,
+        settings.ledger_durability,
+    )
+    .await?;
     let store = database.store().clone();
     let token_file = settings.data_dir.join("admin.token");
     let token = Token::find_or_make(&token_file).map_err(|error| cannot("write", &token_file, &error))?;
@@ -208,7 +214,6 @@ async fn build(
             ledger::Bounds {
                 backlog: settings.ledger_backlog,
                 keep: settings.retention,
-                is_relaxed: settings.ledger_is_relaxed,
             },
             Observer::new(move |took| commit_seconds.observe(took.as_secs_f64())),
         )

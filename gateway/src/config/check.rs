@@ -13,6 +13,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Records are kept for a hundred years at most, or for ever.
+const MAX_RETENTION_DAYS: u64 = 36_500;
+
 /// What was read; `None` where a file could not be.
 pub(super) type Files = (
     Option<raw::UsersFile>,
@@ -210,6 +213,10 @@ impl Check<'_> {
         }
         if let Some(days) = &raw.retention_days {
             self.at_least_one(file, "retention_days", days);
+            if days.value > MAX_RETENTION_DAYS {
+                let message = format!("must be at most {MAX_RETENTION_DAYS}; leave it out to keep records for ever");
+                self.problem(file, days.line, "retention_days".to_owned(), message);
+            }
         }
         let timeouts = &raw.timeouts;
         Some(Gateway {
@@ -232,7 +239,11 @@ impl Check<'_> {
             max_buffered_bytes: raw.bounds.max_buffered_bytes,
             max_files_bytes: i64::try_from(raw.bounds.max_files_bytes).unwrap_or(i64::MAX),
             ledger_backlog: raw.bounds.ledger_backlog,
-            ledger_is_relaxed: raw.ledger.durability == raw::Durability::Relaxed,
+            ledger_durability: match raw.ledger.durability {
+                raw::Durability::Relaxed => ledger::Durability::Relaxed,
+                raw::Durability::Strict => ledger::Durability::Strict,
+                raw::Durability::Synced => ledger::Durability::Synced,
+            },
             head_timeout: timeouts.head_seconds,
             body_timeout: timeouts.body_seconds,
             keepalive: timeouts.keepalive_seconds,

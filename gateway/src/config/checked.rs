@@ -49,8 +49,8 @@ pub(crate) struct Gateway {
     pub(crate) max_buffered_bytes: usize,
     pub(crate) max_files_bytes: i64,
     pub(crate) ledger_backlog: usize,
-    /// Whether records of the last moment may be lost at a kill.
-    pub(crate) ledger_is_relaxed: bool,
+    /// What an acknowledged record survives.
+    pub(crate) ledger_durability: ledger::Durability,
     pub(crate) head_timeout: Duration,
     pub(crate) body_timeout: Duration,
     pub(crate) keepalive: Duration,

@@ -344,7 +344,7 @@ section! {
         /// `sqlite://path`, or `postgres://user:password@host/database`, which several gateways may share. Acts at
         /// the next start.
         database_url: At<String> = default("sqlite://data/usage.db"),
-        /// How many days records are kept; for ever if left out. Their sums stay. Acts at the next start.
+        /// How many days records are kept, at most 36500; for ever if left out. Their sums stay. Acts at the next start.
         retention_days: Option<At<u64>>,
         /// Whether every model is served by the bundled simulated upstream.
         simulated: bool = false,
@@ -384,7 +384,8 @@ section! {
 
     /// The ledger.
     struct LedgerSettings {
-        /// When a record is safe. Acts at the next start.
+        /// When an answer may end, which decides what its record survives: `relaxed` (an orderly stop), `strict`
+        /// (`kill -9`) or `synced` (the loss of power; waits for the disk). Takes effect on restart.
         durability: Durability = Durability::Strict,
     }
 
@@ -497,12 +498,14 @@ choice! {
         Openai = "openai",
     }
 
-    /// When a record is safe.
+    /// When an answer may end.
     enum Durability {
-        /// Before its answer ends.
+        /// When the operating system has its record, which survives `kill -9`.
         Strict = "strict",
-        /// Within a moment; a kill may lose the records of that moment.
+        /// At once; the record is written within a tenth of a second, and a kill may lose it.
         Relaxed = "relaxed",
+        /// When the disk has its record, which survives the loss of power; one sync serves all that wait.
+        Synced = "synced",
     }
 
     /// What a server speaks.

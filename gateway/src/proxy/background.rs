@@ -27,6 +27,9 @@ use std::time::Duration;
 /// A request that found no room is made again after this, at least.
 const SOON: Duration = Duration::from_millis(200);
 
+/// The longest pause before something that failed is tried again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
 /// A request that was begun so often and never came to an end is given up.
 const ATTEMPTS: i64 = 3;
 
@@ -85,7 +88,7 @@ async fn run_job(mut exchange: Exchange, project: &str, wait: QueuedRequest, bod
 }
 
 async fn finish(mut exchange: Exchange, project: &str, walked: Result<FinalPart, RequestError>, asked: &[u8]) {
-    let concluded = conclude(&mut exchange, walked);
+    let concluded = conclude(&mut exchange, walked).await;
     let call = exchange.record.call;
     let answer = match concluded {
         Ok(rest) if call == Operation::Responses => response(&exchange, rest, asked),
@@ -99,8 +102,19 @@ async fn finish(mut exchange: Exchange, project: &str, walked: Result<FinalPart,
         }
     };
     let id = &exchange.record.request_id;
-    if let Err(error) = jobs::finish(exchange.gateway.ledger.store(), project, id, &answer, now_ms()).await {
-        tracing::error!(%error, request_id = id, "an answer was not kept");
+    keep_answer(&exchange.gateway, project, id, &answer).await;
+}
+
+/// Keeps a job's answer; again while the database fails, until the gateway stops.
+async fn keep_answer(gateway: &Gateway, project: &str, id: &str, answer: &Value) {
+    let mut stopping = gateway.stopping.clone();
+    let mut pause = SOON;
+    while let Err(error) = jobs::finish(gateway.ledger.store(), project, id, answer, now_ms()).await {
+        tracing::error!(%error, request_id = id, "answer of a job not kept; it is tried again");
+        tokio::select! {
+            _ = stopping.wait_for(|stopping| *stopping) => return,
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+        }
     }
 }
 
@@ -172,7 +186,8 @@ async fn walk(
     if let Some(project) = job
         && let Err(error) = jobs::count_attempt(gateway.ledger.store(), project, &exchange.record.request_id).await
     {
-        return Some(Err(super::unavailable(error)));
+        // The count is a bound on crashes alone.
+        tracing::warn!(%error, request_id = exchange.record.request_id, "attempt of a job not counted");
     }
     gateway.in_background.fetch_add(1, Relaxed);
     let answered = async {
@@ -186,7 +201,7 @@ async fn walk(
 
 /// Takes over what the process before has left, each as a task of its own.
 pub(crate) async fn take_over(gateway: &Arc<Gateway>, owner: &GatewayId) -> Result<(), ledger::Error> {
-    let left = jobs::claim(gateway.ledger.store(), owner, gateway.ledger.owner(), now_ms()).await?;
+    let left = jobs::claim(gateway.ledger.store(), owner, gateway.ledger.owner()).await?;
     if !left.is_empty() {
         tracing::info!(jobs = left.len(), "taking over what had been queued");
     }
@@ -215,9 +230,7 @@ async fn resume(gateway: Arc<Gateway>, job: Job) {
             ),
             _ => status_body(&exchange, "failed", message),
         };
-        if let Err(error) = jobs::finish(gateway.ledger.store(), &job.project_id, &job.id, &answer, now_ms()).await {
-            tracing::error!(%error, request_id = %job.id, "an answer was not kept");
-        }
+        keep_answer(&gateway, &job.project_id, &job.id, &answer).await;
         return;
     }
     let alone = DetachedRequest {
@@ -241,6 +254,22 @@ async fn resume(gateway: Arc<Gateway>, job: Job) {
     }
 }
 
+/// A request whose record could not be written is made after this.
+const LEDGER_PAUSE: Duration = Duration::from_secs(1);
+
+/// Whether the model's servers could not serve a request at the moment: unreachable, 429 or 503; and the pause that they
+/// ask for. Nothing of the answer was made.
+fn is_unavailable(exchange: &Exchange, walked: &Result<FinalPart, RequestError>) -> Option<Option<Duration>> {
+    match walked {
+        Err(stop) if stop.reason == ErrorCode::NoHealthyUpstream => Some(stop.retry_after),
+        Err(stop) if stop.reason == ErrorCode::UpstreamError && exchange.upstream_status.is_none() => {
+            Some(stop.retry_after)
+        }
+        Ok(FinalPart::Body { status: 429 | 503, .. }) => Some(None),
+        _ => None,
+    }
+}
+
 /// A request that is made without a client, in the name of whoever had asked for it.
 #[derive(Debug)]
 pub(crate) struct DetachedRequest<'a> {
@@ -259,22 +288,31 @@ pub(crate) enum Done {
     Answered(u16, Bytes),
     /// There was no room, and nothing was recorded: it may be made again after so long.
     Later(Duration),
+    /// The model's servers were unreachable, overloaded or limiting, and nothing was recorded: it may be made again
+    /// after a pause, at least as long as they ask for.
+    Unavailable(Option<Duration>),
 }
 
 /// Makes a request alone, to its end. `None`: the gateway stops, and the request has not begun.
 pub(crate) async fn alone(gateway: &Arc<Gateway>, alone: &DetachedRequest<'_>) -> Option<Done> {
+    if gateway.ledger.check_writable().is_err() {
+        return Some(Done::Later(LEDGER_PAUSE));
+    }
     let mut exchange = Exchange::new(gateway, alone.id.to_owned(), alone.call);
     let walked = match offer(&mut exchange, alone) {
         Ok(wait) => walk(&mut exchange, None, wait, Bytes::copy_from_slice(alone.body)).await?,
         Err(stop) => Err(stop),
     };
+    if let Some(after) = is_unavailable(&exchange, &walked) {
+        return Some(Done::Unavailable(after));
+    }
     if let Err(stop) = &walked
         && let Some(after) = stop.retry_after
         && !exchange.record.was_forwarded
     {
         return Some(Done::Later(after.max(SOON)));
     }
-    Some(match conclude(&mut exchange, walked) {
+    Some(match conclude(&mut exchange, walked).await {
         Ok(FinalPart::Body { status, body, .. }) => Done::Answered(status, body),
         Ok(FinalPart::StreamEnd(_)) => Done::Answered(200, Bytes::new()),
         Err(stop) => Done::Answered(

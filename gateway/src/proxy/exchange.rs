@@ -85,7 +85,7 @@ pub(super) async fn serve(gateway: &Arc<Gateway>, session: &mut ServerSession, c
         Ok(Walked::Through(rest)) => Ok(rest),
         Err(stop) => Err(stop),
     };
-    let rest = conclude(&mut exchange, walked);
+    let rest = conclude(&mut exchange, walked).await;
     outbound::deliver(session, &exchange, rest).await
 }
 
@@ -154,8 +154,9 @@ fn session_hash(headers: &HeaderMap) -> Option<u64> {
 
 /// Step 3: who asks, and how important that is.
 fn identify(exchange: &mut Exchange, headers: &HeaderMap, parsed: &ParsedRequest<'_>) -> Result<(), RequestError> {
-    if exchange.gateway.ledger.is_full() {
-        let message = "the gateway's ledger is behind and takes no new requests; try again";
+    if let Err(error) = exchange.gateway.ledger.check_writable() {
+        tracing::debug!(%error, "request refused: the ledger cannot be written");
+        let message = "the gateway cannot record new requests now; try again";
         return Err(RequestError::new(ErrorCode::LedgerUnavailable, message));
     }
     let record = &mut exchange.record;
@@ -261,7 +262,7 @@ fn resolve<'a>(config: &'a Config, parsed: &ParsedRequest<'_>) -> Result<(ModelI
 
 /// Steps 11 and 12: writes into the record how the walk ended, puts the actual in the place of what was
 /// reserved, gives the permit back, and commits the record.
-pub(super) fn conclude(
+pub(super) async fn conclude(
     exchange: &mut Exchange,
     walked: Result<FinalPart, RequestError>,
 ) -> Result<FinalPart, RequestError> {
@@ -282,7 +283,7 @@ pub(super) fn conclude(
         // The ledger takes nothing on: the refusal is in the metrics alone.
         return rest;
     }
-    match gateway.ledger.commit(&exchange.record.entry()) {
+    match gateway.ledger.commit(&exchange.record.entry()).await {
         Ok(()) => rest,
         Err(error) => {
             tracing::error!(%error, request_id = exchange.record.request_id, "record not written");
