@@ -18,6 +18,8 @@ pub(crate) struct Record {
     pub(crate) number: Option<EntryNumber>,
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) request_id: String,
+    /// The caller's own id for it, where it sent a sane one; a key for nothing.
+    pub(crate) client_request_id: Option<String>,
     pub(crate) call: Operation,
     pub(crate) started: Instant,
     pub(crate) started_at: SystemTime,
@@ -50,6 +52,7 @@ impl Record {
             number: None,
             snapshot,
             request_id,
+            client_request_id: None,
             call,
             started: Instant::now(),
             started_at: SystemTime::now(),
@@ -116,6 +119,7 @@ impl Record {
         Entry {
             number: self.number,
             request_id: &self.request_id,
+            client_request_id: self.client_request_id.as_deref(),
             user_id: self.user_id(),
             project_id: self.project_id(),
             key_id: key.map(|key| key.id.as_str()),

@@ -1,7 +1,7 @@
 //! Every metric, in one struct; observed once a request, from the record that the ledger gets.
 
 use crate::record::Record;
-use ledger::Outcome;
+use ledger::{LedgerHealth, Outcome};
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{
@@ -54,6 +54,9 @@ pub(crate) struct Metrics {
     active_requests: IntGaugeVec,
     degradation_level: IntGauge,
     ledger_backlog: IntGauge,
+    ledger_healthy: IntGauge,
+    ledger_damaged_lines: IntGauge,
+    ledger_writer_restarts: IntGauge,
     config_reloads: IntCounterVec,
     /// Completed and failed requests since the start, for `/queue/status`.
     counts: (AtomicU64, AtomicU64),
@@ -71,7 +74,7 @@ pub(crate) struct Gauges<'a> {
     pub(crate) waiting: [(&'static str, usize); 4],
     pub(crate) level: u32,
     pub(crate) pressure: f64,
-    pub(crate) backlog: usize,
+    pub(crate) ledger: LedgerHealth,
     /// By project and window: the used share of its quota and of its budget, where it has one.
     pub(crate) allowances: Vec<(&'a str, &'static str, Option<f64>, Option<f64>)>,
     /// Whether each is asked as usual.
@@ -232,6 +235,18 @@ impl Metrics {
             active_requests: make.gauges("active_requests", "Requests with the upstreams.", "model")?,
             degradation_level: make.gauge("degradation_level", "Level of degradation, 0 is normal.")?,
             ledger_backlog: make.gauge("ledger_backlog", "Records that wait for the database.")?,
+            ledger_healthy: make.gauge(
+                "ledger_healthy",
+                "1 while the journal can be written and the database takes records, else 0.",
+            )?,
+            ledger_damaged_lines: make.gauge(
+                "ledger_damaged_lines",
+                "Torn or damaged lines of the journal that were kept aside since the start.",
+            )?,
+            ledger_writer_restarts: make.gauge(
+                "ledger_writer_restarts",
+                "Restarts of the thread that moves records into the database, after a panic.",
+            )?,
             config_reloads: make.counters(
                 "config_reloads_total",
                 "Times that the configuration was read again.",
@@ -414,11 +429,20 @@ impl Metrics {
         }
         self.pressure.set(gauges.pressure);
         self.degradation_level.set(i64::from(gauges.level));
-        self.ledger_backlog.set(whole(gauges.backlog));
+        let ledger = &gauges.ledger;
+        self.ledger_backlog.set(whole(ledger.backlog));
+        self.ledger_healthy.set(i64::from(ledger.reason().is_none()));
+        self.ledger_damaged_lines.set(count(ledger.damaged_lines));
+        self.ledger_writer_restarts.set(count(ledger.writer_restarts));
         let mut text = Vec::with_capacity(16 << 10);
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
+}
+
+/// A count as gauges have it.
+fn count(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// Counters by one of their labels, over all others.

@@ -3,7 +3,7 @@
 use crate::error::Error;
 use crate::id::{BatchId, FileId, GatewayId};
 use crate::state::BatchStatus;
-use crate::store::Store;
+use crate::store::{Store, Timed};
 use policy::Priority;
 use sqlx::Row;
 use sqlx::any::AnyRow;
@@ -51,9 +51,9 @@ pub struct Batch {
     pub finished_at: Option<i64>,
 }
 
-const SELECT: &str = "SELECT id, user_id, project_id, key_id, priority, endpoint, input_file_id, output_file_id, \
+const COLUMNS: &str = "id, user_id, project_id, key_id, priority, endpoint, input_file_id, output_file_id, \
     error_file_id, completion_window, status, problems, metadata, total, completed, failed, created_at, expires_at, \
-    finished_at FROM batches";
+    finished_at";
 
 /// Adds a batch.
 ///
@@ -78,7 +78,8 @@ pub async fn add(store: &Store, owner: &GatewayId, batch: &Batch) -> Result<(), 
     .bind(&batch.metadata)
     .bind(batch.created_at)
     .bind(batch.expires_at)
-    .execute(&store.0)
+    .execute(&store.pool())
+    .timed(store)
     .await?;
     Ok(())
 }
@@ -93,7 +94,8 @@ pub async fn update_counts(store: &Store, batch: &Batch, completed: i64, failed:
         .bind(failed)
         .bind(&batch.project_id)
         .bind(batch.id.as_str())
-        .execute(&store.0)
+        .execute(&store.pool())
+        .timed(store)
         .await?;
     Ok(())
 }
@@ -107,7 +109,8 @@ pub async fn cancel(store: &Store, project: &str, id: &str) -> Result<(), Error>
         .bind(BatchStatus::Cancelling.name())
         .bind(project)
         .bind(id)
-        .execute(&store.0)
+        .execute(&store.pool())
+        .timed(store)
         .await?;
     Ok(())
 }
@@ -131,7 +134,8 @@ pub async fn update(store: &Store, batch: &Batch) -> Result<(), Error> {
     .bind(batch.finished_at)
     .bind(&batch.project_id)
     .bind(batch.id.as_str())
-    .execute(&store.0)
+    .execute(&store.pool())
+    .timed(store)
     .await?;
     Ok(())
 }
@@ -141,11 +145,14 @@ pub async fn update(store: &Store, batch: &Batch) -> Result<(), Error> {
 /// # Errors
 /// When the database fails.
 pub async fn find(store: &Store, project: &str, id: &str) -> Result<Option<Batch>, Error> {
-    let row = sqlx::query(&format!("{SELECT} WHERE project_id = $1 AND id = $2"))
-        .bind(project)
-        .bind(id)
-        .fetch_optional(&store.0)
-        .await?;
+    let row = sqlx::query(&format!(
+        "SELECT {COLUMNS} FROM batches WHERE project_id = $1 AND id = $2"
+    ))
+    .bind(project)
+    .bind(id)
+    .fetch_optional(&store.pool())
+    .timed(store)
+    .await?;
     row.as_ref().map(batch).transpose()
 }
 
@@ -155,32 +162,32 @@ pub async fn find(store: &Store, project: &str, id: &str) -> Result<Option<Batch
 /// When the database fails.
 pub async fn list(store: &Store, project: &str, limit: i64) -> Result<Vec<Batch>, Error> {
     let rows = sqlx::query(&format!(
-        "{SELECT} WHERE project_id = $1 ORDER BY created_at DESC, id LIMIT $2"
+        "SELECT {COLUMNS} FROM batches WHERE project_id = $1 ORDER BY created_at DESC, id LIMIT $2"
     ))
     .bind(project)
     .bind(limit)
-    .fetch_all(&store.0)
+    .fetch_all(&store.pool())
+    .timed(store)
     .await?;
     rows.iter().map(batch).collect()
 }
 
-/// Claims the unfinished batches of a gateway that has ended, oldest first.
+/// Claims the unfinished batches of a gateway that has ended, oldest first, in one statement: of two that claim, one
+/// gets a batch.
 ///
 /// # Errors
 /// When the database fails, or a batch has a value that this version does not know.
 pub async fn claim(store: &Store, from: &GatewayId, to: &GatewayId) -> Result<Vec<Batch>, Error> {
     let rows = sqlx::query(&format!(
-        "{SELECT} WHERE owner = $1 AND finished_at IS NULL ORDER BY created_at, id"
+        "UPDATE batches SET owner = $1 WHERE owner = $2 AND finished_at IS NULL RETURNING {COLUMNS}"
     ))
+    .bind(to.as_str())
     .bind(from.as_str())
-    .fetch_all(&store.0)
+    .fetch_all(&store.pool())
+    .timed(store)
     .await?;
-    let batches = rows.iter().map(batch).collect::<Result<Vec<_>, _>>()?;
-    sqlx::query("UPDATE batches SET owner = $1 WHERE owner = $2 AND finished_at IS NULL")
-        .bind(to.as_str())
-        .bind(from.as_str())
-        .execute(&store.0)
-        .await?;
+    let mut batches = rows.iter().map(batch).collect::<Result<Vec<_>, _>>()?;
+    batches.sort_by_key(|batch| batch.created_at);
     Ok(batches)
 }
 

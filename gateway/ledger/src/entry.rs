@@ -13,6 +13,8 @@ pub struct Entry<'a> {
     pub number: Option<EntryNumber>,
     /// The gateway's own id.
     pub request_id: &'a str,
+    /// The caller's own id for it, bounded by the gateway; a key for nothing.
+    pub client_request_id: Option<&'a str>,
     /// The user's id.
     pub user_id: &'a str,
     /// The project's id.

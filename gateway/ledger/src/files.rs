@@ -4,7 +4,7 @@
 use crate::error::Error;
 use crate::id::FileId;
 use crate::state::FilePurpose;
-use crate::store::Store;
+use crate::store::{Store, Timed};
 use sqlx::Row;
 use sqlx::any::AnyRow;
 
@@ -42,7 +42,8 @@ pub async fn add(store: &Store, file: &File) -> Result<(), Error> {
     .bind(file.purpose.name())
     .bind(file.bytes)
     .bind(file.created_at)
-    .execute(&store.0)
+    .execute(&store.pool())
+    .timed(store)
     .await?;
     Ok(())
 }
@@ -56,7 +57,8 @@ pub async fn list(store: &Store, project: &str) -> Result<Vec<File>, Error> {
         "{SELECT} WHERE project_id = $1 ORDER BY created_at DESC, id LIMIT 10000"
     ))
     .bind(project)
-    .fetch_all(&store.0)
+    .fetch_all(&store.pool())
+    .timed(store)
     .await?;
     rows.iter().map(file).collect()
 }
@@ -69,7 +71,8 @@ pub async fn find(store: &Store, project: &str, id: &str) -> Result<Option<File>
     let row = sqlx::query(&format!("{SELECT} WHERE project_id = $1 AND id = $2"))
         .bind(project)
         .bind(id)
-        .fetch_optional(&store.0)
+        .fetch_optional(&store.pool())
+        .timed(store)
         .await?;
     row.as_ref().map(file).transpose()
 }
@@ -82,7 +85,8 @@ pub async fn delete(store: &Store, project: &str, id: &str) -> Result<(), Error>
     sqlx::query("DELETE FROM files WHERE project_id = $1 AND id = $2")
         .bind(project)
         .bind(id)
-        .execute(&store.0)
+        .execute(&store.pool())
+        .timed(store)
         .await?;
     Ok(())
 }

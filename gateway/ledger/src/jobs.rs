@@ -3,15 +3,15 @@
 
 use crate::error::Error;
 use crate::id::{GatewayId, RequestId};
-use crate::store::Store;
+use crate::store::{Store, Timed};
 use policy::{Class, Priority};
 use serde_json::Value;
 use sqlx::Row;
 use sqlx::any::AnyRow;
 use std::collections::HashSet;
 
-/// Answers are kept for so long, in milliseconds.
-const KEEP_MS: i64 = 24 * 3_600_000;
+/// Answers are kept for so long, in milliseconds; then the ledger's writer deletes them.
+pub(crate) const KEEP_MS: i64 = 24 * 3_600_000;
 
 /// A request to be done.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,7 +70,8 @@ pub async fn add(store: &Store, owner: &GatewayId, job: &Job, now_ms: i64) -> Re
     .bind(job.attempts)
     .bind(now_ms)
     .bind(&job.endpoint)
-    .execute(&store.0)
+    .execute(&store.pool())
+    .timed(store)
     .await?;
     Ok(())
 }
@@ -83,7 +84,8 @@ pub async fn count_attempt(store: &Store, project: &str, id: &str) -> Result<(),
     sqlx::query("UPDATE jobs SET attempts = attempts + 1 WHERE project_id = $1 AND id = $2")
         .bind(project)
         .bind(id)
-        .execute(&store.0)
+        .execute(&store.pool())
+        .timed(store)
         .await?;
     Ok(())
 }
@@ -99,7 +101,8 @@ pub async fn finish(store: &Store, project: &str, id: &str, answer: &Value, now_
         .bind(Vec::new())
         .bind(project)
         .bind(id)
-        .execute(&store.0)
+        .execute(&store.pool())
+        .timed(store)
         .await?;
     Ok(())
 }
@@ -114,7 +117,8 @@ pub async fn find(store: &Store, project: Option<&str>, id: &str) -> Result<Opti
     )
     .bind(id)
     .bind(project)
-    .fetch_optional(&store.0)
+    .fetch_optional(&store.pool())
+    .timed(store)
     .await?;
     let Some(row) = found else { return Ok(None) };
     let answer: Option<String> = row.try_get("answer")?;
@@ -137,34 +141,33 @@ pub async fn delete(store: &Store, project: Option<&str>, id: &str) -> Result<bo
     )
     .bind(id)
     .bind(project)
-    .execute(&store.0)
+    .execute(&store.pool())
+    .timed(store)
     .await?;
     Ok(deleted.rows_affected() > 0)
 }
 
-/// Claims the unfinished jobs of a gateway that has ended, oldest first. Expired answers are deleted.
+/// Claims the unfinished jobs of a gateway that has ended, oldest first, in one statement: of two that claim, one gets
+/// a job.
 ///
 /// # Errors
 /// When the database fails, or a job has a value that this version does not know.
-pub async fn claim(store: &Store, from: &GatewayId, to: &GatewayId, now_ms: i64) -> Result<Vec<Job>, Error> {
-    sqlx::query("DELETE FROM jobs WHERE finished_at < $1")
-        .bind(now_ms.saturating_sub(KEEP_MS))
-        .execute(&store.0)
-        .await?;
+pub async fn claim(store: &Store, from: &GatewayId, to: &GatewayId) -> Result<Vec<Job>, Error> {
     let rows = sqlx::query(
-        "SELECT id, endpoint, user_id, project_id, key_id, request_type, priority, body, attempts FROM jobs \
-         WHERE finished_at IS NULL AND owner = $1 ORDER BY created_at, id",
+        "UPDATE jobs SET owner = $1 WHERE owner = $2 AND finished_at IS NULL \
+         RETURNING id, endpoint, user_id, project_id, key_id, request_type, priority, body, attempts, created_at",
     )
+    .bind(to.as_str())
     .bind(from.as_str())
-    .fetch_all(&store.0)
+    .fetch_all(&store.pool())
+    .timed(store)
     .await?;
-    let jobs = rows.iter().map(job).collect::<Result<Vec<_>, _>>()?;
-    sqlx::query("UPDATE jobs SET owner = $1 WHERE owner = $2 AND finished_at IS NULL")
-        .bind(to.as_str())
-        .bind(from.as_str())
-        .execute(&store.0)
-        .await?;
-    Ok(jobs)
+    let mut jobs = Vec::with_capacity(rows.len());
+    for row in &rows {
+        jobs.push((row.try_get::<i64, _>("created_at")?, job(row)?));
+    }
+    jobs.sort_by(|(one, _), (other, _)| one.cmp(other));
+    Ok(jobs.into_iter().map(|(_, job)| job).collect())
 }
 
 /// The requests of a project that have a record, of those whose ids begin so; interrupted ones do not count.
@@ -179,7 +182,8 @@ pub async fn recorded(store: &Store, project: &str, beginning: &str) -> Result<H
     .bind(project)
     .bind(i64::try_from(beginning.len()).map_err(Error::invalid)?)
     .bind(beginning)
-    .fetch_all(&store.0)
+    .fetch_all(&store.pool())
+    .timed(store)
     .await?;
     let ids = rows.iter().map(|row| row.try_get("request_id").map_err(Error::from));
     ids.collect()

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::state::KeyState;
-use crate::store::Store;
+use crate::store::{Store, Timed};
 use sqlx::Row;
 use sqlx::any::AnyRow;
 
@@ -51,7 +51,8 @@ const SELECT: &str = "SELECT id, hash, user_id, project_id, expires_at, revoked_
 /// When the database fails.
 pub async fn all(store: &Store) -> Result<Vec<StoredKey>, Error> {
     let rows = sqlx::query(&format!("{SELECT} ORDER BY created_at, id"))
-        .fetch_all(&store.0)
+        .fetch_all(&store.pool())
+        .timed(store)
         .await?;
     rows.iter().map(|row| key(row).map_err(Error::from)).collect()
 }
@@ -72,7 +73,8 @@ pub async fn insert(store: &Store, key: &StoredKey, now_ms: i64) -> Result<(), E
     .bind(now_ms)
     .bind(key.expires_at)
     .bind(key.models.as_ref().map(|models| models.join(",")))
-    .execute(&store.0)
+    .execute(&store.pool())
+    .timed(store)
     .await?;
     Ok(())
 }
@@ -85,7 +87,8 @@ pub async fn expire(store: &Store, id: &str, at_ms: i64) -> Result<(), Error> {
     sqlx::query("UPDATE keys SET expires_at = $1 WHERE id = $2 AND (expires_at IS NULL OR expires_at > $1)")
         .bind(at_ms)
         .bind(id)
-        .execute(&store.0)
+        .execute(&store.pool())
+        .timed(store)
         .await?;
     Ok(())
 }
@@ -99,7 +102,8 @@ pub async fn note_use(store: &Store, used: &[(String, i64)]) -> Result<(), Error
         sqlx::query("UPDATE keys SET last_used_at = $1 WHERE id = $2 AND coalesce(last_used_at, 0) < $1")
             .bind(at)
             .bind(id)
-            .execute(&store.0)
+            .execute(&store.pool())
+            .timed(store)
             .await?;
     }
     Ok(())
@@ -113,7 +117,8 @@ pub async fn revoke(store: &Store, id: &str, now_ms: i64) -> Result<bool, Error>
     let done = sqlx::query("UPDATE keys SET revoked_at = $1 WHERE id = $2 AND revoked_at IS NULL")
         .bind(now_ms)
         .bind(id)
-        .execute(&store.0)
+        .execute(&store.pool())
+        .timed(store)
         .await?;
     Ok(done.rows_affected() == 1)
 }

@@ -4,14 +4,18 @@
 //! The only crate that knows SQL. It knows nothing of configuration, HTTP or the proxy: it is handed plain data.
 
 pub mod batches;
+mod durability;
 mod entry;
 mod error;
 pub mod files;
+mod health;
 mod id;
 pub mod jobs;
 mod journal;
 pub mod keys;
+mod ledger;
 mod migrations;
+mod mover;
 mod postgres;
 pub mod records;
 pub mod report;
@@ -25,13 +29,18 @@ mod time;
 pub mod totals;
 mod verify;
 pub mod versions;
-mod writer;
 
+pub use durability::Durability;
 pub use entry::{Correction, Entry};
 pub use error::Error;
+pub use health::LedgerHealth;
 pub use id::{BatchId, EntryNumber, FileId, GatewayId, RequestId};
+pub use journal::Receipt;
+pub use ledger::{Bounds, Ledger, Observer};
 pub use state::{BatchStatus, Decision, FilePurpose, KeyState, Outcome};
 pub use store::{Database, Store, connect, open};
 pub use time::day_of;
 pub use verify::{Verified, verify};
-pub use writer::{Bounds, Ledger, Observer};
+
+#[cfg(test)]
+mod tests;

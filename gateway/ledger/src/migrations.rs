@@ -21,6 +21,7 @@ migrations! {
     6 "intents" "0006_intents.sql";
     7 "files and batches" "0007_files_and_batches.sql";
     8 "jobs of any call" "0008_jobs_of_any_call.sql";
+    9 "client request ids" "0009_client_request_ids.sql";
 }
 
 /// Brings a database to the newest version.

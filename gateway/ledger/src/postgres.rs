@@ -1,47 +1,106 @@
 //! Writes records into PostgreSQL, many in one statement. The thread that writes has a small runtime of its own.
+//!
+//! A connection may be dead without a sign of it. The server gives statements up after the time in
+//! [`POSTGRES_SESSION`]; here, a whole operation is given up after [`OPERATION_TIMEOUT`], and its connection with it.
 
 use crate::error::Error;
 use crate::id::GatewayId;
 use crate::journal::Lines;
+use crate::mover::{DELETE_AT_ONCE, Writer};
 use crate::rollup::{ADD_TO_LATENCIES, ADD_TO_ROLLUPS, Rollup};
 use crate::row::{COLUMNS, Row};
+use crate::store::POSTGRES_SESSION;
 use crate::time::iso;
-use crate::writer::{DELETE_AT_ONCE, Writer};
-use sqlx::postgres::{PgPool, PgPoolOptions};
-use sqlx::{PgConnection, QueryBuilder, Row as _};
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{Connection, QueryBuilder, Row as _};
 use std::collections::HashSet;
+use std::future::Future;
 use std::time::{Duration, SystemTime};
 use tokio::runtime::Runtime;
 
 /// Rows in one statement: it has at most 65,535 values.
 const ROWS_AT_ONCE: usize = 1000;
 
-/// How long the database may take to let us in.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// The longest time to connect.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The longest time for a transaction, of several statements.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The connection that records are written with.
 pub(crate) struct PostgresWriter {
-    runtime: Runtime,
-    pool: PgPool,
+    /// `None` only while it is dropped.
+    runtime: Option<Runtime>,
+    connection: PgConnection,
     owner: GatewayId,
 }
 
 impl PostgresWriter {
+    /// Connects.
     pub(crate) fn open(url: &str, owner: GatewayId) -> Result<Self, Error> {
+        let options: PgConnectOptions = url.parse()?;
+        let options = options.application_name("sluice ledger");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let options = PgPoolOptions::new().max_connections(1).acquire_timeout(PATIENCE);
-        let pool = {
-            let _inside = runtime.enter();
-            options.connect_lazy(url)?
+        let connected = run(&runtime, CONNECT_TIMEOUT, async {
+            let mut connection = PgConnection::connect_with(&options).await?;
+            for statement in POSTGRES_SESSION {
+                sqlx::query(statement).execute(&mut connection).await?;
+            }
+            Ok(connection)
+        });
+        match connected {
+            Ok(connection) => Ok(Self {
+                runtime: Some(runtime),
+                connection,
+                owner,
+            }),
+            Err(error) => {
+                runtime.shutdown_background();
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Runs an operation within a time.
+fn run<T>(runtime: &Runtime, limit: Duration, operation: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let done = runtime.block_on(async { tokio::time::timeout(limit, operation).await });
+    done.unwrap_or_else(|_| Err(Error::Database(format!("no answer within {} s", limit.as_secs()))))
+}
+
+/// Runs a transaction of the writer's within [`OPERATION_TIMEOUT`]; after an error the writer is to be dropped.
+macro_rules! transaction {
+    ($writer:ident, |$transaction:ident| $body:block) => {{
+        let PostgresWriter {
+            runtime: Some(runtime),
+            connection,
+            ..
+        } = $writer
+        else {
+            return Err(Error::Database("the connection is closed".to_owned()));
         };
-        Ok(Self { runtime, pool, owner })
+        run(runtime, OPERATION_TIMEOUT, async {
+            let mut $transaction = connection.begin().await?;
+            let done = $body;
+            $transaction.commit().await?;
+            Ok(done)
+        })
+    }};
+}
+
+impl Drop for PostgresWriter {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // Nothing waits for a server that may be gone.
+            runtime.shutdown_background();
+        }
     }
 }
 
 impl Writer for PostgresWriter {
     fn write(&mut self, lines: &Lines) -> Result<(), Error> {
-        self.runtime.block_on(async {
-            let mut transaction = self.pool.begin().await?;
+        let owner = self.owner.clone();
+        transaction!(self, |transaction| {
             insert(&mut transaction, &lines.rows).await?;
             let finished: HashSet<i64> = lines.rows.iter().map(|row| row.id).collect();
             for intent in lines.intents.iter().filter(|intent| !finished.contains(&intent.id)) {
@@ -49,22 +108,20 @@ impl Writer for PostgresWriter {
                     "INSERT INTO intents (id, owner, line) VALUES ($1, $2, $3) ON CONFLICT (id) DO UPDATE SET line = $3",
                 )
                 .bind(intent.id)
-                .bind(self.owner.as_str())
+                .bind(owner.as_str())
                 .bind(intent.line()?)
                 .execute(&mut *transaction)
                 .await?;
             }
             sqlx::query("DELETE FROM intents USING requests WHERE intents.id = requests.id AND owner = $1")
-                .bind(self.owner.as_str())
+                .bind(owner.as_str())
                 .execute(&mut *transaction)
                 .await?;
-            Ok(transaction.commit().await?)
         })
     }
 
     fn conclude_intents(&mut self, owner: &GatewayId) -> Result<usize, Error> {
-        self.runtime.block_on(async {
-            let mut transaction = self.pool.begin().await?;
+        transaction!(self, |transaction| {
             let found = sqlx::query("DELETE FROM intents WHERE owner = $1 RETURNING line")
                 .bind(owner.as_str())
                 .fetch_all(&mut *transaction)
@@ -72,22 +129,20 @@ impl Writer for PostgresWriter {
             let lines = found.iter().map(|row| Row::of_line(row.try_get("line")?));
             let rows = lines.collect::<Result<Vec<_>, Error>>()?;
             insert(&mut transaction, &rows).await?;
-            transaction.commit().await?;
-            Ok(rows.len())
+            rows.len()
         })
     }
 
-    fn last_id(&mut self) -> Result<i64, Error> {
-        self.runtime.block_on(async {
+    fn last_number(&mut self) -> Result<i64, Error> {
+        transaction!(self, |transaction| {
             let last = sqlx::query("SELECT coalesce(max(id), 0) AS last FROM requests");
-            Ok(last.fetch_one(&self.pool).await?.try_get("last")?)
+            last.fetch_one(&mut *transaction).await?.try_get("last")?
         })
     }
 
-    fn forget_old(&mut self, keep: Duration) -> Result<u64, Error> {
-        let before = iso(SystemTime::now() - keep);
-        self.runtime.block_on(async {
-            let mut transaction = self.pool.begin().await?;
+    fn delete_old_records(&mut self, before: SystemTime) -> Result<u64, Error> {
+        let before = iso(before);
+        transaction!(self, |transaction| {
             let oldest = "SELECT id, created_at FROM requests ORDER BY id LIMIT $1";
             let sql =
                 format!("DELETE FROM requests WHERE id IN (SELECT id FROM ({oldest}) AS oldest WHERE created_at < $2)");
@@ -105,12 +160,21 @@ impl Writer for PostgresWriter {
                 .execute(&mut *transaction)
                 .await?;
             }
-            transaction.commit().await?;
-            Ok(deleted)
+            deleted
+        })
+    }
+
+    fn delete_finished_jobs(&mut self, before_ms: i64) -> Result<u64, Error> {
+        transaction!(self, |transaction| {
+            sqlx::query("DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE finished_at < $1 LIMIT $2)")
+                .bind(before_ms)
+                .bind(DELETE_AT_ONCE)
+                .execute(&mut *transaction)
+                .await?
+                .rows_affected()
         })
     }
 }
-
 /// Writes rows, and adds to the sums those that were not there.
 async fn insert(connection: &mut PgConnection, rows: &[Row<'_>]) -> Result<(), Error> {
     let mut inserted: HashSet<i64> = HashSet::new();

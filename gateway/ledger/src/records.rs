@@ -2,19 +2,56 @@
 
 use crate::error::Error;
 use crate::row::{COLUMNS, Row};
-use crate::store::Store;
+use crate::store::{Store, Timed};
 use serde_json::Value;
 use sqlx::Row as _;
 
 pub use crate::row::{MAX_NANO_EUR, MAX_TOKENS};
 
-/// The newest `limit` records, newest first.
+/// Which records are wanted; what is left out matches everything.
+#[derive(Debug, Clone, Default)]
+pub struct Search {
+    /// A project's.
+    pub project: Option<String>,
+    /// Those of the gateway's id.
+    pub request_id: Option<String>,
+    /// Those of a caller's id.
+    pub client_request_id: Option<String>,
+}
+
+/// The newest `limit` records that match, newest first.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn recent(store: &Store, limit: u32) -> Result<Vec<Value>, Error> {
-    let sql = format!("SELECT {} FROM requests ORDER BY id DESC LIMIT $1", COLUMNS.join(", "));
-    let rows = sqlx::query(&sql).bind(i64::from(limit)).fetch_all(&store.0).await?;
+pub async fn recent(store: &Store, search: &Search, limit: u32) -> Result<Vec<Value>, Error> {
+    let conditions = [
+        ("project_id", &search.project),
+        ("request_id", &search.request_id),
+        ("client_request_id", &search.client_request_id),
+    ];
+    let wanted: Vec<(&str, &String)> = conditions
+        .iter()
+        .filter_map(|(column, value)| Some((*column, value.as_ref()?)))
+        .collect();
+    let conditions: Vec<String> = wanted
+        .iter()
+        .zip(2..)
+        .map(|((column, _), number)| format!("{column} = ${number}"))
+        .collect();
+    let condition = if conditions.is_empty() {
+        String::new()
+    } else {
+        format!("WHERE {}", conditions.join(" AND "))
+    };
+    let sql = format!(
+        "SELECT {} FROM requests {condition} ORDER BY id DESC LIMIT $1",
+        COLUMNS.join(", ")
+    );
+    let mut query = sqlx::query(&sql).bind(i64::from(limit));
+    for (_, value) in wanted {
+        query = query.bind(value);
+    }
+    let rows = query.fetch_all(&store.pool()).timed(store).await?;
     rows.iter().map(|row| Ok(render(&Row::read(row)?))).collect()
 }
 
@@ -42,7 +79,8 @@ pub async fn accounts(store: &Store, project: Option<&str>, request_id: &str) ->
     )
     .bind(request_id)
     .bind(project)
-    .fetch_all(&store.0)
+    .fetch_all(&store.pool())
+    .timed(store)
     .await?;
     let account = |row: &sqlx::any::AnyRow| {
         Ok(Account {
@@ -58,6 +96,7 @@ pub async fn accounts(store: &Store, project: Option<&str>, request_id: &str) ->
 /// The fields of a record, in the order of a file's columns.
 pub const FIELDS: &[&str] = &[
     "request_id",
+    "client_request_id",
     "created_at",
     "updated_at",
     "user_id",
@@ -118,7 +157,8 @@ pub async fn page(store: &Store, page: &mut Page) -> Result<Vec<Value>, Error> {
         .bind(page.after)
         .bind(&page.from)
         .bind(&page.before)
-        .fetch_all(&store.0)
+        .fetch_all(&store.pool())
+        .timed(store)
         .await?;
     let mut records = Vec::with_capacity(rows.len());
     for row in &rows {

@@ -4,7 +4,7 @@
 use crate::error::Error;
 use crate::rollup::COUNT_COLUMNS;
 use crate::row::CORRECTION;
-use crate::store::Store;
+use crate::store::{Store, Timed};
 use policy::{NanoEuro, RecordedUsage};
 use serde_json::{Value, json};
 use sqlx::Row;
@@ -159,7 +159,8 @@ pub async fn lines(store: &Store, by: &[Dimension], filter: &Filter) -> Result<V
         .bind(filter.from.as_deref().unwrap_or(""))
         .bind(filter.to.as_deref().unwrap_or("9999"))
         .bind(only.map_or("", |(_, value)| value))
-        .fetch_all(&store.0)
+        .fetch_all(&store.pool())
+        .timed(store)
         .await?;
     rows.iter().map(|row| line(row, &columns)).collect()
 }
@@ -218,7 +219,11 @@ pub async fn used_since(store: &Store, by: Dimension, day: &str) -> Result<Vec<(
          FROM rollups WHERE day >= $1 GROUP BY 1",
         by.column()
     );
-    let rows = sqlx::query(&sql).bind(day).fetch_all(&store.0).await?;
+    let rows = sqlx::query(&sql)
+        .bind(day)
+        .fetch_all(&store.pool())
+        .timed(store)
+        .await?;
     // A sum that corrections have made negative is 0.
     let sum = |row: &AnyRow, name: &str| -> Result<u64, sqlx::Error> {
         Ok(u64::try_from(row.try_get::<i64, _>(name)?).unwrap_or(0))

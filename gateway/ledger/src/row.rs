@@ -74,7 +74,11 @@ macro_rules! row {
                     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
                         Ok(Row { $($field: match list.next_element()? {
                             Some(value) => value,
-                            None => return Err(A::Error::missing_field(stringify!($field))),
+                            // A journal of an older version has fewer fields.
+                            None => match Column::missing() {
+                                Some(value) => value,
+                                None => return Err(A::Error::missing_field(stringify!($field))),
+                            },
                         },)* })
                     }
                 }
@@ -120,6 +124,7 @@ row! {
     config_version: i64,
     created_at: Cow<'a, str>,
     updated_at: Cow<'a, str>,
+    client_request_id: Option<Cow<'a, str>>,
 }
 
 /// The status, decision and reason of a correction, which is no request.
@@ -164,6 +169,7 @@ impl<'a> Row<'a> {
             config_version: i64::try_from(entry.config_version).unwrap_or(i64::MAX),
             created_at: iso(entry.started_at).into(),
             updated_at: iso(entry.started_at.checked_add(entry.latency).unwrap_or(entry.started_at)).into(),
+            client_request_id: entry.client_request_id.map(Cow::from),
         }
     }
 }
@@ -208,6 +214,7 @@ impl<'a> Row<'a> {
             config_version: i64::try_from(config_version).unwrap_or(i64::MAX),
             created_at: now.clone(),
             updated_at: now,
+            client_request_id: None,
         }
     }
 }
@@ -244,6 +251,10 @@ trait Column: Sized {
     type Owned;
     fn read(row: &AnyRow, name: &str) -> Result<Self, sqlx::Error>;
     fn owned(&self) -> Self::Owned;
+    /// The value where there is none, if that may be.
+    fn missing() -> Option<Self> {
+        None
+    }
 }
 
 macro_rules! plain {
@@ -279,5 +290,8 @@ impl Column for Option<Cow<'_, str>> {
     }
     fn owned(&self) -> Option<String> {
         self.as_ref().map(Column::owned)
+    }
+    fn missing() -> Option<Self> {
+        Some(None)
     }
 }

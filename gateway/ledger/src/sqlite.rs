@@ -1,17 +1,19 @@
 //! Writes records into SQLite, through rusqlite: one thread, prepared statements, no switch to another.
 
+use crate::durability::Durability;
 use crate::error::Error;
 use crate::id::GatewayId;
 use crate::journal::Lines;
+use crate::mover::{DELETE_AT_ONCE, Writer};
 use crate::rollup::{ADD_TO_LATENCIES, ADD_TO_ROLLUPS, Rollup};
 use crate::row::{COLUMNS, Row};
+use crate::store::sqlite_session;
 use crate::time::iso;
-use crate::writer::{DELETE_AT_ONCE, Writer};
 use rusqlite::{Connection, ToSql, params};
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::LazyLock;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 static INSERT: LazyLock<String> = LazyLock::new(|| {
     let marks = vec!["?"; COLUMNS.len()].join(",");
@@ -29,10 +31,9 @@ pub(crate) struct SqliteWriter {
 }
 
 impl SqliteWriter {
-    pub(crate) fn open(file: &Path, owner: GatewayId) -> Result<Self, Error> {
+    pub(crate) fn open(file: &Path, owner: GatewayId, durability: Durability) -> Result<Self, Error> {
         let connection = Connection::open(file)?;
-        connection.busy_timeout(Duration::from_secs(10))?;
-        connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")?;
+        connection.execute_batch(&sqlite_session(durability).join("; "))?;
         Ok(Self { connection, owner })
     }
 }
@@ -68,13 +69,13 @@ impl Writer for SqliteWriter {
         Ok(rows.len())
     }
 
-    fn last_id(&mut self) -> Result<i64, Error> {
+    fn last_number(&mut self) -> Result<i64, Error> {
         let last = "SELECT coalesce(max(id), 0) FROM requests";
         Ok(self.connection.query_row(last, [], |row| row.get(0))?)
     }
 
-    fn forget_old(&mut self, keep: Duration) -> Result<u64, Error> {
-        let before = iso(SystemTime::now() - keep);
+    fn delete_old_records(&mut self, before: SystemTime) -> Result<u64, Error> {
+        let before = iso(before);
         let transaction = self.connection.transaction()?;
         let oldest = "SELECT id, created_at FROM requests ORDER BY id LIMIT ?1";
         let deleted = transaction.execute(
@@ -88,6 +89,14 @@ impl Writer for SqliteWriter {
             )?;
         }
         transaction.commit()?;
+        Ok(deleted as u64)
+    }
+
+    fn delete_finished_jobs(&mut self, before_ms: i64) -> Result<u64, Error> {
+        let deleted = self.connection.execute(
+            "DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE finished_at < ?1 LIMIT ?2)",
+            params![before_ms, DELETE_AT_ONCE],
+        )?;
         Ok(deleted as u64)
     }
 }

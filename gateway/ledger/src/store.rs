@@ -1,22 +1,40 @@
 //! Opens the database, SQLite or PostgreSQL, and brings its schema up to date. Queries are written in the SQL that both
 //! understand; only the schema's types and the writing of records differ.
 
+use crate::durability::Durability;
 use crate::error::Error;
 use crate::id::{GatewayId, random_hex};
 use crate::migrations::migrator;
+use crate::mover::Connect;
 use crate::postgres::PostgresWriter;
 use crate::slot::{self, Slots};
 use crate::sqlite::SqliteWriter;
-use crate::writer::Writer;
+use arc_swap::ArcSwap;
 use sqlx::AnyPool;
 use sqlx::Row;
 use sqlx::any::AnyPoolOptions;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
+
+/// A query waits at most this long for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A query is given up after this: a connection may be dead without a sign of it.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The database, for everything but the writing of records. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Store(pub(crate) AnyPool);
+pub struct Store(Arc<Connections>);
+
+#[derive(Debug)]
+struct Connections {
+    /// Replaced when its connections turn out to be dead.
+    pool: ArcSwap<AnyPool>,
+    url: String,
+    session: &'static [&'static str],
+    is_sqlite: bool,
+}
 
 impl Store {
     /// Asks the database for a sign of life.
@@ -24,19 +42,60 @@ impl Store {
     /// # Errors
     /// When it does not answer.
     pub async fn ping(&self) -> Result<(), Error> {
-        sqlx::query("SELECT 1").execute(&self.0).await?;
+        sqlx::query("SELECT 1").execute(&self.pool()).timed(self).await?;
         Ok(())
     }
+
+    /// The connections.
+    pub(crate) fn pool(&self) -> AnyPool {
+        AnyPool::clone(&self.0.pool.load())
+    }
+
+    /// Leaves connections that do not answer behind: sqlx would wait for them to answer a ping, for ever.
+    fn reconnect(&self) {
+        if self.0.is_sqlite {
+            return;
+        }
+        match options(self.0.session).connect_lazy(&self.0.url) {
+            Ok(pool) => self.0.pool.store(Arc::new(pool)),
+            Err(error) => tracing::error!(%error, "database connections not replaced"),
+        }
+    }
 }
+
+/// A query with a time limit.
+pub(crate) trait Timed<T>: Future<Output = Result<T, sqlx::Error>> + Send + Sized {
+    /// Its result, or an error if that does not come in time.
+    fn timed(self, store: &Store) -> impl Future<Output = Result<T, Error>> + Send {
+        async move {
+            match tokio::time::timeout(QUERY_TIMEOUT, self).await {
+                Ok(Err(sqlx::Error::PoolTimedOut)) => {
+                    store.reconnect();
+                    Err(sqlx::Error::PoolTimedOut.into())
+                }
+                Ok(done) => Ok(done?),
+                Err(_) => {
+                    store.reconnect();
+                    let limit = QUERY_TIMEOUT.as_secs();
+                    Err(Error::Database(format!("no answer within {limit} s")))
+                }
+            }
+        }
+    }
+}
+
+impl<T, F: Future<Output = Result<T, sqlx::Error>> + Send> Timed<T> for F {}
 
 /// The database and the journal of a gateway that is about to start.
 pub struct Database {
     pub(crate) store: Store,
-    pub(crate) writer: Box<dyn Writer>,
+    /// Connects what records are written with.
+    pub(crate) connect: Connect,
     /// The journal, and the id by which this gateway is known among all that share the database.
     pub(crate) slots: Slots,
     /// The gateway's number, which ends the numbers of its entries.
     pub(crate) gateway_number: i64,
+    pub(crate) durability: Durability,
 }
 
 impl Database {
@@ -45,9 +104,6 @@ impl Database {
         &self.store
     }
 }
-
-/// How long a query waits for a connection.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Which database a URL names.
 enum Kind {
@@ -73,71 +129,98 @@ impl Kind {
 /// # Errors
 /// When the URL is invalid, or the database cannot be reached or migrated.
 pub async fn connect(url: &str) -> Result<Store, Error> {
+    connect_as(url, Durability::Strict).await
+}
+
+async fn connect_as(url: &str, durability: Durability) -> Result<Store, Error> {
     sqlx::any::install_default_drivers();
-    let kind = Kind::of(url)?;
-    let url = match &kind {
-        Kind::Postgres => url.to_owned(),
+    let (url, session, is_sqlite) = match Kind::of(url)? {
+        Kind::Postgres => (url.to_owned(), POSTGRES_SESSION, false),
         Kind::Sqlite(file) => {
             if let Some(parent) = file.parent().filter(|parent| *parent != Path::new("")) {
                 tokio::fs::create_dir_all(parent)
                     .await
                     .map_err(|error| Error::Setup(format!("cannot create {}: {error}", parent.display())))?;
             }
-            format!("sqlite://{}?mode=rwc", file.display())
+            let url = format!("sqlite://{}?mode=rwc", file.display());
+            (url, sqlite_session(durability), true)
         }
     };
-    let is_sqlite = matches!(kind, Kind::Sqlite(_));
-    let options = AnyPoolOptions::new()
-        .max_connections(4)
-        .acquire_timeout(PATIENCE)
-        .after_connect(move |connection, _| {
-            Box::pin(async move {
-                if is_sqlite {
-                    // Survives kill -9; the last moments before a power cut may be lost, the file stays sound.
-                    for pragma in ["busy_timeout = 10000", "journal_mode = WAL", "synchronous = NORMAL"] {
-                        sqlx::query(&format!("PRAGMA {pragma}"))
-                            .execute(&mut *connection)
-                            .await?;
-                    }
-                }
-                Ok(())
-            })
-        });
-    let pool = options.connect(&url).await?;
+    let pool = options(session).connect(&url).await?;
     migrator(is_sqlite)
         .run(&pool)
         .await
         .map_err(|error| Error::Database(error.to_string()))?;
-    Ok(Store(pool))
+    Ok(Store(Arc::new(Connections {
+        pool: ArcSwap::from_pointee(pool),
+        url,
+        session,
+        is_sqlite,
+    })))
+}
+
+/// What a connection to SQLite begins with: transactions survive `kill -9`, and in synced mode a power cut.
+pub(crate) const fn sqlite_session(durability: Durability) -> &'static [&'static str] {
+    match durability {
+        Durability::Synced => &[
+            "PRAGMA busy_timeout = 10000",
+            "PRAGMA journal_mode = WAL",
+            "PRAGMA synchronous = FULL",
+        ],
+        Durability::Strict | Durability::Relaxed => &[
+            "PRAGMA busy_timeout = 10000",
+            "PRAGMA journal_mode = WAL",
+            "PRAGMA synchronous = NORMAL",
+        ],
+    }
+}
+
+/// What a connection to PostgreSQL begins with: the server gives up what takes longer.
+pub(crate) const POSTGRES_SESSION: &[&str] = &["SET statement_timeout = '10s'", "SET lock_timeout = '10s'"];
+
+fn options(session: &'static [&'static str]) -> AnyPoolOptions {
+    AnyPoolOptions::new()
+        .max_connections(4)
+        .acquire_timeout(CONNECT_TIMEOUT)
+        .after_connect(move |connection, _| {
+            Box::pin(async move {
+                for statement in session {
+                    sqlx::query(statement).execute(&mut *connection).await?;
+                }
+                Ok(())
+            })
+        })
 }
 
 /// Connects, and locks a journal slot in `data_dir`; `is_hand_over`: beside the gateway that this one takes over from.
 ///
 /// # Errors
 /// When the database cannot be reached, or both slots are locked.
-pub async fn open(url: &str, data_dir: &Path, is_hand_over: bool) -> Result<Database, Error> {
-    let store = connect(url).await?;
+pub async fn open(url: &str, data_dir: &Path, is_hand_over: bool, durability: Durability) -> Result<Database, Error> {
+    let store = connect_as(url, durability).await?;
     let (url, data_dir) = (url.to_owned(), data_dir.to_owned());
-    let locked = tokio::task::spawn_blocking(move || lock(&url, &data_dir, is_hand_over));
-    let (slots, writer) = locked.await.map_err(|error| Error::Setup(error.to_string()))??;
+    let locked = tokio::task::spawn_blocking(move || lock(&url, &data_dir, is_hand_over, durability));
+    let (slots, connect) = locked.await.map_err(|error| Error::Setup(error.to_string()))??;
     // A number among those that share the database, so that no two records get the same id.
     let number = sqlx::query(
         "INSERT INTO settings VALUES ('gateways', '1') ON CONFLICT (name) \
          DO UPDATE SET value = CAST(CAST(settings.value AS BIGINT) + 1 AS TEXT) RETURNING value",
     )
-    .fetch_one(&store.0)
+    .fetch_one(&store.pool())
+    .timed(&store)
     .await?;
     let number: String = number.try_get("value")?;
     Ok(Database {
         store,
-        writer,
+        connect,
         slots,
         gateway_number: number.parse().map_err(Error::invalid)?,
+        durability,
     })
 }
 
-/// Locks a slot, and opens what its records are written with.
-fn lock(url: &str, data_dir: &Path, is_hand_over: bool) -> Result<(Slots, Box<dyn Writer>), Error> {
+/// Locks a slot, and says how to connect what its records are written with.
+fn lock(url: &str, data_dir: &Path, is_hand_over: bool, durability: Durability) -> Result<(Slots, Connect), Error> {
     let owner = own_id(&data_dir.join("gateway.id"))?;
     let kind = Kind::of(url)?;
     let journal = match &kind {
@@ -146,11 +229,12 @@ fn lock(url: &str, data_dir: &Path, is_hand_over: bool) -> Result<(Slots, Box<dy
     };
     let slots = slot::take(&journal, &owner, is_hand_over)?;
     let owner = slots.own.slot.owner.clone();
-    let writer: Box<dyn Writer> = match kind {
-        Kind::Sqlite(file) => Box::new(SqliteWriter::open(&file, owner)?),
-        Kind::Postgres => Box::new(PostgresWriter::open(url, owner)?),
+    let url = url.to_owned();
+    let connect: Connect = match kind {
+        Kind::Sqlite(file) => Box::new(move || Ok(Box::new(SqliteWriter::open(&file, owner.clone(), durability)?))),
+        Kind::Postgres => Box::new(move || Ok(Box::new(PostgresWriter::open(&url, owner.clone())?))),
     };
-    Ok((slots, writer))
+    Ok((slots, connect))
 }
 
 /// The id in a file, made at the first start.

@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::report::euros;
 use crate::rollup::latency_of;
 use crate::row::CORRECTION;
-use crate::store::Store;
+use crate::store::{Store, Timed};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sqlx::Row;
@@ -38,7 +38,8 @@ impl Totals {
              CAST(sum(input_tokens) AS BIGINT) AS input_tokens, CAST(sum(output_tokens) AS BIGINT) AS output_tokens, CAST(sum(cost_nano_eur) AS BIGINT) AS cost, \
              sum(latency_seconds) AS latency, sum(queue_wait_seconds) AS wait FROM rollups GROUP BY 1, 2, 3, 4, 5",
         )
-        .fetch_all(&store.0)
+        .fetch_all(&store.pool())
+        .timed(store)
         .await?;
         for row in rows {
             let is_correction = row.try_get::<String, _>("status")? == CORRECTION;
@@ -65,7 +66,7 @@ impl Totals {
         }
         let rows =
             sqlx::query("SELECT bucket, CAST(sum(requests) AS BIGINT) AS requests FROM latencies GROUP BY bucket");
-        for row in rows.fetch_all(&store.0).await? {
+        for row in rows.fetch_all(&store.pool()).timed(store).await? {
             totals
                 .latencies
                 .insert(row.try_get("bucket")?, row.try_get("requests")?);
@@ -156,7 +157,8 @@ fn counts(counts: &BTreeMap<String, i64>) -> Value {
 /// When the database fails.
 pub async fn base(store: &Store) -> Result<Totals, Error> {
     let kept = sqlx::query("SELECT value FROM settings WHERE name = 'summary_base'")
-        .fetch_optional(&store.0)
+        .fetch_optional(&store.pool())
+        .timed(store)
         .await?;
     let Some(kept) = kept else { return Ok(Totals::default()) };
     let kept: String = kept.try_get("value")?;
@@ -171,7 +173,8 @@ pub async fn reset(store: &Store) -> Result<(), Error> {
     let totals = serde_json::to_string(&Totals::read(store).await?).map_err(Error::invalid)?;
     sqlx::query("INSERT INTO settings VALUES ('summary_base', $1) ON CONFLICT (name) DO UPDATE SET value = $1")
         .bind(totals)
-        .execute(&store.0)
+        .execute(&store.pool())
+        .timed(store)
         .await?;
     Ok(())
 }

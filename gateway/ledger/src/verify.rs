@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::rollup::{COUNT_COLUMNS, GROUP_COLUMNS, clamped};
-use crate::store::Store;
+use crate::store::{Store, Timed};
 use sqlx::Row;
 
 /// The result of a verification.
@@ -48,7 +48,8 @@ fn kept() -> String {
 pub async fn verify(store: &Store) -> Result<Verified, Error> {
     let since: String =
         sqlx::query("SELECT coalesce((SELECT value FROM settings WHERE name = 'deleted_until'), '') AS day")
-            .fetch_one(&store.0)
+            .fetch_one(&store.pool())
+            .timed(store)
             .await?
             .try_get("day")?;
     let (recomputed, kept) = (recomputed(), kept());
@@ -61,7 +62,8 @@ pub async fn verify(store: &Store) -> Result<Verified, Error> {
             "SELECT * FROM ({one}) AS one EXCEPT SELECT * FROM ({other}) AS other"
         ))
         .bind(&since)
-        .fetch_all(&store.0)
+        .fetch_all(&store.pool())
+        .timed(store)
         .await?;
         for row in rows {
             let group: Vec<String> = GROUP_COLUMNS
@@ -82,7 +84,8 @@ pub async fn verify(store: &Store) -> Result<Verified, Error> {
     }
     let records = sqlx::query("SELECT count(*) AS records FROM requests WHERE created_at > $1")
         .bind(&since)
-        .fetch_one(&store.0)
+        .fetch_one(&store.pool())
+        .timed(store)
         .await?
         .try_get("records")?;
     disagreements.sort();

@@ -2,7 +2,7 @@
 //! be told apart from the right one afterwards.
 
 use crate::error::Error;
-use crate::store::Store;
+use crate::store::{Store, Timed};
 use crate::time::iso;
 use sha2::{Digest, Sha256};
 use sqlx::Row;
@@ -15,7 +15,8 @@ use std::time::SystemTime;
 pub async fn version_of(store: &Store, prices: &str) -> Result<u64, Error> {
     let digest = hex::encode(Sha256::digest(prices.as_bytes()));
     let newest = sqlx::query("SELECT version, digest FROM config_versions ORDER BY version DESC LIMIT 1")
-        .fetch_optional(&store.0)
+        .fetch_optional(&store.pool())
+        .timed(store)
         .await?;
     let (last, is_same) = match newest {
         Some(row) => (
@@ -33,7 +34,8 @@ pub async fn version_of(store: &Store, prices: &str) -> Result<u64, Error> {
         .bind(digest)
         .bind(prices)
         .bind(iso(SystemTime::now()))
-        .execute(&store.0)
+        .execute(&store.pool())
+        .timed(store)
         .await?;
     version(last + 1)
 }

@@ -40,7 +40,12 @@ pub(super) async fn add(State(admin): State<Admin>, body: Result<Json<Body>, Jso
         Err(refusal) => return *refusal,
     };
     let snapshot = admin.services.current.get();
-    if let Err(error) = admin.services.ledger.correct(&correction, snapshot.config_version) {
+    if let Err(error) = admin
+        .services
+        .ledger
+        .correct(&correction, snapshot.config_version)
+        .await
+    {
         return internal(&error);
     }
     let config = &snapshot.config;

@@ -119,11 +119,9 @@ async fn openapi() -> Response {
 
 async fn ready(State(admin): State<Admin>) -> Response {
     let ledger = &admin.services.ledger;
-    let database = admin.pool.ping().await;
-    let trouble = match database {
-        _ if ledger.is_full() => Some("the ledger is behind and takes no new requests".to_owned()),
-        Ok(()) => ledger.trouble(),
-        Err(error) => Some(format!("the database does not answer: {error}")),
+    let trouble = match ledger.health().reason() {
+        Some(reason) => Some(reason),
+        None => admin.pool.ping().await.err().map(|error| error.to_string()),
     };
     match trouble {
         None => Json(json!({"status": "ready"})).into_response(),
@@ -159,7 +157,7 @@ async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
         waiting: policy::QueueClass::ALL.map(|class| (class.name(), occupancy.waiting_by_class[class])),
         level: occupancy.level,
         pressure: occupancy.pressure,
-        backlog: services.ledger.backlog(),
+        ledger: services.ledger.health(),
         allowances: limits::used_shares(services, &snapshot.config),
         upstreams: upstreams
             .iter()

@@ -5,21 +5,30 @@ use crate::csv;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
+use ledger::records::{self, Search};
 use ledger::report::{self, Dimension, FIGURES, Filter, Line};
 use ledger::totals::{self, Totals};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-/// `/usage/recent?limit=50`.
+/// `/usage/recent?limit=50&project=…&request_id=…&client_request_id=…`.
 #[derive(Deserialize)]
 pub(super) struct Recent {
     limit: Option<u32>,
+    project: Option<String>,
+    request_id: Option<String>,
+    client_request_id: Option<String>,
 }
 
 pub(super) async fn recent(State(admin): State<Admin>, Query(query): Query<Recent>) -> Response {
     let limit = query.limit.unwrap_or(50).clamp(1, 1000);
     admin.services.ledger.flush().await;
-    answer(ledger::records::recent(&admin.pool, limit).await)
+    let search = Search {
+        project: query.project,
+        request_id: query.request_id,
+        client_request_id: query.client_request_id,
+    };
+    answer(records::recent(&admin.pool, &search, limit).await)
 }
 
 pub(super) async fn summary(State(admin): State<Admin>) -> Response {

@@ -29,6 +29,11 @@ const TURNS: usize = 2;
 /// How far a batch has come is written down after so many answers.
 const TELL_EVERY: i64 = 50;
 
+/// Pauses before a request that the model's servers could not serve is made again: the first, which doubles, and the
+/// longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
 /// A batch that cannot go on, because the disk or the database fails, is tried again after this.
 const AGAIN: Duration = Duration::from_secs(10);
 
@@ -253,6 +258,7 @@ impl Work<'_> {
             priority: batch.priority,
             body: line.body.get().as_bytes(),
         };
+        let mut pause = FIRST_PAUSE;
         loop {
             if let Some((code, why)) = self.is_over_for(&id) {
                 self.put(false, lines::not_made(&id, &line.custom_id, code, why))
@@ -269,12 +275,26 @@ impl Work<'_> {
                 }
                 // There was no room: nothing was recorded, and it is asked again.
                 Some(Outcome::RetryAfter(after)) => {
-                    tokio::select! {
-                        () = self.services.shutdown.stopping() => return Ok(false),
-                        () = tokio::time::sleep(after.min(Duration::from_secs(30))) => {}
+                    if !self.wait(after.min(LONGEST_PAUSE)).await {
+                        return Ok(false);
                     }
                 }
+                // The servers will be back, and the batch has time until it expires.
+                Some(Outcome::Unavailable(after)) => {
+                    if !self.wait(after.unwrap_or_default().clamp(pause, LONGEST_PAUSE)).await {
+                        return Ok(false);
+                    }
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
             }
+        }
+    }
+
+    /// Waits; false if the gateway stops.
+    async fn wait(&self, pause: Duration) -> bool {
+        tokio::select! {
+            () = self.services.shutdown.stopping() => false,
+            () = tokio::time::sleep(pause) => true,
         }
     }
 

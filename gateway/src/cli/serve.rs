@@ -110,7 +110,13 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
         .clone()
         .unwrap_or_else(|| settings.startup.data_dir.join("sluice.addr"));
     let is_hand_over = upgrade::is_wanted(args.upgrade, &addr_file);
-    let database = ledger::open(&settings.startup.database_url, &settings.startup.data_dir, is_hand_over).await?;
+    let database = ledger::open(
+        &settings.startup.database_url,
+        &settings.startup.data_dir,
+        is_hand_over,
+        settings.startup.ledger_durability,
+    )
+    .await?;
     let store = database.store().clone();
     let token_file = settings.startup.data_dir.join("admin.token");
     let token = Token::find_or_make(&token_file).map_err(|error| cannot("write", &token_file, &error))?;
@@ -211,7 +217,6 @@ async fn build(config: Config, database: Database, bundled: Option<SocketAddr>) 
             ledger::Bounds {
                 backlog: settings.startup.ledger_backlog,
                 keep: settings.startup.retention,
-                is_relaxed: settings.startup.ledger_is_relaxed,
             },
             Observer::new(move |took| commit_seconds.observe(took.as_secs_f64())),
         )

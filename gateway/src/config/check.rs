@@ -14,6 +14,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Records are kept for a hundred years at most, or for ever.
+const MAX_RETENTION_DAYS: u64 = 36_500;
+
 /// What was read; `None` where a file could not be.
 pub(super) type Files = (
     Option<raw::UsersFile>,
@@ -212,6 +215,10 @@ impl Check<'_> {
         }
         if let Some(days) = &raw.retention_days {
             self.at_least_one(file, "retention_days", days);
+            if days.value > MAX_RETENTION_DAYS {
+                let message = format!("must be at most {MAX_RETENTION_DAYS}; leave it out to keep records for ever");
+                self.problem(file, days.line, "retention_days".to_owned(), message);
+            }
         }
         let timeouts = &raw.timeouts;
         Some(Gateway {
@@ -226,7 +233,11 @@ impl Check<'_> {
                     .map(|days| Duration::from_secs(days.value.saturating_mul(86_400))),
                 metrics_need_token: raw.metrics_need_token,
                 ledger_backlog: raw.bounds.ledger_backlog,
-                ledger_is_relaxed: raw.ledger.durability == raw::Durability::Relaxed,
+                ledger_durability: match raw.ledger.durability {
+                    raw::Durability::Relaxed => ledger::Durability::Relaxed,
+                    raw::Durability::Strict => ledger::Durability::Strict,
+                    raw::Durability::Synced => ledger::Durability::Synced,
+                },
                 drain: timeouts.drain_seconds,
                 tls: raw.tls.as_ref().and_then(|tls| self.tls(tls)),
                 telemetry: self.telemetry(&raw.telemetry),

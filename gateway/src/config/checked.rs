@@ -76,8 +76,8 @@ pub(crate) struct Startup {
     pub(crate) retention: Option<Duration>,
     pub(crate) metrics_need_token: bool,
     pub(crate) ledger_backlog: usize,
-    /// Whether records of the last moment may be lost at a kill.
-    pub(crate) ledger_is_relaxed: bool,
+    /// What an acknowledged record survives.
+    pub(crate) ledger_durability: ledger::Durability,
     pub(crate) drain: Duration,
     pub(crate) tls: Option<Tls>,
     pub(crate) telemetry: Telemetry,

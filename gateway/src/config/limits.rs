@@ -308,8 +308,8 @@ pub(super) fn concurrency(model: &raw::Model) -> Concurrency {
     let mut is_auto = false;
     for endpoint in &model.endpoints {
         match endpoint.max_concurrent_requests.as_ref().map(|at| at.value) {
-            Some(Places::Fixed(count)) => sum += count,
-            Some(Places::Auto) => (sum, is_auto) = (sum + AUTO_MOST, true),
+            Some(Places::Fixed(count)) => sum = count.saturating_add(sum),
+            Some(Places::Auto) => (sum, is_auto) = (AUTO_MOST.saturating_add(sum), true),
             None => return Concurrency::Unlimited,
         }
     }

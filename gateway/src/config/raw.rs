@@ -292,7 +292,7 @@ section! {
         default_user: Option<At<String>>,
         /// `sqlite://path`, or `postgres://user:password@host/database`, which several gateways may share.
         database_url: At<String> = default("sqlite://data/usage.db"); restart,
-        /// How many days records are kept; for ever if left out. Their sums stay.
+        /// Days that records are kept, 36500 at most. Not set: for ever. Sums are kept in any case.
         retention_days: Option<At<u64>>; restart,
         /// Whether every model is served by the bundled simulated upstream.
         simulated: bool = false,
@@ -337,7 +337,8 @@ section! {
 
     /// The ledger.
     struct LedgerSettings {
-        /// When a record is safe.
+        /// When an answer may end, which decides what its record survives: `relaxed` (an orderly stop), `strict`
+        /// (`kill -9`) or `synced` (loss of power; waits for the disk).
         durability: Durability = Durability::Strict; restart,
     }
 
@@ -458,12 +459,14 @@ choice! {
         Openai = "openai",
     }
 
-    /// When a record is safe.
+    /// When an answer may end.
     enum Durability {
-        /// Before its answer ends.
+        /// When the operating system has its record, which survives `kill -9`.
         Strict = "strict",
-        /// Within a moment; a kill may lose the records of that moment.
+        /// At once; the record is written within a tenth of a second, and a kill may lose it.
         Relaxed = "relaxed",
+        /// When the disk has its record, which survives the loss of power; one sync serves all that wait.
+        Synced = "synced",
     }
 
     /// What a server speaks.

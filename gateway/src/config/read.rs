@@ -174,6 +174,12 @@ impl FromNode for bool {
     }
 }
 
+/// No number of the configuration is larger: what JSON carries exactly, and sums of some stay within 64 bits.
+const MAX_WHOLE: u64 = 9_007_199_254_740_991;
+
+/// No duration is longer, in seconds: about 31 years, which every clock and timer can add to its time.
+const MAX_SECONDS: f64 = 1e9;
+
 macro_rules! whole_numbers {
     ($($type:ty: $as:ident),*) => {$(
         impl FromNode for $type {
@@ -181,7 +187,10 @@ macro_rules! whole_numbers {
                 0
             }
             fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
-                scalar(node, reader, "a whole number, 0 or more", |text| text.$as())
+                let wanted = "a whole number from 0 to 9007199254740991";
+                scalar(node, reader, wanted, |text| {
+                    text.$as().filter(|number| u64::try_from(*number).is_ok_and(|number| number <= MAX_WHOLE))
+                })
             }
             fn schema() -> Value {
                 json!({"type": "integer", "minimum": 0})
@@ -216,8 +225,9 @@ impl FromNode for Duration {
         Duration::ZERO
     }
     fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
-        scalar(node, reader, "a number of seconds, 0 or more", |text| {
+        scalar(node, reader, "a number of seconds from 0 to 1000000000", |text| {
             text.as_f64()
+                .filter(|seconds| *seconds <= MAX_SECONDS)
                 .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         })
     }

@@ -116,11 +116,11 @@ fn parse_and_identify<'b>(
 
 /// Refuses before any work is done when the record could not be kept.
 fn ledger_is_ready(recorder: &Recorder) -> Result<(), RequestError> {
-    if recorder.services.ledger.is_full() {
-        let message = "the ledger's backlog is full (bounds.ledger_backlog); try again later";
-        return Err(RequestError::new(ErrorCode::LedgerBacklogFull, message));
-    }
-    Ok(())
+    recorder.services.ledger.check_writable().map_err(|error| {
+        tracing::debug!(%error, "request refused: the ledger cannot be written");
+        let message = "the gateway cannot record new requests at present; try again later";
+        RequestError::new(ErrorCode::LedgerBacklogFull, message)
+    })
 }
 
 impl<'b> Parsed<'b> {

@@ -4,6 +4,7 @@
 
 use super::admit::Admitted;
 use super::client::Client;
+use super::forward::Withdrawn;
 use super::recorder::{Concluded, Recorder};
 use super::reply::FinalPart;
 use super::resolve::{self, Resolution, Resolved};
@@ -22,6 +23,9 @@ use std::time::Duration;
 
 /// A batch line that was refused for lack of capacity is tried again after this, at least.
 const SHORTEST_RETRY: Duration = Duration::from_millis(200);
+
+/// A request whose record cannot be written is sent again after this.
+const LEDGER_PAUSE: Duration = Duration::from_secs(1);
 
 /// A request that waits for a slot without its client.
 pub(super) struct Queued {
@@ -43,9 +47,8 @@ impl Queued {
         Ok(Box::new(accepted))
     }
 
-    /// Waits for the slot and runs to the end; `job_of` is the project whose stored job this is. `None` if the gateway
-    /// stops first, and the request has not begun.
-    pub(super) async fn run(self, body: &Bytes, job_of: Option<&str>) -> Option<Concluded> {
+    /// Waits for the slot and runs to the end. `None` if the gateway stops first, and the request has not begun.
+    pub(super) async fn run(self, body: &Bytes, purpose: Purpose<'_>) -> Option<Result<Concluded, Withdrawn>> {
         let services = Arc::clone(&self.recorder.services);
         let config = Arc::clone(&self.recorder.record.snapshot.config);
         let recorder = self.recorder;
@@ -53,7 +56,7 @@ impl Queued {
         let parsed = buffered.and_then(|buffered| Ok((buffered, protocol::parse(recorder.record.call, body)?)));
         let (_buffered, parsed) = match parsed {
             Ok(parsed) => parsed,
-            Err(error) => return Some(end(recorder, error)),
+            Err(error) => return Some(Ok(end(recorder, error))),
         };
         let listener = recorder.registration.cancel_listener();
         let mut client = Client::detached(listener, Arc::clone(&services.shutdown));
@@ -63,17 +66,15 @@ impl Queued {
                 recorder.abandon();
                 return None;
             }
-            error = client.gone() => return Some(end(recorder, error)),
+            error = client.gone() => return Some(Ok(end(recorder, error))),
             granted = self.queued.granted() => granted,
         };
         let granted = match granted {
             Ok(granted) => granted,
-            Err(refusal) => return Some(end(recorder, refusal.into())),
+            Err(refusal) => return Some(Ok(end(recorder, refusal.into()))),
         };
-        if let Some(project) = job_of
-            && let Err(error) = jobs::count_attempt(services.ledger.store(), project, &recorder.record.request_id).await
-        {
-            return Some(end(recorder, stored::unavailable(&error)));
+        if let Purpose::Job(project) = purpose {
+            count_attempt(&services, project, &recorder.record.request_id).await;
         }
         let resolved = Resolved {
             recorder,
@@ -84,7 +85,27 @@ impl Queued {
             translation: None,
         };
         let _detached = services.shutdown.detached();
-        Some(Admitted::new(resolved, granted).run(&mut client).await)
+        let admitted = Admitted::new(resolved, granted);
+        Some(match purpose {
+            Purpose::Job(_) => Ok(admitted.run(&mut client).await),
+            Purpose::BatchLine => admitted.run_or_withdraw(&mut client).await,
+        })
+    }
+}
+
+/// What a detached request is run for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Purpose<'a> {
+    /// The stored job of this project.
+    Job(&'a str),
+    /// A line of a batch, which waits while the model's servers are unavailable.
+    BatchLine,
+}
+
+/// Counts an attempt of a stored job, which bounds how often a request that kills the gateway is begun.
+async fn count_attempt(services: &Services, project: &str, id: &str) {
+    if let Err(error) = jobs::count_attempt(services.ledger.store(), project, id).await {
+        tracing::warn!(%error, request_id = id, "cannot count a job's attempt");
     }
 }
 
@@ -112,13 +133,25 @@ pub(crate) enum Outcome {
     Answered(u16, Bytes),
     /// Not recorded: there was no capacity, and the request may be sent again after this time.
     RetryAfter(Duration),
+    /// The model's servers were unreachable, overloaded or limiting: the request may be sent again after a pause, at least
+    /// as long as they ask for.
+    Unavailable(Option<Duration>),
 }
 
 /// Runs a request to its end; `None` if the gateway stops first, and the request has not begun.
 pub(crate) async fn run(services: &Arc<Services>, request: &DetachedRequest<'_>) -> Option<Outcome> {
+    if services.ledger.check_writable().is_err() {
+        return Some(Outcome::RetryAfter(LEDGER_PAUSE));
+    }
     let recorder = Recorder::resume(services, request.id, request.operation);
-    let concluded = match admit(recorder, request) {
-        Ok(queued) => queued.run(&Bytes::copy_from_slice(request.body), None).await?,
+    let (mut recorder, result) = match admit(recorder, request) {
+        Ok(queued) => {
+            let body = Bytes::copy_from_slice(request.body);
+            match queued.run(&body, Purpose::BatchLine).await? {
+                Ok(concluded) => concluded,
+                Err(Withdrawn(after)) => return Some(Outcome::Unavailable(after)),
+            }
+        }
         Err((recorder, error)) => {
             if let Some(after) = error.retry_after {
                 recorder.abandon();
@@ -127,7 +160,10 @@ pub(crate) async fn run(services: &Arc<Services>, request: &DetachedRequest<'_>)
             end(recorder, error)
         }
     };
-    let (recorder, result) = concluded;
+    let result = match recorder.durable().await {
+        Ok(()) => result,
+        Err(error) => Err(stored::unavailable(&error)),
+    };
     Some(match result {
         Ok(FinalPart::Body { status, body, .. } | FinalPart::Refused { status, body, .. }) => {
             Outcome::Answered(status, body)

@@ -23,6 +23,9 @@ use std::time::{Duration, Instant};
 /// killed.
 const INTENT_AFTER: Duration = Duration::from_millis(250);
 
+/// A request that was given back without a record; the pause that its servers ask for.
+pub(super) struct Withdrawn(pub(super) Option<Duration>);
+
 /// A request in the words of the server that it goes to.
 pub(super) struct Outgoing {
     pub(super) body: Bytes,
@@ -32,8 +35,8 @@ pub(super) struct Outgoing {
 impl Admitted<'_> {
     /// Forwards to the model's servers and to its fallbacks, settles, records, and makes the reply.
     pub(super) async fn forward(self, client: &mut Client<'_>) -> Box<Reply> {
-        let (recorder, result) = self.run(client).await;
-        Box::new(reply::build(&recorder, result, client.head_is_sent()))
+        let (mut recorder, result) = self.run(client).await;
+        Box::new(reply::build(&mut recorder, result, client.head_is_sent()))
     }
 
     /// Forwards to the model's servers and to its fallbacks, settles and records.
@@ -42,7 +45,7 @@ impl Admitted<'_> {
         loop {
             let result = admitted.ask_model(client).await;
             match result {
-                Err(error) if is_servers_failure(&error) && !client.head_is_sent() => {
+                Err(error) if error.may_retry() && !client.head_is_sent() => {
                     match admitted.fall_back(client, error).await {
                         Ok(next) => admitted = next,
                         Err(concluded) => return concluded,
@@ -51,6 +54,24 @@ impl Admitted<'_> {
                 result => return admitted.conclude(result, client.head_is_sent()),
             }
         }
+    }
+
+    /// Forwards to the model's own servers. While they are unreachable, overloaded or limiting, the request is withdrawn
+    /// without a record: nothing of an answer was made, and it is sent again later, after the time that they ask for.
+    pub(super) async fn run_or_withdraw(mut self, client: &mut Client<'_>) -> Result<Concluded, Withdrawn> {
+        match self.ask_model(client).await {
+            Err(error) if self.is_unavailable(&error) => {
+                // Dropping the slot unsettled returns everything, the request in the counters too.
+                self.recorder.abandon();
+                Err(Withdrawn(error.retry_after))
+            }
+            result => Ok(self.conclude(result, false)),
+        }
+    }
+
+    fn is_unavailable(&self, error: &RequestError) -> bool {
+        let has_answered = self.upstream_status.is_some_and(|status| status == 200);
+        error.code == ErrorCode::NoHealthyUpstream || (error.code == ErrorCode::UpstreamError && !has_answered)
     }
 
     /// Asks one model's servers, within the deadline for the whole request.
@@ -106,7 +127,7 @@ impl Admitted<'_> {
             };
             let left = left.saturating_sub(began.elapsed());
             match answer::exchange(self, client, &endpoint, outgoing, left).await {
-                Err(error) if is_servers_failure(&error) && !client.head_is_sent() => {
+                Err(error) if error.may_retry() && !client.head_is_sent() => {
                     attempts += 1;
                     // A sole server is asked once more if its connection broke before any part of an answer.
                     let is_unanswered = matches!(self.upstream_status, None | Some(200));
@@ -179,11 +200,6 @@ impl Admitted<'_> {
             translation: Some(translation),
         })
     }
-}
-
-/// Whether another server or model may be asked after this error.
-pub(super) fn is_servers_failure(error: &RequestError) -> bool {
-    error.may_retry()
 }
 
 /// Waits for an answer, `total` at most; writes the intent of one that takes longer than [`INTENT_AFTER`].

@@ -9,7 +9,7 @@ use crate::registry::{Registration, random_request_id};
 use crate::services::Services;
 use crate::tokens::TextBytes;
 use crate::traces::{self, Steps, Trace};
-use ledger::Outcome;
+use ledger::{Outcome, Receipt};
 use policy::{AdmissionRequest, Alert, Pace, RateLimitStatus, Settlement};
 use protocol::error::{Blame, ErrorCode, RequestError};
 use protocol::meter::{Bounds, Meter, Source, Usage};
@@ -34,6 +34,8 @@ pub(crate) struct Recorder {
     /// How long after its start the request was last sent to a server.
     pub(super) forwarded_after: Duration,
     is_written: bool,
+    /// Of the record, once it is in the journal.
+    receipt: Option<Receipt>,
 }
 
 /// A request whose record is written, with what is left to tell its client.
@@ -83,8 +85,10 @@ impl Recorder {
     }
 
     fn new(services: &Arc<Services>, id: &str, head: RequestHead, operation: Operation) -> Self {
+        let mut record = Record::begin(services.current.get(), operation, id.to_owned());
+        record.client_request_id.clone_from(&head.client_request_id);
         Self {
-            record: Record::begin(services.current.get(), operation, id.to_owned()),
+            record,
             registration: services.registry.register(id),
             services: Arc::clone(services),
             head,
@@ -94,16 +98,17 @@ impl Recorder {
             overhead: None,
             forwarded_after: Duration::ZERO,
             is_written: false,
+            receipt: None,
         }
     }
 
     /// Ends a request that was never admitted.
     pub(super) fn reject(mut self, error: RequestError) -> Box<Reply> {
         let result = self.conclude(Err(error), None);
-        Box::new(reply::build(&self, result, false))
+        Box::new(reply::build(&mut self, result, false))
     }
 
-    /// Settles and records; the answer's last bytes may go out only afterwards.
+    /// Settles and records; the answer's last bytes may go out once the record is [durable](Self::durable).
     ///
     /// # Errors
     /// The error that ended the request, or `ledger_unavailable` if its record cannot be written.
@@ -269,13 +274,28 @@ impl Recorder {
             // The ledger takes no records at present; the refusal is counted in the metrics.
             return Ok(());
         }
-        self.services.ledger.commit(&record.entry()).map_err(|error| {
+        let receipt = self.services.ledger.append(&record.entry()).map_err(|error| {
             tracing::error!(%error, request_id = record.request_id, "cannot write the record of a request");
             RequestError::new(
                 ErrorCode::RecordNotWritten,
                 "the gateway cannot write its ledger; try again later",
             )
-        })
+        })?;
+        self.receipt = Some(receipt);
+        Ok(())
+    }
+
+    /// The receipt of the record, to be waited for before the last bytes.
+    pub(super) fn take_receipt(&mut self) -> Option<Receipt> {
+        self.receipt.take()
+    }
+
+    /// Returns when the record is as durable as configured.
+    pub(super) async fn durable(&mut self) -> Result<(), ledger::Error> {
+        match self.receipt.take() {
+            Some(receipt) => receipt.durable().await,
+            None => Ok(()),
+        }
     }
 
     /// Gives the record up: the request is stored and goes on in another process.

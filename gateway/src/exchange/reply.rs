@@ -4,6 +4,7 @@ use super::client::{last, piece, write};
 use super::recorder::Recorder;
 use bytes::Bytes;
 use http::StatusCode;
+use ledger::Receipt;
 use pingora_core::BError;
 use pingora_core::protocols::http::{HttpTask, ServerSession};
 use pingora_http::ResponseHeader;
@@ -45,6 +46,8 @@ pub(crate) struct Reply {
     tasks: Vec<HttpTask>,
     /// Whether another request may follow on the same connection.
     keeps_connection: bool,
+    /// Of the record, which must be durable before anything is written.
+    receipt: Option<Receipt>,
 }
 
 impl Reply {
@@ -55,11 +58,21 @@ impl Reply {
         Ok(Self {
             tasks: vec![HttpTask::Header(head, false), last(Some(body))],
             keeps_connection: !recorder.head.is_http_1_0,
+            receipt: None,
         })
     }
 
     /// Writes the reply. Returns whether the connection may serve another request.
     pub(super) async fn deliver(self, session: &mut ServerSession) -> bool {
+        if let Some(receipt) = self.receipt
+            && let Err(error) = receipt.durable().await
+        {
+            tracing::error!(%error, "a record is not durable; its answer is not completed");
+            if session.response_written().is_none() {
+                let _ = session.respond_error(503).await;
+            }
+            return false;
+        }
         if self.tasks.is_empty() {
             return self.keeps_connection;
         }
@@ -68,11 +81,23 @@ impl Reply {
 }
 
 /// Makes the reply of a concluded request.
-pub(super) fn build(recorder: &Recorder, result: Result<FinalPart, RequestError>, head_is_sent: bool) -> Reply {
-    let closed = Reply {
-        tasks: Vec::new(),
-        keeps_connection: false,
-    };
+pub(super) fn build(recorder: &mut Recorder, result: Result<FinalPart, RequestError>, head_is_sent: bool) -> Reply {
+    let receipt = recorder.take_receipt();
+    let (tasks, keeps_connection) = last_tasks(recorder, result, head_is_sent);
+    Reply {
+        tasks,
+        keeps_connection,
+        receipt,
+    }
+}
+
+/// What remains to be written, and whether the connection may serve another request.
+fn last_tasks(
+    recorder: &Recorder,
+    result: Result<FinalPart, RequestError>,
+    head_is_sent: bool,
+) -> (Vec<HttpTask>, bool) {
+    let closed = (Vec::new(), false);
     let keeps_connection = !recorder.head.is_http_1_0;
     let tasks = match result {
         Ok(FinalPart::StreamEnd(end)) => vec![last(end)],
@@ -97,10 +122,7 @@ pub(super) fn build(recorder: &Recorder, result: Result<FinalPart, RequestError>
             // An error event and no final chunk: the client must not take the answer for complete.
             let record = &recorder.record;
             let event = Bytes::from(error.event(record.protocol(), &record.request_id));
-            return Reply {
-                tasks: vec![piece(event)],
-                keeps_connection: false,
-            };
+            return (vec![piece(event)], false);
         }
         Err(error) => {
             let unread = matches!(
@@ -108,18 +130,12 @@ pub(super) fn build(recorder: &Recorder, result: Result<FinalPart, RequestError>
                 ErrorCode::BodyTooLarge | ErrorCode::RequestTimeout | ErrorCode::NoKey | ErrorCode::InvalidKey
             );
             return match refusal(recorder, &error) {
-                Ok(tasks) => Reply {
-                    tasks,
-                    keeps_connection: keeps_connection && !unread,
-                },
+                Ok(tasks) => (tasks, keeps_connection && !unread),
                 Err(_) => closed,
             };
         }
     };
-    Reply {
-        tasks,
-        keeps_connection,
-    }
+    (tasks, keeps_connection)
 }
 
 /// The head of an answer. Without a length it is sent in chunks, or to an HTTP/1.0 client until the connection closes.

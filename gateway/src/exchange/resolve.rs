@@ -59,7 +59,7 @@ impl<'b> Resolved<'b> {
             return Ok(self);
         };
         let result: Result<FinalPart, RequestError> = self.recorder.conclude(Ok(answer), None);
-        Err(Box::new(super::reply::build(&self.recorder, result, false)))
+        Err(Box::new(super::reply::build(&mut self.recorder, result, false)))
     }
 
     pub(super) fn client<'a>(&self, session: &'a mut ServerSession) -> Client<'a> {

@@ -1,7 +1,7 @@
 //! Stored requests: accepted with `queued`, kept in the ledger's database until they are done, and polled for. A stop or a
 //! crash loses none; the next process resumes them.
 
-use super::detached::{self, DetachedRequest, Queued};
+use super::detached::{self, DetachedRequest, Purpose, Queued};
 use super::recorder::Recorder;
 use super::reply::{FinalPart, Reply};
 use crate::clock::now_ms;
@@ -16,9 +16,14 @@ use protocol::refuse::{ErrorCode, RequestError};
 use protocol::{Operation, responses};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A request that was forwarded this often and never ended is given up.
 const MAX_ATTEMPTS: i64 = 3;
+
+/// Pauses before an answer that could not be stored is stored again: the first, which doubles, and the longest.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// The job of a request.
 pub(super) fn job(record: &Record, body: &Bytes) -> Job {
@@ -57,7 +62,11 @@ pub(super) async fn run(queued: Queued, body: Bytes) {
 }
 
 async fn run_job(queued: Queued, project: &str, body: Bytes) {
-    if let Some((recorder, result)) = queued.run(&body, Some(project)).await {
+    if let Some(Ok((mut recorder, result))) = queued.run(&body, Purpose::Job(project)).await {
+        let result = match recorder.durable().await {
+            Ok(()) => result,
+            Err(error) => Err(unavailable(&error)),
+        };
         store_answer(&recorder, project, result, &body).await;
     }
 }
@@ -78,9 +87,18 @@ async fn store_answer(recorder: &Recorder, project: &str, result: Result<FinalPa
             answer
         }
     };
-    let store = recorder.services.ledger.store();
-    if let Err(error) = jobs::finish(store, project, &record.request_id, &answer, now_ms()).await {
-        tracing::error!(%error, request_id = record.request_id, "cannot store an answer");
+    keep_answer(&recorder.services, project, &record.request_id, &answer).await;
+}
+
+/// Stores a job's answer; again while the database fails, until the gateway stops.
+async fn keep_answer(services: &Services, project: &str, id: &str, answer: &Value) {
+    let mut pause = SHORTEST_PAUSE;
+    while let Err(error) = jobs::finish(services.ledger.store(), project, id, answer, now_ms()).await {
+        tracing::error!(%error, request_id = id, "cannot store an answer; trying again");
+        tokio::select! {
+            () = services.shutdown.stopping() => return,
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+        }
     }
 }
 
@@ -117,7 +135,7 @@ fn failed_response(record: &Record, error: &RequestError, asked: &[u8]) -> Value
 
 /// Resumes the stored requests of `owner`, a process that has ended, each in a task of its own.
 pub(crate) async fn recover(services: &Arc<Services>, owner: &GatewayId) -> Result<(), ledger::Error> {
-    let abandoned = jobs::claim(services.ledger.store(), owner, services.ledger.owner(), now_ms()).await?;
+    let abandoned = jobs::claim(services.ledger.store(), owner, services.ledger.owner()).await?;
     if !abandoned.is_empty() {
         tracing::info!(jobs = abandoned.len(), "resuming stored requests");
     }

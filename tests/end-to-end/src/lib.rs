@@ -4,6 +4,7 @@
 pub mod llama;
 pub mod postgres;
 pub mod python;
+pub mod silent_proxy;
 pub mod upstream;
 
 use serde_json::Value;

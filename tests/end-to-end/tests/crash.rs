@@ -2,6 +2,7 @@
 //! right. With SQLite and with PostgreSQL. `SLUICE_RUNS=50` kills as often as a release should stand.
 
 use end_to_end::postgres::Postgres;
+use end_to_end::silent_proxy::SilentProxy;
 use end_to_end::{Gateway, as_admin, config_dir, roomy, sluice, wait_for};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -230,4 +231,40 @@ async fn gateways_that_share_a_database_know_each_others_keys_and_sums() {
     .await;
     let verified = sluice(one.dir.path(), &["ledger", "verify", "--database-url", &postgres.url]);
     assert!(verified.status.success(), "{verified:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_keys_and_jobs_get_through_again_when_all_connections_to_postgresql_have_gone_silent() {
+    let postgres = Postgres::start();
+    let server = postgres.url.split(['@', '/']).nth(3).expect("an address").to_owned();
+    let proxy = SilentProxy::start(server.clone()).await;
+    let url = postgres.url.replace(&server, &proxy.address);
+    let gateway = Gateway::start_in(fast(), &["--database-url", &url]).await;
+    let ask = || {
+        let request = gateway
+            .http
+            .post(format!("{}/v1/chat/completions", gateway.proxy))
+            .json(&chat(3));
+        async move { request.send().await.expect("an answer").status().as_u16() }
+    };
+    assert_eq!(ask().await, 200);
+    let in_database = || postgres.column("SELECT count(*) FROM requests")[0].clone();
+    wait_for("the first record", || async { (in_database() == "1").then_some(()) }).await;
+    assert!(proxy.silence() > 0, "the gateway has connections");
+    for _ in 0..20 {
+        assert_eq!(ask().await, 200, "requests do not wait for the database");
+    }
+    // Every statement has a limit, the longest of 20 s; then a new connection is made.
+    for _ in 0..600 {
+        if in_database() == "21" {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert_eq!(in_database(), "21");
+    wait_for("readiness", || async {
+        let answer = gateway.http.get(format!("{}/ready", gateway.admin)).send().await;
+        (answer.expect("an answer").status() == 200).then_some(())
+    })
+    .await;
 }

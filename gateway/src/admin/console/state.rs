@@ -21,7 +21,7 @@ pub(super) async fn collect(admin: &Admin) -> Result<Value, ledger::Error> {
         waiting.truncate(WAITING);
     }
     services.ledger.flush().await;
-    let recent = ledger::records::recent(&admin.pool, RECENT).await?;
+    let recent = ledger::records::recent(&admin.pool, &ledger::records::Search::default(), RECENT).await?;
     let projects = snapshot
         .config
         .projects

@@ -1,0 +1,96 @@
+//! The state of the ledger, for `/ready`, metrics and whoever takes on requests.
+
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// The writer is reported as stuck when it has not finished a turn for so long. Its statements have shorter limits.
+const STUCK_AFTER: Duration = Duration::from_secs(60);
+
+/// What the thread that moves records is told, and tells.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) is_due: bool,
+    pub(crate) is_closed: bool,
+    /// Records in closed segments, which are being moved.
+    pub(crate) moving: usize,
+    pub(crate) readers: Vec<oneshot::Sender<()>>,
+    /// Why the database does not take records, if it does not.
+    pub(crate) trouble: Option<String>,
+    /// When the last turn ended, one way or the other.
+    pub(crate) turned_at: Instant,
+    pub(crate) restarts: u64,
+    pub(crate) damaged_lines: u64,
+}
+
+impl State {
+    pub(crate) fn new(damaged_lines: u64) -> Self {
+        Self {
+            is_due: false,
+            is_closed: false,
+            moving: 0,
+            readers: Vec::new(),
+            trouble: None,
+            turned_at: Instant::now(),
+            restarts: 0,
+            damaged_lines,
+        }
+    }
+
+    /// A turn has moved everything.
+    pub(crate) fn succeed(&mut self) {
+        if self.trouble.take().is_some() {
+            tracing::info!("the database takes records again");
+        }
+        self.moving = 0;
+        self.turned_at = Instant::now();
+    }
+
+    /// A turn has failed.
+    pub(crate) fn fail(&mut self, error: String) {
+        self.trouble = Some(error);
+        self.turned_at = Instant::now();
+    }
+
+    /// Why the database does not take records, if it does not.
+    pub(crate) fn database_error(&self) -> Option<String> {
+        let stuck = self.turned_at.elapsed();
+        if self.trouble.is_none() && stuck > STUCK_AFTER {
+            return Some(format!(
+                "the ledger's writer has not come back for {} s",
+                stuck.as_secs()
+            ));
+        }
+        self.trouble.clone()
+    }
+}
+
+/// The state of the ledger.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LedgerHealth {
+    /// Why the journal cannot be written, if it cannot; new requests are to be refused then.
+    pub journal_error: Option<String>,
+    /// Why records do not get into the database, if they do not; they gather in the journal.
+    pub database_error: Option<String>,
+    /// Whether so many records wait for the database that new requests are to be refused.
+    pub is_full: bool,
+    /// Records that wait for the database.
+    pub backlog: usize,
+    /// Lines of the journal that were kept aside since the start.
+    pub damaged_lines: u64,
+    /// Panics of the writer since the start.
+    pub writer_restarts: u64,
+}
+
+impl LedgerHealth {
+    /// Why the ledger is not healthy; `None` if it is.
+    pub fn reason(&self) -> Option<String> {
+        if let Some(error) = &self.journal_error {
+            return Some(format!("the journal cannot be written: {error}"));
+        }
+        if self.is_full {
+            return Some(format!("{} records wait for the database", self.backlog));
+        }
+        let error = self.database_error.as_ref()?;
+        Some(format!("records do not get into the database: {error}"))
+    }
+}

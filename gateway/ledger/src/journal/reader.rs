@@ -1,0 +1,67 @@
+//! Reads segments, and keeps aside what cannot be read.
+
+use super::segment::Intent;
+use crate::row::Row;
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// What a segment holds.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Lines {
+    /// Finished requests.
+    pub(crate) rows: Vec<Row<'static>>,
+    /// Requests that ran.
+    pub(crate) intents: Vec<Row<'static>>,
+    /// Lines that are neither: torn off by a full disk or a crash, or damaged later.
+    pub(crate) damaged: Vec<Vec<u8>>,
+}
+
+/// Reads a segment.
+pub(crate) fn read(segment: &Path) -> io::Result<Lines> {
+    let text = std::fs::read(segment)?;
+    let mut lines = Lines::default();
+    for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let read = if line.starts_with(b"{") {
+            serde_json::from_slice(line).map(|Intent { intent }| lines.intents.push(intent))
+        } else {
+            serde_json::from_slice(line).map(|row| lines.rows.push(row))
+        };
+        if read.is_err() {
+            lines.damaged.push(line.to_owned());
+        }
+    }
+    Ok(lines)
+}
+
+/// Writes damaged lines to a file beside the journal, whose name comes from what they are: written twice, it is one.
+pub(crate) fn keep_aside(base: &Path, damaged: &[Vec<u8>]) -> io::Result<PathBuf> {
+    let mut text = damaged.join(&b'\n');
+    text.push(b'\n');
+    let mut name = base.as_os_str().to_owned();
+    name.push(format!(".ledger-{}.damaged", &hex::encode(Sha256::digest(&text))[..16]));
+    let path = PathBuf::from(name);
+    let unfinished = path.with_extension("damaged-unfinished");
+    let mut file = File::create(&unfinished)?;
+    file.write_all(&text)?;
+    file.sync_all()?;
+    std::fs::rename(&unfinished, &path)?;
+    Ok(path)
+}
+
+/// The segments that are there, in their order.
+pub(crate) fn segments(base: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+    let parent = base.parent().filter(|parent| *parent != Path::new(""));
+    let prefix = format!("{}.ledger-", base.file_name().unwrap_or_default().to_string_lossy());
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(parent.unwrap_or(Path::new(".")))? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if let Some(number) = name.strip_prefix(&prefix).and_then(|number| number.parse().ok()) {
+            found.push((number, path));
+        }
+    }
+    found.sort();
+    Ok(found)
+}

@@ -1,0 +1,306 @@
+//! Moves records from the journal into the database, a segment a transaction, on a thread of its own. A start moves what
+//! was left behind in the same way.
+//!
+//! The thread cannot end unseen: a panic is caught, reported and followed by a new connection, and so is every error,
+//! with growing pauses. Every statement has a time limit, so it cannot hang either.
+
+use crate::error::Error;
+use crate::health::State;
+use crate::id::GatewayId;
+use crate::jobs;
+use crate::journal::{self, Journal, Lines};
+use crate::slot::{Slot, Slots};
+use parking_lot::{Condvar, Mutex};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::oneshot;
+
+/// Records are moved when so many have gathered,
+pub(crate) const GATHER: usize = 4096;
+
+/// or after so long, or when somebody wants to read them.
+const MOVE_EVERY: Duration = Duration::from_secs(1);
+
+/// What was gathered in memory is written so often.
+const WRITE_EVERY: Duration = Duration::from_millis(100);
+
+/// After an error, the first pause, which doubles up to the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+
+/// Rows that one statement of housekeeping deletes at most, and such statements between two segments.
+pub(crate) const DELETE_AT_ONCE: i64 = 1000;
+const DELETIONS: usize = 10;
+
+/// Expired answers are looked for so often.
+const EXPIRE_EVERY: Duration = Duration::from_secs(60);
+
+/// Writes records into a database.
+pub(crate) trait Writer: Send {
+    /// Writes a segment's lines in one transaction: records that are not there yet, their sums, and intents of requests
+    /// that run on.
+    fn write(&mut self, lines: &Lines) -> Result<(), Error>;
+    /// Makes records of the intents that a gateway has left when it was killed; how many.
+    fn conclude_intents(&mut self, owner: &GatewayId) -> Result<usize, Error>;
+    /// The greatest number of a record.
+    fn last_number(&mut self) -> Result<i64, Error>;
+    /// Deletes some of the records that began before a time, oldest first; their sums stay. How many.
+    fn delete_old_records(&mut self, before: SystemTime) -> Result<u64, Error>;
+    /// Deletes some of the jobs that were finished before a time, in milliseconds since 1970. How many.
+    fn delete_finished_jobs(&mut self, before_ms: i64) -> Result<u64, Error>;
+}
+
+/// Connects a writer.
+pub(crate) type Connect = Box<dyn Fn() -> Result<Box<dyn Writer>, Error> + Send>;
+
+/// What the ledger and the thread share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) journal: Journal,
+    pub(crate) state: Mutex<State>,
+    pub(crate) due: Condvar,
+    /// How long records are kept in the database; `None`: for ever.
+    pub(crate) keep: Option<Duration>,
+    pub(crate) is_relaxed: bool,
+}
+
+/// The thread's own.
+pub(crate) struct Mover {
+    connect: Connect,
+    writer: Option<Box<dyn Writer>>,
+    /// The slot of the gateway that this one takes over from, and who wants to know when it has ended.
+    predecessor: Option<(Slot, oneshot::Sender<GatewayId>)>,
+    base: std::path::PathBuf,
+    pause: Duration,
+    expired_at: Option<Instant>,
+}
+
+/// What a start has found.
+pub(crate) struct Recovered {
+    /// The greatest number of a record.
+    pub(crate) last_number: i64,
+    /// Lines that were kept aside.
+    pub(crate) damaged_lines: u64,
+}
+
+/// Starts the thread: it recovers what is in the slots, tells, and then waits for what to move.
+pub(crate) fn start(
+    connect: Connect,
+    slots: Slots,
+    recovered: oneshot::Sender<Result<Recovered, Error>>,
+    shared: std::sync::mpsc::Receiver<Weak<Shared>>,
+    predecessor_ended: oneshot::Sender<GatewayId>,
+) -> std::io::Result<()> {
+    let thread = std::thread::Builder::new().name("ledger".to_owned());
+    thread.spawn(move || {
+        let Slots {
+            own,
+            abandoned,
+            predecessor,
+        } = slots;
+        let found = [Some(&own), abandoned.as_ref()].into_iter().flatten();
+        let (writer, result) = match recover_all(&connect, found.map(|locked| &locked.slot)) {
+            Ok((writer, found)) => (Some(writer), Ok(found)),
+            Err(error) => (None, Err(error)),
+        };
+        let _ = recovered.send(result);
+        // It is free for a successor.
+        drop(abandoned);
+        let mut mover = Mover {
+            connect,
+            writer,
+            predecessor: predecessor.map(|slot| (slot, predecessor_ended)),
+            base: own.slot.journal.clone(),
+            pause: PAUSES.0,
+            expired_at: None,
+        };
+        let Ok(shared) = shared.recv() else { return };
+        while let Some(shared) = shared.upgrade() {
+            let Some(readers) = shared.wait_until_due() else { return };
+            mover.take_turn(&shared, readers);
+        }
+    })?;
+    Ok(())
+}
+
+fn recover_all<'a>(
+    connect: &Connect,
+    slots: impl Iterator<Item = &'a Slot>,
+) -> Result<(Box<dyn Writer>, Recovered), Error> {
+    let mut writer = connect()?;
+    let mut damaged_lines = 0;
+    for slot in slots {
+        damaged_lines += recover(&mut *writer, slot)?;
+    }
+    let last_number = writer.last_number()?;
+    Ok((
+        writer,
+        Recovered {
+            last_number,
+            damaged_lines,
+        },
+    ))
+}
+
+impl Shared {
+    /// Returns whoever waits to read, when there is something to do; `None` when the ledger is closed.
+    fn wait_until_due(&self) -> Option<Vec<oneshot::Sender<()>>> {
+        let since = Instant::now();
+        let step = if self.is_relaxed { WRITE_EVERY } else { MOVE_EVERY };
+        let mut state = self.state.lock();
+        loop {
+            let is_idle = |state: &mut State| !state.is_due && !state.is_closed;
+            self.due.wait_while_for(&mut state, is_idle, step);
+            if state.is_closed {
+                return None;
+            }
+            if state.is_due || since.elapsed() >= MOVE_EVERY {
+                state.is_due = false;
+                return Some(std::mem::take(&mut state.readers));
+            }
+            // A failure is kept by the journal.
+            let _ = self.journal.flush();
+        }
+    }
+}
+
+impl Mover {
+    /// Moves what has gathered, tidies up, and reports. An error or a panic costs the connection and a pause.
+    fn take_turn(&mut self, shared: &Arc<Shared>, readers: Vec<oneshot::Sender<()>>) {
+        shared.journal.probe();
+        let moved = catch_unwind(AssertUnwindSafe(|| self.move_all(shared)));
+        let error = match moved {
+            Ok(Ok(())) => {
+                self.pause = PAUSES.0;
+                shared.state.lock().succeed();
+                for reader in readers {
+                    let _ = reader.send(());
+                }
+                return;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(panic) => {
+                shared.state.lock().restarts += 1;
+                format!("the ledger's writer has panicked: {}", message(&*panic))
+            }
+        };
+        self.writer = None;
+        let mut state = shared.state.lock();
+        tracing::error!(error, records = state.moving, "records not moved into the database");
+        state.fail(error);
+        // Whoever waits to read gets what is there; a close ends the pause.
+        drop(readers);
+        shared
+            .due
+            .wait_while_for(&mut state, |state| !state.is_closed, self.pause);
+        self.pause = (self.pause * 2).min(PAUSES.1);
+    }
+
+    fn move_all(&mut self, shared: &Shared) -> Result<(), Error> {
+        let closed = shared.journal.rotate();
+        shared.state.lock().moving += *closed.as_ref().unwrap_or(&0);
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            none => none.insert((self.connect)()?),
+        };
+        let damaged = move_segments(&mut **writer, &self.base, shared.journal.number())?;
+        shared.state.lock().damaged_lines += damaged;
+        closed?;
+        delete_old(&mut **writer, shared.keep)?;
+        if self.expired_at.is_none_or(|at| at.elapsed() >= EXPIRE_EVERY) {
+            self.expired_at = delete_expired(&mut **writer)?.then(Instant::now);
+        }
+        if let Some((slot, sender)) = self.predecessor.take() {
+            match recover_predecessor(&mut **writer, &slot) {
+                Ok(Some(damaged)) => {
+                    shared.state.lock().damaged_lines += damaged;
+                    let _ = sender.send(slot.owner);
+                }
+                Ok(None) => self.predecessor = Some((slot, sender)),
+                Err(error) => {
+                    self.predecessor = Some((slot, sender));
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Deletes records that retention does not keep.
+fn delete_old(writer: &mut dyn Writer, keep: Option<Duration>) -> Result<(), Error> {
+    // A time before all calendars has no records.
+    let Some(before) = keep.and_then(|keep| SystemTime::now().checked_sub(keep)) else {
+        return Ok(());
+    };
+    for _ in 0..DELETIONS {
+        let records = writer.delete_old_records(before)?;
+        if records > 0 {
+            tracing::info!(records, "old records deleted");
+        }
+        if records < DELETE_AT_ONCE.unsigned_abs() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Deletes answers that have expired; whether all are deleted.
+fn delete_expired(writer: &mut dyn Writer) -> Result<bool, Error> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now_ms = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+    for _ in 0..DELETIONS {
+        let deleted = writer.delete_finished_jobs(now_ms.saturating_sub(jobs::KEEP_MS))?;
+        if deleted < DELETE_AT_ONCE.unsigned_abs() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Recovers the slot of a gateway that has ended; `None` while it has not. Lines that were kept aside.
+fn recover_predecessor(writer: &mut dyn Writer, slot: &Slot) -> Result<Option<u64>, Error> {
+    match slot.lock()? {
+        None => Ok(None),
+        Some(locked) => recover(writer, &locked.slot).map(Some),
+    }
+}
+
+/// Moves what a crash has left: segments, and intents of requests that ran. Lines that were kept aside.
+fn recover(writer: &mut dyn Writer, slot: &Slot) -> Result<u64, Error> {
+    let damaged = move_segments(writer, &slot.journal, u64::MAX)?;
+    let interrupted = writer.conclude_intents(&slot.owner)?;
+    if interrupted > 0 {
+        tracing::warn!(
+            requests = interrupted,
+            "requests were running when the gateway was killed"
+        );
+    }
+    Ok(damaged)
+}
+
+/// Moves the segments before number `until` into the database, in their order. Lines that were kept aside.
+fn move_segments(writer: &mut dyn Writer, base: &Path, until: u64) -> Result<u64, Error> {
+    let mut damaged = 0;
+    let segments = journal::segments(base)?;
+    for (_, segment) in segments.into_iter().take_while(|(number, _)| *number < until) {
+        let lines = journal::read(&segment)?;
+        writer.write(&lines)?;
+        if !lines.damaged.is_empty() {
+            let file = journal::keep_aside(base, &lines.damaged)?;
+            let count = lines.damaged.len();
+            tracing::error!(lines = count, file = %file.display(), "torn or damaged lines of the journal are kept aside");
+            damaged += count as u64;
+        }
+        std::fs::remove_file(&segment)?;
+    }
+    Ok(damaged)
+}
+
+/// What a panic says.
+fn message(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message")
+}
