@@ -91,7 +91,7 @@ pub(super) async fn exchange(
     match status {
         429 => endpoint.pause(after.unwrap_or(Duration::from_secs(1))),
         401 | 403 | 500.. => {
-            answer.in_flight.failed(&format!("it answered {status}"));
+            answer.in_flight.answered_error(status);
             if let Some(after) = after {
                 endpoint.pause(after);
             }

@@ -89,7 +89,11 @@ impl Forward {
                 gap: outbound.deadlines.gap,
             }),
             Err(stop) => {
-                in_flight.failed(&stop.message);
+                // A deadline of the client's own says nothing of the server.
+                let is_clients = outbound.timeout.is_some_and(|timeout| timeout <= outbound.first);
+                if !(is_clients && stop.reason == ErrorCode::UpstreamTimeout) {
+                    in_flight.failed(&stop.message);
+                }
                 Err(stop)
             }
         }
