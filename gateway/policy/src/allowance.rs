@@ -212,7 +212,7 @@ impl Allowances {
     /// Refunds what was reserved; nothing was used.
     pub(crate) fn refund(&mut self, ask: &AdmissionRequest, reservation: &AllowanceReservation) {
         self.each(ask, reservation, |used| {
-            used.reserved = used.reserved.minus(reservation.amounts)
+            used.reserved = used.reserved.minus(reservation.amounts);
         });
     }
 

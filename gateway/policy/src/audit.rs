@@ -45,7 +45,7 @@ impl Audit {
         if cfg!(debug_assertions) {
             let (more, less) = (
                 |amount: i64| u64::try_from(amount).unwrap_or(0),
-                |amount: i64| u64::try_from(amount.unsigned_abs()).unwrap_or(0) * u64::from(amount < 0),
+                |amount: i64| amount.unsigned_abs() * u64::from(amount < 0),
             );
             for window in QuotaWindow::ALL {
                 self.sum(subject, window, Windows::at(now).index(window), |sum| {

@@ -264,3 +264,88 @@ impl Clock for Hands {
         Nanos::from(self.0.load(Relaxed))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn at(nanos: u64) -> Time {
+        Time::after_epoch(Duration::from_nanos(1_700_000_000_000_000_000 + nanos))
+    }
+
+    /// The level of a bucket that drains one nanosecond a nanosecond, filled anew from the start: (when, how much).
+    fn replayed(charges: &[(u64, u64)], now: u64) -> u64 {
+        let (mut level, mut last) = (0u64, 0);
+        for (time, amount) in charges {
+            level = level.saturating_sub(time - last) + amount;
+            last = *time;
+        }
+        level.saturating_sub(now - last)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+
+        /// However requests come and are settled, a refund leaves the limit as if less had been taken from the start:
+        /// nothing is minted, and nothing is lost.
+        #[test]
+        fn a_refund_leaves_the_limit_as_if_less_had_been_taken_from_the_start(
+            steps in prop::collection::vec((0..40_000_000_000u64, any::<bool>(), any::<usize>(), 0..=1000u64), 1..150)
+        ) {
+            let rate = Rate::per_minute(NonZeroU64::new(1000).expect("not zero"));
+            let interval = 60_000_000;
+            let mut cell = Cell::default();
+            // What was taken, as corrected since; and which of them are open, with the amount reserved.
+            let mut charges: Vec<(u64, u64)> = Vec::new();
+            let mut open: Vec<(usize, u64)> = Vec::new();
+            let mut now = 0;
+            for (passed, is_offer, which, amount) in steps {
+                now += passed;
+                if is_offer || open.is_empty() {
+                    if let Ok(arrival) = rate.decide(&cell, amount, at(now)) {
+                        cell.charge(arrival, charges.len() as u64, at(now));
+                        open.push((charges.len(), amount));
+                        charges.push((now, amount * interval));
+                    }
+                } else {
+                    let (number, reserved) = open.swap_remove(which % open.len());
+                    let actual = amount.min(reserved);
+                    rate.correct(&mut cell, reserved, actual, number as u64, at(now));
+                    charges[number].1 = actual * interval;
+                }
+                prop_assert_eq!(cell.level(at(now)), replayed(&charges, now));
+            }
+        }
+
+        /// Whatever a server reports, a limit is neither closed for longer than two periods nor opened.
+        #[test]
+        fn one_absurd_figure_never_switches_a_limit_off(figures in prop::collection::vec(any::<u64>(), 1..20)) {
+            let rate = Rate::per_day(NonZeroU64::new(100).expect("not zero"));
+            let mut cell = Cell::default();
+            for (number, figure) in (0..).zip(figures) {
+                rate.correct(&mut cell, 10, figure.saturating_add(11), number, at(0));
+            }
+            rate.correct(&mut cell, 0, u64::MAX, 99, at(0));
+            let two_days = 2 * 86_400_000_000_000;
+            prop_assert!(matches!(rate.decide(&cell, 1, at(0)), Err(Shortfall::RetryAfter(_))));
+            prop_assert!(rate.decide(&cell, 1, at(two_days)).is_ok());
+        }
+    }
+
+    #[test]
+    fn memory_is_bounded_and_merging_refunds_rather_too_little() {
+        let rate = Rate::per_day(NonZeroU64::new(1_000_000).expect("not zero"));
+        let mut cell = Cell::default();
+        for number in 0..100_000 {
+            let arrival = rate.decide(&cell, 5, at(number)).expect("it fits");
+            cell.charge(arrival, number, at(number));
+            assert!(cell.lows.len() <= MANY_LOWS + 1);
+        }
+        for number in 0..100_000 {
+            rate.correct(&mut cell, 5, 0, number, at(100_000));
+        }
+        let left = rate.window(&cell, at(100_000)).remaining;
+        assert!((990_000..=1_000_000).contains(&left), "{left}");
+    }
+}

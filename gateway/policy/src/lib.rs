@@ -34,7 +34,7 @@ mod view;
 
 pub use admission::QueueEntry;
 pub use allowance::{Alert, Balance, RecordedUsage};
-pub use breaker::{Breaker, BreakerDecision, BreakerRules};
+pub use breaker::{Breaker, BreakerDecision, BreakerRules, Failure};
 pub use capacity::Pace;
 pub use cell::RateWindow;
 pub use decision::{Decision, DegradationsApplied, Grant, QueueTicket, RateLimitStatus, Terms};

@@ -32,13 +32,13 @@ pub fn pick(candidates: &[Candidate], beginning: Option<u64>, tokens: u64) -> Op
     let Some(beginning) = beginning.filter(|_| candidates.len() > 1) else {
         return Some(least);
     };
-    let load: u64 = candidates.iter().map(|candidate| candidate.load).sum();
-    let weight: u64 = candidates.iter().map(|candidate| candidate.weight).sum();
+    let load: u128 = candidates.iter().map(|candidate| u128::from(candidate.load)).sum();
+    let weight: u128 = candidates.iter().map(|candidate| u128::from(candidate.weight)).sum();
     let fits = |candidate: &Candidate| {
-        let share = u128::from(load + tokens) * u128::from(candidate.weight) / u128::from(weight.max(1));
-        let most = share * u128::from(BOUND) / 100;
+        let share = (load + u128::from(tokens)).saturating_mul(u128::from(candidate.weight)) / weight.max(1);
+        let most = share.saturating_mul(u128::from(BOUND)) / 100;
         let most = most.max(share + u128::from(tokens) * u128::from(SLACK));
-        u128::from(candidate.load + tokens) <= most
+        u128::from(candidate.load) + u128::from(tokens) <= most
     };
     let ranked = all.filter(|at| fits(&candidates[*at])).max_by(|one, other| {
         let rank = |at: &usize| rank(&candidates[*at], beginning);

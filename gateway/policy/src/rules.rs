@@ -47,7 +47,7 @@ impl Default for TokenWeights {
 
 impl TokenWeights {
     /// The tokens that a prompt counts as, of which so many were in the server's cache.
-    pub(crate) fn input_tokens(&self, input_tokens: u64, cached: u64) -> u64 {
+    pub(crate) fn input_tokens(self, input_tokens: u64, cached: u64) -> u64 {
         let cached = cached.min(input_tokens);
         let weighed = u128::from(cached) * u128::from(self.cached_input) / 1000;
         let weighed = u64::try_from(weighed).unwrap_or(u64::MAX);
@@ -55,7 +55,7 @@ impl TokenWeights {
     }
 
     /// The tokens that a request's usage counts as in rate limits.
-    pub(crate) fn rate_tokens(&self, usage: &Usage) -> u64 {
+    pub(crate) fn rate_tokens(self, usage: &Usage) -> u64 {
         self.input_tokens(usage.input_tokens, usage.cached_input_tokens)
             .saturating_add(usage.output_tokens)
     }

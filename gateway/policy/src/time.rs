@@ -183,7 +183,7 @@ mod tests {
         let after = Time::new(day * 20_000 + Duration::from_secs(1), day * 2);
         assert_eq!(after - before, Duration::from_secs(1));
         assert_eq!(after.day().index, before.day().index + 2);
-        assert_eq!(after.day().ends - after, day - Duration::from_secs(1));
+        assert_eq!(after.day().ends - after, Duration::from_secs(DAY - 1));
         assert_eq!(after.date(), "2024-10-06");
     }
 

@@ -2,7 +2,7 @@
 
 #![allow(clippy::cast_precision_loss)]
 
-use policy::{Breaker, BreakerDecision, BreakerRules, Candidate, RetryBudget, Time, pick};
+use policy::{Breaker, BreakerDecision, BreakerRules, Candidate, Failure, RetryBudget, Time, pick};
 use proptest::prelude::*;
 use std::collections::{BinaryHeap, HashMap};
 use std::time::Duration;
@@ -58,29 +58,63 @@ proptest! {
         prop_assert_eq!(fewer[again].hash, idle[first].hash);
     }
 
-    /// Over any history, a breaker that is open lets nobody through before its time, and half open exactly one.
+    /// Over any history, a breaker that is open lets no request through before its time, and half-open one probe until
+    /// its deadline.
     #[test]
-    fn an_open_breaker_lets_nobody_through_and_a_half_open_one_one(
+    fn an_open_breaker_lets_nobody_through_and_a_half_open_one_a_probe_each_rest(
         history in prop::collection::vec((0u64..3000, 0u8..4), 1..200)
     ) {
         let mut breaker = Breaker::new(RULES);
-        let (mut now, mut on_trial) = (0, false);
+        let (mut now, mut probe): (u64, Option<u64>) = (0, None);
         for (passed, what) in history {
             now += passed;
             let time = at(now);
-            let before = breaker.passage(time);
+            let before = breaker.passage(time, false);
             match what {
                 0 => {
-                    let may = breaker.enter(time);
+                    let may = breaker.enter(time, false);
                     prop_assert_eq!(may, !matches!(before, BreakerDecision::Deny(_)));
-                    prop_assert!(!(may && on_trial), "one is on trial already");
-                    if before == BreakerDecision::Probe { on_trial = true; }
+                    if let Some(since) = probe {
+                        prop_assert_eq!(may, now >= since + 1000, "another probe goes after the first one's deadline");
+                    }
+                    if before == BreakerDecision::Probe { probe = Some(now); }
                 }
-                1 => { breaker.succeeded(time); on_trial = false; prop_assert_eq!(breaker.passage(time), BreakerDecision::Allow); }
-                2 => { breaker.failed(time, 0.5); on_trial &= breaker.word() == "half_open"; }
-                _ => { breaker.withdrawn(time); on_trial = false; }
+                1 => {
+                    breaker.succeeded(time);
+                    probe = None;
+                    prop_assert_eq!(breaker.passage(time, false), BreakerDecision::Allow);
+                }
+                2 => {
+                    breaker.failed(Failure::NoAnswer, time, 0.5);
+                    probe = probe.filter(|_| breaker.word() == "half_open");
+                }
+                _ => { breaker.withdrawn(time); probe = None; }
             }
             prop_assert!((100..=1000).contains(&breaker.share(time)));
+        }
+    }
+
+    /// Errors that a server answers never close the only server of a model, however they come and whatever succeeds in
+    /// between; no answer at all, several times in a row, does.
+    #[test]
+    fn the_only_server_is_never_ejected_for_answers(
+        history in prop::collection::vec((0u64..3000, 0u8..4), 1..200)
+    ) {
+        let mut breaker = Breaker::new(RULES);
+        let (mut now, mut unanswered) = (0, 0);
+        for (passed, what) in history {
+            now += passed;
+            let time = at(now);
+            if breaker.enter(time, true) {
+                match what {
+                    0 => { breaker.succeeded(time); unanswered = 0; }
+                    1 => breaker.withdrawn(time),
+                    2 => { breaker.failed(Failure::AnsweredError, time, 0.5); unanswered = 0; }
+                    _ => { breaker.failed(Failure::NoAnswer, time, 0.5); unanswered += 1; }
+                }
+            }
+            let may = breaker.passage(time, true) == BreakerDecision::Allow;
+            prop_assert_eq!(may, unanswered < RULES.failures, "{} without an answer", unanswered);
         }
     }
 
@@ -103,25 +137,25 @@ proptest! {
 fn a_breaker_opens_after_failures_in_a_row_rests_longer_each_time_and_comes_back_slowly() {
     let mut breaker = Breaker::new(RULES);
     for _ in 0..4 {
-        assert!(!breaker.failed(at(0), 0.0));
+        assert!(!breaker.failed(Failure::NoAnswer, at(0), 0.0));
     }
     breaker.succeeded(at(0));
     for _ in 0..4 {
-        assert!(!breaker.failed(at(0), 0.0), "in a row");
+        assert!(!breaker.failed(Failure::NoAnswer, at(0), 0.0), "in a row");
     }
-    assert!(breaker.failed(at(0), 0.0));
-    assert_eq!(breaker.passage(at(999)), BreakerDecision::Deny(at(1000)));
-    assert!(breaker.enter(at(1000)));
-    assert!(!breaker.enter(at(1000)), "one finds out");
-    assert!(breaker.failed(at(1000), 0.0));
+    assert!(breaker.failed(Failure::NoAnswer, at(0), 0.0));
+    assert_eq!(breaker.passage(at(999), false), BreakerDecision::Deny(at(1000)));
+    assert!(breaker.enter(at(1000), false));
+    assert!(!breaker.enter(at(1000), false), "one finds out");
+    assert!(breaker.failed(Failure::NoAnswer, at(1000), 0.0));
     assert_eq!(
-        breaker.passage(at(1001)),
+        breaker.passage(at(1001), false),
         BreakerDecision::Deny(at(3000)),
         "twice as long"
     );
-    assert!(breaker.enter(at(3000)));
+    assert!(breaker.enter(at(3000), false));
     breaker.succeeded(at(3000));
-    assert_eq!(breaker.passage(at(3000)), BreakerDecision::Allow);
+    assert_eq!(breaker.passage(at(3000), false), BreakerDecision::Allow);
     assert_eq!(
         (
             breaker.share(at(3000)),
@@ -129,6 +163,21 @@ fn a_breaker_opens_after_failures_in_a_row_rests_longer_each_time_and_comes_back
             breaker.share(at(13_000))
         ),
         (100, 500, 1000)
+    );
+}
+
+#[test]
+fn a_server_among_others_is_ejected_for_errors() {
+    let mut breaker = Breaker::new(RULES);
+    for _ in 0..5 {
+        assert_eq!(breaker.passage(at(0), false), BreakerDecision::Allow);
+        breaker.failed(Failure::AnsweredError, at(0), 0.0);
+    }
+    assert_eq!(breaker.passage(at(0), false), BreakerDecision::Deny(at(1000)));
+    assert_eq!(
+        breaker.passage(at(0), true),
+        BreakerDecision::Allow,
+        "but not where it is the only one"
     );
 }
 

@@ -16,8 +16,11 @@ use std::time::Duration;
 /// As many as `max_concurrent_requests: auto` ever finds for one endpoint.
 const AUTO_MOST: usize = 1024;
 
-/// Without `reserved_active_requests`, one place in so many is kept for the high band.
+/// Without `reserved_active_requests`, one slot in so many is reserved for high priority.
 const RESERVED_BY_DEFAULT: usize = 10;
+
+/// The most requests that run or wait, anywhere: more than any machine holds, and far from where a number overflows.
+const MOST_REQUESTS: usize = 10_000_000;
 
 /// What `limits.yaml` says, but for the limits of single subjects.
 pub(super) struct Limits {
@@ -72,6 +75,9 @@ impl Check<'_> {
         let global = &raw.global_limits;
         let active = &global.max_active_requests;
         self.at_least_one_of(FILE, "global_limits.max_active_requests", active.line, active.value);
+        self.at_most(FILE, "global_limits.max_active_requests", active.line, active.value);
+        let queue = &global.max_queue_size;
+        self.at_most(FILE, "global_limits.max_queue_size", queue.line, queue.value);
         let timeout = &global.request_timeout_seconds;
         if timeout.line > 0 && timeout.value.is_zero() {
             let key = "global_limits.request_timeout_seconds".to_owned();
@@ -104,6 +110,18 @@ impl Check<'_> {
         }
     }
 
+    /// Checks that a number of requests can be held at all.
+    pub(super) fn at_most(&mut self, file: &str, key: &str, line: usize, count: usize) {
+        if line > 0 && count > MOST_REQUESTS {
+            self.problem(
+                file,
+                line,
+                key.to_owned(),
+                format!("must be at most {MOST_REQUESTS}, not {count}"),
+            );
+        }
+    }
+
     fn scheduling(&mut self, raw: &raw::LimitsFile) -> Scheduling {
         let weights = &raw.priority_weights;
         let named = [
@@ -114,21 +132,21 @@ impl Check<'_> {
         for (name, weight) in named {
             self.at_least_one(FILE, &format!("priority_weights.{name}"), weight);
         }
-        let places = &raw.global_limits.max_active_requests;
+        let slots = &raw.global_limits.max_active_requests;
         let reserved = match &raw.reserved_active_requests {
             Some(reserved) => {
                 let (high, normal) = (&reserved.high, &reserved.normal);
-                let (sum, line) = (high.value + normal.value, high.line.max(normal.line));
-                if line > 0 && places.line > 0 && sum >= places.value.max(1) {
+                let (sum, line) = (high.value.saturating_add(normal.value), high.line.max(normal.line));
+                if line > 0 && slots.line > 0 && sum >= slots.value.max(1) {
                     let message = format!(
-                        "{sum} of {} places are reserved: none is left for the low band",
-                        places.value
+                        "{sum} of {} slots are reserved: none is left for low priority",
+                        slots.value
                     );
                     self.problem(FILE, line, "reserved_active_requests".to_owned(), message);
                 }
                 [high.value, normal.value]
             }
-            None => [places.value / RESERVED_BY_DEFAULT, 0],
+            None => [slots.value / RESERVED_BY_DEFAULT, 0],
         };
         Scheduling {
             order: match raw.scheduling {
@@ -298,13 +316,13 @@ impl Check<'_> {
 
 /// How many requests a model takes at once: its own number, or what its endpoints take together.
 pub(super) fn concurrency(model: &raw::Model) -> Concurrency {
-    if let Some(places) = &model.max_concurrent_requests {
-        return match places.value {
+    if let Some(slots) = &model.max_concurrent_requests {
+        return match slots.value {
             Places::Fixed(count) => Concurrency::Fixed(count),
             Places::Auto => Concurrency::Auto(AUTO_MOST * model.endpoints.len().max(1)),
         };
     }
-    let mut sum = 0;
+    let mut sum = 0_usize;
     let mut is_auto = false;
     for endpoint in &model.endpoints {
         match endpoint.max_concurrent_requests.as_ref().map(|at| at.value) {

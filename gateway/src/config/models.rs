@@ -180,7 +180,23 @@ impl Check<'_> {
                 Some(id) if id.0 as usize == at => {
                     self.problem("models.yaml", smaller.line, key, "is this model itself");
                 }
-                Some(id) => models[at].smaller = Some(*id),
+                Some(id) => {
+                    let (own, its) = (models[at].prices, models[id.index()].prices);
+                    let dearer = [
+                        ("input", own.input, its.input),
+                        ("cached input", own.cached_input, its.cached_input),
+                        ("output", own.output, its.output),
+                    ];
+                    if let Some((what, own, its)) = dearer.into_iter().find(|(_, own, its)| its > own) {
+                        let message = format!(
+                            "\"{}\" is dearer than this model: {its} per 1,000 {what} tokens, this model {own}; degradation \
+                             and budgets route to a model that costs no more",
+                            smaller.value
+                        );
+                        self.problem("models.yaml", smaller.line, key, message);
+                    }
+                    models[at].smaller = Some(*id);
+                }
                 None => {
                     let known: Vec<String> = raw.0.iter().map(|(name, _)| name.value.clone()).collect();
                     self.reference(("models.yaml", key), smaller, Some(&known), "model");
@@ -233,6 +249,11 @@ impl Check<'_> {
         for (raw, index) in model.endpoints.iter().zip(0..) {
             let key = |field: &str| format!("models.{name}.endpoints.{index}.{field}");
             self.at_least_one(file, &key("weight"), &raw.weight);
+            if let Some(at) = &raw.max_concurrent_requests
+                && let Places::Fixed(count) = at.value
+            {
+                self.at_most(file, &key("max_concurrent_requests"), at.line, count);
+            }
             let ca_file = raw
                 .ca_file
                 .as_ref()

@@ -208,7 +208,6 @@ async fn whole(
     let headers = answer.session.response_header().map(|head| &head.headers);
     let retry_after = headers.and_then(retry_after::read);
     let record = &mut admitted.recorder.record;
-    let snapshot = Arc::clone(&record.snapshot);
     record.first_token = Some(record.started.elapsed());
     if status == 200 {
         admitted.meter.see_whole(&body);
@@ -226,9 +225,8 @@ async fn whole(
     let error = error::upstream_error(status, &body, record.model_name(), &endpoint.authority).after(retry_after);
     if status == 429 || (status == 503 && retry_after.is_some()) {
         endpoint.pause(retry_after.unwrap_or(Duration::from_secs(1)));
-    } else if error.counts_against_server() && snapshot.upstreams.has_choice(record.terms.model) {
-        // A server without a replacement is asked again, whatever it answers: refusing everyone helps nobody.
-        answer.in_flight.failed(&error.message);
+    } else if error.counts_against_server() {
+        answer.in_flight.answered_error(status);
     }
     keep(admitted, answer).await;
     if error.blame == Blame::Client && translation.is_none() && status < 500 {

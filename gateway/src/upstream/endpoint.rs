@@ -5,7 +5,7 @@ use crate::config::{self, Backend};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 use pingora_core::upstreams::peer::HttpPeer;
-use policy::{Breaker, BreakerDecision, BreakerRules, Candidate, Time};
+use policy::{Breaker, BreakerDecision, BreakerRules, Candidate, Failure, Time};
 use protocol::refuse::{ErrorCode, RequestError};
 use std::collections::HashSet;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -150,13 +150,13 @@ impl Endpoint {
     }
 
     /// What its breaker says.
-    pub(super) fn passage(&self, now: Time) -> BreakerDecision {
-        self.breaker.lock().passage(now)
+    pub(super) fn passage(&self, now: Time, is_only: bool) -> BreakerDecision {
+        self.breaker.lock().passage(now, is_only)
     }
 
     /// Whether a request may go now; then one goes.
-    pub(super) fn enter(&self, now: Time) -> bool {
-        self.breaker.lock().enter(now)
+    pub(super) fn enter(&self, now: Time, is_only: bool) -> bool {
+        self.breaker.lock().enter(now, is_only)
     }
 
     pub(super) fn breaker_word(&self) -> &'static str {
@@ -165,7 +165,7 @@ impl Endpoint {
 
     /// Whether requests are sent to it as usual.
     pub(crate) fn is_healthy(&self) -> bool {
-        self.passage(now()) == BreakerDecision::Allow
+        self.passage(now(), false) == BreakerDecision::Allow
     }
 
     pub(super) fn is_paused(&self, now: Time) -> bool {
@@ -217,10 +217,10 @@ impl Endpoint {
     }
 
     /// It did not answer as it should.
-    pub(super) fn failed(&self, why: &str) {
+    pub(super) fn failed(&self, failure: Failure, why: &str) {
         self.seen.last_failure.store(Arc::new(why.to_owned()));
         let (now, jitter) = (now(), jitter());
-        if self.breaker.lock().failed(now, jitter) {
+        if self.breaker.lock().failed(failure, now, jitter) {
             tracing::warn!(upstream = %self.authority, why, "left alone for a while: it failed several times in a row");
         }
     }
@@ -235,7 +235,7 @@ impl Endpoint {
         if !self.seen.is_away.swap(true, Relaxed) {
             tracing::warn!(upstream = %self.authority, why, "upstream is away");
         }
-        self.breaker.lock().away(now(), jitter());
+        self.breaker.lock().mark_unreachable(now(), jitter());
         self.forget_address();
     }
 
@@ -292,10 +292,17 @@ impl InFlight {
         }
     }
 
-    /// The server did not.
+    /// The server did not answer, or not to the end.
     pub(crate) fn failed(&mut self, why: &str) {
         self.is_told = true;
-        self.endpoint.failed(why);
+        self.endpoint.failed(Failure::NoAnswer, why);
+    }
+
+    /// The server answered with an error of its own.
+    pub(crate) fn answered_error(&mut self, status: u16) {
+        self.is_told = true;
+        self.endpoint
+            .failed(Failure::AnsweredError, &format!("answered {status}"));
     }
 }
 

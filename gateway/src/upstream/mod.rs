@@ -132,17 +132,20 @@ impl Upstreams {
         let choices = &self.by_model[model.0 as usize].choices;
         let now = now();
         if let ([only], []) = (&choices[..], tried) {
-            let may = only.endpoint.enter(now).then(|| Arc::clone(&only.endpoint));
+            let may = only.endpoint.enter(now, true).then(|| Arc::clone(&only.endpoint));
             return may.ok_or_else(|| nobody_is_well(choices, now));
         }
+        let is_only = choices.len() == 1;
         let new = choices
             .iter()
             .filter(|choice| !tried.iter().any(|tried| Arc::ptr_eq(tried, &choice.endpoint)));
         let (mut well, mut paused) = (Vec::new(), Vec::new());
         for choice in new {
-            match choice.endpoint.passage(now) {
+            match choice.endpoint.passage(now, is_only) {
                 // Whoever may be well again is asked; if it is not, another is.
-                BreakerDecision::Probe if choice.endpoint.enter(now) => return Ok(Arc::clone(&choice.endpoint)),
+                BreakerDecision::Probe if choice.endpoint.enter(now, is_only) => {
+                    return Ok(Arc::clone(&choice.endpoint));
+                }
                 BreakerDecision::Allow if choice.endpoint.is_paused(now) => paused.push(choice),
                 BreakerDecision::Allow => well.push(choice),
                 BreakerDecision::Probe | BreakerDecision::Deny(_) => {}
@@ -155,7 +158,7 @@ impl Upstreams {
             .collect();
         let picked = policy::pick(&candidates, routing_hint.beginning, routing_hint.tokens);
         match picked.map(|at| &those[at].endpoint) {
-            Some(endpoint) if endpoint.enter(now) => Ok(Arc::clone(endpoint)),
+            Some(endpoint) if endpoint.enter(now, is_only) => Ok(Arc::clone(endpoint)),
             _ => Err(nobody_is_well(choices, now)),
         }
     }
@@ -221,10 +224,12 @@ fn nobody_is_well(choices: &[Choice], now: Time) -> RequestError {
         return RequestError::new(ErrorCode::NoHealthyUpstream, "no upstream is set up for this model");
     }
     let mut stop = RequestError::new(ErrorCode::NoHealthyUpstream, "the model's servers are away; try again");
-    let until = choices.iter().filter_map(|choice| match choice.endpoint.passage(now) {
-        BreakerDecision::Deny(until) => Some(until - now),
-        _ => None,
-    });
+    let until = choices
+        .iter()
+        .filter_map(|choice| match choice.endpoint.passage(now, choices.len() == 1) {
+            BreakerDecision::Deny(until) => Some(until - now),
+            _ => None,
+        });
     stop.retry_after = Some(until.min().unwrap_or_default().max(Duration::from_secs(1)));
     stop
 }
