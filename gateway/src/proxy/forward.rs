@@ -122,8 +122,7 @@ fn prepare(exchange: &mut Exchange, body: &Bytes, parsed: &ParsedRequest<'_>) ->
     let model = snapshot.config.model(terms.model);
     let name = model.upstream_name.as_deref().unwrap_or(&model.name);
     let is_reduced = terms.degradations.max_tokens_reduced;
-    let changes =
-        |asked: Operation| RequestChanges::new(parsed, name, terms.max_tokens, is_reduced || asked.must_limit());
+    let changes = |asked: Operation| RequestChanges::new(parsed, name, terms.max_tokens, asked.limit_rule(is_reduced));
     // What was translated for the first server serves once; an answer's writer has a state.
     let of_the_ask = exchange.asked_for.filter(|ask| ask.model == terms.model);
     let speaks = snapshot.upstreams.speaks(terms.model);

@@ -201,9 +201,13 @@ impl HttpServerApp for Proxy {
         let path = protocol::clean_path(&given);
         let is_clean = match protocol::route(session.req_header().method.as_str(), &path.path) {
             Route::Operation(call) => exchange::serve(&self.gateway, &mut session, call, path.model.as_deref()).await,
-            route => lists::answer(&self.gateway, &mut session, &route, protocol::protocol_of(&path.path))
-                .await
-                .is_ok(),
+            route => {
+                let is_anthropics = session.req_header().headers.contains_key("anthropic-version");
+                let protocol = protocol::protocol_of(&path.path, is_anthropics);
+                lists::answer(&self.gateway, &mut session, &route, protocol)
+                    .await
+                    .is_ok()
+            }
         };
         if !is_clean {
             session.shutdown().await;

@@ -46,7 +46,7 @@ pub(super) async fn answer(
         Route::Response(what) => response(gateway, session, *what).await.map(Body::from),
         Route::FilesAndBatches(kept) => files::answer(gateway, session, *kept).await,
         Route::Status(id) | Route::Cancel(id) => request(gateway, session, route, id).await.map(Body::from),
-        _ => list(gateway, session, route).map(Body::from),
+        _ => list(gateway, session, route, protocol).map(Body::from),
     };
     let after = answer.as_ref().err().and_then(RequestError::retry_after_seconds);
     let (status, body) = match answer {
@@ -224,14 +224,19 @@ impl From<Unavailable> for RequestError {
     }
 }
 
-fn list(gateway: &Gateway, session: &ServerSession, route: &Route<'_>) -> Result<Value, RequestError> {
+fn list(
+    gateway: &Gateway,
+    session: &ServerSession,
+    route: &Route<'_>,
+    protocol: Protocol,
+) -> Result<Value, RequestError> {
     let snapshot = gateway.current.get();
     let caller = identity::caller(&snapshot, &session.req_header().headers, None, crate::clock::now_ms())?;
     let mut entries = entries(&snapshot.config);
     if let Some(key) = &caller.key {
         entries.retain(|entry| key.allows(entry.name));
     }
-    let is_anthropics = session.req_header().headers.contains_key("anthropic-version");
+    let is_anthropics = protocol == Protocol::Anthropic;
     let model = if is_anthropics {
         catalogue::anthropic_model
     } else {
