@@ -139,8 +139,23 @@ pub struct RequestChanges<'a> {
     pub model: &'a str,
     /// The most output tokens of each answer. `None`: the client gave no limit, and none is written.
     pub max_tokens: Option<u64>,
-    /// Whether the limit must stand under the name that every server honors, whatever other names are there.
+    /// Whether the limit is written under the name that every server honors, whatever other names stand there. For
+    /// servers whose default is not bounded by the model's context, or that ignore `max_completion_tokens`.
     pub must_limit: bool,
+}
+
+impl<'a> RequestChanges<'a> {
+    /// The changes for a request to which `granted` tokens an answer were granted.
+    pub fn new(parsed: &ParsedRequest<'_>, model: &'a str, granted: u64, rule: LimitRule) -> Self {
+        let says_something = |limit: &Limit| limit.value != Limited::Null;
+        let must_limit = rule == LimitRule::UnderOwnName;
+        let has_limit = rule != LimitRule::WhereGiven || parsed.places.limits.iter().any(says_something);
+        Self {
+            model,
+            max_tokens: has_limit.then_some(granted),
+            must_limit,
+        }
+    }
 }
 
 /// When an output limit is written for the server.
@@ -153,19 +168,6 @@ pub enum LimitRule {
     /// Always, and under the name that every server honors: the server's default has no bound, or it ignores
     /// `max_completion_tokens`, as Ollama does.
     UnderOwnName,
-}
-
-impl<'a> RequestChanges<'a> {
-    /// The changes for a request to which `granted` tokens an answer were granted.
-    pub fn new(parsed: &ParsedRequest<'_>, model: &'a str, granted: u64, rule: LimitRule) -> Self {
-        let says_something = |limit: &Limit| limit.value != Limited::Null;
-        let has_limit = rule != LimitRule::WhereGiven || parsed.places.limits.iter().any(says_something);
-        Self {
-            model,
-            max_tokens: has_limit.then_some(granted),
-            must_limit: rule == LimitRule::UnderOwnName,
-        }
-    }
 }
 
 /// Reads what policy needs of a body.

@@ -75,8 +75,6 @@ codes! {
     BodyTooLarge = "body_too_large", 413, Client, "invalid_request_error", "body_too_large";
     /// The client sends its body too slowly.
     RequestTimeout = "request_timeout", 408, Client, "invalid_request_error", "request_timeout";
-    /// The body is coded in a way that the gateway does not decode.
-    UnsupportedMediaType = "unsupported_media_type", 415, Client, "invalid_request_error", "unsupported_media_type";
     /// The request is larger than its rate limit or quota can ever pass.
     RequestExceedsLimit = "request_exceeds_limit", 400, Policy, "invalid_request_error", "request_exceeds_limit";
     /// A limit of requests a minute or a day is reached.
@@ -113,10 +111,6 @@ codes! {
     UpstreamError = "upstream_error", 502, Upstream, "server_error", "upstream_error";
     /// The model's server did not answer in time.
     UpstreamTimeout = "upstream_timeout", 504, Upstream, "server_error", "upstream_timeout";
-    /// The gateway stops, and its drain time is over.
-    ShuttingDown = "shutting_down", 503, Gateway, "server_error", "shutting_down";
-    /// A fault of the gateway itself.
-    InternalError = "internal_error", 500, Gateway, "server_error", "internal_error";
     /// The request was cancelled through `DELETE /requests/{id}`.
     Cancelled = "cancelled", 409, Client, "invalid_request_error", "cancelled";
     /// The client closed its connection; nobody reads this.
