@@ -36,7 +36,9 @@ mod wire;
 
 pub use operation::{Operation, Protocol, Work};
 pub use prefix::beginning;
-pub use request::{Lowered, ModelLoad, ParsedRequest, RequestChanges, answer_here, parse, parse_with_model, rewrite};
+pub use request::{
+    LimitRule, Lowered, ModelLoad, ParsedRequest, RequestChanges, answer_here, parse, parse_with_model, rewrite,
+};
 pub use route::{Background, CleanPath, FilesAndBatches, Route, clean_path, protocol_of, route};
 pub use scan::without_byte_order_mark;
 pub use size::{ImageTokens, MediaTokens, PromptSize};

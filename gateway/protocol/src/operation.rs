@@ -2,6 +2,7 @@
 //! file and one line of the second: routing, paths, parsing and metering follow from its row.
 
 use crate::dialect::Dialect;
+use crate::request::LimitRule;
 use crate::{anthropic, generate, ollama, openai, rerank, responses, score};
 
 macro_rules! protocols {
@@ -156,10 +157,13 @@ impl Operation {
         self.row().upstream_path
     }
 
-    /// Whether a server of this protocol writes on for longer than the model's context where no limit is given, so that
-    /// one must be: Ollama writes up to ten contexts.
-    pub fn must_limit(self) -> bool {
-        self.generates() && self.protocol() == Protocol::Ollama
+    /// When a limit is written for a server that is asked this. Ollama generates up to ten contexts where none is given.
+    pub fn limit_rule(self, is_lowered: bool) -> LimitRule {
+        match self.protocol() {
+            Protocol::Ollama => LimitRule::UnderOwnName,
+            _ if is_lowered => LimitRule::Always,
+            _ => LimitRule::WhereGiven,
+        }
     }
 
     /// Whether the answer is made of output tokens.

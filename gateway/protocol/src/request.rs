@@ -147,11 +147,11 @@ pub struct RequestChanges<'a> {
 }
 
 impl<'a> RequestChanges<'a> {
-    /// The changes for a request to which `granted` tokens an answer were granted. A limit is written where the client
-    /// gave one, or where it `must` be: policy lowered it, or the server has no default of its own.
-    pub fn new(parsed: &ParsedRequest<'_>, model: &'a str, granted: u64, must_limit: bool) -> Self {
+    /// The changes for a request to which `granted` tokens an answer were granted.
+    pub fn new(parsed: &ParsedRequest<'_>, model: &'a str, granted: u64, rule: LimitRule) -> Self {
         let says_something = |limit: &Limit| limit.value != Limited::Null;
-        let has_limit = must_limit || parsed.places.limits.iter().any(says_something);
+        let must_limit = rule == LimitRule::UnderOwnName;
+        let has_limit = rule != LimitRule::WhereGiven || parsed.places.limits.iter().any(says_something);
         Self {
             model,
             max_tokens: has_limit.then_some(granted),
@@ -159,6 +159,18 @@ impl<'a> RequestChanges<'a> {
             asks_usage: true,
         }
     }
+}
+
+/// When an output limit is written for the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitRule {
+    /// Where the client gave one; else the server's default counts, which the model's context bounds.
+    WhereGiven,
+    /// Always: policy lowered it.
+    Always,
+    /// Always, and under the name that every server honors: the server's default has no bound, or it ignores
+    /// `max_completion_tokens`, as Ollama does.
+    UnderOwnName,
 }
 
 /// Reads what policy needs of a body.
@@ -183,7 +195,9 @@ pub fn parse_with_model<'a>(
             "`model` is missing; GET /v1/models lists the models",
         ));
     }
-    if !operation.generates() || parsed.load.is_some() {
+    if !operation.generates() {
+        (parsed.answers, parsed.is_streaming) = (0, false);
+    } else if parsed.load.is_some() {
         parsed.answers = 0;
     }
     Ok(parsed)

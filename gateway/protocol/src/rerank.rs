@@ -116,7 +116,7 @@ mod tests {
         }
         let body = br#"{"query" : "q", "documents":["d"],"top_n":3, "model":"m"}"#;
         let parsed = parse(Operation::Rerank, body).expect("valid");
-        let changes = crate::RequestChanges::new(&parsed, "theirs", 7, false);
+        let changes = crate::RequestChanges::new(&parsed, "theirs", 7, crate::LimitRule::Always);
         let out = rewrite(Operation::Rerank, body, &parsed, &changes).expect("changed");
         assert_eq!(
             out,

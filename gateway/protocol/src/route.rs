@@ -232,8 +232,12 @@ const PREFIXES: &[(&str, Protocol)] = &[
     ("/requests", Protocol::Generate),
 ];
 
-/// The protocol that a path belongs to, for the shape of an error.
-pub fn protocol_of(path: &str) -> Protocol {
+/// The protocol that a path belongs to, for the shape of a list or an error. OpenAI and Anthropic have `/v1/models` both;
+/// a client of Anthropic's names the API's version in a header.
+pub fn protocol_of(path: &str, has_anthropic_version: bool) -> Protocol {
+    if has_anthropic_version && path.starts_with("/v1/models") {
+        return Protocol::Anthropic;
+    }
     let below = || {
         let prefix = PREFIXES.iter().find(|(prefix, _)| path.starts_with(prefix));
         prefix.map_or(Protocol::OpenAi, |(_, protocol)| *protocol)
@@ -292,8 +296,18 @@ mod tests {
             let path = operation.client_path();
             assert_eq!(route("POST", path), Route::Operation(*operation));
             assert_eq!(route("GET", path), Route::WrongMethod("POST"));
-            assert_eq!(protocol_of(path), operation.protocol());
+            assert_eq!(protocol_of(path, false), operation.protocol());
         }
+    }
+
+    #[test]
+    fn errors_have_the_shape_of_whoever_asks() {
+        assert_eq!(protocol_of("/v1/models", false), Protocol::OpenAi);
+        assert_eq!(protocol_of("/v1/models/x", true), Protocol::Anthropic);
+        assert_eq!(protocol_of("/v1/messages/batches", false), Protocol::Anthropic);
+        assert_eq!(protocol_of("/api/pull", false), Protocol::Ollama);
+        assert_eq!(protocol_of("/requests/1", false), Protocol::Generate);
+        assert_eq!(protocol_of("/nowhere", false), Protocol::OpenAi);
     }
 
     #[test]

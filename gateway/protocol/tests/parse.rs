@@ -2,7 +2,7 @@
 //! read back.
 
 use proptest::prelude::*;
-use protocol::{Operation, ParsedRequest, RequestChanges, parse, parse_with_model, rewrite};
+use protocol::{LimitRule, Operation, ParsedRequest, RequestChanges, parse, parse_with_model, rewrite};
 use serde_json::{Value, json};
 
 const KEYS: &[&str] = &[
@@ -93,7 +93,12 @@ fn any_operation() -> impl Strategy<Value = Operation> {
 }
 
 fn changes<'a>(parsed: &ParsedRequest<'_>, granted: u64, must_limit: bool) -> RequestChanges<'a> {
-    RequestChanges::new(parsed, "their \"model\"", granted, must_limit)
+    let rule = if must_limit {
+        LimitRule::UnderOwnName
+    } else {
+        LimitRule::WhereGiven
+    };
+    RequestChanges::new(parsed, "their \"model\"", granted, rule)
 }
 
 proptest! {
@@ -154,10 +159,10 @@ proptest! {
         );
         let body = whole("mine", asked);
         let parsed = parse(Operation::Messages, body.as_bytes()).expect("valid");
-        let changes = RequestChanges::new(&parsed, "theirs", 1000, false);
+        let changes = RequestChanges::new(&parsed, "theirs", 1000, LimitRule::Always);
         let out = rewrite(Operation::Messages, body.as_bytes(), &parsed, &changes).expect("changed");
         prop_assert_eq!(String::from_utf8(out).expect("UTF-8"), whole("theirs", 1000));
-        let same = RequestChanges::new(&parsed, "mine", asked, true);
+        let same = RequestChanges::new(&parsed, "mine", asked, LimitRule::UnderOwnName);
         prop_assert!(rewrite(Operation::Messages, body.as_bytes(), &parsed, &same).is_none());
     }
 }
@@ -171,7 +176,7 @@ fn the_model_of_an_azure_path_counts_whatever_the_body_says() {
     ] {
         let parsed = parse_with_model(Operation::ChatCompletions, body.as_bytes(), Some("dep")).expect("valid");
         assert_eq!(parsed.model, "dep");
-        let changes = RequestChanges::new(&parsed, "dep", 5, false);
+        let changes = RequestChanges::new(&parsed, "dep", 5, LimitRule::WhereGiven);
         let out = rewrite(Operation::ChatCompletions, body.as_bytes(), &parsed, &changes);
         let out = out.unwrap_or_else(|| body.as_bytes().to_vec());
         let out: Value = serde_json::from_slice(&out).expect("JSON");

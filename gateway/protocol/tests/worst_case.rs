@@ -4,7 +4,7 @@
 #![allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::expect_used)]
 
 use proptest::prelude::*;
-use protocol::{Operation, RequestChanges, parse, rewrite};
+use protocol::{LimitRule, Operation, RequestChanges, parse, rewrite};
 use serde_json::{Map, Value, json};
 
 /// Tokens that a server generates at most for a body, where its context has room for `CONTEXT`.
@@ -152,11 +152,11 @@ fn body() -> impl Strategy<Value = Map<String, Value>> {
 }
 
 /// What the server gets, and what was reserved for it.
-fn forwarded(body: &Map<String, Value>, most: u64, must_limit: bool) -> (Map<String, Value>, u64) {
+fn forwarded(body: &Map<String, Value>, most: u64, rule: LimitRule) -> (Map<String, Value>, u64) {
     let text = serde_json::to_vec(body).expect("JSON");
     let parsed = parse(Operation::Completions, &text).expect("valid");
     let granted = parsed.max_tokens.unwrap_or(u64::MAX).min(most);
-    let changes = RequestChanges::new(&parsed, "m", granted, must_limit);
+    let changes = RequestChanges::new(&parsed, "m", granted, rule);
     let out = rewrite(Operation::Completions, &text, &parsed, &changes).unwrap_or_else(|| text.clone());
     let reserved = granted.max(1) * parsed.answers;
     (serde_json::from_slice(&out).expect("still JSON"), reserved)
@@ -167,7 +167,7 @@ proptest! {
 
     #[test]
     fn no_server_generates_more_than_was_reserved(body in body(), most in 1u64..2000) {
-        let (out, reserved) = forwarded(&body, most, true);
+        let (out, reserved) = forwarded(&body, most, LimitRule::UnderOwnName);
         for (name, server) in SERVERS {
             prop_assert!(server(&out) <= reserved, "{name}: {} > {reserved} for {out:?}", server(&out));
         }
@@ -178,7 +178,7 @@ proptest! {
 
     #[test]
     fn a_limit_that_was_given_holds_at_servers_with_bounded_defaults(body in body(), most in 1u64..2000) {
-        let (out, reserved) = forwarded(&body, most, false);
+        let (out, reserved) = forwarded(&body, most, LimitRule::WhereGiven);
         let names = ["max_tokens", "max_completion_tokens", "max_new_tokens", "n_predict", "num_predict", "options"];
         let is_given = names.iter().any(|name| match body.get(*name) {
             Some(Value::Object(options)) => !options["num_predict"].is_null(),
@@ -211,7 +211,7 @@ proptest! {
         let operation = Operation::OllamaChat;
         let parsed = parse(operation, text.as_bytes()).expect("valid");
         let granted = parsed.max_tokens.unwrap_or(u64::MAX).min(most);
-        let changes = RequestChanges::new(&parsed, "m", granted, operation.must_limit());
+        let changes = RequestChanges::new(&parsed, "m", granted, operation.limit_rule(false));
         let out = rewrite(operation, text.as_bytes(), &parsed, &changes).unwrap_or_else(|| text.into_bytes());
         let out: Value = serde_json::from_slice(&out).expect("JSON");
         let limit = out["options"]["num_predict"].as_f64().filter(|limit| *limit > 0.0).unwrap_or(1e6);
@@ -223,7 +223,7 @@ proptest! {
         let text = format!(r#"{{"model":"m", "messages":[], "max_tokens" : {tokens}.0}}"#);
         let parsed = parse(Operation::ChatCompletions, text.as_bytes()).expect("valid");
         prop_assert_eq!(parsed.max_tokens, Some(tokens));
-        let changes = RequestChanges::new(&parsed, "m", tokens + above, false);
+        let changes = RequestChanges::new(&parsed, "m", tokens + above, LimitRule::WhereGiven);
         prop_assert!(rewrite(Operation::ChatCompletions, text.as_bytes(), &parsed, &changes).is_none());
     }
 }

@@ -169,10 +169,10 @@ impl Admitted<'_> {
         let name = model.upstream_name.as_deref().unwrap_or(&model.name);
         let is_reduced = terms.degradations.max_tokens_reduced;
         let changes = |asked: Operation| {
-            let must_limit = is_reduced || asked.must_limit();
+            let rule = asked.limit_rule(is_reduced);
             RequestChanges {
                 asks_usage: self.asks_usage,
-                ..RequestChanges::new(&self.parsed, name, terms.max_tokens, must_limit)
+                ..RequestChanges::new(&self.parsed, name, terms.max_tokens, rule)
             }
         };
         let first = self.translation.take().filter(|_| self.request.model == terms.model);

@@ -205,7 +205,8 @@ impl Proxy {
         let head = session.req_header();
         let given = head.uri.path().to_owned();
         let path = protocol::clean_path(&given);
-        let protocol = protocol::protocol_of(&path.path);
+        let is_anthropics = head.headers.contains_key("anthropic-version");
+        let protocol = protocol::protocol_of(&path.path, is_anthropics);
         let cors = match web::access(&services.current.get().config, &head.method, &head.headers) {
             Access::Granted(cors) => cors,
             Access::Preflight(cors) => return endpoints::answer_preflight(session, cors).await.is_ok(),

@@ -74,7 +74,7 @@ pub fn upstream_error(status: u16, body: &[u8], model: &str, server: &str) -> Re
         408 | 504 => RequestError::new(ErrorCode::UpstreamTimeout, by("the server took too long")),
         429 | 503 => RequestError::new(ErrorCode::NoHealthyUpstream, by("the server is overloaded")),
         400..=499 => RequestError::new(ErrorCode::BadRequest, by("the server refused the request")),
-        _ if is_clients_fault(body, said) => {
+        500 | 501 if is_clients_fault(body, said) => {
             RequestError::new(ErrorCode::BadRequest, by("the server cannot serve the request"))
         }
         _ => RequestError::new(ErrorCode::UpstreamError, by(&format!("the server returned {status}"))),
@@ -89,25 +89,26 @@ fn is_context_exceeded(body: &[u8], sentence: &str) -> bool {
     code.iter().any(|word| named.contains(&word.as_str())) || sentence.contains("maximum context length")
 }
 
-/// Whether a server that returned 5xx says that the request is wrong: by its error's type, or by the words in which
-/// llama.cpp and Ollama report a picture or a feature that the model does not have.
+/// Whether a server that failed says that the request is wrong: by its error's type, or by the words in which llama.cpp
+/// and Ollama report a picture or a feature that the model does not have.
 fn is_clients_fault(body: &[u8], sentence: &str) -> bool {
-    let kinds = [
+    const KINDS: [&str; 4] = [
         "invalid_request_error",
         "BadRequestError",
         "not_supported_error",
         "ValueError",
     ];
-    let words = [
+    const WORDS: [&str; 6] = [
         "not supported",
         "not support",
         "unsupported",
         "invalid image",
         "failed to parse",
+        "too long",
     ];
     let sentence = sentence.to_ascii_lowercase();
-    error_words(body).iter().any(|word| kinds.contains(&word.as_str()))
-        || words.iter().any(|word| sentence.contains(word))
+    let has_kind = error_words(body).iter().any(|word| KINDS.contains(&word.as_str()));
+    has_kind || WORDS.iter().any(|word| sentence.contains(word))
 }
 
 /// The error's `type` and `code`.

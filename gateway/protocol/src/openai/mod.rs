@@ -132,11 +132,9 @@ fn size(head: &Head<'_>, prompts: u64) -> PromptSize {
     let mut size = PromptSize::of(&text);
     size.add(head.prompt, true);
     size.add(head.input, true);
-    let mut inputs = 0;
-    head.input.each(|_| inputs += 1);
     // A template may say anything any number of times; embedded prompts and stored conversations are not in the body.
     let unseen = [head.chat_template, head.prompt_embeds, head.conversation];
-    size.split(prompts.max(inputs))
+    size.split(prompts.max(self::prompts(head.input)))
         .unbounded_if(unseen.iter().any(|field| field.text().is_some()))
         .truncated_if(head.input.is_given() || head.truncate_prompt_tokens.text().is_some())
 }

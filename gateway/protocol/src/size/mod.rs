@@ -21,6 +21,9 @@ const DOCUMENT_BYTES_PER_TOKEN: u64 = 20;
 /// Tokens of a document at least, and of one whose size is unknown: a page.
 const DOCUMENT_LEAST_TOKENS: u64 = 3000;
 
+/// Pictures that are counted one by one.
+const MOST_IMAGES: usize = 1000;
+
 /// What a model reads of a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PromptSize {
@@ -98,8 +101,12 @@ impl PromptSize {
         self.documents = self.documents.saturating_mul(times);
         self.document_bytes = self.document_bytes.saturating_mul(times);
         self.audio = self.audio.saturating_mul(u32::try_from(times).unwrap_or(u32::MAX));
-        // A thousand pictures are read as often as they are there.
-        self.images = self.images.repeat(count.min(1000));
+        let images = self.images.len().saturating_mul(count);
+        if images > MOST_IMAGES {
+            self.is_unbounded = true;
+        } else {
+            self.images = self.images.repeat(count);
+        }
         self
     }
 
@@ -184,6 +191,11 @@ impl PromptSize {
     }
 
     fn add_image(&mut self, image: Option<(u32, u32)>) {
+        // So many are larger than any context, and not worth their memory.
+        if self.images.len() == MOST_IMAGES {
+            self.is_unbounded = true;
+            return;
+        }
         let (width, height) = image.unwrap_or_default();
         self.images.push(Image { width, height });
     }
