@@ -28,7 +28,7 @@ fn parsed(arguments: &Value) -> Value {
 fn read(call: Operation, whole: &Value) -> Answer {
     let mut answer = Answer::default();
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    let mut called = |answer: &mut Answer, id: &Value, name: &Value, arguments: Value| {
+    let called = |answer: &mut Answer, id: &Value, name: &Value, arguments: Value| {
         answer.ids.push(text(id));
         answer.calls.push((text(name), arguments));
     };

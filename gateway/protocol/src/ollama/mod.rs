@@ -3,6 +3,7 @@
 pub(crate) mod client;
 mod history;
 pub(crate) mod upstream;
+pub(crate) mod view;
 
 use super::refuse::{ErrorCode, RequestError};
 use super::scan::{Places, Raw, Splices, model_named, top_level};

@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 pub(crate) mod upstream;
+pub(crate) mod view;
 
 use super::refuse::RequestError;
 use super::scan::{Places, Raw, Splices, model_named, top_level};

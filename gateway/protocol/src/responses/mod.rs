@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 mod history;
+pub(crate) mod view;
 
 use super::hub::About;
 use super::refuse::{ErrorCode, RequestError};
