@@ -1,5 +1,12 @@
 //! What real clients send beside what a server's protocol can say.
 
+#![allow(
+    clippy::format_collect,
+    clippy::format_push_string,
+    clippy::too_many_lines,
+    clippy::case_sensitive_file_extension_comparisons
+)]
+
 use super::tests::{OLLAMA, OPENAI, about, changes, translated};
 use super::*;
 use crate::parse;

@@ -1,5 +1,12 @@
 //! What real servers send beside what their protocol says, whole and streamed, read by a client of each protocol.
 
+#![allow(
+    clippy::format_collect,
+    clippy::format_push_string,
+    clippy::too_many_lines,
+    clippy::case_sensitive_file_extension_comparisons
+)]
+
 use super::tests::{OLLAMA, OPENAI, translated};
 use super::*;
 use crate::whole;
@@ -48,7 +55,7 @@ fn read(call: Operation, whole: &Value) -> Answer {
                 match item["type"].as_str() {
                     Some("reasoning") => answer.thought += &texts,
                     Some("function_call") => {
-                        called(&mut answer, &item["call_id"], &item["name"], parsed(&item["arguments"]))
+                        called(&mut answer, &item["call_id"], &item["name"], parsed(&item["arguments"]));
                     }
                     _ => answer.text += &texts,
                 }

@@ -10,12 +10,11 @@ pub(crate) fn view(data: &[u8]) -> Option<Seen<'_>> {
         has_answers: true,
         ..Seen::default()
     };
-    let (mut told, mut has_failed) = (None, false);
     Cursor::new(data).object(|key, value| {
         match key {
             b"type" => match value.word()? {
                 b"message_stop" => seen.is_last = true,
-                b"error" => has_failed = true,
+                b"error" => seen.has_failed = true,
                 _ => {}
             },
             b"message" => start(value, &mut seen.reported)?,
@@ -23,12 +22,12 @@ pub(crate) fn view(data: &[u8]) -> Option<Seen<'_>> {
             b"delta" => delta(value, &mut seen)?,
             b"content_block" => part(value, &mut seen.size)?,
             b"content" => value.list(|block| part(block, &mut seen.size))?,
-            b"error" => told = value.said()?,
+            b"error" => seen.told = value.said()?,
             _ => value.skip()?,
         }
         Some(())
     })?;
-    seen.failure = (has_failed || told.is_some()).then_some(told);
+    seen.has_failed |= !seen.told.is_empty();
     Some(seen)
 }
 
@@ -59,13 +58,13 @@ fn usage(value: &mut Cursor<'_>) -> Option<Reported> {
     value.object(|key, value| {
         match key {
             b"input_tokens" | b"cache_creation_input_tokens" | b"cache_read_input_tokens" => {
-                let count = value.count()?;
+                let count = value.count()?.0;
                 if key == b"cache_read_input_tokens" {
                     reported.cached = count;
                 }
                 input = count.map(|count| input.unwrap_or(0).saturating_add(count)).or(input);
             }
-            b"output_tokens" => reported.output = value.count()?,
+            b"output_tokens" => reported.output = value.count()?.0,
             _ => value.skip()?,
         }
         Some(())

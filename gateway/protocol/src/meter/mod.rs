@@ -125,14 +125,16 @@ impl Meter {
         self.ended |= seen.ended;
         self.delivered.answers = self.begun.count_ones();
         self.is_done |= seen.is_last;
-        match seen.failure {
-            Some(told) => self.fail(
-                told.and_then(upstream_error::message)
-                    .unwrap_or_else(|| "no reason was given".to_owned()),
-            ),
-            None if seen.is_last => Verdict::Last,
-            None if self.strips_usage && !seen.has_answers && !seen.reported.is_empty() => Verdict::Strip,
-            None => Verdict::Pass,
+        if seen.has_failed {
+            let message = upstream_error::message(seen.told);
+            return self.fail(message.unwrap_or_else(|| "no reason was given".to_owned()));
+        }
+        if seen.is_last {
+            Verdict::Last
+        } else if self.strips_usage && !seen.has_answers && !seen.reported.is_empty() {
+            Verdict::Strip
+        } else {
+            Verdict::Pass
         }
     }
 

@@ -18,8 +18,10 @@ pub(crate) struct Seen<'a> {
     pub(crate) ended: u64,
     /// It is the last of its stream.
     pub(crate) is_last: bool,
-    /// The answer ended by a failure, which may be told as JSON.
-    pub(crate) failure: Option<Option<&'a [u8]>>,
+    /// The answer ended by a failure.
+    pub(crate) has_failed: bool,
+    /// The failure as JSON; empty where nothing is told of it.
+    pub(crate) told: &'a [u8],
     /// The size of an answer that the last event repeats.
     pub(crate) repeated: TextSize,
 }

@@ -7,38 +7,37 @@ use crate::wire::json::Cursor;
 /// Reads a chunk or a whole answer.
 pub(crate) fn view(data: &[u8]) -> Option<Seen<'_>> {
     let mut seen = Seen::default();
-    let (mut told, mut sentence, mut is_error, mut has_failed) = (None, None, false, false);
+    let (mut sentence, mut is_error) = (&b""[..], false);
     Cursor::new(data).object(|key, value| {
         match key {
-            b"choices" => value.list(|value| choice(value, &mut seen, &mut has_failed))?,
+            b"choices" => value.list(|value| choice(value, &mut seen))?,
             b"usage" => usage(value, &mut seen.reported)?,
-            b"error" => told = value.said()?,
+            b"error" => seen.told = value.said()?,
             b"object" => is_error = value.word()? == b"error",
             b"message" => sentence = value.said()?,
             _ => value.skip()?,
         }
         Some(())
     })?;
-    seen.failure = match told {
+    if is_error && seen.told.is_empty() {
         // vLLM before 0.10 has its errors' fields at the top.
-        None if is_error => Some(sentence),
-        None => has_failed.then_some(None),
-        told => Some(told),
-    };
+        seen.told = sentence;
+    }
+    seen.has_failed |= is_error || !seen.told.is_empty();
     Some(seen)
 }
 
 /// Reads one choice. Its place in the list is its number where it has none.
-fn choice(value: &mut Cursor<'_>, seen: &mut Seen<'_>, has_failed: &mut bool) -> Option<()> {
+fn choice(value: &mut Cursor<'_>, seen: &mut Seen<'_>) -> Option<()> {
     let (mut index, mut reason) = (None, &b""[..]);
     let size = &mut seen.size;
     value.object(|key, value| {
         match key {
-            b"index" => index = value.count()?,
+            b"index" => index = value.count()?.0,
             b"delta" | b"message" => message(value, size)?,
             b"text" => *size += value.size()?,
             // SGLang's own API has an object here.
-            b"finish_reason" => reason = value.said()?.unwrap_or_default(),
+            b"finish_reason" => reason = value.said()?,
             _ => value.skip()?,
         }
         Some(())
@@ -50,7 +49,7 @@ fn choice(value: &mut Cursor<'_>, seen: &mut Seen<'_>, has_failed: &mut bool) ->
         seen.ended |= bit;
     }
     // vLLM and SGLang, when they give a request up.
-    *has_failed |= matches!(reason, b"\"error\"" | b"\"abort\"");
+    seen.has_failed |= matches!(reason, b"\"error\"" | b"\"abort\"");
     Some(())
 }
 
@@ -59,11 +58,11 @@ pub(crate) fn usage(value: &mut Cursor<'_>, reported: &mut Reported) -> Option<(
     let mut figures = Reported::default();
     value.object(|key, value| {
         match key {
-            b"prompt_tokens" | b"input_tokens" => figures.input = value.count()?.or(figures.input),
-            b"completion_tokens" | b"output_tokens" => figures.output = value.count()?.or(figures.output),
-            b"total_tokens" => figures.total = value.count()?,
+            b"prompt_tokens" | b"input_tokens" => figures.input = value.count()?.0.or(figures.input),
+            b"completion_tokens" | b"output_tokens" => figures.output = value.count()?.0.or(figures.output),
+            b"total_tokens" => figures.total = value.count()?.0,
             b"prompt_tokens_details" | b"input_tokens_details" => value.object(|key, value| match key {
-                b"cached_tokens" => value.count().map(|count| figures.cached = count.or(figures.cached)),
+                b"cached_tokens" => value.count().map(|count| figures.cached = count.0.or(figures.cached)),
                 _ => value.skip(),
             })?,
             _ => value.skip()?,

@@ -12,17 +12,17 @@ pub(crate) fn view(data: &[u8]) -> Option<Seen<'_>> {
         ..Seen::default()
     };
     let (mut kind, mut delta) = (&b""[..], TextSize::default());
-    let (mut told, mut sentence, mut has_failed) = (None, None, false);
+    let mut sentence = &b""[..];
     Cursor::new(data).object(|key, value| {
         match key {
             b"type" => kind = value.word()?,
             // vLLM's first version had an object here.
             b"delta" => delta = value.size()?,
-            b"response" => told = response(value, &mut seen)?.or(told),
+            b"response" => response(value, &mut seen)?,
             b"usage" => usage(value, &mut seen.reported)?,
             b"output" => value.list(|item| part(item, &mut seen.size))?,
-            b"status" => has_failed |= value.word()? == b"failed",
-            b"error" => told = value.said()?.or(told),
+            b"status" => seen.has_failed |= value.word()? == b"failed",
+            b"error" => seen.told = value.said()?,
             b"message" => sentence = value.said()?,
             _ => value.skip()?,
         }
@@ -34,22 +34,22 @@ pub(crate) fn view(data: &[u8]) -> Option<Seen<'_>> {
         seen.size += delta;
     }
     seen.is_last = matches!(kind, b"response.completed" | b"response.incomplete");
-    has_failed |= matches!(kind, b"error" | b"response.failed" | b"response.cancelled") || told.is_some();
-    seen.failure = has_failed.then(|| told.or(sentence));
+    seen.has_failed |= matches!(kind, b"error" | b"response.failed" | b"response.cancelled") || !seen.told.is_empty();
+    if seen.told.is_empty() && seen.has_failed {
+        seen.told = sentence;
+    }
     Some(seen)
 }
 
-/// Reads the response within an event; gives its error.
-fn response<'a>(value: &mut Cursor<'a>, seen: &mut Seen<'_>) -> Option<Option<&'a [u8]>> {
-    let mut told = None;
+/// Reads the response within an event.
+fn response<'a>(value: &mut Cursor<'a>, seen: &mut Seen<'a>) -> Option<()> {
     value.object(|key, value| {
         match key {
             b"usage" => usage(value, &mut seen.reported)?,
             b"output" => value.list(|item| part(item, &mut seen.repeated))?,
-            b"error" => told = value.said()?,
+            b"error" => seen.told = value.said()?,
             _ => value.skip()?,
         }
         Some(())
-    })?;
-    Some(told)
+    })
 }

@@ -4,6 +4,7 @@
 //! It takes for granted that the text is JSON; where it is not, it stops, or reads something of it.
 
 use crate::tokens::TextSize;
+use crate::wire::lenient::Count;
 
 /// A place in JSON text, at the beginning of a value.
 #[derive(Debug)]
@@ -145,10 +146,11 @@ impl<'a> Cursor<'a> {
         Some(&self.text[start..self.at])
     }
 
-    /// Goes past a value, and gives its text unless it says nothing.
-    pub(crate) fn said(&mut self) -> Option<Option<&'a [u8]>> {
+    /// Goes past a value, and gives its text; nothing where it says nothing.
+    pub(crate) fn said(&mut self) -> Option<&'a [u8]> {
         let raw = self.raw()?;
-        Some(Some(raw).filter(|raw| !matches!(*raw, b"null" | b"false" | b"\"\"" | b"{}" | b"[]")))
+        let says_nothing = matches!(raw, b"null" | b"false" | b"\"\"" | b"{}" | b"[]");
+        Some(if says_nothing { b"" } else { raw })
     }
 
     /// Goes past a value, and gives its text if it is a string.
@@ -163,7 +165,7 @@ impl<'a> Cursor<'a> {
     pub(crate) fn size(&mut self) -> Option<TextSize> {
         Some(match self.peek()? {
             b'"' => TextSize::of_escaped(self.string()?),
-            b'{' | b'[' => self.said()?.map_or(TextSize::default(), TextSize::of_bytes),
+            b'{' | b'[' => TextSize::of_bytes(self.said()?),
             _ => {
                 self.skip()?;
                 TextSize::default()
@@ -189,13 +191,13 @@ impl<'a> Cursor<'a> {
 
     /// Goes past a value; a whole number, or one that is written as a float or in quotes. What is negative or no number
     /// is none.
-    pub(crate) fn count(&mut self) -> Option<Option<u64>> {
+    pub(crate) fn count(&mut self) -> Option<Count> {
         let raw = match self.peek()? {
             b'"' => self.string()?,
             _ => self.raw()?,
         };
         let Ok(text) = std::str::from_utf8(raw) else {
-            return Some(None);
+            return Some(Count(None));
         };
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let float = || {
@@ -204,7 +206,7 @@ impl<'a> Cursor<'a> {
                 .filter(|number| *number >= 0.0)
                 .map(|number| number.ceil() as u64)
         };
-        Some(text.parse().ok().or_else(float))
+        Some(Count(text.parse().ok().or_else(float)))
     }
 }
 
@@ -217,7 +219,7 @@ mod tests {
     fn counts(text: &str) -> Vec<Option<u64>> {
         let mut counts = Vec::new();
         Cursor::new(text.as_bytes())
-            .list(|item| item.count().map(|count| counts.push(count)))
+            .list(|item| item.count().map(|count| counts.push(count.0)))
             .expect("JSON");
         counts
     }
@@ -252,7 +254,7 @@ mod tests {
         cursor
             .object(|key, value| {
                 keys.push(std::str::from_utf8(key).expect("text"));
-                value.list(|item| item.skip())
+                value.list(Cursor::skip)
             })
             .expect("JSON");
         assert_eq!(keys, ["a", "b", "e", "b", "f"]);
