@@ -1,5 +1,12 @@
 //! What real clients send beside what a server's protocol can say.
 
+#![allow(
+    clippy::format_collect,
+    clippy::format_push_string,
+    clippy::too_many_lines,
+    clippy::case_sensitive_file_extension_comparisons
+)]
+
 use super::tests::{OLLAMA, OPENAI, about, changes, translated};
 use super::*;
 use crate::parse;
@@ -254,4 +261,24 @@ fn a_server_tool_that_is_all_that_is_offered_is_not_left_out() {
         let stop = translated(OPENAI, Operation::Messages, &body).expect_err("nothing else can do it");
         assert_eq!(stop.param.as_deref(), Some("tools.web_search_20250305"));
     }
+}
+
+#[test]
+fn names_that_a_client_made_up_make_no_header_of_their_own() {
+    let body = json!({"model": "m", "messages": [], "max_tokens": 9, "x\r\nset-cookie: a, b\u{e9}": 1});
+    let translation = translated(OPENAI, Operation::Messages, &body)
+        .expect("fine")
+        .expect("needed");
+    assert_eq!(translation.dropped_header().as_deref(), Some("x??set-cookie:?a??b?"));
+    let many: serde_json::Map<String, Value> = (0..500).map(|at| (format!("field_{at}"), at.into())).collect();
+    let mut body = json!({"model": "m", "messages": [], "max_tokens": 9});
+    body.as_object_mut().expect("an object").extend(many);
+    let translation = translated(OPENAI, Operation::Messages, &body)
+        .expect("fine")
+        .expect("needed");
+    assert!(
+        translation
+            .dropped_header()
+            .is_some_and(|header| header.len() < 20 * 82)
+    );
 }

@@ -1,5 +1,12 @@
 //! Streams as real servers send them, for the tests of reading, measuring and translating them.
 
+#![allow(
+    clippy::format_collect,
+    clippy::format_push_string,
+    clippy::too_many_lines,
+    clippy::case_sensitive_file_extension_comparisons
+)]
+
 use crate::Operation;
 use serde_json::{Value, json};
 

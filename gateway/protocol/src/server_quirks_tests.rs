@@ -1,5 +1,12 @@
 //! What real servers send beside what their protocol says, whole and streamed, read by a client of each protocol.
 
+#![allow(
+    clippy::format_collect,
+    clippy::format_push_string,
+    clippy::too_many_lines,
+    clippy::case_sensitive_file_extension_comparisons
+)]
+
 use super::tests::{OLLAMA, OPENAI, translated};
 use super::*;
 use crate::whole;
@@ -28,7 +35,7 @@ fn parsed(arguments: &Value) -> Value {
 fn read(call: Operation, whole: &Value) -> Answer {
     let mut answer = Answer::default();
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    let mut called = |answer: &mut Answer, id: &Value, name: &Value, arguments: Value| {
+    let called = |answer: &mut Answer, id: &Value, name: &Value, arguments: Value| {
         answer.ids.push(text(id));
         answer.calls.push((text(name), arguments));
     };
@@ -48,7 +55,7 @@ fn read(call: Operation, whole: &Value) -> Answer {
                 match item["type"].as_str() {
                     Some("reasoning") => answer.thought += &texts,
                     Some("function_call") => {
-                        called(&mut answer, &item["call_id"], &item["name"], parsed(&item["arguments"]))
+                        called(&mut answer, &item["call_id"], &item["name"], parsed(&item["arguments"]));
                     }
                     _ => answer.text += &texts,
                 }

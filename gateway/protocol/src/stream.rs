@@ -106,8 +106,8 @@ impl StreamSplitter {
             };
         }
         match translation {
-            None => self.pass(piece, meter, split),
-            Some(translation) => self.translate(piece, meter, translation, split),
+            None => self.pass(&piece, meter, split),
+            Some(translation) => self.translate(&piece, meter, translation, split),
         }
     }
 
@@ -123,7 +123,7 @@ impl StreamSplitter {
     }
 
     /// Passes events on as they are.
-    fn pass(&mut self, piece: Bytes, meter: &mut Meter, split: &mut Split) -> Result<(), RequestError> {
+    fn pass(&mut self, piece: &Bytes, meter: &mut Meter, split: &mut Split) -> Result<(), RequestError> {
         let mut run = Run::default();
         let mut start = 0;
         while let Some(length) = self.scanner.end(&piece[start..]) {
@@ -140,25 +140,25 @@ impl StreamSplitter {
             match verdict {
                 Verdict::Pass => run.end = end,
                 Verdict::Strip => {
-                    run.flush(&piece, split);
+                    run.flush(piece, split);
                     run = Run { start: end, end };
                     self.is_stripped = end == piece.len();
                 }
                 Verdict::Last => {
-                    run.flush(&piece, split);
+                    run.flush(piece, split);
                     let mut held = joined.unwrap_or_else(|| piece.slice(start..end));
                     append(&mut held, &piece[end..]);
                     split.held = Some(held);
                     return Ok(());
                 }
                 Verdict::Failed => {
-                    run.flush(&piece, split);
+                    run.flush(piece, split);
                     return Err(upstream_error::failed(meter.failure()));
                 }
             }
             start = end;
         }
-        run.flush(&piece, split);
+        run.flush(piece, split);
         if self.partial.len() + piece.len() - start > LONGEST_EVENT {
             let part = self.joined(&piece[start..]).unwrap_or_else(|| piece.slice(start..));
             meter.see_part(&part);
@@ -172,7 +172,7 @@ impl StreamSplitter {
     /// Writes events in the client's protocol.
     fn translate(
         &mut self,
-        piece: Bytes,
+        piece: &Bytes,
         meter: &mut Meter,
         translation: &mut Translation,
         split: &mut Split,

@@ -30,8 +30,8 @@ pub(crate) fn request(body: &[u8], dropped: &mut Dropped) -> Result<Chat, Reques
     tools(&mut fields, &mut chat, dropped)?;
     if let Some(thinking) = fields.take("thinking") {
         match effort(&thinking) {
-            Some(effort) => chat.extend(effort.map(|effort| ("reasoning_effort".to_owned(), effort.into()))),
-            None => dropped.leave_out("thinking.type")?,
+            Ok(effort) => chat.extend(effort.map(|effort| ("reasoning_effort".to_owned(), effort.into()))),
+            Err(Unknown) => dropped.leave_out("thinking.type")?,
         }
     }
     output(&mut fields, &mut chat, dropped)?;
@@ -39,14 +39,17 @@ pub(crate) fn request(body: &[u8], dropped: &mut Dropped) -> Result<Chat, Reques
     Ok(chat)
 }
 
-/// How much thought a budget of tokens is, in OpenAI's three words; `None` where that is not known.
-fn effort(thinking: &Value) -> Option<Option<&'static str>> {
+/// A way of thinking that is not known here.
+struct Unknown;
+
+/// How much thought a budget of tokens is, in OpenAI's three words.
+fn effort(thinking: &Value) -> Result<Option<&'static str>, Unknown> {
     match (thinking["type"].as_str(), thinking["budget_tokens"].as_u64()) {
-        (Some("disabled"), _) => Some(None),
-        (Some("enabled"), Some(0..=2048)) => Some(Some("low")),
-        (Some("enabled"), Some(2049..=8192)) | (Some("adaptive"), _) => Some(Some("medium")),
-        (Some("enabled"), _) => Some(Some("high")),
-        _ => None,
+        (Some("disabled"), _) => Ok(None),
+        (Some("enabled"), Some(0..=2048)) => Ok(Some("low")),
+        (Some("enabled"), Some(2049..=8192)) | (Some("adaptive"), _) => Ok(Some("medium")),
+        (Some("enabled"), _) => Ok(Some("high")),
+        _ => Err(Unknown),
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 mod history;
+pub(crate) mod view;
 
 use crate::Operation;
 use crate::catalogue::Entry;

@@ -1,10 +1,10 @@
 //! What a request used: the upstream's own figures where it gives them, else what was counted on the way.
 //!
-//! Each event is parsed once into a borrowed view ([`views`]); nothing is searched for in its bytes, so that a text which
+//! Each event is read once, in place ([`view`]); nothing is searched for in its bytes, so that a text which
 //! looks like a protocol's own words is a text.
 
 mod usage;
-mod views;
+pub(crate) mod view;
 
 pub use usage::{Bounds, Source, Usage};
 
@@ -13,10 +13,10 @@ use crate::upstream_error;
 use crate::whole;
 use crate::wire::sse::Event;
 use crate::wire::{Framing, lenient, records};
-use crate::{Operation, Protocol};
-use std::borrow::Cow;
-use usage::{Delivered, Reported};
-use views::Seen;
+use crate::{Operation, Protocol, anthropic, ollama, openai, responses};
+use usage::Delivered;
+pub(crate) use usage::Reported;
+use view::Seen;
 
 /// What is to be done with an event of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,26 +89,28 @@ impl Meter {
 
     /// Reads one event's data.
     fn see_data(&mut self, data: &[u8]) -> Verdict {
-        let text = std::str::from_utf8(data).map_or_else(|_| Cow::Owned(lenient::mended(data)), Cow::Borrowed);
-        if let Some(seen) = self.view(&text) {
+        if let Some(seen) = self.view(data) {
             return self.add(&seen);
         }
-        // Keys that stand twice, a byte order mark, half of a surrogate pair.
+        // Keys with escapes, a byte order mark.
         if let Some(mended) = lenient::value(data).map(|value| value.to_string())
-            && let Some(seen) = self.view(&mended)
+            && let Some(seen) = self.view(mended.as_bytes())
         {
             return self.add(&seen);
         }
-        self.deliver(TextSize::of(&text));
+        self.deliver(TextSize::of_bytes(data));
         Verdict::Pass
     }
 
-    fn view<'a>(&self, data: &'a str) -> Option<Seen<'a>> {
+    fn view<'a>(&self, data: &'a [u8]) -> Option<Seen<'a>> {
+        if data.first() != Some(&b'{') {
+            return None;
+        }
         match self.call.protocol() {
-            Protocol::OpenAi | Protocol::Generate => views::openai(data),
-            Protocol::Responses => views::responses(data),
-            Protocol::Anthropic => views::anthropic(data),
-            Protocol::Ollama => views::ollama(data),
+            Protocol::OpenAi | Protocol::Generate => openai::view::view(data),
+            Protocol::Responses => responses::view::view(data),
+            Protocol::Anthropic => anthropic::view::view(data),
+            Protocol::Ollama => ollama::view::view(data),
         }
     }
 
@@ -123,14 +125,16 @@ impl Meter {
         self.ended |= seen.ended;
         self.delivered.answers = self.begun.count_ones();
         self.is_done |= seen.is_last;
-        match seen.failure {
-            Some(told) => self.fail(
-                told.and_then(|json| upstream_error::message(json.as_bytes()))
-                    .unwrap_or_else(|| "no reason was given".to_owned()),
-            ),
-            None if seen.is_last => Verdict::Last,
-            None if self.strips_usage && !seen.has_answers && !seen.reported.is_empty() => Verdict::Strip,
-            None => Verdict::Pass,
+        if seen.has_failed {
+            let message = upstream_error::message(seen.told);
+            return self.fail(message.unwrap_or_else(|| "no reason was given".to_owned()));
+        }
+        if seen.is_last {
+            Verdict::Last
+        } else if self.strips_usage && !seen.has_answers && !seen.reported.is_empty() {
+            Verdict::Strip
+        } else {
+            Verdict::Pass
         }
     }
 
@@ -146,7 +150,7 @@ impl Meter {
 
     /// Counts part of an event that is too long to be kept until it is whole.
     pub(crate) fn see_part(&mut self, part: &[u8]) {
-        self.deliver(TextSize::of(&String::from_utf8_lossy(part)));
+        self.deliver(TextSize::of_bytes(part));
     }
 
     /// Reads a whole answer, which may be a stream that nobody asked for.

@@ -1,5 +1,12 @@
 //! The meter against a slow model of it, which builds the whole tree of each event.
 
+#![allow(
+    clippy::format_collect,
+    clippy::format_push_string,
+    clippy::too_many_lines,
+    clippy::case_sensitive_file_extension_comparisons
+)]
+
 use super::*;
 use crate::corpus::{Stream, streams};
 use proptest::prelude::*;

@@ -116,7 +116,7 @@ fn options(fields: &mut Fields, chat: &mut Chat, context: u64, dropped: &mut Dro
     let mut options = Fields::of("options.", options)?;
     options.pass(SAMPLING, chat);
     // A smaller context is one that the server has room for; a larger one is cut to what it has.
-    let fits = |wanted: &Value| wanted.as_f64().is_some_and(|wanted| wanted <= context as f64);
+    let fits = |wanted: &Value| wanted.as_u64().is_some_and(|wanted| wanted <= context);
     if options.peek("num_ctx").is_some_and(fits) {
         options.ignore(&["num_ctx"]);
     }

@@ -3,6 +3,7 @@
 pub(crate) mod client;
 mod history;
 pub(crate) mod upstream;
+pub(crate) mod view;
 
 use crate::Operation;
 use crate::catalogue::{self, Entry};

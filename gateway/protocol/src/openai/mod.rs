@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 pub(crate) mod upstream;
+pub(crate) mod view;
 
 use crate::Operation;
 use crate::dialect::Dialect;

@@ -3,6 +3,7 @@
 pub(crate) mod client;
 mod history;
 mod input_tokens;
+pub(crate) mod view;
 
 pub(crate) use input_tokens::InputTokens;
 

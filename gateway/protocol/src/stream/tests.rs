@@ -1,5 +1,12 @@
 //! Whatever the pieces in which a stream arrives, the client gets the same bytes and the ledger the same figures.
 
+#![allow(
+    clippy::format_collect,
+    clippy::format_push_string,
+    clippy::too_many_lines,
+    clippy::case_sensitive_file_extension_comparisons
+)]
+
 use super::*;
 use crate::Operation;
 use crate::corpus::{Stream, streams};

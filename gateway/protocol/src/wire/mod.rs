@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows a protocol's fields; [`crate::meter`] and the protocols' own modules do.
 
+pub(crate) mod json;
 pub(crate) mod lenient;
 pub(crate) mod records;
 pub(crate) mod sse;

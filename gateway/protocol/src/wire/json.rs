@@ -1,0 +1,321 @@
+//! A cursor over JSON text that goes past every byte once and allocates nothing: for what is read of each event of a
+//! stream that passes. Values of a type that was not expected are skipped.
+//!
+//! It takes for granted that the text is JSON; where it is not, it stops, or reads something of it.
+
+use crate::tokens::TextSize;
+use crate::wire::lenient::Count;
+
+/// A place in JSON text, at the beginning of a value.
+#[derive(Debug)]
+pub(crate) struct Cursor<'a> {
+    text: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    pub(crate) fn new(text: &'a [u8]) -> Self {
+        Self { text, at: 0 }
+    }
+
+    /// The next byte that is no white space.
+    fn peek(&mut self) -> Option<u8> {
+        while let Some(byte) = self.text.get(self.at) {
+            if !matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
+                return Some(*byte);
+            }
+            self.at += 1;
+        }
+        None
+    }
+
+    fn expect(&mut self, byte: u8) -> Option<()> {
+        (self.peek()? == byte).then(|| self.at += 1)
+    }
+
+    /// Goes past a string; gives what is between its quotes, escapes as they are.
+    fn string(&mut self) -> Option<&'a [u8]> {
+        self.expect(b'"')?;
+        let start = self.at;
+        loop {
+            self.at += memchr::memchr2(b'"', b'\\', &self.text[self.at..])?;
+            if self.text[self.at] == b'"' {
+                self.at += 1;
+                return Some(&self.text[start..self.at - 1]);
+            }
+            // The escaped byte is neither the end nor an escape.
+            self.at += 2;
+            if self.at > self.text.len() {
+                return None;
+            }
+        }
+    }
+
+    /// Reads an object; `field` must go past each value. Anything else is skipped. `None` where the text is no JSON, or
+    /// has a key with escapes.
+    pub(crate) fn object(&mut self, mut field: impl FnMut(&'a [u8], &mut Self) -> Option<()>) -> Option<()> {
+        if self.peek()? != b'{' {
+            return self.skip();
+        }
+        self.at += 1;
+        if self.peek()? == b'}' {
+            self.at += 1;
+            return Some(());
+        }
+        loop {
+            let key = self.string()?;
+            self.expect(b':')?;
+            if key.contains(&b'\\') {
+                return None;
+            }
+            field(key, self)?;
+            if self.ends(b'}')? {
+                return Some(());
+            }
+        }
+    }
+
+    /// Reads a list; `item` must go past each value. A single object is a list of one, anything else is skipped.
+    pub(crate) fn list(&mut self, mut item: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
+        match self.peek()? {
+            b'[' => self.at += 1,
+            b'{' => return item(self),
+            _ => return self.skip(),
+        }
+        if self.peek()? == b']' {
+            self.at += 1;
+            return Some(());
+        }
+        loop {
+            item(self)?;
+            if self.ends(b']')? {
+                return Some(());
+            }
+        }
+    }
+
+    /// Whether the object or list ends here, or goes on after a comma.
+    fn ends(&mut self, close: u8) -> Option<bool> {
+        let byte = self.peek()?;
+        self.at += 1;
+        match byte {
+            b',' => Some(false),
+            byte => (byte == close).then_some(true),
+        }
+    }
+
+    /// Goes past a value of any kind.
+    pub(crate) fn skip(&mut self) -> Option<()> {
+        match self.peek()? {
+            b'"' => self.string().map(drop),
+            b'{' | b'[' => self.skip_nested(),
+            _ => {
+                let rest = &self.text[self.at..];
+                let is_end = |byte: &u8| matches!(byte, b',' | b'}' | b']' | b' ' | b'\n' | b'\r' | b'\t');
+                let length = rest.iter().position(is_end).unwrap_or(rest.len());
+                self.at += length;
+                (length > 0).then_some(())
+            }
+        }
+    }
+
+    fn skip_nested(&mut self) -> Option<()> {
+        let mut depth = 0_usize;
+        loop {
+            match self.text.get(self.at)? {
+                b'"' => {
+                    self.string()?;
+                    continue;
+                }
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' => depth -= 1,
+                _ => {}
+            }
+            self.at += 1;
+            if depth == 0 {
+                return Some(());
+            }
+        }
+    }
+
+    /// Goes past a value, and gives its text.
+    pub(crate) fn raw(&mut self) -> Option<&'a [u8]> {
+        self.peek()?;
+        let start = self.at;
+        self.skip()?;
+        Some(&self.text[start..self.at])
+    }
+
+    /// Goes past a value, and gives its text; nothing where it says nothing.
+    pub(crate) fn said(&mut self) -> Option<&'a [u8]> {
+        let raw = self.raw()?;
+        let says_nothing = matches!(raw, b"null" | b"false" | b"\"\"" | b"{}" | b"[]");
+        Some(if says_nothing { b"" } else { raw })
+    }
+
+    /// Goes past a value, and gives its text if it is a string.
+    pub(crate) fn word(&mut self) -> Option<&'a [u8]> {
+        match self.peek()? {
+            b'"' => self.string(),
+            _ => self.skip().map(|()| &b""[..]),
+        }
+    }
+
+    /// Goes past a value; the size of a string's text, or of the JSON of an object or list.
+    pub(crate) fn size(&mut self) -> Option<TextSize> {
+        Some(match self.peek()? {
+            b'"' => TextSize::of_escaped(self.string()?),
+            b'{' | b'[' => TextSize::of_bytes(self.said()?),
+            _ => {
+                self.skip()?;
+                TextSize::default()
+            }
+        })
+    }
+
+    /// Goes past a value; the size of a text that may be a list of parts, of which the texts count.
+    pub(crate) fn content(&mut self) -> Option<TextSize> {
+        if self.peek()? != b'[' {
+            return self.size();
+        }
+        let mut all = TextSize::default();
+        self.list(|part| match part.peek()? {
+            b'{' => part.object(|key, value| match key {
+                b"text" | b"refusal" | b"thinking" => value.size().map(|size| all += size),
+                _ => value.skip(),
+            }),
+            _ => part.size().map(|size| all += size),
+        })?;
+        Some(all)
+    }
+
+    /// Goes past a value; a whole number, or one that is written as a float or in quotes. What is negative or no number
+    /// is none.
+    pub(crate) fn count(&mut self) -> Option<Count> {
+        let raw = match self.peek()? {
+            b'"' => self.string()?,
+            _ => self.raw()?,
+        };
+        let Ok(text) = std::str::from_utf8(raw) else {
+            return Some(Count(None));
+        };
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let float = || {
+            text.parse::<f64>()
+                .ok()
+                .filter(|number| *number >= 0.0)
+                .map(|number| number.ceil() as u64)
+        };
+        Some(Count(text.parse().ok().or_else(float)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    fn counts(text: &str) -> Vec<Option<u64>> {
+        let mut counts = Vec::new();
+        Cursor::new(text.as_bytes())
+            .list(|item| item.count().map(|count| counts.push(count.0)))
+            .expect("JSON");
+        counts
+    }
+
+    #[test]
+    fn a_count_is_read_in_whatever_form_it_is_written() {
+        assert_eq!(
+            counts(r#"[ 3, 3.0 ,2.5,"7",-1,null,true,{"a":[1]},[2],"x",1e3,1e300, 0]"#),
+            [
+                Some(3),
+                Some(3),
+                Some(3),
+                Some(7),
+                None,
+                None,
+                None,
+                None,
+                None,
+                None,
+                Some(1000),
+                Some(u64::MAX),
+                Some(0)
+            ]
+        );
+    }
+
+    #[test]
+    fn values_that_are_not_expected_are_skipped() {
+        let text = br#" {"a" : "x\"}{", "b":{"c":[{"d":"]"}]}, "e":7 ,"b":null,"f":[] } "#;
+        let mut keys = Vec::new();
+        let mut cursor = Cursor::new(text);
+        cursor
+            .object(|key, value| {
+                keys.push(std::str::from_utf8(key).expect("text"));
+                value.list(Cursor::skip)
+            })
+            .expect("JSON");
+        assert_eq!(keys, ["a", "b", "e", "b", "f"]);
+        assert_eq!(
+            Cursor::new(br#"{"\u0061":1}"#).object(|_, value| value.skip()),
+            None,
+            "left to serde"
+        );
+        for broken in [
+            "",
+            "{",
+            "{\"a\"",
+            "{\"a\":",
+            "{\"a\":1",
+            "[1",
+            "\"a",
+            "\"a\\",
+            "{]",
+            "{\"a\":1 2}",
+        ] {
+            let read = Cursor::new(broken.as_bytes()).object(|_, value| value.skip());
+            assert!(read.is_none(), "{broken}");
+        }
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<String>().prop_map(Value::from)
+        ];
+        leaf.prop_recursive(4, 24, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::vec(("[a-z]{0,3}", inner), 0..4)
+                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_fields_of_any_object_are_serdes(value in any_json(), is_pretty in any::<bool>()) {
+            let value = json!({"a": value, "b": 1});
+            let text = if is_pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) }.expect("JSON");
+            let mut seen = serde_json::Map::new();
+            Cursor::new(text.as_bytes()).object(|key, value| {
+                let raw = value.raw()?;
+                seen.insert(String::from_utf8(key.to_vec()).expect("text"), serde_json::from_slice(raw).expect("a value"));
+                Some(())
+            }).expect("an object");
+            prop_assert_eq!(Value::Object(seen), value);
+        }
+
+        #[test]
+        fn no_text_makes_the_cursor_panic(text in r#"[{}\[\]",:\\ a1]{0,40}"#) {
+            let mut cursor = Cursor::new(text.as_bytes());
+            let _ = cursor.object(|_, value| value.content().map(drop));
+            let _ = Cursor::new(text.as_bytes()).count();
+            let _ = Cursor::new(text.as_bytes()).list(|item| item.size().map(drop));
+        }
+    }
+}
