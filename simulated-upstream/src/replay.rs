@@ -3,16 +3,18 @@
 use crate::{Server, generation};
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
 use axum::http::{Response as Head, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 use base64::Engine;
 use bytes::Bytes;
+use flate2::{Compression, write::GzEncoder};
 use futures_util::stream;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -38,6 +40,9 @@ struct Recorded {
     /// Texts, seconds of waiting, and `{"b64": …}`.
     #[serde(default)]
     chunks: Vec<Chunk>,
+    /// Whether the body is compressed, and said to be.
+    #[serde(default)]
+    gzip: bool,
     /// How the answer's end is marked.
     #[serde(default)]
     framing: Framing,
@@ -149,15 +154,33 @@ fn respond(recorded: Recorded) -> Response {
             }
         }
     }
+    if recorded.gzip
+        && let Some(headers) = response.headers_mut()
+    {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
     let body = match recorded.body {
-        Some(Value::String(text)) => Body::from(text),
-        Some(body) => Body::from(body.to_string()),
+        Some(body) => {
+            let text = body.as_str().map_or_else(|| body.to_string(), str::to_owned);
+            if recorded.gzip {
+                Body::from(compressed(&text))
+            } else {
+                Body::from(text)
+            }
+        }
         None if recorded.framing == Framing::Length => {
             Body::from(recorded.chunks.iter().filter_map(bytes).flatten().collect::<Vec<u8>>())
         }
         None => pieces(recorded.chunks, recorded.abort || recorded.framing == Framing::Close),
     };
     response.body(body).unwrap_or_default()
+}
+
+fn compressed(text: &str) -> Vec<u8> {
+    let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+    // Writing into a vector does not fail.
+    let _ = packed.write_all(text.as_bytes());
+    packed.finish().unwrap_or_default()
 }
 
 fn bytes(chunk: &Chunk) -> Option<Bytes> {

@@ -3,6 +3,7 @@
 use base64::Engine;
 use serde_json::{Value, json};
 use simulated_upstream::{Behavior, Dialect, Model, Rates, Recording, Server, Timing};
+use std::io::Read;
 
 async fn serve(behavior: Behavior) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -398,6 +399,7 @@ async fn a_recording_is_replayed_byte_for_byte() {
     let recorded = json!([
         {"status": 418, "headers": {"retry-after": "3"}, "body": {"error": "tea"}},
         {"chunks": [": ping\ndata: {\"a\": 1}\r\n\r\n", 0.01, {"b64": "ZGF0YTogW0RPTkVdCgo="}]},
+        {"body": "packed", "gzip": true},
         {"chunks": ["data: cut"], "framing": "close"},
     ]);
     let recording = Recording::parse(&recorded.to_string()).expect("a recording");
@@ -419,6 +421,12 @@ async fn a_recording_is_replayed_byte_for_byte() {
         second.text().await.expect("text"),
         ": ping\ndata: {\"a\": 1}\r\n\r\ndata: [DONE]\n\n"
     );
+    let third = ask().await.expect("an answer");
+    assert_eq!(third.headers()["content-encoding"], "gzip");
+    let mut unpacked = String::new();
+    let packed = third.bytes().await.expect("bytes");
+    let read = flate2::read::GzDecoder::new(&packed[..]).read_to_string(&mut unpacked);
+    assert_eq!((read.ok(), &*unpacked), (Some(6), "packed"));
     assert!(ask().await.expect("an answer").bytes().await.is_err(), "it breaks off");
     assert_eq!(
         reqwest::get(format!("{url}/v1/models"))

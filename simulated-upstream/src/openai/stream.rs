@@ -182,7 +182,10 @@ impl Stream {
             } else {
                 "".into()
             };
-            self.delta(index, &json!({"role": "assistant", "content": content}), out);
+            let delta = json!({"role": "assistant", "content": content});
+            let choice = json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": null});
+            // The token for which it is written has not been told yet.
+            self.chunk_after(&choice, self.made() - 1, out);
         }
         if let Some(thought) = dialect.thought() {
             self.delta(index, &thought, out);
@@ -228,20 +231,22 @@ impl Stream {
     }
 
     fn delta(&self, index: usize, delta: &Value, out: &mut String) {
-        let piece = delta["content"]
-            .as_str()
-            .filter(|piece| !piece.is_empty())
-            .map(str::to_owned);
-        let logprobs = piece.map_or(Value::Null, |piece| self.shape.logprobs(&[piece]));
+        let piece = delta["content"].as_str().filter(|piece| !piece.is_empty());
+        let logprobs = piece.map_or(Value::Null, |piece| self.shape.logprobs(&[piece.to_owned()]));
         let choice = json!({"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": null});
-        self.chunk(&choice, out);
+        self.chunk_after(&choice, self.made(), out);
     }
 
     fn chunk(&self, choice: &Value, out: &mut String) {
+        self.chunk_after(choice, self.made(), out);
+    }
+
+    /// A chunk that is written when so many tokens have been told.
+    fn chunk_after(&self, choice: &Value, made: u64, out: &mut String) {
         let mut chunk = self.shape.frame(true);
         chunk["choices"] = json!([choice]);
         if self.options.continuous_usage_stats {
-            chunk["usage"] = self.usage();
+            chunk["usage"] = self.usage(made);
         }
         self.shape.dialect.chunk(&mut chunk);
         self.shape.dialect.event(out, &chunk);
@@ -266,7 +271,7 @@ impl Stream {
         if self.options.include_usage && !dialect.has(Quirk::NoUsage) {
             let mut last = self.shape.frame(true);
             last["choices"] = json!([]);
-            last["usage"] = self.usage();
+            last["usage"] = self.usage(self.made());
             if dialect.has(Quirk::Timings) {
                 last["timings"] = self.timings();
             }
@@ -276,8 +281,11 @@ impl Stream {
         dialect.done(out);
     }
 
-    fn usage(&self) -> Value {
-        let made = self.generations.iter().map(|generation| generation.made).sum();
+    fn made(&self) -> u64 {
+        self.generations.iter().map(|generation| generation.made).sum()
+    }
+
+    fn usage(&self, made: u64) -> Value {
         let first = &self.generations[0];
         usage(first.prompt_tokens, first.cached_tokens, made)
     }
