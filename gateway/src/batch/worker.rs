@@ -278,7 +278,7 @@ impl Work<'_> {
                 }
                 // The servers will be back, and the batch has time until it expires.
                 Some(background::Done::Unavailable(after)) => {
-                    if !self.wait(after.unwrap_or_default().clamp(pause, LONGEST_PAUSE)).await {
+                    if !self.wait(after.clamp(pause, LONGEST_PAUSE)).await {
                         return Ok(false);
                     }
                     pause = (pause * 2).min(LONGEST_PAUSE);

@@ -259,13 +259,13 @@ const LEDGER_PAUSE: Duration = Duration::from_secs(1);
 
 /// Whether the model's servers could not serve a request at the moment: unreachable, 429 or 503; and the pause that they
 /// ask for. Nothing of the answer was made.
-fn is_unavailable(exchange: &Exchange, walked: &Result<FinalPart, RequestError>) -> Option<Option<Duration>> {
+fn is_unavailable(exchange: &Exchange, walked: &Result<FinalPart, RequestError>) -> Option<Duration> {
     match walked {
-        Err(stop) if stop.reason == ErrorCode::NoHealthyUpstream => Some(stop.retry_after),
+        Err(stop) if stop.reason == ErrorCode::NoHealthyUpstream => Some(stop.retry_after.unwrap_or_default()),
         Err(stop) if stop.reason == ErrorCode::UpstreamError && exchange.upstream_status.is_none() => {
-            Some(stop.retry_after)
+            Some(stop.retry_after.unwrap_or_default())
         }
-        Ok(FinalPart::Body { status: 429 | 503, .. }) => Some(None),
+        Ok(FinalPart::Body { status: 429 | 503, .. }) => Some(Duration::ZERO),
         _ => None,
     }
 }
@@ -290,7 +290,7 @@ pub(crate) enum Done {
     Later(Duration),
     /// The model's servers were unreachable, overloaded or limiting, and nothing was recorded: it may be made again
     /// after a pause, at least as long as they ask for.
-    Unavailable(Option<Duration>),
+    Unavailable(Duration),
 }
 
 /// Makes a request alone, to its end. `None`: the gateway stops, and the request has not begun.

@@ -57,6 +57,7 @@ pub(crate) struct Gateway {
 }
 
 /// What a client gets where the database has failed.
+#[allow(clippy::needless_pass_by_value, reason = "a function for `map_err`")]
 fn unavailable(error: ledger::Error) -> RequestError {
     tracing::error!(%error, "the database was not read");
     RequestError::new(
