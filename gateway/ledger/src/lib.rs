@@ -43,4 +43,6 @@ pub use time::day_of;
 pub use verify::{Verified, verify};
 
 #[cfg(test)]
+mod isolation;
+#[cfg(test)]
 mod tests;

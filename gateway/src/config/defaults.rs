@@ -27,11 +27,13 @@ impl FromNode for Places {
         Places::Auto
     }
     fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
-        scalar(node, reader, "a whole number of at least 1, or auto", |text| {
+        scalar(node, reader, "a whole number from 1 to 1000000, or auto", |text| {
             if text.as_str() == "auto" {
                 return Some(Places::Auto);
             }
-            text.as_usize().filter(|count| *count > 0).map(Places::Fixed)
+            text.as_usize()
+                .filter(|count| (1..=1_000_000).contains(count))
+                .map(Places::Fixed)
         })
     }
     fn schema() -> Value {

@@ -17,9 +17,12 @@ struct Queue {
     due: Condvar,
 }
 
+/// Segments to sync, and who waits for each.
+type Group = Vec<(Arc<Segment>, oneshot::Sender<Result<(), Error>>)>;
+
 #[derive(Debug, Default)]
 struct Waiting {
-    group: Vec<(Arc<Segment>, oneshot::Sender<Result<(), Error>>)>,
+    group: Group,
     is_closed: bool,
 }
 
@@ -91,7 +94,7 @@ impl Queue {
 }
 
 /// Syncs each segment once; a group has lines of two at most around a rotation.
-fn sync_group(mut group: Vec<(Arc<Segment>, oneshot::Sender<Result<(), Error>>)>) {
+fn sync_group(mut group: Group) {
     while let Some((segment, _)) = group.first() {
         let segment = Arc::clone(segment);
         let synced = segment.sync().map_err(Error::from);
