@@ -18,6 +18,7 @@ mod listener;
 mod record;
 mod registry;
 mod reload;
+mod restore;
 mod services;
 mod shutdown;
 mod snapshot;

@@ -9,7 +9,7 @@ use protocol::meter::{Source, Usage};
 use protocol::refuse::RequestError;
 use protocol::{Operation, Protocol};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Everything that is known of one request.
 #[derive(Debug, Clone)]
@@ -55,7 +55,7 @@ impl Record {
             client_request_id: None,
             call,
             started: Instant::now(),
-            started_at: SystemTime::now(),
+            started_at: UNIX_EPOCH + Duration::from_nanos(crate::clock::now().nanos()),
             caller: None,
             requested_model: String::new(),
             model: None,

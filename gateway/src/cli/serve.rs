@@ -15,6 +15,7 @@ use crate::gate::Gate;
 use crate::keys;
 use crate::listener::{self, tls};
 use crate::reload::{Reloader, Simulated, discovery};
+use crate::restore;
 use crate::services::Services;
 use crate::shutdown::Shutdown;
 use crate::snapshot::Current;
@@ -22,10 +23,8 @@ use crate::telemetry::Metrics;
 use crate::traces::Traces;
 use crate::upstream::health::{self, Probing};
 use crate::upstream::{Connector, Upstreams};
-use ledger::report::{self, Dimension};
 use ledger::{Database, GatewayId, Ledger, Observer, Store};
 use parking_lot::Mutex;
-use policy::{QuotaWindow, Subject};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -297,30 +296,9 @@ async fn resume_work_of(
 
 /// Restores used quotas and budgets from the ledger's sums of the day and the month.
 async fn restore_usage(services: &Services) -> Result<(), ledger::Error> {
-    let now = services.gate.now();
     let snapshot = services.current.get();
-    let config = &snapshot.config;
-    for (window, start) in [
-        (QuotaWindow::Day, now.day_start()),
-        (QuotaWindow::Month, now.month_start()),
-    ] {
-        let day = ledger::day_of(Duration::from_nanos(start.nanos()));
-        for dimension in [Dimension::Project, Dimension::User, Dimension::Key] {
-            for (id, usage) in report::used_since(services.ledger.store(), dimension, &day).await? {
-                let subject = match dimension {
-                    Dimension::Project => config.project_by_id(&id).map(Subject::Project),
-                    Dimension::User => config.user_by_id(&id).map(Subject::User),
-                    _ => services.current.number_of(&id).map(Subject::Key),
-                };
-                if let Some(subject) = subject {
-                    services
-                        .gate
-                        .with(|policy, now| policy.restore_usage(subject, window, usage, now));
-                }
-            }
-        }
-    }
-    Ok(())
+    let key_number = |id: &str| services.current.number_of(id);
+    restore::restore_usage(&snapshot.config, key_number, &services.gate, services.ledger.store()).await
 }
 
 /// Takes over keys that another process has made or revoked.

@@ -6,6 +6,7 @@ pub(crate) mod discovery;
 use crate::config::report::Report;
 use crate::config::{self, Backend, Config, Found, changes, keep_ids};
 use crate::gate::Gate;
+use crate::restore::restore_usage;
 use crate::snapshot::Current;
 use crate::telemetry::Metrics;
 use crate::upstream::Upstreams;
@@ -90,6 +91,10 @@ impl Reloader {
         let version = version.map_err(|error: ledger::Error| failed(&error))?;
         let address = self.simulated.serve(&config).await.map_err(|error| failed(&error))?;
         let upstreams = Upstreams::new(&config, address, Some(&before.upstreams));
+        // A project or user that comes back has used what the ledger says.
+        let key_number = |id: &str| self.current.number_of(id);
+        let restored = restore_usage(&config, key_number, &self.gate, &self.store).await;
+        restored.map_err(|error| failed(&error))?;
         self.current.replace_config(config, version, upstreams);
         self.gate.reconfigure(|| self.current.rules());
         Ok(changes)

@@ -1,0 +1,42 @@
+//! Used quotas and budgets after a restart or a reload: the ledger's sums of the day and the month are the least that has
+//! been used, whoever recorded it.
+
+use crate::config::Config;
+use crate::gate::Gate;
+use ledger::Store;
+use ledger::report::{self, Dimension};
+use policy::{KeyId, QuotaWindow, Subject};
+use std::time::Duration;
+
+/// Raises what policy counts as used to what the ledger has recorded, for every configured project and user and every
+/// key with a number.
+///
+/// # Errors
+/// The database cannot be read.
+pub(crate) async fn restore_usage(
+    config: &Config,
+    key_number: impl Fn(&str) -> Option<KeyId>,
+    gate: &Gate,
+    store: &Store,
+) -> Result<(), ledger::Error> {
+    let now = gate.now();
+    for (window, start) in [
+        (QuotaWindow::Day, now.day_start()),
+        (QuotaWindow::Month, now.month_start()),
+    ] {
+        let day = ledger::day_of(Duration::from_nanos(start.nanos()));
+        for dimension in [Dimension::Project, Dimension::User, Dimension::Key] {
+            for (id, usage) in report::used_since(store, dimension, &day).await? {
+                let subject = match dimension {
+                    Dimension::Project => config.project_by_id(&id).map(Subject::Project),
+                    Dimension::User => config.user_by_id(&id).map(Subject::User),
+                    _ => key_number(&id).map(Subject::Key),
+                };
+                if let Some(subject) = subject {
+                    gate.with(|policy, now| policy.restore_usage(subject, window, usage, now));
+                }
+            }
+        }
+    }
+    Ok(())
+}
