@@ -130,6 +130,7 @@ pub(crate) fn log(record: &Record) {
     let millis = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
     tracing::info!(
         request_id = record.request_id,
+        client_request_id = record.client_request_id,
         trace_id = record.trace_id,
         project = record.project_id(),
         user = record.user_id(),

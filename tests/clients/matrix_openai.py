@@ -105,7 +105,7 @@ out["abort"] = None
 
 for wanted, call in (
     (openai.NotFoundError, lambda: client.chat.completions.create(**{**asking, "model": "nowhere"})),
-    (openai.BadRequestError, lambda: client.chat.completions.create(**{**asking, "max_tokens": -1})),
+    (openai.BadRequestError, lambda: client.chat.completions.create(**{**asking, "max_tokens": "many"})),
 ):
     try:
         call()

@@ -46,7 +46,7 @@ aborted.close()
 assert model in [m.id for m in client.models.list().data]
 for wanted, call in (
     (openai.NotFoundError, lambda: client.chat.completions.create(model="nowhere", messages=messages)),
-    (openai.BadRequestError, lambda: client.chat.completions.create(model=model, messages=messages, max_tokens=-1)),
+    (openai.BadRequestError, lambda: client.chat.completions.create(model=model, messages=messages, max_tokens="many")),
 ):
     try:
         call()

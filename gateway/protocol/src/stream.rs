@@ -237,7 +237,7 @@ impl StreamSplitter {
         }
         let mut out = Vec::new();
         if !rest.is_empty() {
-            match meter.see(&rest) {
+            match meter.see_rest(&rest) {
                 Verdict::Failed => return Err(upstream_error::failed(meter.failure())),
                 _ => {
                     if let Some(translation) = &mut translation {

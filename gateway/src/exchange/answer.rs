@@ -53,7 +53,7 @@ pub(super) async fn exchange(
     let outbound = Outbound {
         path: operation.upstream_path(),
         body,
-        request_id: &record.request_id,
+        request_id: recorder.head.client_request_id.as_deref().unwrap_or(&record.request_id),
         traceparent: recorder.head.traceparent.as_ref(),
         forwarded: if translation.is_none() {
             &recorder.head.forwarded

@@ -109,7 +109,7 @@ async fn agree(gateway: &Gateway, flags: &[&str], acknowledged: &[String], kept:
 async fn kills_at_random_moments_lose_nothing_double_nothing_and_leave_sums_right() {
     kills(&[], |gateway| {
         let script = "import json, sqlite3; c = sqlite3.connect('data/usage.db'); \
-            print(json.dumps([row[0] for row in c.execute('SELECT request_id FROM requests')]))";
+            print(json.dumps([row[0] for row in c.execute('SELECT client_request_id FROM requests')]))";
         let mut python = Command::new("python3");
         let output = python
             .args(["-c", script])
@@ -125,7 +125,7 @@ async fn kills_at_random_moments_lose_nothing_double_nothing_and_leave_sums_righ
 async fn kills_with_postgresql_lose_nothing_either() {
     let postgres = Postgres::start();
     kills(&["--database-url", &postgres.url], |_| {
-        postgres.column("SELECT request_id FROM requests")
+        postgres.column("SELECT client_request_id FROM requests")
     })
     .await;
 }
@@ -177,7 +177,7 @@ async fn requests_are_served_while_postgresql_is_away_and_their_records_follow()
         &gateway,
         &flags,
         &ids,
-        &postgres.column("SELECT request_id FROM requests"),
+        &postgres.column("SELECT client_request_id FROM requests"),
     )
     .await;
 }

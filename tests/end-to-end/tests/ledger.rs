@@ -151,7 +151,7 @@ async fn usage_is_summed_by_any_groups_as_json_and_csv_and_on_the_command_line()
     let file = sluice(gateway.dir.path(), &["ledger", "export", "--from", &day, "--to", &day]);
     let file = String::from_utf8_lossy(&file.stdout).into_owned();
     assert!(
-        file.starts_with("request_id,created_at,updated_at,user_id,project_id,"),
+        file.starts_with("request_id,client_request_id,created_at,updated_at,user_id,project_id,"),
         "{file}"
     );
     assert_eq!(file.lines().count(), 1 + 6, "{file}");
@@ -331,7 +331,7 @@ async fn what_runs_at_a_kill_is_interrupted_with_what_was_reserved_and_what_ends
     let of = |id: &str| {
         records
             .iter()
-            .filter(|record| record["request_id"] == id)
+            .filter(|record| record["client_request_id"] == id)
             .collect::<Vec<_>>()
     };
     assert_eq!((of("ends").len(), &of("ends")[0]["status"]), (1, &json!("completed")));
@@ -435,7 +435,7 @@ async fn a_correction_is_a_record_of_its_own_that_mends_sums_and_budgets_and_is_
         ),
         (
             json!({"user": "user_vip_01", "cost_eur": 1e300, "reason": "x"}),
-            "too large",
+            "at most 1000000000000 tokens and 1000000 euros",
         ),
     ] {
         let (status, told) = correct(&gateway, body).await;

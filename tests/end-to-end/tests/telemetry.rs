@@ -266,7 +266,7 @@ async fn the_log_is_json_with_a_line_a_request_and_nothing_that_was_said() {
     .await;
     let done = lines
         .iter()
-        .find(|line| line["request_id"] == "logged-1")
+        .find(|line| line["client_request_id"] == "logged-1")
         .expect("the first");
     assert_eq!(
         (&done["status"], &done["model"], &done["http_status"]),

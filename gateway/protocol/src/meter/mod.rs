@@ -148,6 +148,17 @@ impl Meter {
         Verdict::Failed
     }
 
+    /// Reads what stands after the last whole record when a stream ends: a record without its end, or a part of one,
+    /// which nobody gets and which counts for nothing.
+    pub(crate) fn see_rest(&mut self, rest: &[u8]) -> Verdict {
+        let before = self.delivered;
+        let verdict = self.see(rest);
+        if !self.has_finished() && verdict != Verdict::Failed {
+            self.delivered = before;
+        }
+        verdict
+    }
+
     /// Counts part of an event that is too long to be kept until it is whole.
     pub(crate) fn see_part(&mut self, part: &[u8]) {
         self.deliver(TextSize::of_bytes(part));
