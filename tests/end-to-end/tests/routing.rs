@@ -219,9 +219,9 @@ async fn of_a_thousand_requests_at_most_one_is_lost_while_a_server_flaps() {
 
 #[tokio::test]
 async fn after_failures_in_a_row_a_server_is_left_alone_and_its_clients_are_told_when_to_come_back() {
-    let bad = failing("500").await;
+    let (bad, worse) = (failing("500").await, failing("500").await);
     let gateway = at(
-        &[&bad.url],
+        &[&bad.url, &worse.url],
         "",
         "  failures: 3\n  rest_seconds: 60\n  longest_rest_seconds: 60\n",
     )
@@ -238,7 +238,9 @@ async fn after_failures_in_a_row_a_server_is_left_alone_and_its_clients_are_told
         .parse()
         .expect("seconds");
     assert!((50..=76).contains(&after), "{after}");
-    assert_eq!(bad.requests.lock().expect("no panic").len(), 3, "it is left alone");
+    for server in [&bad, &worse] {
+        assert_eq!(server.requests.lock().expect("no panic").len(), 3, "it is left alone");
+    }
     let upstreams = gateway.admin_json("/upstreams").await;
     assert_eq!(upstreams["upstreams"][1]["breaker"], "open", "{upstreams}");
     let name = format!(
@@ -246,6 +248,17 @@ async fn after_failures_in_a_row_a_server_is_left_alone_and_its_clients_are_told
         bad.url.trim_start_matches("http://")
     );
     assert!(gateway.metric(&name).await < 0.5);
+}
+
+#[tokio::test]
+async fn a_sole_server_is_asked_again_whatever_it_answers() {
+    let bad = failing("500").await;
+    let gateway = at(&[&bad.url], "", "  failures: 3\n  rest_seconds: 60\n").await;
+    for _ in 0..8 {
+        let answer = gateway.post("/v1/chat/completions", &asking("hi")).await;
+        assert_eq!(answer.status(), 502, "its own answer, never a 503 of the gateway's");
+    }
+    assert_eq!(bad.requests.lock().expect("no panic").len(), 8);
 }
 
 #[tokio::test]
