@@ -1,33 +1,23 @@
-//! Lines of CSV files (RFC 4180).
+//! Lines of CSV files (RFC 4180) that a spreadsheet opens as data.
 
+use ::csv::{Terminator, WriterBuilder};
 use serde_json::Value;
-use std::borrow::Cow;
 
 /// One line. A text that a spreadsheet would take for a formula is made one that it does not; null is empty.
 pub(crate) fn line(values: impl IntoIterator<Item = Value>) -> String {
-    let mut line = String::new();
-    for (at, value) in values.into_iter().enumerate() {
-        if at > 0 {
-            line.push(',');
-        }
-        match value {
-            Value::Null => {}
-            Value::String(text) => line.push_str(&quoted(&text)),
-            other => line.push_str(&other.to_string()),
-        }
-    }
-    line.push('\n');
-    line
-}
-
-fn quoted(text: &str) -> Cow<'_, str> {
-    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
-        return format!("\"'{}\"", text.replace('"', "\"\"")).into();
-    }
-    if text.contains([',', '"', '\n', '\r']) {
-        return format!("\"{}\"", text.replace('"', "\"\"")).into();
-    }
-    text.into()
+    let fields = values.into_iter().map(|value| match value {
+        Value::Null => String::new(),
+        Value::String(text) if text.starts_with(['=', '+', '-', '@', '\t', '\r']) => format!("'{text}"),
+        Value::String(text) => text,
+        other => other.to_string(),
+    });
+    let mut writer = WriterBuilder::new()
+        .terminator(Terminator::Any(b'\n'))
+        .from_writer(Vec::new());
+    // Writing to memory does not fail.
+    let _ = writer.write_record(fields);
+    let bytes = writer.into_inner().unwrap_or_default();
+    String::from_utf8(bytes).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -44,6 +34,6 @@ mod tests {
             json!(null),
             json!(-2),
         ];
-        assert_eq!(line(values), "vip_project,\"a,\"\"b\"\"\",\"'=1+1\",,-2\n");
+        assert_eq!(line(values), "vip_project,\"a,\"\"b\"\"\",'=1+1,,-2\n");
     }
 }
