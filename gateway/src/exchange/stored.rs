@@ -174,13 +174,39 @@ async fn resume(services: Arc<Services>, job: Job) {
         let message = format!("the gateway was killed during each of {MAX_ATTEMPTS} attempts");
         Err((recorder, RequestError::new(ErrorCode::UpstreamError, message)))
     } else {
-        detached::admit(recorder, &request)
+        admit_again(recorder, &request).await
     };
     match admitted {
         Ok(queued) => run_job(queued, &job.project_id, Bytes::from(job.body)).await,
+        // The gateway stops; the next process resumes the job.
+        Err((recorder, error)) if error.code == ErrorCode::ShuttingDown => recorder.abandon(),
         Err((mut recorder, error)) => {
             let result = recorder.conclude(Err(error), None);
             store_answer(&recorder, &job.project_id, result, &job.body).await;
+        }
+    }
+}
+
+/// Admits a job that was accepted before. What only time changes (a rate limit, a full queue) delays it; it does not fail
+/// for a limit that it had passed when it was accepted.
+async fn admit_again(
+    recorder: Recorder,
+    request: &DetachedRequest<'_>,
+) -> Result<Queued, (Recorder, RequestError)> {
+    let services = Arc::clone(&recorder.services);
+    let mut recorder = recorder;
+    loop {
+        let (same, error) = match detached::admit(recorder, request) {
+            Ok(queued) => return Ok(queued),
+            Err(rejected) => rejected,
+        };
+        recorder = same;
+        let Some(pause) = error.retry_after else {
+            return Err((recorder, error));
+        };
+        tokio::select! {
+            () = services.shutdown.stopping() => return Err((recorder, super::client::shutting_down())),
+            () = tokio::time::sleep(pause.max(SHORTEST_PAUSE)) => {}
         }
     }
 }
