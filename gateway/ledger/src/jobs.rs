@@ -166,7 +166,7 @@ pub async fn claim(store: &Store, from: &GatewayId, to: &GatewayId) -> Result<Ve
     for row in &rows {
         jobs.push((row.try_get::<i64, _>("created_at")?, job(row)?));
     }
-    jobs.sort_by(|(one, _), (other, _)| one.cmp(other));
+    jobs.sort_by_key(|(created_at, _)| *created_at);
     Ok(jobs.into_iter().map(|(_, job)| job).collect())
 }
 

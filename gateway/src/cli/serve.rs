@@ -297,7 +297,7 @@ async fn resume_work_of(
 
 /// Restores used quotas and budgets from the ledger's sums of the day and the month.
 async fn restore_usage(services: &Services) -> Result<(), ledger::Error> {
-    let now = services.gate.now();
+    let now = crate::clock::now();
     let snapshot = services.current.get();
     let config = &snapshot.config;
     for (window, start) in [

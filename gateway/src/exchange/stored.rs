@@ -172,13 +172,17 @@ async fn resume(services: Arc<Services>, job: Job) {
     };
     let admitted = if job.attempts >= MAX_ATTEMPTS {
         let message = format!("the gateway was killed during each of {MAX_ATTEMPTS} attempts");
-        Err((recorder, RequestError::new(ErrorCode::UpstreamError, message)))
+        Err(Box::new((
+            recorder,
+            RequestError::new(ErrorCode::UpstreamError, message),
+        )))
     } else {
         detached::admit(recorder, &request)
     };
     match admitted {
         Ok(queued) => run_job(queued, &job.project_id, Bytes::from(job.body)).await,
-        Err((mut recorder, error)) => {
+        Err(rejected) => {
+            let (mut recorder, error) = *rejected;
             let result = recorder.conclude(Err(error), None);
             store_answer(&recorder, &job.project_id, result, &job.body).await;
         }

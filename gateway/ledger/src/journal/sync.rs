@@ -17,9 +17,12 @@ struct Queue {
     due: Condvar,
 }
 
+/// A segment with an appended record, and the sender that reports when the record is durable.
+type SyncRequest = (Arc<Segment>, oneshot::Sender<Result<(), Error>>);
+
 #[derive(Debug, Default)]
 struct Waiting {
-    group: Vec<(Arc<Segment>, oneshot::Sender<Result<(), Error>>)>,
+    group: Vec<SyncRequest>,
     is_closed: bool,
 }
 
@@ -91,7 +94,7 @@ impl Queue {
 }
 
 /// Syncs each segment once; a group has lines of two at most around a rotation.
-fn sync_group(mut group: Vec<(Arc<Segment>, oneshot::Sender<Result<(), Error>>)>) {
+fn sync_group(mut group: Vec<SyncRequest>) {
     while let Some((segment, _)) = group.first() {
         let segment = Arc::clone(segment);
         let synced = segment.sync().map_err(Error::from);
