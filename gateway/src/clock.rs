@@ -70,6 +70,13 @@ impl<S: Source> Clock<S> {
     }
 }
 
+/// The UTC date of a moment, such as `2026-11-25`. `ms` is milliseconds since 1970.
+pub(crate) fn date(ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(ms)
+        .map(|moment| moment.to_zoned(jiff::tz::TimeZone::UTC).date().to_string())
+        .unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,7 +118,7 @@ mod tests {
             Duration::ZERO,
             "waits are measured by the monotonic clock"
         );
-        hands.wall.set(hands.wall.get() - HOUR * 29);
+        hands.wall.set(hands.wall.get().saturating_sub(HOUR * 29));
         hands.monotonic.set(HOUR);
         assert_eq!(
             clock.now().nanos() - woken.nanos(),
@@ -140,11 +147,4 @@ mod tests {
             }
         }
     }
-}
-
-/// The UTC date of a moment, such as `2026-11-25`. `ms` is milliseconds since 1970.
-pub(crate) fn date(ms: i64) -> String {
-    jiff::Timestamp::from_millisecond(ms)
-        .map(|moment| moment.to_zoned(jiff::tz::TimeZone::UTC).date().to_string())
-        .unwrap_or_default()
 }

@@ -1,6 +1,7 @@
 //! The gate: policy behind one short lock, and the wake-ups of queued requests. Slots and queue positions are
 //! guards: dropping one releases it, so that a lost client or a panic leaks nothing.
 
+use crate::clock;
 use policy::{
     AdmissionRequest, Attempt, Balance, ByClass, Decision, ModelId, PlanId, Policy, QueueEntry, RateLimitKind,
     RateLimitStatus, RateWindow, Refusal, Rules, Settled, Settlement, Subject, Terms, TicketId, Time,
@@ -113,7 +114,7 @@ impl Gate {
         self: &Arc<Self>,
         decide: impl FnOnce(&mut Policy, Time) -> (Decision, RateLimitStatus),
     ) -> (Admission, RateLimitStatus) {
-        let now = self.now();
+        let now = clock::now();
         let mut state = self.lock();
         let (decision, status) = decide(&mut state.policy, now);
         let admission = match decision {
@@ -149,7 +150,7 @@ impl Gate {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            let now = self.now();
+            let now = clock::now();
             self.lock().wake(now);
         }
     }
@@ -157,7 +158,7 @@ impl Gate {
     /// Applies changed rules, also to requests that wait. They are made under the lock, so that of two changes the
     /// later one stays.
     pub(crate) fn reconfigure(&self, rules: impl FnOnce() -> Rules) {
-        let now = self.now();
+        let now = clock::now();
         let mut state = self.lock();
         state.policy.reconfigure(rules());
         state.wake(now);
@@ -165,7 +166,7 @@ impl Gate {
 
     /// The requests that run and wait now, with those of the first `models` models.
     pub(crate) fn occupancy(&self, models: usize) -> Occupancy {
-        let now = self.now();
+        let now = clock::now();
         let policy = &mut self.lock().policy;
         let ids = (0..u32::try_from(models).unwrap_or(u32::MAX)).map(ModelId);
         Occupancy {
@@ -183,7 +184,7 @@ impl Gate {
 
     /// All requests that wait, class by class, the oldest first, with the wait that is still expected.
     pub(crate) fn queue(&self) -> Vec<(QueueEntry, Duration)> {
-        let now = self.now();
+        let now = clock::now();
         let policy = &self.lock().policy;
         let all = policy.queue(now);
         all.map(|entry| (entry, policy.expected(entry.ticket).unwrap_or_default()))
@@ -192,7 +193,7 @@ impl Gate {
 
     /// The position of a ticket that waits, and the wait that is still expected.
     pub(crate) fn position_of(&self, ticket: TicketId) -> Option<(usize, Duration)> {
-        let now = self.now();
+        let now = clock::now();
         let policy = &self.lock().policy;
         let expected = policy.expected(ticket)?;
         let mut all = policy.queue(now);
@@ -202,7 +203,7 @@ impl Gate {
 
     /// The state of a subject's allowances and rate limits, for a project with those of its plan.
     pub(crate) fn limits_of(&self, subject: Subject, plan: Option<PlanId>) -> (Vec<Balance>, Vec<RateLimit>) {
-        let now = self.now();
+        let now = clock::now();
         let policy = &self.lock().policy;
         let of_plan = match (subject, plan) {
             (Subject::Project(project), Some(plan)) => Some(Subject::Plan(plan, project)),
@@ -217,7 +218,7 @@ impl Gate {
 
     /// Calls `what` with the policy, such as to restore what had been used before the start.
     pub(crate) fn with<T>(&self, what: impl FnOnce(&mut Policy, Time) -> T) -> T {
-        let now = self.now();
+        let now = clock::now();
         what(&mut self.lock().policy, now)
     }
 
@@ -229,15 +230,11 @@ impl Gate {
     }
 
     fn settle(&self, ticket: TicketId, settlement: &Settlement) -> Settled {
-        let now = self.now();
+        let now = clock::now();
         let mut state = self.lock();
         let settled = state.policy.settle(ticket, settlement, now);
         state.wake(now);
         settled
-    }
-
-    pub(crate) fn now(&self) -> Time {
-        crate::clock::now()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -321,7 +318,7 @@ impl QueuedRequest {
 
     fn expire(&mut self) -> Option<Refusal> {
         let ticket = self.ticket?;
-        let now = self.gate.now();
+        let now = clock::now();
         let mut state = self.gate.lock();
         let refusal = state.policy.expire(ticket, now)?;
         state.waiters.remove(&ticket);
@@ -372,7 +369,7 @@ impl Drop for SlotPermit {
 impl Drop for QueuedRequest {
     fn drop(&mut self) {
         let Some(ticket) = self.ticket.take() else { return };
-        let now = self.gate.now();
+        let now = clock::now();
         let mut state = self.gate.lock();
         state.waiters.remove(&ticket);
         if !state.policy.cancel(ticket, now) {

@@ -19,7 +19,7 @@ pub(crate) async fn restore_usage(
     gate: &Gate,
     store: &Store,
 ) -> Result<(), ledger::Error> {
-    let now = gate.now();
+    let now = crate::clock::now();
     for (window, start) in [
         (QuotaWindow::Day, now.day_start()),
         (QuotaWindow::Month, now.month_start()),

@@ -31,7 +31,7 @@ struct Record {
     was_forwarded: bool,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Step {
     Offer(u32, u32, u64),
     Settle(usize, Usage, bool),
@@ -154,7 +154,7 @@ impl World {
         Time::new(self.monotonic, self.ahead)
     }
 
-    fn take(&mut self, decision: Decision, record: Record) {
+    fn take(&mut self, decision: &Decision, record: Record) {
         match decision {
             Decision::Admit(grant) => self.running.push((grant.ticket, record)),
             Decision::Queue(position) => {
@@ -260,7 +260,7 @@ impl World {
                     was_forwarded: false,
                 };
                 let decision = self.policy.offer(&ask, now).0;
-                self.take(decision, record);
+                self.take(&decision, record);
             }
             Step::Settle(which, usage, was_forwarded) if !self.running.is_empty() => {
                 let (ticket, mut record) = self.running.swap_remove(which % self.running.len());
@@ -296,7 +296,7 @@ impl World {
                 if matches!(decision, Decision::Reject(_)) {
                     decision = self.policy.offer_again(&other, attempt, now).0;
                 }
-                self.take(decision, record);
+                self.take(&decision, record);
             }
             Step::Cancel(which) if !self.waiting.is_empty() => {
                 let at = which % self.waiting.len();

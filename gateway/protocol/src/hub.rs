@@ -16,15 +16,19 @@ pub(crate) type Chat = Map<String, Value>;
 /// Part of an answer; a whole answer is one part.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Part {
+    /// Text of the answer itself.
     pub text: String,
     /// What the model thought before it answered.
     pub thought: String,
+    /// Tool calls, or parts of them.
     pub tools: Vec<ToolPart>,
     /// As OpenAI's `logprobs.content`.
     pub logprobs: Vec<Value>,
+    /// Finish reason, once the answer has ended.
     pub finish: Option<Finish>,
     /// The stop sequence that ended it, where the server says.
     pub stop_sequence: Option<String>,
+    /// Usage that the server reports with this part.
     pub usage: Option<Usage>,
 }
 
@@ -33,7 +37,9 @@ pub struct Part {
 pub struct ToolPart {
     /// Which call of the answer, from 0.
     pub index: usize,
+    /// Identifier of the call, in its first part.
     pub id: Option<String>,
+    /// Name of the tool, in the call's first part.
     pub name: Option<String>,
     /// Part of a JSON object's text.
     pub arguments: String,
@@ -42,9 +48,13 @@ pub struct ToolPart {
 /// Why an answer has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finish {
+    /// The model ended its turn, or wrote a stop sequence.
     Stop,
+    /// The token limit was reached.
     Length,
+    /// The model calls tools.
     Tools,
+    /// A content filter ended it.
     Filter,
 }
 
@@ -81,6 +91,7 @@ impl Part {
 /// What a translation needs to know of its request and its model.
 #[derive(Debug, Clone, Default)]
 pub struct About {
+    /// Identifier of the request, from which the answer's identifier is made.
     pub request_id: String,
     /// The model's name as the client gave it.
     pub model: String,

@@ -53,6 +53,7 @@ enum Form {
 }
 
 impl StreamSplitter {
+    /// A splitter of one answer in this protocol.
     pub fn new(protocol: Protocol) -> Self {
         let framing = Framing::of(protocol);
         Self {

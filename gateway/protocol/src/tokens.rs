@@ -30,6 +30,7 @@ const FOUR_BYTE_LETTER: u64 = 200;
 /// Size of a text.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct TextSize {
+    /// Bytes of UTF-8.
     pub bytes: u64,
     /// In hundredths.
     tokens: u64,

@@ -20,7 +20,9 @@ use std::borrow::Cow;
 pub struct Speaks {
     /// Chat completions, completions, embeddings.
     pub openai: bool,
+    /// OpenAI's Responses API.
     pub responses: bool,
+    /// Anthropic's Messages API.
     pub anthropic: bool,
     /// Ollama's native API.
     pub ollama: bool,

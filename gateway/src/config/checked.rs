@@ -181,6 +181,8 @@ pub(crate) struct Model {
     pub(crate) upstream_name: Option<String>,
     pub(crate) max_input_tokens: u64,
     pub(crate) max_output_tokens: u64,
+    /// Other names that clients may use.
+    pub(crate) aliases: Vec<String>,
     /// What happens to hints that the servers' protocol cannot say.
     pub(crate) unsupported: Unsupported,
     /// Tokens of a picture; by the model's family if not set.
@@ -246,6 +248,15 @@ impl Model {
             owner: self.backend.word(),
             max_input_tokens: self.max_input_tokens,
         }
+    }
+
+    /// The same under its name and each of its aliases.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
+        let aliases = self.aliases.iter().map(|alias| Entry {
+            name: alias,
+            ..self.entry()
+        });
+        std::iter::once(self.entry()).chain(aliases)
     }
 }
 

@@ -54,6 +54,7 @@ impl Check<'_> {
                     .or_else(|| model.ollama_model.as_ref().map(|at| at.value.clone())),
                 max_input_tokens: model.max_input_tokens,
                 max_output_tokens: model.max_output_tokens.value.max(1),
+                aliases: model.aliases.iter().map(|alias| alias.value.clone()).collect(),
                 unsupported: match model.unsupported {
                     raw::Hints::Drop => Unsupported::Drop,
                     raw::Hints::Refuse => Unsupported::Refuse,

@@ -533,7 +533,7 @@ pub(super) fn fixed_keys<'n>(
             |near| format!("did you mean `{near}`?"),
         );
         reader.under(key.as_str(), |reader| {
-            reader.problem(line, format!("unknown key; {hint}"))
+            reader.problem(line, format!("unknown key; {hint}"));
         });
     }
     Some(mapping)

@@ -176,6 +176,7 @@ impl From<Value> for Body {
 }
 
 /// The error of a request whose data the database did not give.
+#[allow(clippy::needless_pass_by_value, reason = "the signature of `map_err`")]
 fn unavailable(error: ledger::Error) -> RequestError {
     tracing::error!(%error, "cannot read the database");
     RequestError::new(

@@ -13,11 +13,12 @@ use serde_json::Value;
 pub(super) fn list(services: &Services, session: &ServerSession, route: &Route<'_>) -> Result<Value, RequestError> {
     let snapshot = services.current.get();
     let caller = identity::caller(&snapshot, &session.req_header().headers, now_ms())?;
-    let models = snapshot.config.models.iter().filter(|model| model.enabled);
-    let mut entries: Vec<Entry<'_>> = models.map(Model::entry).collect();
-    if let Some(key) = &caller.key {
-        entries.retain(|entry| key.allows(entry.name));
-    }
+    let models = snapshot.config.models.iter().filter(|model| {
+        let is_allowed = caller.key.as_ref().is_none_or(|key| key.allows(&model.name));
+        model.enabled && is_allowed
+    });
+    // Under every name that clients may use: some look for theirs in the list before they ask.
+    let entries: Vec<Entry<'_>> = models.flat_map(Model::entries).collect();
     let is_anthropics = session.req_header().headers.contains_key("anthropic-version");
     let model = if is_anthropics {
         catalogue::anthropic_model

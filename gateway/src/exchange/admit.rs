@@ -21,9 +21,9 @@ use std::time::Duration;
 /// What becomes of a resolved request.
 pub(super) enum Admission<'b> {
     /// It holds a slot.
-    Slot(Admitted<'b>),
+    Slot(Box<Admitted<'b>>),
     /// It goes on without its client, who polls for the answer.
-    Detached(Queued),
+    Detached(Box<Queued>),
 }
 
 /// A request that holds a slot, and a reservation of the worst case.
@@ -56,13 +56,13 @@ impl<'b> Resolved<'b> {
         recorder.rate_limits = rate_limits;
         let in_background = self.parsed.in_background;
         let granted = match admission {
-            gate::Admission::Rejected(refusal) => return Err(self.reject(refusal.into())),
+            gate::Admission::Rejected(refusal) => return self.reject(refusal.into()),
             gate::Admission::Admitted(granted) if in_background => {
-                return Ok(Admission::Detached(self.detach(QueuedRequest::over(granted))));
+                return Ok(Admission::Detached(Box::new(self.detach(QueuedRequest::over(granted)))));
             }
             gate::Admission::Admitted(granted) => granted,
             gate::Admission::Queued(queued) if in_background || recorder.record.call == Operation::Generate => {
-                return Ok(Admission::Detached(self.detach(queued)));
+                return Ok(Admission::Detached(Box::new(self.detach(queued))));
             }
             gate::Admission::Queued(queued) => {
                 recorder.registration.update(self.request.project, queued.ticket());
@@ -70,11 +70,11 @@ impl<'b> Resolved<'b> {
                 self.translation = None;
                 match wait(recorder, client, queued).await {
                     Ok(granted) => granted,
-                    Err(error) => return Err(self.reject(error)),
+                    Err(error) => return self.reject(error),
                 }
             }
         };
-        Ok(Admission::Slot(Admitted::new(self, granted)))
+        Ok(Admission::Slot(Box::new(Admitted::new(self, granted))))
     }
 
     fn detach(self, queued: QueuedRequest) -> Queued {

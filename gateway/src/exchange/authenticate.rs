@@ -45,7 +45,7 @@ impl Received {
             .and_then(|()| identity::authenticate(&recorder.record.snapshot, headers, now_ms()));
         match checked {
             Ok(credentials) => Ok(Authenticated { recorder, credentials }),
-            Err(error) => Err(recorder.reject(error)),
+            Err(error) => recorder.reject(error),
         }
     }
 }
@@ -56,7 +56,7 @@ impl Authenticated {
         let config = Arc::clone(&self.recorder.record.snapshot.config);
         match buffered_body(&self.recorder, session, &config).await {
             Ok(body) => Ok((self, body)),
-            Err(error) => Err(self.recorder.reject(error)),
+            Err(error) => self.recorder.reject(error),
         }
     }
 
@@ -74,7 +74,7 @@ impl Authenticated {
                 body: &body.bytes,
                 parsed,
             }),
-            Err(error) => Err(recorder.reject(error)),
+            Err(error) => recorder.reject(error),
         }
     }
 }
@@ -123,10 +123,10 @@ fn ledger_is_ready(recorder: &Recorder) -> Result<(), RequestError> {
     })
 }
 
-impl<'b> Parsed<'b> {
+impl Parsed<'_> {
     /// The states' common way to end: with an error and a record.
     pub(super) fn reject<T>(self, error: RequestError) -> Step<T> {
-        Err(self.recorder.reject(error))
+        self.recorder.reject(error)
     }
 }
 

@@ -41,7 +41,7 @@ impl Queued {
         let job = stored::job(&self.recorder.record, &body);
         let accepted = match stored::accept(&self.recorder, &job, &body).await {
             Ok(reply) => reply,
-            Err(error) => return Err(self.recorder.reject(error)),
+            Err(error) => return self.recorder.reject(error),
         };
         tokio::spawn(stored::run(self, body));
         Ok(Box::new(accepted))
@@ -87,8 +87,8 @@ impl Queued {
         let _detached = services.shutdown.detached();
         let admitted = Admitted::new(resolved, granted);
         Some(match purpose {
-            Purpose::Job(_) => Ok(admitted.run(&mut client).await),
-            Purpose::BatchLine => admitted.run_or_withdraw(&mut client).await,
+            Purpose::Job(_) => Ok(Box::pin(admitted.run(&mut client)).await),
+            Purpose::BatchLine => Box::pin(admitted.run_or_withdraw(&mut client)).await,
         })
     }
 }
@@ -152,7 +152,8 @@ pub(crate) async fn run(services: &Arc<Services>, request: &DetachedRequest<'_>)
                 Err(Withdrawn(after)) => return Some(Outcome::Unavailable(after)),
             }
         }
-        Err((recorder, error)) => {
+        Err(rejected) => {
+            let (recorder, error) = *rejected;
             if let Some(after) = error.retry_after {
                 recorder.abandon();
                 return Some(Outcome::RetryAfter(after.max(SHORTEST_RETRY)));
@@ -177,7 +178,10 @@ pub(crate) async fn run(services: &Arc<Services>, request: &DetachedRequest<'_>)
 }
 
 /// Asks policy for a slot. A request that could run at once takes the same way as one that waits.
-pub(super) fn admit(mut recorder: Recorder, request: &DetachedRequest<'_>) -> Result<Queued, (Recorder, RequestError)> {
+pub(super) fn admit(
+    mut recorder: Recorder,
+    request: &DetachedRequest<'_>,
+) -> Result<Queued, Box<(Recorder, RequestError)>> {
     let resolved =
         protocol::parse(request.operation, request.body).and_then(|parsed| resolution(&mut recorder, request, &parsed));
     let Resolution {
@@ -186,12 +190,12 @@ pub(super) fn admit(mut recorder: Recorder, request: &DetachedRequest<'_>) -> Re
         ..
     } = match resolved {
         Ok(resolution) => resolution,
-        Err(error) => return Err((recorder, error)),
+        Err(error) => return Err(Box::new((recorder, error))),
     };
     let (admission, rate_limits) = recorder.services.gate.offer(&admission_request);
     recorder.rate_limits = rate_limits;
     let queued = match admission {
-        gate::Admission::Rejected(refusal) => return Err((recorder, refusal.into())),
+        gate::Admission::Rejected(refusal) => return Err(Box::new((recorder, refusal.into()))),
         gate::Admission::Queued(queued) => queued,
         gate::Admission::Admitted(granted) => QueuedRequest::over(granted),
     };

@@ -35,7 +35,7 @@ pub(super) struct Outgoing {
 impl Admitted<'_> {
     /// Forwards to the model's servers and to its fallbacks, settles, records, and makes the reply.
     pub(super) async fn forward(self, client: &mut Client<'_>) -> Box<Reply> {
-        let (mut recorder, result) = self.run(client).await;
+        let (mut recorder, result) = Box::pin(self.run(client)).await;
         Box::new(reply::build(&mut recorder, result, client.head_is_sent()))
     }
 
@@ -152,9 +152,8 @@ impl Admitted<'_> {
 
     /// Whether a server refuses the field by which the gateway, and not the client, asks for a stream's usage.
     fn refuses_stream_options(&self, result: &Result<FinalPart, RequestError>) -> bool {
-        let error = match result {
-            Ok(FinalPart::Refused { error, .. }) | Err(error) => error,
-            Ok(_) => return false,
+        let (Ok(FinalPart::Refused { error, .. }) | Err(error)) = result else {
+            return false;
         };
         let is_ours = self.asks_usage && self.parsed.is_streaming && !self.parsed.wants_usage;
         is_ours && error.code == ErrorCode::BadRequest && error.message.contains("stream_options")

@@ -1,8 +1,9 @@
 //! The record of one request, written exactly once however the request ends: [`Recorder`] is a guard, so an error, a
 //! panic and a dropped task all leave a record, and the resources beside it are released by guards of their own.
 
+use super::Step;
 use super::head::RequestHead;
-use super::reply::{self, Reply};
+use super::reply;
 use crate::gate::SlotPermit;
 use crate::record::Record;
 use crate::registry::{Registration, random_request_id};
@@ -103,9 +104,9 @@ impl Recorder {
     }
 
     /// Ends a request that was never admitted.
-    pub(super) fn reject(mut self, error: RequestError) -> Box<Reply> {
+    pub(super) fn reject<T>(mut self, error: RequestError) -> Step<T> {
         let result = self.conclude(Err(error), None);
-        Box::new(reply::build(&mut self, result, false))
+        Err(Box::new(reply::build(&mut self, result, false)))
     }
 
     /// Settles and records; the answer's last bytes may go out once the record is [durable](Self::durable).
@@ -194,11 +195,10 @@ impl Recorder {
         if let Some(model) = self.record.model
             && self.record.usage_source == Source::Upstream
             && outcome == Outcome::Completed
+            && served.size.is_text_alone()
         {
-            if served.size.is_text_alone() {
-                let (tokens, project) = (&self.record.snapshot.tokens, served.request.project);
-                tokens.learn(model, project, served.text, usage.input_tokens);
-            }
+            let (tokens, project) = (&self.record.snapshot.tokens, served.request.project);
+            tokens.learn(model, project, served.text, usage.input_tokens);
         }
     }
 

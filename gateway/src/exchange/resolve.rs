@@ -5,7 +5,7 @@ use super::authenticate::{self, Parsed};
 use super::client::Client;
 use super::recorder::Recorder;
 use super::reply::FinalPart;
-use super::{Reply, Step, answered_here};
+use super::{Step, answered_here};
 use crate::config::{Config, Model};
 use crate::identity::Caller;
 use crate::snapshot::Snapshot;
@@ -52,7 +52,7 @@ impl<'b> Parsed<'b> {
     }
 }
 
-impl<'b> Resolved<'b> {
+impl Resolved<'_> {
     /// Ends requests that need no server: token counts and model details of models whose servers have no such call.
     pub(super) fn answer_here(mut self) -> Step<Self> {
         let Some(answer) = answered_here::answer(&self.recorder.record, &self.parsed, self.request.input_tokens) else {
@@ -66,7 +66,7 @@ impl<'b> Resolved<'b> {
         authenticate::client(&self.recorder, session)
     }
 
-    pub(super) fn reject(self, error: RequestError) -> Box<Reply> {
+    pub(super) fn reject<T>(self, error: RequestError) -> Step<T> {
         self.recorder.reject(error)
     }
 }

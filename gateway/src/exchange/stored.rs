@@ -172,15 +172,22 @@ async fn resume(services: Arc<Services>, job: Job) {
     };
     let admitted = if job.attempts >= MAX_ATTEMPTS {
         let message = format!("the gateway was killed during each of {MAX_ATTEMPTS} attempts");
-        Err((recorder, RequestError::new(ErrorCode::UpstreamError, message)))
+        Err(Box::new((
+            recorder,
+            RequestError::new(ErrorCode::UpstreamError, message),
+        )))
     } else {
         admit_again(recorder, &request).await
     };
     match admitted {
         Ok(queued) => run_job(queued, &job.project_id, Bytes::from(job.body)).await,
-        // The gateway stops; the next process resumes the job.
-        Err((recorder, error)) if error.code == ErrorCode::ShuttingDown => recorder.abandon(),
-        Err((mut recorder, error)) => {
+        Err(rejected) => {
+            let (mut recorder, error) = *rejected;
+            if error.code == ErrorCode::ShuttingDown {
+                // The next process resumes the job.
+                recorder.abandon();
+                return;
+            }
             let result = recorder.conclude(Err(error), None);
             store_answer(&recorder, &job.project_id, result, &job.body).await;
         }
@@ -192,20 +199,20 @@ async fn resume(services: Arc<Services>, job: Job) {
 async fn admit_again(
     recorder: Recorder,
     request: &DetachedRequest<'_>,
-) -> Result<Queued, (Recorder, RequestError)> {
+) -> Result<Queued, Box<(Recorder, RequestError)>> {
     let services = Arc::clone(&recorder.services);
     let mut recorder = recorder;
     loop {
         let (same, error) = match detached::admit(recorder, request) {
             Ok(queued) => return Ok(queued),
-            Err(rejected) => rejected,
+            Err(rejected) => *rejected,
         };
         recorder = same;
         let Some(pause) = error.retry_after else {
-            return Err((recorder, error));
+            return Err(Box::new((recorder, error)));
         };
         tokio::select! {
-            () = services.shutdown.stopping() => return Err((recorder, super::client::shutting_down())),
+            () = services.shutdown.stopping() => return Err(Box::new((recorder, super::client::shutting_down()))),
             () = tokio::time::sleep(pause.max(SHORTEST_PAUSE)) => {}
         }
     }

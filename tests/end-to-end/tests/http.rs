@@ -111,7 +111,8 @@ async fn chunked_bodies_continue_and_keep_alive_work() {
         "{answer}"
     );
 
-    let request = format!("POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {length}\r\n\r\n{body}");
+    let request =
+        format!("POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {length}\r\n\r\n{body}");
     let last = request.replace("host: 127.0.0.1", "host: 127.0.0.1\r\nx-request-id: the-last");
     let pipelined = format!("{request}{request}{last}");
     let answer = raw(gateway.address(), &[&pipelined], "the-last").await;

@@ -89,7 +89,10 @@ async fn bad_input_says_what_to_change() {
         ("[\"simulated-small\"]", "must be a JSON object"),
         (r#"{"messages":[]}"#, "`model` is missing"),
         (r#"{"model":7,"messages":[]}"#, "`model` must be a string"),
-        (r#"{"model":"simulated-small","max_tokens":"many"}"#, "`max_tokens` must be"),
+        (
+            r#"{"model":"simulated-small","max_tokens":"many"}"#,
+            "`max_tokens` must be",
+        ),
         (r#"{"model":"simulated-small","stream":1}"#, "true or false"),
         (
             r#"{"model":"simulated-small","model":"simulated-large"}"#,

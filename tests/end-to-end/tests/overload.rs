@@ -284,7 +284,10 @@ async fn a_stream_can_be_cancelled_by_its_id_and_stops_the_upstream() {
     body["stream"] = true.into();
     let answer = gateway.post("/v1/chat/completions", &body).await;
     assert_eq!(answer.status(), 200);
-    let id = answer.headers()["x-sluice-request-id"].to_str().expect("text").to_owned();
+    let id = answer.headers()["x-sluice-request-id"]
+        .to_str()
+        .expect("text")
+        .to_owned();
     let cancel = gateway.http.delete(format!("{}/requests/{id}", gateway.admin));
     assert_eq!(as_admin(cancel).await.status(), 200);
     // It ends with an error event, and without a clean end.

@@ -6,7 +6,9 @@ use crate::tokens::TextSize;
 #[allow(clippy::struct_field_names)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
+    /// Tokens of the prompt.
     pub input_tokens: u64,
+    /// Tokens of the answer.
     pub output_tokens: u64,
     /// Of the input, how many the upstream had in its cache.
     pub cached_input_tokens: u64,
@@ -24,6 +26,7 @@ pub enum Source {
 }
 
 impl Source {
+    /// The name in records and metrics.
     pub fn name(self) -> &'static str {
         match self {
             Source::Upstream => "upstream",
