@@ -299,7 +299,7 @@ section! {
         /// Whether `/metrics` asks for the admin token too.
         metrics_need_token: bool = false; restart,
         /// Origins of web pages whose scripts may call the proxy listener, such as `https://chat.example.org`; `*` allows
-        /// any. Empty: no web page may.
+        /// any. Beside these only pages of this machine itself may call, while identity is open.
         cors_origins: Vec<At<String>>,
         /// The version that `GET /api/version` answers. Some Ollama clients refuse servers that are older than a version
         /// of theirs.

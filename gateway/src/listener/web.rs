@@ -1,5 +1,5 @@
-//! What a web page may do: cross-origin requests (CORS) from the configured origins, and, while identity is open, nothing
-//! else, so that no page can spend a user's budget through their browser (by a foreign `Origin`, or by a name that has been
+//! What a web page may do: cross-origin requests (CORS) from the configured origins, and, while identity is open, from
+//! pages of this machine itself and nothing else, so that no page can spend a user's budget through their browser (by a foreign `Origin`, or by a name that has been
 //! rebound to this address).
 
 use crate::config::{Config, Identity};
@@ -43,9 +43,12 @@ pub(super) fn access(config: &Config, method: &Method, headers: &HeaderMap) -> A
     };
     let is_preflight = method == Method::OPTIONS && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
     let allowed = config.gateway.cors_origins.iter();
-    let is_allowed = allowed
-        .into_iter()
-        .any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(origin));
+    // Pages of this machine itself are its user's own; every other one is configured.
+    let is_own = is_open && is_page_of_this_machine(origin);
+    let is_allowed = is_own
+        || allowed
+            .into_iter()
+            .any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(origin));
     if !is_allowed && (is_preflight || (is_open && is_web_page(origin))) {
         return Access::Refused(refusal(format!(
             "origin `{origin}` is not allowed: add it to cors_origins in gateway.yaml"
@@ -76,6 +79,18 @@ fn refusal(message: String) -> RequestError {
 /// Whether an origin is that of a page of the web. Desktop programs send origins of their own (`vscode-file://…`).
 fn is_web_page(origin: &str) -> bool {
     origin == "null" || origin.starts_with("http://") || origin.starts_with("https://")
+}
+
+/// Whether an origin is a page that this machine serves, such as that of a program under development.
+fn is_page_of_this_machine(origin: &str) -> bool {
+    let host = ["http://", "https://"]
+        .iter()
+        .find_map(|scheme| origin.strip_prefix(scheme));
+    let host = host.and_then(|host| host.parse::<Authority>().ok());
+    host.is_some_and(|host| {
+        let name = host.host().trim_start_matches('[').trim_end_matches(']');
+        name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    })
 }
 
 /// Whether a `host` header can only mean this machine: an address, which no name server decides, or a name that resolves
@@ -117,12 +132,24 @@ mod tests {
     const OPEN: Identity = Identity::Open { default_user: None };
 
     #[test]
-    fn no_web_page_is_served_under_open_identity_unless_its_origin_is_configured() {
+    fn no_foreign_web_page_is_served_under_open_identity_unless_its_origin_is_configured() {
         let config_none = config(&[], OPEN);
-        for origin in ["https://evil.example", "http://127.0.0.1:3000", "null"] {
+        for origin in [
+            "https://evil.example",
+            "http://localhost.evil.example",
+            "http://127.0.0.1.evil.example",
+            "null",
+        ] {
             let headers = headers(&[("host", "127.0.0.1:8000"), ("origin", origin)]);
             let access = access(&config_none, &Method::POST, &headers);
             assert!(matches!(access, Access::Refused(_)), "{origin}");
+        }
+        for origin in ["http://localhost:5173", "http://127.0.0.1:3000", "http://[::1]:3000"] {
+            let headers = headers(&[("host", "127.0.0.1:8000"), ("origin", origin)]);
+            assert!(
+                matches!(access(&config_none, &Method::POST, &headers), Access::Granted(_)),
+                "{origin}"
+            );
         }
         let chat = headers(&[("host", "localhost:8000"), ("origin", "https://chat.example.org")]);
         let access = access(&config(&["https://chat.example.org"], OPEN), &Method::POST, &chat);
