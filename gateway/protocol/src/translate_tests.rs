@@ -119,6 +119,7 @@ pub(super) fn changes() -> Changes<'static> {
         model: "theirs",
         max_tokens: Some(33),
         must_limit: false,
+        asks_usage: true,
     }
 }
 
