@@ -41,13 +41,19 @@ fn step(request: &Value) -> Option<(String, Value)> {
 async fn openai(connection: &mut Connection, request: &Value) {
     let chunk = |delta: Value, finish: Option<&str>| {
         let choice = json!([{"index": 0, "delta": delta, "finish_reason": finish}]);
-        format!("data: {}\n\n", json!({"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": choice}))
+        format!(
+            "data: {}\n\n",
+            json!({"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": choice})
+        )
     };
     let (delta, finish) = match step(request) {
         Some((name, arguments)) => {
             let function = json!({"name": name, "arguments": arguments.to_string()});
             let call = json!([{"index": 0, "id": "call_1", "type": "function", "function": function}]);
-            (json!({"role": "assistant", "content": null, "tool_calls": call}), "tool_calls")
+            (
+                json!({"role": "assistant", "content": null, "tool_calls": call}),
+                "tool_calls",
+            )
         }
         None => (json!({"role": "assistant", "content": ANSWER}), "stop"),
     };
@@ -96,7 +102,9 @@ async fn upstream() -> Scripted {
             let request = connection.last_request();
             let body = request.split_once("\r\n\r\n").map_or("", |(_, body)| body);
             let Ok(body) = serde_json::from_str::<Value>(body) else {
-                connection.answer("200 OK", r#"{"version":"0.13.5","data":[],"models":[]}"#).await;
+                connection
+                    .answer("200 OK", r#"{"version":"0.13.5","data":[],"models":[]}"#)
+                    .await;
                 continue;
             };
             if request.starts_with("POST /api/") {
@@ -144,14 +152,21 @@ async fn run(gateway: &Gateway, program: &str, args: &[&str], variables: &[(&str
         .expect("the agent runs; `tests/setup test` installs it");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program}: {text}\n{errors}\n{}", gateway.log());
+    assert!(
+        output.status.success(),
+        "{program}: {text}\n{errors}\n{}",
+        gateway.log()
+    );
     text + &errors
 }
 
 /// The tool was run, its output went to the model, and everything was billed.
 async fn has_worked(gateway: &Gateway, upstream: &Scripted, printed: &str) {
     assert!(printed.contains(ANSWER), "{printed}");
-    assert!(upstream.last_request().contains(PRINTED), "the tool's output reached the model");
+    assert!(
+        upstream.last_request().contains(PRINTED),
+        "the tool's output reached the model"
+    );
     let records = wait_for("records", || async {
         let records = gateway.records().await;
         let completed = records.iter().filter(|record| record["status"] == "completed").count();
@@ -189,8 +204,19 @@ async fn codex_completes_a_turn_with_a_tool_call_by_responses_and_as_if_before_o
     for backend in ["openai", "ollama"] {
         let upstream = upstream().await;
         let gateway = gateway(backend, &upstream).await;
-        let provider = format!("model_providers.sluice={{name=\"sluice\",base_url=\"{}/v1\",wire_api=\"responses\",env_key=\"SLUICE_KEY\"}}", gateway.proxy);
-        let mut args = vec!["exec", "-c", &provider, "-c", "model_provider=\"sluice\"", "-m", "agents-model"];
+        let provider = format!(
+            "model_providers.sluice={{name=\"sluice\",base_url=\"{}/v1\",wire_api=\"responses\",env_key=\"SLUICE_KEY\"}}",
+            gateway.proxy
+        );
+        let mut args = vec![
+            "exec",
+            "-c",
+            &provider,
+            "-c",
+            "model_provider=\"sluice\"",
+            "-m",
+            "agents-model",
+        ];
         args.extend(UNASKED);
         args.push("Say hello");
         let printed = run(&gateway, "codex", &args, &[("SLUICE_KEY", "sk-unused".to_owned())]).await;
