@@ -5,8 +5,7 @@ use end_to_end::upstream::{Connection, Scripted};
 use end_to_end::{Gateway, config_dir, llama, roomy, wait_for, with_model};
 use serde_json::{Value, json};
 use std::path::PathBuf;
-use std::process::Stdio;
-use tokio::process::Command;
+use std::process::{Command, Stdio};
 
 /// What the model answers at the end.
 const ANSWER: &str = "All done-42.";
@@ -136,19 +135,20 @@ async fn run(gateway: &Gateway, program: &str, args: &[&str], variables: &[(&str
         std::fs::create_dir_all(dir).expect("made");
     }
     let path: PathBuf = llama::home().join("agents/node_modules/.bin").join(program);
-    let output = Command::new(&path)
+    let mut agent = Command::new("timeout");
+    agent
+        .arg("240")
+        .arg(&path)
         .args(args)
         .current_dir(&work)
         .env("HOME", &home)
         .env("HTTPS_PROXY", "http://127.0.0.1:9")
         .env("NO_PROXY", "127.0.0.1,localhost")
         .envs(variables.iter().map(|(name, value)| (name, value)))
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output();
-    let output = tokio::time::timeout(std::time::Duration::from_secs(240), output)
-        .await
-        .expect("the agent ends")
+        .stdin(Stdio::null());
+    let output = tokio::task::spawn_blocking(move || agent.output()).await;
+    let output = output
+        .expect("no panic")
         .expect("the agent runs; `tests/setup test` installs it");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr);
