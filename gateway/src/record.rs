@@ -20,7 +20,7 @@ pub(crate) struct Record {
     pub(crate) request_id: String,
     /// The caller's own id for it, where it sent a sane one; a key for nothing.
     pub(crate) client_request_id: Option<String>,
-    pub(crate) call: Operation,
+    pub(crate) operation: Operation,
     pub(crate) started: Instant,
     pub(crate) started_at: SystemTime,
     pub(crate) caller: Option<Caller>,
@@ -47,13 +47,13 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    pub(crate) fn begin(snapshot: Arc<Snapshot>, call: Operation, request_id: String) -> Self {
+    pub(crate) fn begin(snapshot: Arc<Snapshot>, operation: Operation, request_id: String) -> Self {
         Self {
             number: None,
             snapshot,
             request_id,
             client_request_id: None,
-            call,
+            operation,
             started: Instant::now(),
             started_at: SystemTime::now(),
             caller: None,
@@ -79,7 +79,7 @@ impl Record {
     }
 
     pub(crate) fn protocol(&self) -> Protocol {
-        self.call.protocol()
+        self.operation.protocol()
     }
 
     pub(crate) fn project_id(&self) -> &str {

@@ -219,7 +219,7 @@ fn spans(trace: Trace, record: &Record, steps: Steps, scope: &InstrumentationSco
     // Ids of the smaller steps follow from the request's; nobody else refers to them.
     let number = u64::from_be_bytes(trace.request.to_bytes());
     let step = |of: u64| SpanId::from_bytes((number ^ of).to_be_bytes());
-    let path = record.call.client_path();
+    let path = record.operation.client_path();
     let name = Cow::Owned(format!("POST {path}"));
     let mut request = make(trace.request, trace.parent, SpanKind::Server, name)(
         Duration::ZERO,
@@ -237,7 +237,7 @@ fn spans(trace: Trace, record: &Record, steps: Steps, scope: &InstrumentationSco
         all.push(inner(2, "queue")(parsed, parsed + waited, Vec::new()));
     }
     if record.was_forwarded {
-        let operation = operation(record.call);
+        let operation = operation(record.operation);
         let name = Cow::Owned(format!("{operation} {}", record.model_name()));
         let upstream = make(trace.upstream, Some(trace.request), SpanKind::Client, name);
         let mut span = upstream(steps.asked, record.latency, upstream_attributes(record, operation));
@@ -295,10 +295,10 @@ fn upstream_attributes(record: &Record, operation: &'static str) -> Vec<KeyValue
 }
 
 /// The operation's name in the conventions for generative AI.
-fn operation(call: Operation) -> &'static str {
-    match call {
+fn operation(operation: Operation) -> &'static str {
+    match operation {
         Operation::Completions => "text_completion",
-        _ if !call.generates() => "embeddings",
+        _ if !operation.generates() => "embeddings",
         _ => "chat",
     }
 }

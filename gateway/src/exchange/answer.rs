@@ -35,7 +35,9 @@ pub(super) async fn exchange(
     let snapshot = Arc::clone(&recorder.record.snapshot);
     let record = &mut recorder.record;
     let model = snapshot.config.model(record.terms.model);
-    let operation = translation.as_ref().map_or(record.call, |translation| translation.call);
+    let operation = translation
+        .as_ref()
+        .map_or(record.operation, |translation| translation.call);
     record.upstream = Some(Arc::clone(&endpoint.authority));
     record.was_forwarded = true;
     admitted.upstream_status = None;
@@ -107,7 +109,9 @@ async fn stream(
     let mut head = Some(head);
     let record = &mut admitted.recorder.record;
     let meter = &mut admitted.meter;
-    let operation = translation.as_ref().map_or(record.call, |translation| translation.call);
+    let operation = translation
+        .as_ref()
+        .map_or(record.operation, |translation| translation.call);
     let mut splitter = StreamSplitter::new(operation.protocol());
     let most = record.snapshot.config.gateway.max_response_bytes;
     let mut decoder = (coding != Coding::Identity).then(|| Decoder::new(coding, most));
@@ -291,7 +295,7 @@ fn answered(
     body: Bytes,
 ) -> Result<FinalPart, RequestError> {
     let Some(mut translation) = translation else {
-        let operation = admitted.recorder.record.call;
+        let operation = admitted.recorder.record.operation;
         let whole = is_stream(&content_type)
             .then(|| whole::from_stream(operation, &body))
             .flatten();

@@ -53,7 +53,7 @@ impl Queued {
         let config = Arc::clone(&self.recorder.record.snapshot.config);
         let recorder = self.recorder;
         let buffered = services.buffer(&config, body.len());
-        let parsed = buffered.and_then(|buffered| Ok((buffered, protocol::parse(recorder.record.call, body)?)));
+        let parsed = buffered.and_then(|buffered| Ok((buffered, protocol::parse(recorder.record.operation, body)?)));
         let (_buffered, parsed) = match parsed {
             Ok(parsed) => parsed,
             Err(error) => return Some(Ok(end(recorder, error))),

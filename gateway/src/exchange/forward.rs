@@ -162,7 +162,7 @@ impl Admitted<'_> {
     /// The body as the server is to have it, translated if need be; and a fresh meter for its answer.
     fn prepare(&mut self) -> Result<Outgoing, RequestError> {
         let record = &self.recorder.record;
-        let (operation, terms) = (record.call, record.terms);
+        let (operation, terms) = (record.operation, record.terms);
         let model = record.snapshot.config.model(terms.model);
         let speaks = record.snapshot.upstreams.speaks(terms.model);
         let name = model.upstream_name.as_deref().unwrap_or(&model.name);

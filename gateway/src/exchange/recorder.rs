@@ -205,7 +205,7 @@ impl Recorder {
     /// What was used, as far as the answer tells.
     pub(super) fn used(&self, meter: &Meter, request: &AdmissionRequest) -> (Usage, Source) {
         let record = &self.record;
-        let reads_prompt = record.call.generates() || record.outcome == Outcome::Completed;
+        let reads_prompt = record.operation.generates() || record.outcome == Outcome::Completed;
         let input = if reads_prompt {
             record.terms.estimate.input_tokens
         } else {

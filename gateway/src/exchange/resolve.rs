@@ -91,7 +91,7 @@ pub(super) fn resolution(
 ) -> Result<Resolution, RequestError> {
     let snapshot = Arc::clone(&recorder.record.snapshot);
     let (config, upstreams) = (&snapshot.config, &snapshot.upstreams);
-    let operation = recorder.record.call;
+    let operation = recorder.record.operation;
     let (id, model) = find(config, caller, parsed)?;
     recorder.record.model = Some(id);
     let least = parsed.size.least_tokens();
