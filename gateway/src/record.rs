@@ -41,7 +41,7 @@ pub(crate) struct Record {
     pub(crate) usage_source: Source,
     pub(crate) cost: NanoEuro,
     pub(crate) outcome: Outcome,
-    pub(crate) stop: Option<RequestError>,
+    pub(crate) error: Option<RequestError>,
     pub(crate) http_status: u16,
     pub(crate) trace_id: Option<String>,
 }
@@ -72,7 +72,7 @@ impl Record {
             usage_source: Source::Estimated,
             cost: NanoEuro(0),
             outcome: Outcome::Failed,
-            stop: None,
+            error: None,
             http_status: 0,
             trace_id: None,
         }
@@ -115,7 +115,7 @@ impl Record {
     /// Its entry in the ledger.
     pub(crate) fn entry(&self) -> Entry<'_> {
         let key = self.caller.as_ref().and_then(|caller| caller.key.as_ref());
-        let stop = self.stop.as_ref();
+        let error = self.error.as_ref();
         Entry {
             number: self.number,
             request_id: &self.request_id,
@@ -133,7 +133,7 @@ impl Record {
             is_streamed: self.streamed,
             outcome: self.outcome,
             decision: self.decision(),
-            reason: stop.map(|stop| stop.code.name()),
+            reason: error.map(|error| error.code.name()),
             http_status: self.http_status,
             degradation_level: self.level_name(),
             degraded: self.degraded(),
@@ -148,7 +148,7 @@ impl Record {
             latency: self.latency,
             queue_wait: self.queue_wait.unwrap_or_default(),
             first_token: self.first_token,
-            error_message: stop.map(|stop| stop.message.as_str()),
+            error_message: error.map(|error| error.message.as_str()),
             trace_id: self.trace_id.as_deref(),
             config_version: self.snapshot.config_version,
             started_at: self.started_at,

@@ -136,7 +136,7 @@ pub(crate) fn log(record: &Record) {
         model = record.model_name(),
         upstream = record.upstream.as_deref(),
         status = record.outcome.name(),
-        reason = record.stop.as_ref().map(|stop| stop.code.name()),
+        reason = record.error.as_ref().map(|error| error.code.name()),
         http_status = record.http_status,
         queue_ms = record.queue_wait.map(millis),
         first_token_ms = record.first_token.map(millis),
@@ -281,8 +281,8 @@ impl Metrics {
             Outcome::Failed | Outcome::TimedOut => self.counts.1.fetch_add(1, Relaxed),
             Outcome::Rejected | Outcome::Cancelled | Outcome::Interrupted => 0,
         };
-        if let Some(stop) = &record.stop {
-            self.refusals.with_label_values(&[stop.code.name(), project]).inc();
+        if let Some(error) = &record.error {
+            self.refusals.with_label_values(&[error.code.name(), project]).inc();
         }
         if record.was_forwarded {
             self.tokens

@@ -226,8 +226,8 @@ fn spans(trace: Trace, record: &Record, steps: Steps, scope: &InstrumentationSco
         record.latency,
         request_attributes(record, path),
     );
-    if let Some(stop) = record.stop.as_ref().filter(|_| record.outcome != Outcome::Cancelled) {
-        request.status = Status::error(stop.code.name());
+    if let Some(error) = record.error.as_ref().filter(|_| record.outcome != Outcome::Cancelled) {
+        request.status = Status::error(error.code.name());
     }
     let mut all = vec![request];
     let parsed = steps.parsed.unwrap_or(record.latency);
@@ -241,8 +241,8 @@ fn spans(trace: Trace, record: &Record, steps: Steps, scope: &InstrumentationSco
         let name = Cow::Owned(format!("{operation} {}", record.model_name()));
         let upstream = make(trace.upstream, Some(trace.request), SpanKind::Client, name);
         let mut span = upstream(steps.asked, record.latency, upstream_attributes(record, operation));
-        span.status = match (&record.stop, record.outcome) {
-            (Some(stop), Outcome::Failed | Outcome::TimedOut) => Status::error(stop.code.name()),
+        span.status = match (&record.error, record.outcome) {
+            (Some(error), Outcome::Failed | Outcome::TimedOut) => Status::error(error.code.name()),
             _ => Status::Unset,
         };
         if let Some(first) = record.first_token {
@@ -271,8 +271,8 @@ fn request_attributes(record: &Record, path: &'static str) -> Vec<KeyValue> {
         KeyValue::new("sluice.degradation_level", record.level_name().to_owned()),
         KeyValue::new("sluice.cost_eur", record.cost.euros()),
     ];
-    if let Some(stop) = &record.stop {
-        attributes.push(KeyValue::new("error.type", stop.code.name()));
+    if let Some(error) = &record.error {
+        attributes.push(KeyValue::new("error.type", error.code.name()));
     }
     attributes
 }

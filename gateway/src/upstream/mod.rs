@@ -133,7 +133,7 @@ impl Upstreams {
         let now = now();
         if let ([only], []) = (&choices[..], tried) {
             let may = only.endpoint.enter(now, true).then(|| Arc::clone(&only.endpoint));
-            return may.ok_or_else(|| nobody_is_well(choices, now));
+            return may.ok_or_else(|| no_healthy_endpoint(choices, now));
         }
         let is_only = choices.len() == 1;
         let new = choices
@@ -159,7 +159,7 @@ impl Upstreams {
         let picked = policy::pick(&candidates, routing_hint.beginning, routing_hint.tokens);
         match picked.map(|at| &those[at].endpoint) {
             Some(endpoint) if endpoint.enter(now, is_only) => Ok(Arc::clone(endpoint)),
-            _ => Err(nobody_is_well(choices, now)),
+            _ => Err(no_healthy_endpoint(choices, now)),
         }
     }
 
@@ -219,17 +219,17 @@ fn is_bundled(config: &Config, model: &Model) -> bool {
     config.gateway.simulated || (model.backend == Backend::Simulated && model.endpoints.is_empty())
 }
 
-fn nobody_is_well(choices: &[Choice], now: Time) -> RequestError {
+fn no_healthy_endpoint(choices: &[Choice], now: Time) -> RequestError {
     if choices.is_empty() {
         return RequestError::new(ErrorCode::NoHealthyUpstream, "no upstream is set up for this model");
     }
-    let mut stop = RequestError::new(ErrorCode::NoHealthyUpstream, "the model's servers are away; try again");
+    let mut error = RequestError::new(ErrorCode::NoHealthyUpstream, "the model's servers are away; try again");
     let until = choices
         .iter()
         .filter_map(|choice| match choice.endpoint.passage(now, choices.len() == 1) {
             BreakerDecision::Deny(until) => Some(until - now),
             _ => None,
         });
-    stop.retry_after = Some(until.min().unwrap_or_default().max(Duration::from_secs(1)));
-    stop
+    error.retry_after = Some(until.min().unwrap_or_default().max(Duration::from_secs(1)));
+    error
 }
