@@ -177,7 +177,7 @@ async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
 /// Every server: its models, its load and how it is.
 async fn upstreams(State(admin): State<Admin>) -> Response {
     let snapshot = admin.services.current.get();
-    Json(json!({"upstreams": snapshot.upstreams.shown(&snapshot.config)})).into_response()
+    Json(json!({"upstreams": snapshot.upstreams.status(&snapshot.config)})).into_response()
 }
 
 /// A refusal in words, in the original's shape.

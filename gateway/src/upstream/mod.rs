@@ -174,9 +174,9 @@ impl Upstreams {
         all
     }
 
-    /// What operators see: every server with its models, its load and how it is.
-    pub(crate) fn shown(&self, config: &Config) -> Vec<Value> {
-        let shown = |endpoint: &Arc<Endpoint>| {
+    /// Every server with its models, load and health, for operators.
+    pub(crate) fn status(&self, config: &Config) -> Vec<Value> {
+        let status = |endpoint: &Arc<Endpoint>| {
             let routes = self.by_model.iter().zip(&config.models);
             let has_it = |route: &Route| {
                 route
@@ -203,7 +203,7 @@ impl Upstreams {
                 "last_failure": Some(last_failure.as_str()).filter(|why| !why.is_empty()),
             })
         };
-        self.endpoints().iter().map(shown).collect()
+        self.endpoints().iter().map(status).collect()
     }
 }
 
