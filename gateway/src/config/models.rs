@@ -7,7 +7,7 @@ use super::limits::concurrency;
 use super::raw::{self, Api, Places};
 use super::read::{At, Named};
 use policy::{ModelId, Prices, Rates};
-use protocol::translate::Speaks;
+use protocol::translate::NativeApis;
 use protocol::unsupported::Unsupported;
 use simulated_upstream::Timing;
 use std::collections::{HashMap, HashSet};
@@ -72,7 +72,7 @@ impl Check<'_> {
                 smaller: None,
                 timing: self.timing(&name.value, model),
                 endpoints: self.endpoints(&name.value, model),
-                speaks: speaks(model),
+                native_apis: native_apis(model),
                 fallbacks: Vec::new(),
                 deadlines: Deadlines {
                     connect: timeouts
@@ -331,11 +331,11 @@ impl Address {
     }
 }
 
-/// What a model's servers speak.
-fn speaks(model: &raw::Model) -> Speaks {
+/// The APIs that a model's servers offer themselves.
+fn native_apis(model: &raw::Model) -> NativeApis {
     let backend = model.backend.value;
     let also = |api: Api| model.native_apis.contains(&api);
-    Speaks {
+    NativeApis {
         openai: backend != Backend::Ollama || also(Api::Openai),
         responses: also(Api::Responses),
         anthropic: also(Api::Anthropic),

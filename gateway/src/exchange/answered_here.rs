@@ -9,7 +9,7 @@ use protocol::ParsedRequest;
 /// token count by the learned estimate, Ollama's description of a model, the loading of one.
 pub(super) fn answer(record: &Record, parsed: &ParsedRequest<'_>, input_tokens: u64) -> Option<FinalPart> {
     let model = record.model?;
-    if record.snapshot.upstreams.speaks(model).natively(record.operation) {
+    if record.snapshot.upstreams.native_apis(model).supports(record.operation) {
         return None;
     }
     let entry = record.snapshot.config.model(model).entry();

@@ -129,7 +129,14 @@ fn request_for(
         return None;
     }
     let about = about(recorder, model, input_tokens);
-    translate::request(snapshot.upstreams.speaks(id), record.operation, body, parsed, &about).ok()?;
+    translate::request(
+        snapshot.upstreams.native_apis(id),
+        record.operation,
+        body,
+        parsed,
+        &about,
+    )
+    .ok()?;
     Some(AdmissionRequest {
         model: id,
         smaller: None,

@@ -16,7 +16,7 @@ use pingora_core::protocols::http::ServerSession;
 use policy::{AdmissionRequest, ModelId, ProjectId};
 use protocol::hub::About;
 use protocol::refuse::{ErrorCode, RequestError};
-use protocol::translate::{self, Speaks, Translation};
+use protocol::translate::{self, NativeApis, Translation};
 use protocol::{self, MediaTokens, Operation, ParsedRequest, Work};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
@@ -99,19 +99,25 @@ pub(super) fn resolution(
         return Err(too_long(model, least));
     }
     let input_tokens = input_tokens(&snapshot, (id, caller.project), operation, parsed);
-    let speaks = upstreams.speaks(id);
-    let translate = |speaks: Speaks| {
-        if speaks.natively(operation) {
+    let native_apis = upstreams.native_apis(id);
+    let translate = |native_apis: NativeApis| {
+        if native_apis.supports(operation) {
             return Ok(None);
         }
-        translate::request(speaks, operation, body, parsed, &about(recorder, model, input_tokens))
+        translate::request(
+            native_apis,
+            operation,
+            body,
+            parsed,
+            &about(recorder, model, input_tokens),
+        )
     };
     let smaller = model.smaller.filter(|smaller| {
-        let (its, smaller) = (upstreams.speaks(*smaller), config.model(*smaller));
+        let (its, smaller) = (upstreams.native_apis(*smaller), config.model(*smaller));
         let is_allowed = caller.key.as_ref().is_none_or(|key| key.allows(&smaller.name));
-        smaller.enabled && is_allowed && (its == speaks || translate(its).is_ok())
+        smaller.enabled && is_allowed && (its == native_apis || translate(its).is_ok())
     });
-    let translation = translate(speaks)?;
+    let translation = translate(native_apis)?;
     let prefix_hash = recorder.head.session_hash.or_else(|| {
         let prompt = parsed.prompt.filter(|_| upstreams.has_choice(id))?;
         Some(BuildHasherDefault::<DefaultHasher>::default().hash_one(protocol::beginning(prompt)))

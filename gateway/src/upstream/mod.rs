@@ -13,7 +13,7 @@ use crate::config::{Backend, Config, Model};
 use parking_lot::Mutex;
 use policy::{BreakerDecision, Candidate, ModelId, RetryBudget, Time};
 use protocol::refuse::{ErrorCode, RequestError};
-use protocol::translate::Speaks;
+use protocol::translate::NativeApis;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub(crate) struct Upstreams {
 #[derive(Debug)]
 struct Route {
     choices: Vec<Choice>,
-    speaks: Speaks,
+    native_apis: NativeApis,
     retries: Arc<Mutex<RetryBudget>>,
     share: f64,
 }
@@ -91,7 +91,11 @@ impl Upstreams {
                 .map(|route| Arc::clone(&route.retries));
             by_model.push(Route {
                 choices,
-                speaks: if bundled.is_some() { SIMULATED } else { model.speaks },
+                native_apis: if bundled.is_some() {
+                    SIMULATED
+                } else {
+                    model.native_apis
+                },
                 retries: same_retries.unwrap_or_else(|| Arc::new(Mutex::new(RetryBudget::new(share)))),
                 share,
             });
@@ -99,9 +103,9 @@ impl Upstreams {
         Self { by_model }
     }
 
-    /// What a model's servers speak.
-    pub(crate) fn speaks(&self, model: ModelId) -> Speaks {
-        self.by_model[model.0 as usize].speaks
+    /// The APIs that a model's servers offer themselves.
+    pub(crate) fn native_apis(&self, model: ModelId) -> NativeApis {
+        self.by_model[model.0 as usize].native_apis
     }
 
     /// Whether there is a choice between servers.
@@ -207,8 +211,8 @@ impl Upstreams {
     }
 }
 
-/// What the bundled simulated upstream speaks.
-const SIMULATED: Speaks = Speaks {
+/// The APIs of the bundled simulated upstream.
+const SIMULATED: NativeApis = NativeApis {
     openai: true,
     responses: false,
     anthropic: false,
