@@ -120,7 +120,7 @@ pub(super) fn resolution(
     let translation = translate(native_apis)?;
     let prefix_hash = recorder.head.session_hash.or_else(|| {
         let prompt = parsed.prompt.filter(|_| upstreams.has_choice(id))?;
-        Some(BuildHasherDefault::<DefaultHasher>::default().hash_one(protocol::beginning(prompt)))
+        Some(BuildHasherDefault::<DefaultHasher>::default().hash_one(protocol::routing_prefix(prompt)))
     });
     let request = AdmissionRequest {
         project: caller.project,
@@ -136,10 +136,7 @@ pub(super) fn resolution(
         max_tokens: parsed.max_tokens.unwrap_or(u64::MAX).min(model.max_output_tokens),
         answers: if operation.generates() { parsed.answers } else { 0 },
     };
-    let hint = RoutingHint {
-        beginning: prefix_hash,
-        tokens: 0,
-    };
+    let hint = RoutingHint { prefix_hash, tokens: 0 };
     Ok(Resolution {
         request,
         hint,

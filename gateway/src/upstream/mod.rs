@@ -45,7 +45,7 @@ struct Choice {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct RoutingHint {
     /// A hash of what the prompt begins with, or of the session.
-    pub(crate) beginning: Option<u64>,
+    pub(crate) prefix_hash: Option<u64>,
     pub(crate) tokens: u64,
 }
 
@@ -160,7 +160,7 @@ impl Upstreams {
             .iter()
             .map(|choice| choice.endpoint.candidate(choice.weight, now))
             .collect();
-        let picked = policy::pick(&candidates, routing_hint.beginning, routing_hint.tokens);
+        let picked = policy::pick(&candidates, routing_hint.prefix_hash, routing_hint.tokens);
         match picked.map(|at| &those[at].endpoint) {
             Some(endpoint) if endpoint.enter(now, is_only) => Ok(Arc::clone(endpoint)),
             _ => Err(no_healthy_endpoint(choices, now)),
