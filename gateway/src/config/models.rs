@@ -41,7 +41,6 @@ impl Check<'_> {
                     );
                 }
             }
-            let timeouts = model.timeouts.as_ref();
             models.push(Model {
                 name: name.value.clone(),
                 backend: model.backend.value,
@@ -60,13 +59,7 @@ impl Check<'_> {
                 },
                 image_tokens: model.image_tokens,
                 audio_tokens_per_second: model.audio_tokens_per_second,
-                prices: Prices {
-                    input: model.input_cost_per_1k_tokens_eur,
-                    cached_input: model
-                        .cached_input_cost_per_1k_tokens_eur
-                        .unwrap_or(model.input_cost_per_1k_tokens_eur),
-                    output: model.output_cost_per_1k_tokens_eur,
-                },
+                prices: prices(model),
                 rates: Rates::default(),
                 concurrency: concurrency(model),
                 smaller: None,
@@ -74,20 +67,7 @@ impl Check<'_> {
                 endpoints: self.endpoints(&name.value, model),
                 native_apis: native_apis(model),
                 fallbacks: Vec::new(),
-                deadlines: Deadlines {
-                    connect: timeouts
-                        .and_then(|t| t.connect_seconds)
-                        .unwrap_or(defaults.connect_seconds),
-                    first_token: timeouts
-                        .and_then(|t| t.first_token_seconds)
-                        .unwrap_or(defaults.first_token_seconds),
-                    load: model.load_timeout.unwrap_or(match model.backend.value {
-                        Backend::Ollama => LOAD,
-                        _ => Duration::ZERO,
-                    }),
-                    gap: timeouts.and_then(|t| t.gap_seconds).unwrap_or(defaults.gap_seconds),
-                    total: timeouts.and_then(|t| t.total_seconds).unwrap_or(total),
-                },
+                deadlines: deadlines(model, defaults, total),
             });
         }
         self.smaller_models(raw, &mut models, &by_name);
@@ -328,6 +308,36 @@ impl Address {
             server_name: server_name.map_or_else(|| host.clone(), |at| at.value.clone()),
             ca_file: ca_file.map(|at| at.value.clone()),
         })
+    }
+}
+
+/// Prices of a model's tokens; cached input costs as much as other input where nothing else is set.
+fn prices(model: &raw::Model) -> Prices {
+    let input = model.input_cost_per_1k_tokens_eur;
+    Prices {
+        input,
+        cached_input: model.cached_input_cost_per_1k_tokens_eur.unwrap_or(input),
+        output: model.output_cost_per_1k_tokens_eur,
+    }
+}
+
+/// A model's own timeouts, or those of all models.
+fn deadlines(model: &raw::Model, defaults: &raw::Timeouts, total: Duration) -> Deadlines {
+    let own = model.timeouts.as_ref();
+    let load = match model.backend.value {
+        Backend::Ollama => LOAD,
+        _ => Duration::ZERO,
+    };
+    Deadlines {
+        connect: own
+            .and_then(|own| own.connect_seconds)
+            .unwrap_or(defaults.connect_seconds),
+        first_token: own
+            .and_then(|own| own.first_token_seconds)
+            .unwrap_or(defaults.first_token_seconds),
+        load: model.load_timeout.unwrap_or(load),
+        gap: own.and_then(|own| own.gap_seconds).unwrap_or(defaults.gap_seconds),
+        total: own.and_then(|own| own.total_seconds).unwrap_or(total),
     }
 }
 
