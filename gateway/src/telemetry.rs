@@ -65,7 +65,7 @@ pub(crate) struct Metrics {
     pub(crate) ledger_commit_seconds: Histogram,
 }
 
-/// What is read from its owners when somebody scrapes.
+/// Values that are read from their owners at each scrape.
 #[derive(Debug)]
 pub(crate) struct Gauges<'a> {
     /// By model: how many run, and how many may.
@@ -113,7 +113,7 @@ impl Make<'_> {
     }
 }
 
-/// Sums over all labels, for whoever draws them.
+/// Sums over all labels, for the console's plots.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Totals {
     pub(crate) completed: u64,

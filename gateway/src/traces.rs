@@ -48,7 +48,7 @@ pub(crate) struct Steps {
     pub(crate) asked: Duration,
 }
 
-/// The exporter; what cannot be sent is told now and then, since nobody else would hear of it.
+/// The exporter; what cannot be sent is told now and then, since no other log has it.
 #[derive(Debug)]
 struct Told {
     otlp: Otlp,
@@ -216,7 +216,7 @@ fn spans(trace: Trace, record: &Record, steps: Steps, scope: &InstrumentationSco
             instrumentation_scope: scope.clone(),
         }
     };
-    // Ids of the smaller steps follow from the request's; nobody else refers to them.
+    // Ids of the smaller steps follow from the request's; nothing else refers to them.
     let number = u64::from_be_bytes(trace.request.to_bytes());
     let step = |of: u64| SpanId::from_bytes((number ^ of).to_be_bytes());
     let path = record.operation.client_path();

@@ -138,7 +138,7 @@ async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
         .get(header::ACCEPT)
         .is_some_and(|accept| accept.as_bytes().starts_with(b"application/json"));
     if wants_json {
-        // The original's summary is for whoever has the token; it names users.
+        // The original's summary needs the token; it names users.
         return if admin.is_known(&headers) {
             usage::metrics_summary(State(admin)).await
         } else {

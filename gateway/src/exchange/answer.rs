@@ -307,7 +307,7 @@ fn answered(
             .then(|| whole::from_stream(operation, &body))
             .flatten();
         let (content_type, body) = match whole {
-            // A stream that nobody asked for.
+            // A stream that was not asked for.
             Some(whole) => (Bytes::from_static(b"application/json"), whole.into()),
             None => (content_type, body),
         };

@@ -115,7 +115,7 @@ fn end(mut recorder: Recorder, error: RequestError) -> Concluded {
     (recorder, result)
 }
 
-/// A request on behalf of whoever submitted it.
+/// A request on behalf of the user that submitted it.
 #[derive(Debug)]
 pub(crate) struct DetachedRequest<'a> {
     pub(crate) id: &'a str,

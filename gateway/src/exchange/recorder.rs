@@ -161,7 +161,7 @@ impl Recorder {
     /// Replaces what was reserved by what was used, and frees the slot.
     fn settle(&mut self, served: Served) {
         let outcome = self.record.outcome;
-        // The server has worked for whoever leaves or sets a short deadline.
+        // The server has worked for a client that disconnects or sets a short deadline.
         let is_clients_end = self
             .record
             .error

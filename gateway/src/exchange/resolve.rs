@@ -168,7 +168,7 @@ fn find<'a>(
     Ok((id, model))
 }
 
-/// The tokens to reserve for a prompt, or to answer to whoever asks for their number.
+/// The tokens to reserve for a prompt, or to return to a client that asks for a token count.
 pub(super) fn input_tokens(
     snapshot: &Snapshot,
     (id, project): (ModelId, ProjectId),

@@ -69,7 +69,7 @@ impl Upstreams {
             let bundled = simulated.filter(|_| is_bundled(config, model));
             let connect = model.deadlines.connect;
             let choices = match bundled {
-                // Nobody asks for it, and nobody needs to know how its servers are.
+                // It gets no requests, so its servers' health does not matter.
                 _ if !model.enabled => Vec::new(),
                 Some(address) => vec![Choice {
                     endpoint: kept(Endpoint::bundled(address, connect, breaker)),
@@ -146,7 +146,7 @@ impl Upstreams {
         let (mut well, mut paused) = (Vec::new(), Vec::new());
         for choice in new {
             match choice.endpoint.passage(now, is_only) {
-                // Whoever may be well again is asked; if it is not, another is.
+                // A server that may have recovered is tried; if it fails, another is.
                 BreakerDecision::Probe if choice.endpoint.enter(now, is_only) => {
                     return Ok(Arc::clone(&choice.endpoint));
                 }
