@@ -26,11 +26,11 @@ fn manifest(folder: &str) -> (String, Vec<String>) {
     let (mut section, mut name, mut dependencies) = (String::new(), String::new(), Vec::new());
     for line in text.lines().map(str::trim) {
         if line.starts_with('[') {
-            section = line.trim_matches(['[', ']']).to_owned();
+            line.trim_matches(['[', ']']).clone_into(&mut section);
         } else if let Some((key, value)) = line.split_once('=') {
             let key = key.trim().split('.').next().unwrap_or_default();
             match section.as_str() {
-                "package" if key == "name" => name = value.trim().trim_matches('"').to_owned(),
+                "package" if key == "name" => value.trim().trim_matches('"').clone_into(&mut name),
                 "dependencies" | "build-dependencies" => dependencies.push(key.to_owned()),
                 _ => {}
             }

@@ -28,16 +28,16 @@ impl Modules {
     pub(crate) fn read(root: &Path) -> Self {
         let mut modules = Self::default();
         let folder = root.parent().expect("a folder");
-        modules.read_file(root, folder, Vec::new());
+        modules.read_file(root, folder, &Vec::new());
         modules
     }
 
-    fn read_file(&mut self, file: &Path, folder: &Path, module: ModulePath) {
+    fn read_file(&mut self, file: &Path, folder: &Path, module: &ModulePath) {
         let text = std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         let tokens: TokenStream = text
             .parse()
             .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-        self.read_items(tokens, folder, &module);
+        self.read_items(tokens, folder, module);
     }
 
     fn read_items(&mut self, tokens: TokenStream, folder: &Path, module: &ModulePath) {
@@ -57,7 +57,7 @@ impl Modules {
             } else if is_path_start(&tokens[at]) {
                 let mut found = Vec::new();
                 at += paths(&tokens[at..], &Vec::new(), &mut found);
-                let found = found.into_iter().map(|(path, _)| absolute(module, path));
+                let found = found.into_iter().map(|(path, _)| absolute(module, &path));
                 self.references.entry(module.clone()).or_default().extend(found);
             } else {
                 if let TokenTree::Group(group) = &tokens[at] {
@@ -79,7 +79,7 @@ impl Modules {
             _ => {
                 let file = folder.with_extension("rs");
                 let file = if file.exists() { file } else { folder.join("mod.rs") };
-                self.read_file(&file, &folder, module);
+                self.read_file(&file, &folder, &module);
             }
         }
     }
@@ -91,7 +91,7 @@ impl Modules {
         paths(tokens, &Vec::new(), &mut found);
         for (path, name) in found {
             let is_absolute = path.first().is_some_and(|first| PATH_STARTS.contains(&first.as_str()));
-            let path = absolute(module, path);
+            let path = absolute(module, &path);
             if is_absolute {
                 self.references.entry(module.clone()).or_default().push(path.clone());
             }
@@ -125,7 +125,7 @@ impl Modules {
             let imported = (0..path.len()).find_map(|at| {
                 let module = path[..at].to_vec();
                 let names = self.imports.get(&module)?;
-                let is_module = self.references.contains_key(&path[..=at].to_vec());
+                let is_module = self.references.contains_key(&path[..=at]);
                 let target = names.get(&path[at]).filter(|_| !is_module)?;
                 Some([target.as_slice(), &path[at + 1..]].concat())
             });
@@ -214,9 +214,9 @@ fn paths(tokens: &[TokenTree], before: &ModulePath, found: &mut Vec<(ModulePath,
 }
 
 /// The path from the crate's root that a path in this module stands for.
-fn absolute(module: &ModulePath, path: ModulePath) -> ModulePath {
+fn absolute(module: &ModulePath, path: &[String]) -> ModulePath {
     let mut base = module.clone();
-    let mut rest = path.as_slice();
+    let mut rest = path;
     while let Some((first, after)) = rest.split_first() {
         match first.as_str() {
             "crate" => base.clear(),
