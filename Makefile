@@ -1,5 +1,5 @@
 # Every command of the project. `make run` and `make test` set up what they need themselves.
-.PHONY: run build test check fmt bench simulate docs deps test-deps
+.PHONY: run build test check fmt bench simulate docs deps test-deps architecture
 
 run: build            ## build, then serve config/ with SQLite in data/ and the bundled simulated upstream
 	./target/release/sluice serve --config config
@@ -26,6 +26,9 @@ simulate: deps        ## an hour of overload in virtual time: shares, waits, fai
 
 docs:                 ## the tables of docs/configuration.md, from the types that read the files
 	SLUICE_WRITE_DOCS=1 cargo test -p gateway the_page_on_configuration
+
+architecture:         ## the graph of crates and modules, from manifests and sources; fails on a cycle
+	SLUICE_WRITE_DOCS=1 cargo test -p end-to-end --test shape architecture
 
 deps:                 ## what the build needs beside the Rust toolchain
 	@tests/setup build

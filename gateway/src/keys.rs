@@ -62,7 +62,7 @@ pub(crate) async fn make(config: &Config, store: &Store, wanted: Wanted<'_>) -> 
     key.expires_at = lifetime.map(|lifetime| now_ms().saturating_add(lifetime));
     key.models = wanted.models;
     ledger::keys::insert(store, &key, now_ms()).await?;
-    Ok((secret, shown(&key)))
+    Ok((secret, render(&key)))
 }
 
 /// Makes a new secret with the owner, models and end of a key, and lets the old one end after `grace` (an hour
@@ -74,7 +74,7 @@ pub(crate) async fn rotate(store: &Store, id: &str, grace: Option<&str>) -> Resu
     (key.expires_at, key.models) = (old.expires_at, old.models);
     ledger::keys::insert(store, &key, now_ms()).await?;
     ledger::keys::expire(store, id, now_ms().saturating_add(grace)).await?;
-    Ok((secret, shown(&key)))
+    Ok((secret, render(&key)))
 }
 
 /// Ends a key, for good.
@@ -92,7 +92,7 @@ pub(crate) async fn load(store: &Store) -> Result<Vec<Key>, ledger::Error> {
 
 /// All keys, as they may be shown.
 pub(crate) async fn list(store: &Store) -> Result<Vec<Value>, ledger::Error> {
-    Ok(ledger::keys::all(store).await?.iter().map(shown).collect())
+    Ok(ledger::keys::all(store).await?.iter().map(render).collect())
 }
 
 async fn active(store: &Store, id: &str) -> Result<StoredKey, Error> {
@@ -123,7 +123,7 @@ fn fresh(user: &str, project: &str) -> Result<(String, StoredKey), Error> {
     Ok((secret, key))
 }
 
-fn shown(key: &StoredKey) -> Value {
+fn render(key: &StoredKey) -> Value {
     let time = |at: Option<i64>| {
         let at = at.and_then(|at| jiff::Timestamp::from_millisecond(at).ok());
         at.map(|at| at.to_string())

@@ -20,7 +20,7 @@ pub(crate) struct Record {
     pub(crate) request_id: String,
     /// The caller's own id for it, where it sent a sane one; a key for nothing.
     pub(crate) client_request_id: Option<String>,
-    pub(crate) call: Operation,
+    pub(crate) operation: Operation,
     pub(crate) started: Instant,
     pub(crate) started_at: SystemTime,
     pub(crate) caller: Option<Caller>,
@@ -41,19 +41,19 @@ pub(crate) struct Record {
     pub(crate) usage_source: Source,
     pub(crate) cost: NanoEuro,
     pub(crate) outcome: Outcome,
-    pub(crate) stop: Option<RequestError>,
+    pub(crate) error: Option<RequestError>,
     pub(crate) http_status: u16,
     pub(crate) trace_id: Option<String>,
 }
 
 impl Record {
-    pub(crate) fn begin(snapshot: Arc<Snapshot>, call: Operation, request_id: String) -> Self {
+    pub(crate) fn begin(snapshot: Arc<Snapshot>, operation: Operation, request_id: String) -> Self {
         Self {
             number: None,
             snapshot,
             request_id,
             client_request_id: None,
-            call,
+            operation,
             started: Instant::now(),
             started_at: UNIX_EPOCH + Duration::from_nanos(crate::clock::now().nanos()),
             caller: None,
@@ -72,14 +72,14 @@ impl Record {
             usage_source: Source::Estimated,
             cost: NanoEuro(0),
             outcome: Outcome::Failed,
-            stop: None,
+            error: None,
             http_status: 0,
             trace_id: None,
         }
     }
 
     pub(crate) fn protocol(&self) -> Protocol {
-        self.call.protocol()
+        self.operation.protocol()
     }
 
     pub(crate) fn project_id(&self) -> &str {
@@ -115,7 +115,7 @@ impl Record {
     /// Its entry in the ledger.
     pub(crate) fn entry(&self) -> Entry<'_> {
         let key = self.caller.as_ref().and_then(|caller| caller.key.as_ref());
-        let stop = self.stop.as_ref();
+        let error = self.error.as_ref();
         Entry {
             number: self.number,
             request_id: &self.request_id,
@@ -133,7 +133,7 @@ impl Record {
             is_streamed: self.streamed,
             outcome: self.outcome,
             decision: self.decision(),
-            reason: stop.map(|stop| stop.code.name()),
+            reason: error.map(|error| error.code.name()),
             http_status: self.http_status,
             degradation_level: self.level_name(),
             degraded: self.degraded(),
@@ -148,7 +148,7 @@ impl Record {
             latency: self.latency,
             queue_wait: self.queue_wait.unwrap_or_default(),
             first_token: self.first_token,
-            error_message: stop.map(|stop| stop.message.as_str()),
+            error_message: error.map(|error| error.message.as_str()),
             trace_id: self.trace_id.as_deref(),
             config_version: self.snapshot.config_version,
             started_at: self.started_at,

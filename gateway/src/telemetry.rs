@@ -65,7 +65,7 @@ pub(crate) struct Metrics {
     pub(crate) ledger_commit_seconds: Histogram,
 }
 
-/// What is read from its owners when somebody scrapes.
+/// Values that are read from their owners at each scrape.
 #[derive(Debug)]
 pub(crate) struct Gauges<'a> {
     /// By model: how many run, and how many may.
@@ -113,7 +113,7 @@ impl Make<'_> {
     }
 }
 
-/// Sums over all labels, for whoever draws them.
+/// Sums over all labels, for the console's plots.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Totals {
     pub(crate) completed: u64,
@@ -137,7 +137,7 @@ pub(crate) fn log(record: &Record) {
         model = record.model_name(),
         upstream = record.upstream.as_deref(),
         status = record.outcome.name(),
-        reason = record.stop.as_ref().map(|stop| stop.code.name()),
+        reason = record.error.as_ref().map(|error| error.code.name()),
         http_status = record.http_status,
         queue_ms = record.queue_wait.map(millis),
         first_token_ms = record.first_token.map(millis),
@@ -282,8 +282,8 @@ impl Metrics {
             Outcome::Failed | Outcome::TimedOut => self.counts.1.fetch_add(1, Relaxed),
             Outcome::Rejected | Outcome::Cancelled | Outcome::Interrupted => 0,
         };
-        if let Some(stop) = &record.stop {
-            self.refusals.with_label_values(&[stop.code.name(), project]).inc();
+        if let Some(error) = &record.error {
+            self.refusals.with_label_values(&[error.code.name(), project]).inc();
         }
         if record.was_forwarded {
             self.tokens

@@ -1,4 +1,4 @@
-//! The tokens of a prompt before anybody has counted them: an estimate from its bytes of text, learned for each model
+//! The tokens of a prompt before a server has counted them: an estimate from its bytes of text, learned for each model
 //! and project from the usage that upstreams report, since no project's texts may make another's look larger or
 //! smaller than they are.
 //!

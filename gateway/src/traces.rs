@@ -48,7 +48,7 @@ pub(crate) struct Steps {
     pub(crate) asked: Duration,
 }
 
-/// The exporter; what cannot be sent is told now and then, since nobody else would hear of it.
+/// The exporter; what cannot be sent is told now and then, since no other log has it.
 #[derive(Debug)]
 struct Told {
     otlp: Otlp,
@@ -216,18 +216,18 @@ fn spans(trace: Trace, record: &Record, steps: Steps, scope: &InstrumentationSco
             instrumentation_scope: scope.clone(),
         }
     };
-    // Ids of the smaller steps follow from the request's; nobody else refers to them.
+    // Ids of the smaller steps follow from the request's; nothing else refers to them.
     let number = u64::from_be_bytes(trace.request.to_bytes());
     let step = |of: u64| SpanId::from_bytes((number ^ of).to_be_bytes());
-    let path = record.call.client_path();
+    let path = record.operation.client_path();
     let name = Cow::Owned(format!("POST {path}"));
     let mut request = make(trace.request, trace.parent, SpanKind::Server, name)(
         Duration::ZERO,
         record.latency,
         request_attributes(record, path),
     );
-    if let Some(stop) = record.stop.as_ref().filter(|_| record.outcome != Outcome::Cancelled) {
-        request.status = Status::error(stop.code.name());
+    if let Some(error) = record.error.as_ref().filter(|_| record.outcome != Outcome::Cancelled) {
+        request.status = Status::error(error.code.name());
     }
     let mut all = vec![request];
     let parsed = steps.parsed.unwrap_or(record.latency);
@@ -237,12 +237,12 @@ fn spans(trace: Trace, record: &Record, steps: Steps, scope: &InstrumentationSco
         all.push(inner(2, "queue")(parsed, parsed + waited, Vec::new()));
     }
     if record.was_forwarded {
-        let operation = operation(record.call);
+        let operation = operation(record.operation);
         let name = Cow::Owned(format!("{operation} {}", record.model_name()));
         let upstream = make(trace.upstream, Some(trace.request), SpanKind::Client, name);
         let mut span = upstream(steps.asked, record.latency, upstream_attributes(record, operation));
-        span.status = match (&record.stop, record.outcome) {
-            (Some(stop), Outcome::Failed | Outcome::TimedOut) => Status::error(stop.code.name()),
+        span.status = match (&record.error, record.outcome) {
+            (Some(error), Outcome::Failed | Outcome::TimedOut) => Status::error(error.code.name()),
             _ => Status::Unset,
         };
         if let Some(first) = record.first_token {
@@ -271,8 +271,8 @@ fn request_attributes(record: &Record, path: &'static str) -> Vec<KeyValue> {
         KeyValue::new("sluice.degradation_level", record.level_name().to_owned()),
         KeyValue::new("sluice.cost_eur", record.cost.euros()),
     ];
-    if let Some(stop) = &record.stop {
-        attributes.push(KeyValue::new("error.type", stop.code.name()));
+    if let Some(error) = &record.error {
+        attributes.push(KeyValue::new("error.type", error.code.name()));
     }
     attributes
 }
@@ -295,10 +295,10 @@ fn upstream_attributes(record: &Record, operation: &'static str) -> Vec<KeyValue
 }
 
 /// The operation's name in the conventions for generative AI.
-fn operation(call: Operation) -> &'static str {
-    match call {
+fn operation(operation: Operation) -> &'static str {
+    match operation {
         Operation::Completions => "text_completion",
-        _ if !call.generates() => "embeddings",
+        _ if !operation.generates() => "embeddings",
         _ => "chat",
     }
 }

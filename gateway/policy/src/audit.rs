@@ -5,18 +5,15 @@
 
 use crate::allowance::{RecordedUsage, Windows};
 use crate::quota::Amounts;
-use crate::{AdmissionRequest, Policy, QuotaWindow, Subject, Time};
+use crate::{AdmissionRequest, QuotaWindow, Subject, Time};
 use std::collections::HashMap;
 
 /// The sums of what was settled, by subject and window.
 #[derive(Debug, Default)]
 pub(crate) struct Audit {
-    used: HashMap<(Subject, QuotaWindow), (u64, Amounts)>,
-    steps: usize,
+    pub(crate) used: HashMap<(Subject, QuotaWindow), (u64, Amounts)>,
+    pub(crate) steps: usize,
 }
-
-/// Up to so many tickets are counted anew in every step; more in some steps only, so that the effort stays bounded.
-const TICKETS_EACH_STEP: usize = 64;
 
 impl Audit {
     /// Adds a settlement.
@@ -64,49 +61,6 @@ impl Audit {
         }
         if index == *current {
             change(sum);
-        }
-    }
-}
-
-impl Policy {
-    /// Compares the counters of those who pay for a request with the second count. Does nothing in release builds.
-    ///
-    /// # Panics
-    ///
-    /// Panics if they differ: the accounting is broken.
-    pub(crate) fn check(&mut self, ask: &AdmissionRequest, now: Time) {
-        if !cfg!(debug_assertions) {
-            return;
-        }
-        self.audit.steps += 1;
-        let tickets = self.held.len() / TICKETS_EACH_STEP;
-        if !self.audit.steps.is_multiple_of(1 + tickets * tickets) {
-            return;
-        }
-        self.scheduler.check();
-        let windows = Windows::at(now);
-        for subject in ask.payers() {
-            for window in QuotaWindow::ALL {
-                let index = windows.index(window);
-                let (used, reserved) = self.allowances.counted(subject, window, now);
-                let known = self.audit.used.get(&(subject, window));
-                let expected = known.filter(|(current, _)| *current == index);
-                let expected = expected.map(|(_, sum)| *sum).unwrap_or_default();
-                assert_eq!(used, expected, "used by {subject:?} in its {window:?}");
-                let held = self
-                    .held
-                    .iter()
-                    .flatten()
-                    .filter_map(|held| held.allowance.map(|held_allowance| (held, held_allowance)));
-                let expected = held
-                    .filter(|(held, reservation)| {
-                        held.ask.payers().any(|payer| payer == subject) && reservation.windows.index(window) == index
-                    })
-                    .fold(Amounts::default(), |sum, (_, reservation)| {
-                        sum.plus(reservation.amounts)
-                    });
-                assert_eq!(reserved, expected, "reserved by {subject:?} in its {window:?}");
-            }
         }
     }
 }

@@ -12,10 +12,10 @@
 //!
 //! Counters are kept a band; what waits is listed a model, so that a full model holds back nobody else.
 
-use crate::admission::HeldBack;
 use crate::tickets::List;
-use crate::{ModelId, Order, ProjectId, QueueClass, Time, UserId};
+use crate::{ModelId, Order, ProjectId, QueueClass, Rules, Time, UserId};
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 /// What an output token weighs against an input token.
 const OUTPUT_WEIGHS: u64 = 2;
@@ -66,6 +66,35 @@ pub(crate) struct ClassQueue {
     pub(crate) held_back: usize,
     /// Those projects, by since when their oldest request is held back by shared capacity alone.
     pub(crate) oldest: BTreeSet<(Time, ProjectId)>,
+}
+
+/// The waiting requests of a flow, or of several, that shared capacity holds back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct HeldBack {
+    /// Their number.
+    pub(crate) waiting: usize,
+    /// Since when shared capacity alone holds back the oldest.
+    pub(crate) since: Option<Time>,
+}
+
+impl HeldBack {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.waiting += other.waiting;
+        self.since = match (self.since, other.since) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+    }
+
+    /// The pressure, 0 to 1: the worse of the queue's fill and of the oldest wait against the longest.
+    #[allow(clippy::cast_precision_loss)]
+    pub(crate) fn pressure(self, rules: &Rules, now: Time) -> f64 {
+        let global = &rules.global;
+        let ratio = |part: f64, whole: f64| if whole > 0.0 { (part / whole).min(1.0) } else { 0.0 };
+        let age = self.since.map_or(Duration::ZERO, |since| now - since);
+        let wait = ratio(age.as_secs_f64(), global.max_queue_wait.as_secs_f64());
+        wait.max(ratio(self.waiting as f64, global.max_queue_size as f64))
+    }
 }
 
 /// A project's requests for one model in one class.

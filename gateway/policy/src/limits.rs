@@ -8,46 +8,9 @@
 use crate::cell::{Cell, Rate, RateWindow, Shortfall};
 use crate::ids::BySubject;
 use crate::refusal::LimitKind;
-use crate::{AdmissionRequest, ModelId, RateLimitStatus, Rates, Refusal, Rules, Subject, Time};
+use crate::{AdmissionRequest, ModelId, RateLimitKind, RateLimitStatus, Rates, Refusal, Rules, Subject, Time};
 use std::collections::HashMap;
 use std::num::NonZeroU64;
-
-/// The unit and the period of a rate limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RateLimitKind {
-    /// Requests per minute.
-    RequestsPerMinute,
-    /// Tokens per minute.
-    TokensPerMinute,
-    /// Requests per day.
-    RequestsPerDay,
-    /// Tokens per day.
-    TokensPerDay,
-}
-
-impl RateLimitKind {
-    const ALL: [RateLimitKind; 4] = [
-        RateLimitKind::RequestsPerMinute,
-        RateLimitKind::TokensPerMinute,
-        RateLimitKind::RequestsPerDay,
-        RateLimitKind::TokensPerDay,
-    ];
-
-    /// The name in messages.
-    pub fn name(self) -> &'static str {
-        match self {
-            RateLimitKind::RequestsPerMinute => "requests per minute",
-            RateLimitKind::TokensPerMinute => "tokens per minute",
-            RateLimitKind::RequestsPerDay => "requests per day",
-            RateLimitKind::TokensPerDay => "tokens per day",
-        }
-    }
-
-    /// Whether tokens are counted, not requests.
-    pub fn is_tokens(self) -> bool {
-        matches!(self, RateLimitKind::TokensPerMinute | RateLimitKind::TokensPerDay)
-    }
-}
 
 /// The amounts that one request takes from its limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,7 @@
 //! The decisions on a request, from offer to settlement, in the order of the rules.
 
+mod check;
+
 use crate::admission::{Ended, Scheduler, Verdict};
 use crate::allowance::{Alert, Allowances, Fit, RecordedUsage, Windows};
 use crate::audit::Audit;

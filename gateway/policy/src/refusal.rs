@@ -1,6 +1,6 @@
 //! Refusals: expected decisions, not errors. They know no HTTP; their text is what the caller reads.
 
-use crate::{NanoEuro, QuotaUnit, QuotaWindow, RateLimitKind, Subject, Time};
+use crate::{NanoEuro, QuotaUnit, QuotaWindow, Subject, Time};
 use std::fmt;
 use std::time::Duration;
 use thiserror::Error;
@@ -124,6 +124,43 @@ impl Refusal {
             | Refusal::TooManyConcurrent { retry_after, .. } => Some(*retry_after),
             Refusal::ExceedsLimit { .. } | Refusal::Cancelled => None,
         }
+    }
+}
+
+/// The unit and the period of a rate limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RateLimitKind {
+    /// Requests per minute.
+    RequestsPerMinute,
+    /// Tokens per minute.
+    TokensPerMinute,
+    /// Requests per day.
+    RequestsPerDay,
+    /// Tokens per day.
+    TokensPerDay,
+}
+
+impl RateLimitKind {
+    pub(crate) const ALL: [RateLimitKind; 4] = [
+        RateLimitKind::RequestsPerMinute,
+        RateLimitKind::TokensPerMinute,
+        RateLimitKind::RequestsPerDay,
+        RateLimitKind::TokensPerDay,
+    ];
+
+    /// The name in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            RateLimitKind::RequestsPerMinute => "requests per minute",
+            RateLimitKind::TokensPerMinute => "tokens per minute",
+            RateLimitKind::RequestsPerDay => "requests per day",
+            RateLimitKind::TokensPerDay => "tokens per day",
+        }
+    }
+
+    /// Whether tokens are counted, not requests.
+    pub fn is_tokens(self) -> bool {
+        matches!(self, RateLimitKind::TokensPerMinute | RateLimitKind::TokensPerDay)
     }
 }
 

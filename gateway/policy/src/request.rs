@@ -1,6 +1,6 @@
 //! Requests as policy sees them: the parties, the model, the size.
 
-use crate::{KeyId, ModelId, NanoEuro, PlanId, ProjectId, Rules, Subject, UserId};
+use crate::{KeyId, ModelId, NanoEuro, PlanId, ProjectId, Subject, UserId};
 
 /// The service class of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -101,25 +101,5 @@ impl AdmissionRequest {
     pub(crate) fn payers(&self) -> impl Iterator<Item = Subject> + use<> {
         let all = [Subject::User(self.user), Subject::Project(self.project)];
         self.key.map(Subject::Key).into_iter().chain(all)
-    }
-
-    /// The worst case, at the prices in force.
-    pub fn estimate(&self, rules: &Rules) -> Estimate {
-        self.estimate_with(self.input_tokens, rules)
-    }
-
-    /// The worst case of a prompt of the least size.
-    pub(crate) fn least(&self, rules: &Rules) -> Estimate {
-        self.estimate_with(self.least_input_tokens.min(self.input_tokens), rules)
-    }
-
-    fn estimate_with(&self, input_tokens: u64, rules: &Rules) -> Estimate {
-        let prices = rules.model(self.model).prices;
-        let output_tokens = self.max_tokens.saturating_mul(self.answers);
-        Estimate {
-            input_tokens,
-            output_tokens,
-            cost: prices.input.per_1k(input_tokens) + prices.output.per_1k(output_tokens),
-        }
     }
 }

@@ -23,13 +23,13 @@ pub struct Candidate {
     pub weight: u64,
 }
 
-/// Picks one of the candidates. `beginning` is a hash of what the prompt begins with; `tokens` is the request's size.
-pub fn pick(candidates: &[Candidate], beginning: Option<u64>, tokens: u64) -> Option<usize> {
+/// Picks one of the candidates. `prefix_hash` is the hash of the prompt's prefix; `tokens` is the request's size.
+pub fn pick(candidates: &[Candidate], prefix_hash: Option<u64>, tokens: u64) -> Option<usize> {
     let all = 0..candidates.len();
     let least = all
         .clone()
         .min_by_key(|at| (per_weight(&candidates[*at]), std::cmp::Reverse(candidates[*at].weight)))?;
-    let Some(beginning) = beginning.filter(|_| candidates.len() > 1) else {
+    let Some(prefix_hash) = prefix_hash.filter(|_| candidates.len() > 1) else {
         return Some(least);
     };
     let load: u128 = candidates.iter().map(|candidate| u128::from(candidate.load)).sum();
@@ -41,7 +41,7 @@ pub fn pick(candidates: &[Candidate], beginning: Option<u64>, tokens: u64) -> Op
         u128::from(candidate.load) + u128::from(tokens) <= most
     };
     let ranked = all.filter(|at| fits(&candidates[*at])).max_by(|one, other| {
-        let rank = |at: &usize| rank(&candidates[*at], beginning);
+        let rank = |at: &usize| rank(&candidates[*at], prefix_hash);
         rank(one).total_cmp(&rank(other))
     });
     Some(ranked.unwrap_or(least))
@@ -54,8 +54,8 @@ fn per_weight(candidate: &Candidate) -> u64 {
 
 /// How well a server suits a beginning: uniform for equal weights, in proportion for others.
 #[allow(clippy::cast_precision_loss)]
-fn rank(candidate: &Candidate, beginning: u64) -> f64 {
-    let mixed = mix(candidate.hash ^ mix(beginning));
+fn rank(candidate: &Candidate, prefix_hash: u64) -> f64 {
+    let mixed = mix(candidate.hash ^ mix(prefix_hash));
     let uniform = ((mixed >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
     candidate.weight as f64 / -uniform.ln()
 }

@@ -2,7 +2,8 @@
 //! has been checked; policy never checks again.
 
 use crate::{
-    KeyId, ModelId, NanoEuro, PlanId, Priority, ProjectId, QueueClass, QuotaUnit, QuotaWindow, Subject, Usage, UserId,
+    AdmissionRequest, Estimate, KeyId, ModelId, NanoEuro, PlanId, Priority, ProjectId, QueueClass, QuotaUnit,
+    QuotaWindow, Subject, Usage, UserId,
 };
 use std::collections::HashMap;
 use std::num::NonZeroU64;
@@ -352,6 +353,28 @@ impl Rules {
             Subject::Project(project) => self.project(project).limits.allowance,
             Subject::User(user) => self.user(user).allowance,
             Subject::Key(key) => self.key(key).allowance,
+        }
+    }
+}
+
+impl AdmissionRequest {
+    /// The worst case, at the prices in force.
+    pub fn estimate(&self, rules: &Rules) -> Estimate {
+        self.estimate_with(self.input_tokens, rules)
+    }
+
+    /// The worst case of a prompt of the least size.
+    pub(crate) fn least(&self, rules: &Rules) -> Estimate {
+        self.estimate_with(self.least_input_tokens.min(self.input_tokens), rules)
+    }
+
+    fn estimate_with(&self, input_tokens: u64, rules: &Rules) -> Estimate {
+        let prices = rules.model(self.model).prices;
+        let output_tokens = self.max_tokens.saturating_mul(self.answers);
+        Estimate {
+            input_tokens,
+            output_tokens,
+            cost: prices.input.per_1k(input_tokens) + prices.output.per_1k(output_tokens),
         }
     }
 }

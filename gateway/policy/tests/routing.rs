@@ -31,9 +31,9 @@ fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
 proptest! {
     #[test]
     fn somebody_is_always_picked_and_nobody_is_far_above_its_share(
-        all in candidates(), beginning in any::<Option<u64>>(), tokens in 1u64..10_000
+        all in candidates(), prefix_hash in any::<Option<u64>>(), tokens in 1u64..10_000
     ) {
-        let picked = pick(&all, beginning, tokens).expect("there is somebody");
+        let picked = pick(&all, prefix_hash, tokens).expect("there is somebody");
         let load: u64 = all.iter().map(|one| one.load).sum();
         let weight: u64 = all.iter().map(|one| one.weight).sum();
         let share = (load + tokens) as f64 * all[picked].weight as f64 / weight as f64;
@@ -45,16 +45,16 @@ proptest! {
 
     #[test]
     fn the_same_beginning_goes_to_the_same_server_while_there_is_room(
-        hashes in prop::collection::hash_set(any::<u64>(), 2..8), beginning in any::<u64>()
+        hashes in prop::collection::hash_set(any::<u64>(), 2..8), prefix_hash in any::<u64>()
     ) {
         let idle: Vec<Candidate> = hashes.iter().map(|hash| Candidate { hash: *hash, load: 0, weight: 1000 }).collect();
-        let first = pick(&idle, Some(beginning), 10).expect("somebody");
-        prop_assert_eq!(pick(&idle, Some(beginning), 10), Some(first));
+        let first = pick(&idle, Some(prefix_hash), 10).expect("somebody");
+        prop_assert_eq!(pick(&idle, Some(prefix_hash), 10), Some(first));
         // Another server that goes away moves nothing.
         let gone = (first + 1) % idle.len();
         let mut fewer = idle.clone();
         fewer.remove(gone);
-        let again = pick(&fewer, Some(beginning), 10).expect("somebody");
+        let again = pick(&fewer, Some(prefix_hash), 10).expect("somebody");
         prop_assert_eq!(fewer[again].hash, idle[first].hash);
     }
 

@@ -244,8 +244,8 @@ fn one_project_cannot_use_up_anothers_rate() {
 fn the_rate_limits_figures_and_retry_after_are_true() {
     let mut policy = Policy::new(with_plan(per_minute(60, 0)));
     for left in (0..60).rev() {
-        let (_, standing) = policy.offer(&ask(1), at(0));
-        assert_eq!(standing.requests.unwrap().remaining, left);
+        let (_, rate_limits) = policy.offer(&ask(1), at(0));
+        assert_eq!(rate_limits.requests.unwrap().remaining, left);
     }
     let Refusal::RateLimited { retry_after, limit, .. } = refusal(&mut policy, &ask(1), at(0)) else {
         panic!("the 61st is refused")

@@ -1,6 +1,6 @@
 //! Nanoseconds for each event of a stream that passes: split, read and measured. `cargo bench -p protocol`.
 
-#![allow(missing_docs)] // criterion makes the main function.
+#![allow(missing_docs)]
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

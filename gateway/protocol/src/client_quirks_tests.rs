@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 
 /// What real clients send beside what can be said: Claude Code, Codex, LangChain, LlamaIndex, pydantic-ai, AutoGen,
 /// instructor, the AI SDK, Ollama's own clients.
-fn hints() -> Vec<(Speaks, Operation, Value, &'static [&'static str])> {
+fn hints() -> Vec<(NativeApis, Operation, Value, &'static [&'static str])> {
     let message = json!([{"role": "user", "content": "hi"}]);
     let with = |mut body: Value| {
         body["model"] = "m".into();
@@ -125,8 +125,8 @@ fn hints() -> Vec<(Speaks, Operation, Value, &'static [&'static str])> {
 
 #[test]
 fn a_hint_is_left_out_and_named_and_refused_only_where_the_model_says_so() {
-    for (speaks, call, body, names) in hints() {
-        let translation = translated(speaks, call, &body)
+    for (native_apis, call, body, names) in hints() {
+        let translation = translated(native_apis, call, &body)
             .expect("hints are no reason to refuse")
             .expect("needed");
         let dropped: BTreeSet<&str> = translation.dropped.iter().map(|name| &**name).collect();
@@ -137,7 +137,7 @@ fn a_hint_is_left_out_and_named_and_refused_only_where_the_model_says_so() {
             unsupported: Unsupported::Refuse,
             ..about()
         };
-        let stop = request(speaks, call, body.as_bytes(), &parsed, &strict).expect_err("told to refuse");
+        let stop = request(native_apis, call, body.as_bytes(), &parsed, &strict).expect_err("told to refuse");
         assert!(
             names.contains(&stop.param.as_deref().unwrap_or_default()),
             "{call:?}: {stop:?}"
@@ -147,8 +147,10 @@ fn a_hint_is_left_out_and_named_and_refused_only_where_the_model_says_so() {
 
 #[test]
 fn a_requests_history_is_read_with_its_quirks() {
-    let sent = |speaks, call, body: Value| {
-        let mut translation = translated(speaks, call, &body).expect("translatable").expect("needed");
+    let sent = |native_apis, call, body: Value| {
+        let mut translation = translated(native_apis, call, &body)
+            .expect("translatable")
+            .expect("needed");
         serde_json::from_slice::<Value>(&translation.body(&changes())).expect("JSON")["messages"].clone()
     };
     let picture =

@@ -35,7 +35,7 @@ pub mod whole;
 mod wire;
 
 pub use operation::{Operation, Protocol, Work};
-pub use prefix::beginning;
+pub use prefix::routing_prefix;
 pub use request::{
     LimitRule, Lowered, ModelLoad, ParsedRequest, RequestChanges, answer_here, parse, parse_with_model, rewrite,
 };

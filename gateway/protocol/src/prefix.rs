@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 /// The beginning of a prompt: of a list of messages all to the end of the first one by the user, of a text the first
 /// 512 bytes.
-pub fn beginning(prompt: &str) -> &str {
+pub fn routing_prefix(prompt: &str) -> &str {
     struct Until<'a>(&'a mut Option<usize>);
     impl<'de> serde::de::Visitor<'de> for Until<'_> {
         type Value = ();
@@ -55,15 +55,15 @@ mod tests {
     fn a_conversation_begins_the_same_however_long_it_has_become() {
         let first = r#"[{"role":"system","content":"Be kind"}, {"role":"user","content":"Hi"}"#;
         let more = format!(r#"{first},{{"role":"assistant","content":"Hello"}},{{"role":"user","content":"So?"}}]"#);
-        assert_eq!(beginning(&format!("{first}]")), first);
-        assert_eq!(beginning(&more), first);
+        assert_eq!(routing_prefix(&format!("{first}]")), first);
+        assert_eq!(routing_prefix(&more), first);
         assert_eq!(
-            beginning(r#"[{"role":"system","content":"a"}]"#),
+            routing_prefix(r#"[{"role":"system","content":"a"}]"#),
             r#"[{"role":"system","content":"a"}"#
         );
         let text = format!("\"{}\"", "ä".repeat(600));
-        assert!(beginning(&text).len() <= BEGINNING);
-        assert_eq!(beginning("[1,2"), "[1,2");
-        assert_eq!(beginning("["), "[");
+        assert!(routing_prefix(&text).len() <= BEGINNING);
+        assert_eq!(routing_prefix("[1,2"), "[1,2");
+        assert_eq!(routing_prefix("["), "[");
     }
 }

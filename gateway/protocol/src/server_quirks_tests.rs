@@ -102,10 +102,10 @@ const CLIENTS: [(Operation, &str); 4] = [
 ];
 
 /// The answers that clients of the other protocols get of a server's answer.
-fn answers(speaks: Speaks, body: &str, is_stream: bool) -> Vec<(Operation, Answer)> {
+fn answers(native_apis: NativeApis, body: &str, is_stream: bool) -> Vec<(Operation, Answer)> {
     let answer = |(call, request): &(Operation, &str)| {
         let request: Value = serde_json::from_str(&format!("{request}{is_stream}}}")).expect("JSON");
-        let mut translation = translated(speaks, *call, &request).expect("fine")?;
+        let mut translation = translated(native_apis, *call, &request).expect("fine")?;
         let whole = if is_stream {
             let mut out = Vec::new();
             for record in records(Framing::of(translation.call.protocol()), body.as_bytes()) {

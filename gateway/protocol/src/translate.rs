@@ -14,10 +14,10 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 
-/// What a model's server speaks.
+/// The APIs that a model's server offers itself.
 #[allow(clippy::struct_excessive_bools)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Speaks {
+pub struct NativeApis {
     /// Chat completions, completions, embeddings.
     pub openai: bool,
     /// OpenAI's Responses API.
@@ -28,9 +28,9 @@ pub struct Speaks {
     pub ollama: bool,
 }
 
-impl Speaks {
-    /// Whether the server takes a call as it is.
-    pub fn natively(self, call: Operation) -> bool {
+impl NativeApis {
+    /// Whether the server accepts an operation's requests without translation.
+    pub fn supports(self, call: Operation) -> bool {
         match call.protocol() {
             Protocol::OpenAi => self.openai,
             Protocol::Responses => self.responses,
@@ -67,13 +67,13 @@ enum Writing {
 /// # Errors
 /// The request is wrong, or says what the server's protocol cannot say and what the answer depends on.
 pub fn request(
-    speaks: Speaks,
+    native_apis: NativeApis,
     call: Operation,
     body: &[u8],
     parsed: &ParsedRequest<'_>,
     about: &About,
 ) -> Result<Option<Translation>, RequestError> {
-    if speaks.natively(call) {
+    if native_apis.supports(call) {
         return Ok(None);
     }
     match call.work() {
@@ -86,7 +86,7 @@ pub fn request(
     let mut dropped = Dropped::new(side(call), about.unsupported);
     let (call, body, into) = if call.work() == Work::Embed {
         let (body, wanted) = embeddings::request(call, body, &mut dropped)?;
-        let call = if speaks.openai {
+        let call = if native_apis.openai {
             Operation::Embeddings
         } else {
             Operation::OllamaEmbed
@@ -94,7 +94,7 @@ pub fn request(
         (call, body, Writing::Embeddings(wanted, about.model.clone()))
     } else {
         let (chat, into) = read(call, body, parsed, about, &mut dropped)?;
-        let (call, body) = if speaks.openai {
+        let (call, body) = if native_apis.openai {
             openai::upstream::request(chat, parsed.is_streaming)
         } else {
             dropped.side = Side::OllamaServer;

@@ -5,13 +5,13 @@ use crate::parse;
 use serde_json::json;
 use std::fmt::Write;
 
-pub(super) const OPENAI: Speaks = Speaks {
+pub(super) const OPENAI: NativeApis = NativeApis {
     openai: true,
     responses: false,
     anthropic: false,
     ollama: false,
 };
-pub(super) const OLLAMA: Speaks = Speaks {
+pub(super) const OLLAMA: NativeApis = NativeApis {
     openai: false,
     ollama: true,
     ..OPENAI
@@ -28,10 +28,14 @@ pub(super) fn about() -> About {
     }
 }
 
-pub(super) fn translated(speaks: Speaks, call: Operation, body: &Value) -> Result<Option<Translation>, RequestError> {
+pub(super) fn translated(
+    native_apis: NativeApis,
+    call: Operation,
+    body: &Value,
+) -> Result<Option<Translation>, RequestError> {
     let body = body.to_string();
     let parsed = parse(call, body.as_bytes())?;
-    request(speaks, call, body.as_bytes(), &parsed, &about())
+    request(native_apis, call, body.as_bytes(), &parsed, &about())
 }
 
 /// One request of each protocol with everything in it that can be translated.
@@ -126,9 +130,9 @@ pub(super) fn changes() -> Changes<'static> {
 #[test]
 fn every_request_is_said_in_the_words_of_every_server() {
     let mut said = String::new();
-    for (name, speaks) in [("openai", OPENAI), ("ollama", OLLAMA)] {
+    for (name, native_apis) in [("openai", OPENAI), ("ollama", OLLAMA)] {
         for (call, body) in rich() {
-            let Some(mut translation) = translated(speaks, call, &body).expect("translatable") else {
+            let Some(mut translation) = translated(native_apis, call, &body).expect("translatable") else {
                 let _ = writeln!(said, "{call:?} to {name}: as it is\n");
                 continue;
             };
@@ -153,8 +157,8 @@ fn ollama_whole() -> Value {
         "done": true, "done_reason": "stop", "prompt_eval_count": 11, "eval_count": 7})
 }
 
-fn embeddings_whole(speaks: Speaks) -> Value {
-    if speaks == OPENAI {
+fn embeddings_whole(native_apis: NativeApis) -> Value {
+    if native_apis == OPENAI {
         json!({"data": [{"embedding": [0.5, -0.25]}], "usage": {"prompt_tokens": 2}})
     } else {
         json!({"embeddings": [[0.5, -0.25]], "prompt_eval_count": 2})
@@ -175,16 +179,16 @@ fn without_durations(mut value: Value) -> Value {
 #[test]
 fn every_answer_comes_back_in_the_clients_words() {
     let mut said = String::new();
-    for (name, speaks) in [("openai", OPENAI), ("ollama", OLLAMA)] {
+    for (name, native_apis) in [("openai", OPENAI), ("ollama", OLLAMA)] {
         for (call, mut body) in rich() {
             if call.generates() {
                 body["stream"] = false.into();
             }
-            let Some(mut translation) = translated(speaks, call, &body).expect("translatable") else {
+            let Some(mut translation) = translated(native_apis, call, &body).expect("translatable") else {
                 continue;
             };
-            let answer = match (call.generates(), speaks == OPENAI) {
-                (false, _) => embeddings_whole(speaks),
+            let answer = match (call.generates(), native_apis == OPENAI) {
+                (false, _) => embeddings_whole(native_apis),
                 (true, true) if translation.call == Operation::Completions => {
                     json!({"choices": [{"text": "is blue", "finish_reason": "length"}], "usage": {"prompt_tokens": 2, "completion_tokens": 2}})
                 }
@@ -229,9 +233,9 @@ fn every_stream_comes_back_in_the_clients_words() {
     .map(|line| format!("{line}\n"))
     .collect();
     let mut said = String::new();
-    for (name, speaks, events) in [("openai", OPENAI, &openai), ("ollama", OLLAMA, &ollama)] {
+    for (name, native_apis, events) in [("openai", OPENAI, &openai), ("ollama", OLLAMA, &ollama)] {
         for (call, body) in rich().into_iter().filter(|(_, body)| body["stream"] == true) {
-            let Some(mut translation) = translated(speaks, call, &body).expect("translatable") else {
+            let Some(mut translation) = translated(native_apis, call, &body).expect("translatable") else {
                 continue;
             };
             let mut out = Vec::new();
@@ -259,7 +263,7 @@ fn every_stream_comes_back_in_the_clients_words() {
 fn what_cannot_be_said_is_refused_with_its_name() {
     let message = json!([{"role": "user", "content": "hi"}]);
     let chat = |key: &str, value: Value| json!({"model": "m", "messages": message, key: value});
-    for (speaks, call, body, name) in [
+    for (native_apis, call, body, name) in [
         (
             OLLAMA,
             Operation::ChatCompletions,
@@ -329,7 +333,7 @@ fn what_cannot_be_said_is_refused_with_its_name() {
             "template",
         ),
     ] {
-        let stop = translated(speaks, call, &body).expect_err(name);
+        let stop = translated(native_apis, call, &body).expect_err(name);
         assert_eq!(stop.param.as_deref(), Some(name), "{}", stop.message);
         assert!(stop.message.contains(&format!("`{name}`")), "{}", stop.message);
     }

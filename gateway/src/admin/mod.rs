@@ -138,7 +138,7 @@ async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
         .get(header::ACCEPT)
         .is_some_and(|accept| accept.as_bytes().starts_with(b"application/json"));
     if wants_json {
-        // The original's summary is for whoever has the token; it names users.
+        // The original's summary needs the token; it names users.
         return if admin.is_known(&headers) {
             usage::metrics_summary(State(admin)).await
         } else {
@@ -177,7 +177,7 @@ async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
 /// Every server: its models, its load and how it is.
 async fn upstreams(State(admin): State<Admin>) -> Response {
     let snapshot = admin.services.current.get();
-    Json(json!({"upstreams": snapshot.upstreams.shown(&snapshot.config)})).into_response()
+    Json(json!({"upstreams": snapshot.upstreams.status(&snapshot.config)})).into_response()
 }
 
 /// A refusal in words, in the original's shape.

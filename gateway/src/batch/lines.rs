@@ -18,7 +18,7 @@ pub(super) struct Line {
     pub(super) body: Box<RawValue>,
 }
 
-/// The call of an endpoint that a batch may use.
+/// The operation of an endpoint that a batch may use.
 pub(crate) fn endpoint(url: &str) -> Option<Operation> {
     match url {
         "/v1/chat/completions" => Some(Operation::ChatCompletions),

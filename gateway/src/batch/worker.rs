@@ -107,7 +107,7 @@ pub(crate) fn start(services: &Arc<Services>, unfinished: &Arc<Batches>, mut bat
 struct Work<'a> {
     services: &'a Arc<Services>,
     batch: Batch,
-    call: Operation,
+    operation: Operation,
     is_cancelled: &'a AtomicBool,
     /// Requests that the process before had done, by their ids.
     recorded: HashSet<String>,
@@ -146,7 +146,7 @@ impl Progress {
 async fn run(services: &Arc<Services>, mut batch: Batch, is_cancelled: &AtomicBool) -> Result<(), String> {
     let store = services.ledger.store();
     let told = |error: ledger::Error| error.to_string();
-    let call = lines::endpoint(&batch.endpoint).ok_or("the endpoint is not known any more")?;
+    let operation = lines::endpoint(&batch.endpoint).ok_or("the endpoint is not known any more")?;
     let asked = match requests(services, &batch).await? {
         Ok(asked) => asked,
         Err(problems) => {
@@ -182,7 +182,7 @@ async fn run(services: &Arc<Services>, mut batch: Batch, is_cancelled: &AtomicBo
     let work = Work {
         services,
         batch,
-        call,
+        operation,
         is_cancelled,
         recorded,
         progress: Arc::new(Mutex::new(progress)),
@@ -251,7 +251,7 @@ impl Work<'_> {
         let id = format!("{}-{number}", batch.id);
         let request = DetachedRequest {
             id: &id,
-            operation: self.call,
+            operation: self.operation,
             user_id: &batch.user_id,
             key_id: batch.key_id.as_deref(),
             class: Class::Batch,

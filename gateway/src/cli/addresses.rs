@@ -17,7 +17,7 @@ impl Addresses {
         serde_json::from_slice(&std::fs::read(file).ok()?).ok()
     }
 
-    /// At once, so that whoever reads it reads the old or the new.
+    /// Replaces the file atomically: a reader gets the old addresses or the new ones.
     pub(super) fn write(&self, file: &Path) -> std::io::Result<()> {
         let written = file.with_extension("new");
         std::fs::write(&written, serde_json::to_vec(self)?)?;

@@ -148,7 +148,7 @@ impl Admin {
 
     fn ask(&self, request: RequestBuilder) -> Result<Value, Failure> {
         let sent = request.bearer_auth(&self.token).send();
-        let answer = sent.map_err(|error| nobody_answers(&self.url, &error))?;
+        let answer = sent.map_err(|error| unreachable_gateway(&self.url, &error))?;
         let status = answer.status();
         let body: Value = answer.json().unwrap_or_default();
         if status.is_success() {
@@ -163,7 +163,7 @@ impl Admin {
 }
 
 /// With what is at the bottom of it.
-fn nobody_answers(url: &str, error: &reqwest_blocking::Error) -> Failure {
+fn unreachable_gateway(url: &str, error: &reqwest_blocking::Error) -> Failure {
     let mut cause: &dyn std::error::Error = error;
     while let Some(inner) = cause.source() {
         cause = inner;
@@ -215,7 +215,7 @@ pub(super) fn health(args: &HealthArgs) -> Result<ExitCode, Failure> {
     );
     let answer = http
         .and_then(|http| http.get(format!("{url}/ready")).send())
-        .map_err(|error| nobody_answers(&url, &error))?;
+        .map_err(|error| unreachable_gateway(&url, &error))?;
     let is_ready = answer.status().is_success();
     let body: Value = answer.json().unwrap_or_default();
     if args.json {

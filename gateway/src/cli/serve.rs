@@ -137,22 +137,7 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
     let batches = Arc::new(Batches::default());
     recover(&services, &batches).await?;
     let shutdown = Arc::clone(&services.shutdown);
-    let flags = args.clone();
-    let reloader = Arc::new(Reloader {
-        current: Arc::clone(&services.current),
-        gate: Arc::clone(&services.gate),
-        metrics: Arc::clone(&services.metrics),
-        dir: args.config.clone(),
-        overrule: Box::new(move |config| {
-            overrule(config, &flags);
-            safe(config).map_err(|failure| failure.message)
-        }),
-        store: store.clone(),
-        simulated,
-        found: Mutex::default(),
-        last: Mutex::default(),
-        turn: tokio::sync::Mutex::default(),
-    });
+    let reloader = reloader(&services, args, store.clone(), simulated);
     let console = Arc::new(Console::default());
     let link = console.link().map_err(|error| Failure::other(error.to_string()))?;
     let admin = Admin {
@@ -162,10 +147,7 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
         token: Arc::new(token),
         console: Arc::clone(&console),
     };
-    let admin_stop = Arc::clone(&shutdown);
-    let admin_server = axum::serve(admin_listener, admin::router(admin))
-        .with_graceful_shutdown(async move { admin_stop.stopping().await });
-    tokio::spawn(async move { admin_server.await });
+    spawn_admin(admin, admin_listener);
     spawn_background_tasks(&services, &reloader, console, store);
     let endpoints = Endpoints {
         services: Arc::clone(&services),
@@ -194,6 +176,34 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
     }
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// The reader of changed configurations, which the command line's flags override as they did at the start.
+fn reloader(services: &Services, args: &ServeArgs, store: Store, simulated: Arc<Simulated>) -> Arc<Reloader> {
+    let flags = args.clone();
+    Arc::new(Reloader {
+        current: Arc::clone(&services.current),
+        gate: Arc::clone(&services.gate),
+        metrics: Arc::clone(&services.metrics),
+        dir: args.config.clone(),
+        overrule: Box::new(move |config| {
+            overrule(config, &flags);
+            safe(config).map_err(|failure| failure.message)
+        }),
+        store,
+        simulated,
+        found: Mutex::default(),
+        last: Mutex::default(),
+        turn: tokio::sync::Mutex::default(),
+    })
+}
+
+/// Serves the admin listener until the gateway stops.
+fn spawn_admin(admin: Admin, listener: TcpListener) {
+    let shutdown = Arc::clone(&admin.services.shutdown);
+    let server =
+        axum::serve(listener, admin::router(admin)).with_graceful_shutdown(async move { shutdown.stopping().await });
+    tokio::spawn(async move { server.await });
 }
 
 /// The services of the gateway, from its configuration and its database.

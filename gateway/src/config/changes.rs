@@ -28,7 +28,7 @@ impl Changes {
             return;
         }
         let (Value::Object(old), Value::Object(new)) = (before, after) else {
-            self.add(path, &format!("{} → {}", shown(path, before), shown(path, after)));
+            self.add(path, &format!("{} → {}", render(path, before), render(path, after)));
             return;
         };
         for (name, value) in old {
@@ -41,7 +41,7 @@ impl Changes {
         }
         for (name, value) in new.iter().filter(|(name, _)| !old.contains_key(*name)) {
             path.push(name.clone());
-            self.add(path, &format!("added, {}", shown(path, &without_nulls(value))));
+            self.add(path, &format!("added, {}", render(path, &without_nulls(value))));
             path.pop();
         }
     }
@@ -58,7 +58,7 @@ impl Changes {
     }
 }
 
-fn shown(path: &[String], value: &Value) -> String {
+fn render(path: &[String], value: &Value) -> String {
     let is_secret = path.last().is_some_and(|key| SECRET.contains(&key.as_str()));
     match value {
         Value::Null => "not set".to_owned(),

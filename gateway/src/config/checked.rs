@@ -7,7 +7,7 @@ use policy::{
     Priority, ProjectId, ProjectRules, Rates, Rules, Scheduling, SubjectRules, UserId,
 };
 use protocol::catalogue::Entry;
-use protocol::translate::Speaks;
+use protocol::translate::NativeApis;
 use protocol::unsupported::Unsupported;
 use serde_json::Value;
 use simulated_upstream::Timing;
@@ -198,7 +198,7 @@ pub(crate) struct Model {
     pub(crate) timing: Timing,
     pub(crate) endpoints: Vec<Endpoint>,
     /// What its servers speak.
-    pub(crate) speaks: Speaks,
+    pub(crate) native_apis: NativeApis,
     /// Who answers while its servers do not.
     pub(crate) fallbacks: Vec<ModelId>,
     pub(crate) deadlines: Deadlines,

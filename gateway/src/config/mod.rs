@@ -11,6 +11,7 @@ mod models;
 mod raw;
 mod read;
 pub(crate) mod report;
+mod scalars;
 mod stable;
 pub(crate) mod summary;
 

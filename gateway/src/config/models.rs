@@ -7,7 +7,7 @@ use super::limits::concurrency;
 use super::raw::{self, Api, Places};
 use super::read::{At, Named};
 use policy::{ModelId, Prices, Rates};
-use protocol::translate::Speaks;
+use protocol::translate::NativeApis;
 use protocol::unsupported::Unsupported;
 use simulated_upstream::Timing;
 use std::collections::{HashMap, HashSet};
@@ -41,7 +41,6 @@ impl Check<'_> {
                     );
                 }
             }
-            let timeouts = model.timeouts.as_ref();
             models.push(Model {
                 name: name.value.clone(),
                 backend: model.backend.value,
@@ -61,34 +60,15 @@ impl Check<'_> {
                 },
                 image_tokens: model.image_tokens,
                 audio_tokens_per_second: model.audio_tokens_per_second,
-                prices: Prices {
-                    input: model.input_cost_per_1k_tokens_eur,
-                    cached_input: model
-                        .cached_input_cost_per_1k_tokens_eur
-                        .unwrap_or(model.input_cost_per_1k_tokens_eur),
-                    output: model.output_cost_per_1k_tokens_eur,
-                },
+                prices: prices(model),
                 rates: Rates::default(),
                 concurrency: concurrency(model),
                 smaller: None,
                 timing: self.timing(&name.value, model),
                 endpoints: self.endpoints(&name.value, model),
-                speaks: speaks(model),
+                native_apis: native_apis(model),
                 fallbacks: Vec::new(),
-                deadlines: Deadlines {
-                    connect: timeouts
-                        .and_then(|t| t.connect_seconds)
-                        .unwrap_or(defaults.connect_seconds),
-                    first_token: timeouts
-                        .and_then(|t| t.first_token_seconds)
-                        .unwrap_or(defaults.first_token_seconds),
-                    load: model.load_timeout.unwrap_or(match model.backend.value {
-                        Backend::Ollama => LOAD,
-                        _ => Duration::ZERO,
-                    }),
-                    gap: timeouts.and_then(|t| t.gap_seconds).unwrap_or(defaults.gap_seconds),
-                    total: timeouts.and_then(|t| t.total_seconds).unwrap_or(total),
-                },
+                deadlines: deadlines(model, defaults, total),
             });
         }
         self.smaller_models(raw, &mut models, &by_name);
@@ -332,11 +312,41 @@ impl Address {
     }
 }
 
-/// What a model's servers speak.
-fn speaks(model: &raw::Model) -> Speaks {
+/// Prices of a model's tokens; cached input costs as much as other input where nothing else is set.
+fn prices(model: &raw::Model) -> Prices {
+    let input = model.input_cost_per_1k_tokens_eur;
+    Prices {
+        input,
+        cached_input: model.cached_input_cost_per_1k_tokens_eur.unwrap_or(input),
+        output: model.output_cost_per_1k_tokens_eur,
+    }
+}
+
+/// A model's own timeouts, or those of all models.
+fn deadlines(model: &raw::Model, defaults: &raw::Timeouts, total: Duration) -> Deadlines {
+    let own = model.timeouts.as_ref();
+    let load = match model.backend.value {
+        Backend::Ollama => LOAD,
+        _ => Duration::ZERO,
+    };
+    Deadlines {
+        connect: own
+            .and_then(|own| own.connect_seconds)
+            .unwrap_or(defaults.connect_seconds),
+        first_token: own
+            .and_then(|own| own.first_token_seconds)
+            .unwrap_or(defaults.first_token_seconds),
+        load: model.load_timeout.unwrap_or(load),
+        gap: own.and_then(|own| own.gap_seconds).unwrap_or(defaults.gap_seconds),
+        total: own.and_then(|own| own.total_seconds).unwrap_or(total),
+    }
+}
+
+/// The APIs that a model's servers offer themselves.
+fn native_apis(model: &raw::Model) -> NativeApis {
     let backend = model.backend.value;
     let also = |api: Api| model.native_apis.contains(&api);
-    Speaks {
+    NativeApis {
         openai: backend != Backend::Ollama || also(Api::Openai),
         responses: also(Api::Responses),
         anthropic: also(Api::Anthropic),

@@ -177,9 +177,9 @@ async fn create(endpoints: &Endpoints, session: &mut ServerSession, caller: &Cal
     let input = file(services, &project.id, &wanted.input_file_id).await?;
     if endpoints.batches.count(&project.id) >= UNFINISHED {
         let message = format!("the project has {UNFINISHED} batches that have not ended; wait for one, or cancel one");
-        let mut stop = RequestError::new(ErrorCode::TooManyConcurrent, message);
-        stop.retry_after = Some(Duration::from_secs(60));
-        return Err(stop);
+        let mut error = RequestError::new(ErrorCode::TooManyConcurrent, message);
+        error.retry_after = Some(Duration::from_secs(60));
+        return Err(error);
     }
     let now = now_ms() / 1000;
     let batch = Batch {

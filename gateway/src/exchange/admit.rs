@@ -61,7 +61,7 @@ impl<'b> Resolved<'b> {
                 return Ok(Admission::Detached(Box::new(self.detach(QueuedRequest::over(granted)))));
             }
             gate::Admission::Admitted(granted) => granted,
-            gate::Admission::Queued(queued) if in_background || recorder.record.call == Operation::Generate => {
+            gate::Admission::Queued(queued) if in_background || recorder.record.operation == Operation::Generate => {
                 return Ok(Admission::Detached(Box::new(self.detach(queued))));
             }
             gate::Admission::Queued(queued) => {
@@ -125,7 +125,7 @@ impl<'b> Admitted<'b> {
         let slot = take(&mut recorder, &request, granted);
         let strips_usage = parsed.is_streaming && !parsed.wants_usage;
         Self {
-            meter: Meter::new(recorder.record.call, strips_usage),
+            meter: Meter::new(recorder.record.operation, strips_usage),
             recorder,
             slot,
             body,

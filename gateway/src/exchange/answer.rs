@@ -6,6 +6,7 @@ use super::encoding::{self, Coding, Decoder};
 use super::forward::Outgoing;
 use super::reply::{self, FinalPart};
 use super::retry_after;
+use crate::config::Deadlines;
 use crate::upstream::{Answer, Endpoint, Outbound, failure};
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
@@ -35,18 +36,15 @@ pub(super) async fn exchange(
     let snapshot = Arc::clone(&recorder.record.snapshot);
     let record = &mut recorder.record;
     let model = snapshot.config.model(record.terms.model);
-    let operation = translation.as_ref().map_or(record.call, |translation| translation.call);
+    let operation = translation
+        .as_ref()
+        .map_or(record.operation, |translation| translation.call);
     record.upstream = Some(Arc::clone(&endpoint.authority));
     record.was_forwarded = true;
     admitted.upstream_status = None;
     let name = model.upstream_name.as_deref().unwrap_or(&model.name);
     let first_token = if record.streamed {
-        let load = if endpoint.has_loaded(name) {
-            Duration::ZERO
-        } else {
-            model.deadlines.load
-        };
-        left.min(model.deadlines.first_token + load)
+        left.min(first_token_timeout(&model.deadlines, endpoint, name))
     } else {
         left
     };
@@ -73,21 +71,32 @@ pub(super) async fn exchange(
     };
     let status = answer.session.response_header().map_or(0, |head| head.status.as_u16());
     admitted.upstream_status = Some(status);
-    let coding = answer
-        .session
-        .response_header()
-        .map_or(Ok(Coding::Identity), |head| encoding::of(&head.headers))
-        .map_err(|error| {
-            RequestError::new(
-                ErrorCode::UpstreamError,
-                format!("the model's server: {}", error.message),
-            )
-        })?;
+    let coding = coding(&answer)?;
     if status == 200 && admitted.recorder.record.streamed {
         stream(admitted, client, answer, translation, coding).await
     } else {
         whole(admitted, client, answer, translation, coding, status).await
     }
+}
+
+/// The longest wait for the first token; longer while the server has to load the model.
+fn first_token_timeout(deadlines: &Deadlines, endpoint: &Endpoint, model: &str) -> Duration {
+    let load = if endpoint.has_loaded(model) {
+        Duration::ZERO
+    } else {
+        deadlines.load
+    };
+    deadlines.first_token + load
+}
+
+/// The content coding of an answer.
+fn coding(answer: &Answer) -> Result<Coding, RequestError> {
+    let head = answer.session.response_header();
+    head.map_or(Ok(Coding::Identity), |head| encoding::of(&head.headers))
+        .map_err(|error| {
+            let message = format!("the model's server: {}", error.message);
+            RequestError::new(ErrorCode::UpstreamError, message)
+        })
 }
 
 /// Passes a stream on: pieces go out as they come, what has arrived together in one write. Nothing goes out before the
@@ -107,7 +116,9 @@ async fn stream(
     let mut head = Some(head);
     let record = &mut admitted.recorder.record;
     let meter = &mut admitted.meter;
-    let operation = translation.as_ref().map_or(record.call, |translation| translation.call);
+    let operation = translation
+        .as_ref()
+        .map_or(record.operation, |translation| translation.call);
     let mut splitter = StreamSplitter::new(operation.protocol());
     let most = record.snapshot.config.gateway.max_response_bytes;
     let mut decoder = (coding != Coding::Identity).then(|| Decoder::new(coding, most));
@@ -291,12 +302,12 @@ fn answered(
     body: Bytes,
 ) -> Result<FinalPart, RequestError> {
     let Some(mut translation) = translation else {
-        let operation = admitted.recorder.record.call;
+        let operation = admitted.recorder.record.operation;
         let whole = is_stream(&content_type)
             .then(|| whole::from_stream(operation, &body))
             .flatten();
         let (content_type, body) = match whole {
-            // A stream that nobody asked for.
+            // A stream that was not asked for.
             Some(whole) => (Bytes::from_static(b"application/json"), whole.into()),
             None => (content_type, body),
         };

@@ -9,11 +9,11 @@ use protocol::ParsedRequest;
 /// token count by the learned estimate, Ollama's description of a model, the loading of one.
 pub(super) fn answer(record: &Record, parsed: &ParsedRequest<'_>, input_tokens: u64) -> Option<FinalPart> {
     let model = record.model?;
-    if record.snapshot.upstreams.speaks(model).natively(record.call) {
+    if record.snapshot.upstreams.native_apis(model).supports(record.operation) {
         return None;
     }
     let entry = record.snapshot.config.model(model).entry();
-    let body = protocol::answer_here(record.call, parsed, &entry, input_tokens)?;
+    let body = protocol::answer_here(record.operation, parsed, &entry, input_tokens)?;
     let (content_type, end) = if parsed.is_streaming {
         (record.protocol().stream_type(), "\n")
     } else {

@@ -102,7 +102,7 @@ fn parse_and_identify<'b>(
     body: &'b Bytes,
     model: Option<&str>,
 ) -> Result<(Caller, ParsedRequest<'b>), RequestError> {
-    let parsed = protocol::parse_with_model(recorder.record.call, body, model)?;
+    let parsed = protocol::parse_with_model(recorder.record.operation, body, model)?;
     let record = &mut recorder.record;
     record.requested_model = parsed.model.chars().take(256).collect();
     record.streamed = parsed.is_streaming;

@@ -1,4 +1,4 @@
-//! The receiver of an answer: a client at its connection, or nobody yet, for a request that runs detached.
+//! The receiver of an answer: a client at its connection, or none, for a request that runs detached.
 
 use super::receive;
 use crate::registry::CancelListener;
@@ -31,7 +31,7 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// No connection: the answer is stored by whoever runs the request.
+    /// No connection: the answer is stored by the caller that runs the request.
     pub(super) fn detached(cancelled: CancelListener, shutdown: Arc<Shutdown>) -> Self {
         Self {
             session: None,

@@ -53,7 +53,7 @@ impl Queued {
         let config = Arc::clone(&self.recorder.record.snapshot.config);
         let recorder = self.recorder;
         let buffered = services.buffer(&config, body.len());
-        let parsed = buffered.and_then(|buffered| Ok((buffered, protocol::parse(recorder.record.call, body)?)));
+        let parsed = buffered.and_then(|buffered| Ok((buffered, protocol::parse(recorder.record.operation, body)?)));
         let (_buffered, parsed) = match parsed {
             Ok(parsed) => parsed,
             Err(error) => return Some(Ok(end(recorder, error))),
@@ -115,7 +115,7 @@ fn end(mut recorder: Recorder, error: RequestError) -> Concluded {
     (recorder, result)
 }
 
-/// A request on behalf of whoever submitted it.
+/// A request on behalf of the user that submitted it.
 #[derive(Debug)]
 pub(crate) struct DetachedRequest<'a> {
     pub(crate) id: &'a str,

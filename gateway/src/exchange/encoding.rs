@@ -1,6 +1,5 @@
 //! Content codings (RFC 9110, section 8.4): gzip, deflate, brotli and zstd bodies are decoded, bounded in size.
 
-use super::receive::too_large;
 use bytes::Bytes;
 use flate2::write::{GzDecoder, ZlibDecoder};
 use http::{HeaderMap, header};
@@ -170,4 +169,11 @@ impl Decoder {
             Inner::Zstd(_, sink) => sink.is_over,
         }
     }
+}
+/// The error of a body that is larger than the limit, as sent or decoded.
+pub(super) fn too_large(limit: usize) -> RequestError {
+    RequestError::new(
+        ErrorCode::BodyTooLarge,
+        format!("request body larger than {limit} bytes (bounds.max_body_bytes)"),
+    )
 }

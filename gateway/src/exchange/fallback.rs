@@ -123,13 +123,20 @@ fn request_for(
     let snapshot = &record.snapshot;
     let model = snapshot.config.model(id);
     let key = record.caller.as_ref().and_then(|caller| caller.key.as_ref());
-    let input_tokens = input_tokens(snapshot, (id, first.project), record.call, parsed);
+    let input_tokens = input_tokens(snapshot, (id, first.project), record.operation, parsed);
     let is_allowed = model.enabled && key.is_none_or(|key| key.allows(&model.name));
     if !is_allowed || parsed.size.least_tokens() > model.max_input_tokens {
         return None;
     }
     let about = about(recorder, model, input_tokens);
-    translate::request(snapshot.upstreams.speaks(id), record.call, body, parsed, &about).ok()?;
+    translate::request(
+        snapshot.upstreams.native_apis(id),
+        record.operation,
+        body,
+        parsed,
+        &about,
+    )
+    .ok()?;
     Some(AdmissionRequest {
         model: id,
         smaller: None,

@@ -162,9 +162,9 @@ impl Admitted<'_> {
     /// The body as the server is to have it, translated if need be; and a fresh meter for its answer.
     fn prepare(&mut self) -> Result<Outgoing, RequestError> {
         let record = &self.recorder.record;
-        let (operation, terms) = (record.call, record.terms);
+        let (operation, terms) = (record.operation, record.terms);
         let model = record.snapshot.config.model(terms.model);
-        let speaks = record.snapshot.upstreams.speaks(terms.model);
+        let native_apis = record.snapshot.upstreams.native_apis(terms.model);
         let name = model.upstream_name.as_deref().unwrap_or(&model.name);
         let is_reduced = terms.degradations.max_tokens_reduced;
         let changes = |asked: Operation| {
@@ -177,10 +177,10 @@ impl Admitted<'_> {
         let first = self.translation.take().filter(|_| self.request.model == terms.model);
         let translation = match first {
             Some(translation) => Some(translation),
-            None if speaks.natively(operation) => None,
+            None if native_apis.supports(operation) => None,
             None => {
                 let about = about(&self.recorder, model, terms.estimate.input_tokens);
-                translate::request(speaks, operation, self.body, &self.parsed, &about)?
+                translate::request(native_apis, operation, self.body, &self.parsed, &about)?
             }
         };
         let Some(mut translation) = translation else {

@@ -1,6 +1,6 @@
 //! The client's side of a connection: a bounded, timed read of a request's body, and noticing that a client has gone.
 
-use super::encoding;
+use super::encoding::{self, too_large};
 use crate::config::Config;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
@@ -86,13 +86,6 @@ fn too_slow() -> RequestError {
     RequestError::new(
         ErrorCode::RequestTimeout,
         "the request body did not arrive within timeouts.body_seconds",
-    )
-}
-
-pub(super) fn too_large(limit: usize) -> RequestError {
-    RequestError::new(
-        ErrorCode::BodyTooLarge,
-        format!("request body larger than {limit} bytes (bounds.max_body_bytes)"),
     )
 }
 

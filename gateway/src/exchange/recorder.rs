@@ -136,7 +136,7 @@ impl Recorder {
             Ok(part) => {
                 record.http_status = part.status();
                 if let reply::FinalPart::Refused { error, .. } = part {
-                    record.stop = Some(error.clone());
+                    record.error = Some(error.clone());
                 }
                 record.outcome = if record.http_status == 200 {
                     Outcome::Completed
@@ -153,7 +153,7 @@ impl Recorder {
                 };
                 let is_in_stream = head_is_sent && error.code != ErrorCode::ClientGone;
                 record.http_status = if is_in_stream { 200 } else { error.code.status() };
-                record.stop = Some(error.clone());
+                record.error = Some(error.clone());
             }
         }
     }
@@ -161,10 +161,10 @@ impl Recorder {
     /// Replaces what was reserved by what was used, and frees the slot.
     fn settle(&mut self, served: Served) {
         let outcome = self.record.outcome;
-        // The server has worked for whoever leaves or sets a short deadline.
+        // The server has worked for a client that disconnects or sets a short deadline.
         let is_clients_end = self
             .record
-            .stop
+            .error
             .as_ref()
             .is_some_and(|error| error.blame == Blame::Client);
         let has_worked = outcome == Outcome::Completed
@@ -205,7 +205,7 @@ impl Recorder {
     /// What was used, as far as the answer tells.
     pub(super) fn used(&self, meter: &Meter, request: &AdmissionRequest) -> (Usage, Source) {
         let record = &self.record;
-        let reads_prompt = record.call.generates() || record.outcome == Outcome::Completed;
+        let reads_prompt = record.operation.generates() || record.outcome == Outcome::Completed;
         let input = if reads_prompt {
             record.terms.estimate.input_tokens
         } else {
@@ -270,7 +270,7 @@ impl Recorder {
         if record.snapshot.config.gateway.log_requests {
             crate::telemetry::log(record);
         }
-        if record.stop.as_ref().is_some_and(|error| !error.is_recorded()) {
+        if record.error.as_ref().is_some_and(|error| !error.is_recorded()) {
             // The ledger takes no records at present; the refusal is counted in the metrics.
             return Ok(());
         }

@@ -16,7 +16,7 @@ use pingora_core::protocols::http::ServerSession;
 use policy::{AdmissionRequest, ModelId, ProjectId};
 use protocol::hub::About;
 use protocol::refuse::{ErrorCode, RequestError};
-use protocol::translate::{self, Speaks, Translation};
+use protocol::translate::{self, NativeApis, Translation};
 use protocol::{self, MediaTokens, Operation, ParsedRequest, Work};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
@@ -91,7 +91,7 @@ pub(super) fn resolution(
 ) -> Result<Resolution, RequestError> {
     let snapshot = Arc::clone(&recorder.record.snapshot);
     let (config, upstreams) = (&snapshot.config, &snapshot.upstreams);
-    let operation = recorder.record.call;
+    let operation = recorder.record.operation;
     let (id, model) = find(config, caller, parsed)?;
     recorder.record.model = Some(id);
     let least = parsed.size.least_tokens();
@@ -99,22 +99,28 @@ pub(super) fn resolution(
         return Err(too_long(model, least));
     }
     let input_tokens = input_tokens(&snapshot, (id, caller.project), operation, parsed);
-    let speaks = upstreams.speaks(id);
-    let translate = |speaks: Speaks| {
-        if speaks.natively(operation) {
+    let native_apis = upstreams.native_apis(id);
+    let translate = |native_apis: NativeApis| {
+        if native_apis.supports(operation) {
             return Ok(None);
         }
-        translate::request(speaks, operation, body, parsed, &about(recorder, model, input_tokens))
+        translate::request(
+            native_apis,
+            operation,
+            body,
+            parsed,
+            &about(recorder, model, input_tokens),
+        )
     };
     let smaller = model.smaller.filter(|smaller| {
-        let (its, smaller) = (upstreams.speaks(*smaller), config.model(*smaller));
+        let (its, smaller) = (upstreams.native_apis(*smaller), config.model(*smaller));
         let is_allowed = caller.key.as_ref().is_none_or(|key| key.allows(&smaller.name));
-        smaller.enabled && is_allowed && (its == speaks || translate(its).is_ok())
+        smaller.enabled && is_allowed && (its == native_apis || translate(its).is_ok())
     });
-    let translation = translate(speaks)?;
+    let translation = translate(native_apis)?;
     let prefix_hash = recorder.head.session_hash.or_else(|| {
         let prompt = parsed.prompt.filter(|_| upstreams.has_choice(id))?;
-        Some(BuildHasherDefault::<DefaultHasher>::default().hash_one(protocol::beginning(prompt)))
+        Some(BuildHasherDefault::<DefaultHasher>::default().hash_one(protocol::routing_prefix(prompt)))
     });
     let request = AdmissionRequest {
         project: caller.project,
@@ -130,10 +136,7 @@ pub(super) fn resolution(
         max_tokens: parsed.max_tokens.unwrap_or(u64::MAX).min(model.max_output_tokens),
         answers: if operation.generates() { parsed.answers } else { 0 },
     };
-    let hint = RoutingHint {
-        beginning: prefix_hash,
-        tokens: 0,
-    };
+    let hint = RoutingHint { prefix_hash, tokens: 0 };
     Ok(Resolution {
         request,
         hint,
@@ -165,7 +168,7 @@ fn find<'a>(
     Ok((id, model))
 }
 
-/// The tokens to reserve for a prompt, or to answer to whoever asks for their number.
+/// The tokens to reserve for a prompt, or to return to a client that asks for a token count.
 pub(super) fn input_tokens(
     snapshot: &Snapshot,
     (id, project): (ModelId, ProjectId),

@@ -30,7 +30,7 @@ pub(super) fn job(record: &Record, body: &Bytes) -> Job {
     let key = record.caller.as_ref().and_then(|caller| caller.key.as_ref());
     Job {
         id: record.request_id.as_str().into(),
-        endpoint: record.call.client_path().to_owned(),
+        endpoint: record.operation.client_path().to_owned(),
         user_id: record.user_id().to_owned(),
         project_id: record.project_id().to_owned(),
         key_id: key.map(|key| key.id.clone()),
@@ -47,7 +47,7 @@ pub(super) async fn accept(recorder: &Recorder, job: &Job, body: &Bytes) -> Resu
     jobs::add(ledger.store(), ledger.owner(), job, now_ms())
         .await
         .map_err(|error| unavailable(&error))?;
-    let queued = match recorder.record.call {
+    let queued = match recorder.record.operation {
         Operation::Responses => responses::pending(body, &job.id, now_ms() / 1000, "queued"),
         _ => status_body(&recorder.record, "queued", "Request queued for background processing"),
     };
@@ -73,7 +73,7 @@ async fn run_job(queued: Queued, project: &str, body: Bytes) {
 
 async fn store_answer(recorder: &Recorder, project: &str, result: Result<FinalPart, RequestError>, asked: &[u8]) {
     let record = &recorder.record;
-    let is_response = record.call == Operation::Responses;
+    let is_response = record.operation == Operation::Responses;
     let answer = match result {
         Ok(part) if is_response => response(record, part, asked),
         Err(error) if is_response => failed_response(record, &error, asked),

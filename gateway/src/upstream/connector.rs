@@ -150,7 +150,7 @@ impl Connector {
 
     async fn get_all(&self, endpoint: &Arc<Endpoint>, path: &str) -> Result<(u16, Bytes), String> {
         let failed = |error: BError| error.to_string();
-        let peer = endpoint.peer().await.map_err(|stop| stop.message)?;
+        let peer = endpoint.peer().await.map_err(|error| error.message)?;
         let (mut session, _) = self.connector.get_http_session(&*peer).await.map_err(failed)?;
         let path = format!("{}{path}", endpoint.path_prefix);
         let mut head = RequestHeader::build_no_case(Method::GET, path.as_bytes(), Some(2)).map_err(failed)?;
@@ -177,11 +177,12 @@ impl Connector {
     async fn connect(&self, endpoint: &Endpoint, peer: &HttpPeer) -> Result<(HttpSession, bool), RequestError> {
         self.connector.get_http_session(peer).await.map_err(|error| {
             endpoint.forget_address();
-            let mut stop = failure(endpoint, &error, "when connecting");
-            if stop.code == ErrorCode::UpstreamError {
-                stop = RequestError::new(ErrorCode::NoHealthyUpstream, stop.message);
+            let error = failure(endpoint, &error, "when connecting");
+            if error.code == ErrorCode::UpstreamError {
+                RequestError::new(ErrorCode::NoHealthyUpstream, error.message)
+            } else {
+                error
             }
-            stop
         })
     }
 }

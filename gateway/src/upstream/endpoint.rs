@@ -22,7 +22,7 @@ const ADDRESS_LASTS: Duration = Duration::from_secs(30);
 /// Above so many thousandths of its cache in use, a server counts twice.
 const CACHE_IS_FULL: u64 = 900;
 
-/// What a request of somebody else's is thought to have, where this gateway has none to go by.
+/// Assumed tokens of another client's request, where this gateway has sent none of its own to average.
 const FOREIGN_TOKENS: u64 = 512;
 
 /// A server that models are asked at.

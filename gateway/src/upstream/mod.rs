@@ -13,7 +13,7 @@ use crate::config::{Backend, Config, Model};
 use parking_lot::Mutex;
 use policy::{BreakerDecision, Candidate, ModelId, RetryBudget, Time};
 use protocol::refuse::{ErrorCode, RequestError};
-use protocol::translate::Speaks;
+use protocol::translate::NativeApis;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub(crate) struct Upstreams {
 #[derive(Debug)]
 struct Route {
     choices: Vec<Choice>,
-    speaks: Speaks,
+    native_apis: NativeApis,
     retries: Arc<Mutex<RetryBudget>>,
     share: f64,
 }
@@ -45,7 +45,7 @@ struct Choice {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct RoutingHint {
     /// A hash of what the prompt begins with, or of the session.
-    pub(crate) beginning: Option<u64>,
+    pub(crate) prefix_hash: Option<u64>,
     pub(crate) tokens: u64,
 }
 
@@ -69,7 +69,7 @@ impl Upstreams {
             let bundled = simulated.filter(|_| is_bundled(config, model));
             let connect = model.deadlines.connect;
             let choices = match bundled {
-                // Nobody asks for it, and nobody needs to know how its servers are.
+                // It gets no requests, so its servers' health does not matter.
                 _ if !model.enabled => Vec::new(),
                 Some(address) => vec![Choice {
                     endpoint: kept(Endpoint::bundled(address, connect, breaker)),
@@ -91,7 +91,11 @@ impl Upstreams {
                 .map(|route| Arc::clone(&route.retries));
             by_model.push(Route {
                 choices,
-                speaks: if bundled.is_some() { SIMULATED } else { model.speaks },
+                native_apis: if bundled.is_some() {
+                    SIMULATED
+                } else {
+                    model.native_apis
+                },
                 retries: same_retries.unwrap_or_else(|| Arc::new(Mutex::new(RetryBudget::new(share)))),
                 share,
             });
@@ -99,9 +103,9 @@ impl Upstreams {
         Self { by_model }
     }
 
-    /// What a model's servers speak.
-    pub(crate) fn speaks(&self, model: ModelId) -> Speaks {
-        self.by_model[model.0 as usize].speaks
+    /// The APIs that a model's servers offer themselves.
+    pub(crate) fn native_apis(&self, model: ModelId) -> NativeApis {
+        self.by_model[model.0 as usize].native_apis
     }
 
     /// Whether there is a choice between servers.
@@ -133,7 +137,7 @@ impl Upstreams {
         let now = now();
         if let ([only], []) = (&choices[..], tried) {
             let may = only.endpoint.enter(now, true).then(|| Arc::clone(&only.endpoint));
-            return may.ok_or_else(|| nobody_is_well(choices, now));
+            return may.ok_or_else(|| no_healthy_endpoint(choices, now));
         }
         let is_only = choices.len() == 1;
         let new = choices
@@ -142,7 +146,7 @@ impl Upstreams {
         let (mut well, mut paused) = (Vec::new(), Vec::new());
         for choice in new {
             match choice.endpoint.passage(now, is_only) {
-                // Whoever may be well again is asked; if it is not, another is.
+                // A server that may have recovered is tried; if it fails, another is.
                 BreakerDecision::Probe if choice.endpoint.enter(now, is_only) => {
                     return Ok(Arc::clone(&choice.endpoint));
                 }
@@ -156,10 +160,10 @@ impl Upstreams {
             .iter()
             .map(|choice| choice.endpoint.candidate(choice.weight, now))
             .collect();
-        let picked = policy::pick(&candidates, routing_hint.beginning, routing_hint.tokens);
+        let picked = policy::pick(&candidates, routing_hint.prefix_hash, routing_hint.tokens);
         match picked.map(|at| &those[at].endpoint) {
             Some(endpoint) if endpoint.enter(now, is_only) => Ok(Arc::clone(endpoint)),
-            _ => Err(nobody_is_well(choices, now)),
+            _ => Err(no_healthy_endpoint(choices, now)),
         }
     }
 
@@ -174,9 +178,9 @@ impl Upstreams {
         all
     }
 
-    /// What operators see: every server with its models, its load and how it is.
-    pub(crate) fn shown(&self, config: &Config) -> Vec<Value> {
-        let shown = |endpoint: &Arc<Endpoint>| {
+    /// Every server with its models, load and health, for operators.
+    pub(crate) fn status(&self, config: &Config) -> Vec<Value> {
+        let status = |endpoint: &Arc<Endpoint>| {
             let routes = self.by_model.iter().zip(&config.models);
             let has_it = |route: &Route| {
                 route
@@ -203,12 +207,12 @@ impl Upstreams {
                 "last_failure": Some(last_failure.as_str()).filter(|why| !why.is_empty()),
             })
         };
-        self.endpoints().iter().map(shown).collect()
+        self.endpoints().iter().map(status).collect()
     }
 }
 
-/// What the bundled simulated upstream speaks.
-const SIMULATED: Speaks = Speaks {
+/// The APIs of the bundled simulated upstream.
+const SIMULATED: NativeApis = NativeApis {
     openai: true,
     responses: false,
     anthropic: false,
@@ -219,17 +223,17 @@ fn is_bundled(config: &Config, model: &Model) -> bool {
     config.gateway.simulated || (model.backend == Backend::Simulated && model.endpoints.is_empty())
 }
 
-fn nobody_is_well(choices: &[Choice], now: Time) -> RequestError {
+fn no_healthy_endpoint(choices: &[Choice], now: Time) -> RequestError {
     if choices.is_empty() {
         return RequestError::new(ErrorCode::NoHealthyUpstream, "no upstream is set up for this model");
     }
-    let mut stop = RequestError::new(ErrorCode::NoHealthyUpstream, "the model's servers are away; try again");
+    let mut error = RequestError::new(ErrorCode::NoHealthyUpstream, "the model's servers are away; try again");
     let until = choices
         .iter()
         .filter_map(|choice| match choice.endpoint.passage(now, choices.len() == 1) {
             BreakerDecision::Deny(until) => Some(until - now),
             _ => None,
         });
-    stop.retry_after = Some(until.min().unwrap_or_default().max(Duration::from_secs(1)));
-    stop
+    error.retry_after = Some(until.min().unwrap_or_default().max(Duration::from_secs(1)));
+    error
 }

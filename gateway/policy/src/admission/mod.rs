@@ -20,7 +20,7 @@ use crate::tickets::{Links, List, Ticket, TicketId, Tickets};
 use crate::{
     AdmissionRequest, ByClass, IdMap, ModelId, Order, ProjectId, QueueClass, Refusal, Rules, Terms, Time, UserId,
 };
-pub(crate) use pressure::{HeldBack, Pressing};
+pub(crate) use pressure::Pressing;
 use queue::{flow, flow_mut, queue};
 use std::time::Duration;
 pub use view::QueueEntry;

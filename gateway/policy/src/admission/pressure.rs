@@ -5,43 +5,14 @@
 
 use super::queue::flow_mut;
 use super::{Model, Scheduler};
-use crate::{ModelId, ProjectId, QueueClass, Rules, Time};
-use std::time::Duration;
-
-/// The waiting requests of a flow, or of several, that shared capacity holds back.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct HeldBack {
-    /// Their number.
-    pub(crate) waiting: usize,
-    /// Since when shared capacity alone holds back the oldest.
-    pub(crate) since: Option<Time>,
-}
+use crate::fairness::HeldBack;
+use crate::{ModelId, ProjectId, QueueClass, Rules};
 
 /// The requests that press on a model: those that may be served, and those of paused batch class beside them.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Pressing {
     pub(crate) active: HeldBack,
     pub(crate) paused: HeldBack,
-}
-
-impl HeldBack {
-    fn add(&mut self, other: Self) {
-        self.waiting += other.waiting;
-        self.since = match (self.since, other.since) {
-            (Some(one), Some(other)) => Some(one.min(other)),
-            (one, other) => one.or(other),
-        };
-    }
-
-    /// The pressure, 0 to 1: the worse of the queue's fill and of the oldest wait against the longest.
-    #[allow(clippy::cast_precision_loss)]
-    pub(crate) fn pressure(self, rules: &Rules, now: Time) -> f64 {
-        let global = &rules.global;
-        let ratio = |part: f64, whole: f64| if whole > 0.0 { (part / whole).min(1.0) } else { 0.0 };
-        let age = self.since.map_or(Duration::ZERO, |since| now - since);
-        let wait = ratio(age.as_secs_f64(), global.max_queue_wait.as_secs_f64());
-        wait.max(ratio(self.waiting as f64, global.max_queue_size as f64))
-    }
 }
 
 impl Pressing {

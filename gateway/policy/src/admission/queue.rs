@@ -1,7 +1,7 @@
 //! The queue: joining, leaving, displacement, and the lists that requests stand in.
 
-use super::{HeldBack, Project, Scheduler, User, project_slots};
-use crate::fairness::{Flow, Queue, project_key, user_key};
+use super::{Project, Scheduler, User, project_slots};
+use crate::fairness::{Flow, HeldBack, Queue, project_key, user_key};
 use crate::tickets::{List, Ticket, TicketId, Which};
 use crate::{ModelId, Order, ProjectId, QueueClass, Rules, UserId};
 use std::collections::BTreeSet;

@@ -95,7 +95,7 @@ impl Dialect for Anthropic {
 /// Anthropic's error type for a status.
 fn error_type(status: u16) -> &'static str {
     match status {
-        400 | 405 | 408 | 409 => "invalid_request_error",
+        400 | 405 | 408 | 409 | 415 => "invalid_request_error",
         401 => "authentication_error",
         403 => "permission_error",
         404 => "not_found_error",

@@ -12,7 +12,7 @@ use crate::Operation;
 use crate::corpus::{Stream, streams};
 use crate::hub::About;
 use crate::meter::{Bounds, Source, Usage};
-use crate::translate::{self, Speaks};
+use crate::translate::{self, NativeApis};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -72,14 +72,14 @@ fn sorted(cuts: &[Index], length: usize) -> Vec<usize> {
 
 /// Clients of other protocols than the stream's server speaks.
 fn translations(call: Operation) -> Vec<Translation> {
-    let speaks = match call {
-        Operation::OllamaChat => Speaks {
+    let native_apis = match call {
+        Operation::OllamaChat => NativeApis {
             ollama: true,
-            ..Speaks::default()
+            ..NativeApis::default()
         },
-        Operation::ChatCompletions => Speaks {
+        Operation::ChatCompletions => NativeApis {
             openai: true,
-            ..Speaks::default()
+            ..NativeApis::default()
         },
         _ => return Vec::new(),
     };
@@ -100,7 +100,7 @@ fn translations(call: Operation) -> Vec<Translation> {
     ];
     let translated = |(client, body): &(Operation, &str)| {
         let parsed = crate::parse(*client, body.as_bytes()).expect("fine");
-        translate::request(speaks, *client, body.as_bytes(), &parsed, &about).expect("fine")
+        translate::request(native_apis, *client, body.as_bytes(), &parsed, &about).expect("fine")
     };
     clients.iter().filter_map(translated).collect()
 }

@@ -88,7 +88,7 @@ impl Feed {
             if std::mem::replace(&mut self.has_begun, true) {
                 tokio::select! {
                     () = tokio::time::sleep(EVERY) => {}
-                    // Nobody who only looks holds up a stop.
+                    // An open page does not delay a shutdown.
                     () = self.admin.services.shutdown.stopping() => return None,
                 }
             }

@@ -85,7 +85,7 @@ pub(super) fn console(
             }
             main #main {
                 p #lost.notice.wrong role="alert" hidden { "The gateway does not answer; what is below is old. Trying again …" }
-                @if let Some(notice) = notice { (told(&notice)) }
+                @if let Some(notice) = notice { (render_notice(&notice)) }
                 div.tiles data-part="tiles" { (part("tiles")) }
                 section aria-labelledby="h-plots" {
                     h2 #h-plots { "The last five minutes" }
@@ -110,7 +110,7 @@ pub(super) fn console(
     )
 }
 
-fn told(notice: &Notice) -> Markup {
+fn render_notice(notice: &Notice) -> Markup {
     match notice {
         Notice::Done(words) => html! { p.notice role="status" { (words) } },
         Notice::Wrong(words) => html! { p.notice.wrong role="alert" { (words) } },

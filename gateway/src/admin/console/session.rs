@@ -25,7 +25,7 @@ pub(crate) struct Console {
     pub(crate) history: History,
 }
 
-/// Someone who is in.
+/// A session of an operator.
 #[derive(Debug, Clone)]
 pub(super) struct Session {
     /// What forms carry, so that no other page can send them.
@@ -33,7 +33,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Of someone who is in without one.
+    /// The stand-in where the console needs no session.
     pub(super) fn none() -> Self {
         Self { csrf: String::new() }
     }

@@ -30,10 +30,10 @@ pub(super) async fn collect(admin: &Admin) -> Result<Value, ledger::Error> {
         .filter(|(project, _)| !project.is_removed);
     let projects: Vec<Value> = projects
         .map(|(project, id)| {
-            let mut shown = limit_status::render(&services.gate, Subject::Project(id), Some(project.plan));
-            shown["id"] = project.id.as_str().into();
-            shown["name"] = project.name.as_str().into();
-            shown
+            let mut rendered = limit_status::render(&services.gate, Subject::Project(id), Some(project.plan));
+            rendered["id"] = project.id.as_str().into();
+            rendered["name"] = project.name.as_str().into();
+            rendered
         })
         .collect();
     let last = admin.console.history.last().unwrap_or_default();
@@ -47,7 +47,7 @@ pub(super) async fn collect(admin: &Admin) -> Result<Value, ledger::Error> {
             "input_tokens_a_second": last.input_tokens, "output_tokens_a_second": last.output_tokens,
             "p50_seconds": last.p50, "p95_seconds": last.p95,
         },
-        "upstreams": snapshot.upstreams.shown(&snapshot.config),
+        "upstreams": snapshot.upstreams.status(&snapshot.config),
         "projects": projects,
         "recent": recent,
         "config": {
