@@ -339,6 +339,14 @@ impl World {
         let path = format!("{}/{}{rest}", object.kind.collection(), object.id);
         let (status, body) = self.send(object.owner, method, &path, |request| request).await;
         assert_eq!(status, 200, "{object:?}: {body}");
+        if object.kind == Kind::Batch {
+            // Its lines are queued behind requests that never end, and are not to wait for them.
+            wait_for("end of a cancelled batch", || async {
+                let (_, batch) = self.view(object).await;
+                (batch["status"] == "cancelled").then_some(())
+            })
+            .await;
+        }
     }
 }
 
