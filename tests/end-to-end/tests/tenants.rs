@@ -98,7 +98,10 @@ impl World {
         .await;
         let dir = config_dir(|name, text| match name {
             "models.yaml" => with_model(&text, "tested", "openai", &upstream.url, ", max_concurrent_requests: 2"),
-            "limits.yaml" => roomy(name, text).replace("max_queue_wait_seconds: 30", "max_queue_wait_seconds: 3600"),
+            "limits.yaml" => roomy(name, text)
+                .replace("max_queue_wait_seconds: 30", "max_queue_wait_seconds: 3600")
+                .replace("requests_per_minute: 300\n", "requests_per_minute: 1000000\n")
+                .replace("tokens_per_minute: 500000\n", "tokens_per_minute: 1000000000000\n"),
             "gateway.yaml" => text
                 .replace("first_token_seconds: 120", "first_token_seconds: 86400")
                 .replace("gap_seconds: 60", "gap_seconds: 86400"),
