@@ -101,6 +101,15 @@ impl Registry {
         live.is_some()
     }
 
+    /// Cancels the queued requests whose ids begin with `prefix`; those that run go on.
+    pub(crate) fn cancel_queued(&self, prefix: &str) {
+        for (id, live) in &*self.0.lock() {
+            if id.starts_with(prefix) && live.state.lock().1.is_some() {
+                live.cancellation.cancel();
+            }
+        }
+    }
+
     fn find(&self, id: &str, project: Option<ProjectId>) -> Option<Arc<Live>> {
         let live = Arc::clone(self.0.lock().get(id)?);
         let owner = live.state.lock().0;

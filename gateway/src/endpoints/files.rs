@@ -65,6 +65,7 @@ pub(super) async fn answer(
             find(services, project, id).await?;
             batches::cancel(store, project, id).await.map_err(unavailable)?;
             endpoints.batches.cancel(id);
+            services.registry.cancel_queued(&format!("{id}-"));
             shapes::batch(&find(services, project, id).await?).into()
         }
     })
