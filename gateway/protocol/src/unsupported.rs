@@ -392,13 +392,13 @@ fn matches(pattern: &str, path: &str) -> bool {
 
 /// The table as `docs/api.md` has it.
 pub fn table() -> String {
-    let mut page = String::from("| request | fields | are | because |\n|---|---|---|---|\n");
+    let mut page = String::from("| request | fields | treatment | reason |\n|---|---|---|---|\n");
     for side in Side::ALL {
         for rule in RULES.iter().filter(|rule| rule.side == side) {
             let fields: Vec<String> = rule.fields.iter().map(|field| format!("`{field}`")).collect();
             let is = match rule.treatment {
-                Ignored => "left out",
-                Hint => "left out and named",
+                Ignored => "ignored",
+                Hint => "dropped and named",
                 Refused => "refused",
             };
             let _ = writeln!(
