@@ -44,17 +44,17 @@ pub(crate) async fn make(config: &Config, store: &Store, wanted: Wanted<'_>) -> 
     let user = wanted.user;
     let user_id = config
         .user_by_id(user)
-        .ok_or_else(|| Error::Wrong(format!("there is no user `{user}` in users.yaml")))?;
+        .ok_or_else(|| Error::Wrong(format!("unknown user `{user}`: add it to users.yaml")))?;
     let own = &config.project(config.user(user_id).project).id;
     if let Some(project) = wanted.project.filter(|project| project != own) {
         return Err(Error::Wrong(match config.project_by_id(project) {
             Some(_) => format!("user `{user}` belongs to project `{own}`, not to `{project}`"),
-            None => format!("there is no project `{project}` in projects.yaml"),
+            None => format!("unknown project `{project}`: add it to projects.yaml"),
         }));
     }
     for model in wanted.models.iter().flatten() {
         if config.model_by_name(model).is_none() {
-            return Err(Error::Wrong(format!("there is no model `{model}` in models.yaml")));
+            return Err(Error::Wrong(format!("unknown model `{model}`: add it to models.yaml")));
         }
     }
     let lifetime = wanted.expires.map(lifetime_ms).transpose()?;
@@ -104,7 +104,9 @@ async fn active(store: &Store, id: &str) -> Result<StoredKey, Error> {
 }
 
 fn no_active(id: &str) -> Error {
-    Error::Unknown(format!("there is no active key `{id}`; `sluice keys list` shows them"))
+    Error::Unknown(format!(
+        "no active API key has the id `{id}`; `sluice keys list` prints all keys"
+    ))
 }
 
 fn fresh(user: &str, project: &str) -> Result<(String, StoredKey), Error> {
@@ -141,7 +143,11 @@ fn render(key: &StoredKey) -> Value {
 
 /// `30d`, `12h`, `45m` in milliseconds.
 fn lifetime_ms(text: &str) -> Result<i64, Error> {
-    let wrong = || Error::Wrong(format!("a lifetime is 30d, 12h or 45m, not `{text}`"));
+    let wrong = || {
+        Error::Wrong(format!(
+            "invalid lifetime `{text}`: use a number of days, hours or minutes, such as 30d, 12h or 45m"
+        ))
+    };
     let unit = match text.as_bytes().last() {
         Some(b'd') => 86_400_000,
         Some(b'h') => 3_600_000,

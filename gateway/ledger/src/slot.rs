@@ -1,5 +1,5 @@
 //! Journal slots: a directory has two, each locked by its gateway for as long as it lives, so that a newer gateway can
-//! take over while the older one finishes (`docs/decisions/008-two-places-for-a-hand-over.md`).
+//! take over while the older one finishes (`docs/decisions/008-two-journal-slots-for-an-upgrade.md`).
 
 use crate::error::Error;
 use crate::id::GatewayId;

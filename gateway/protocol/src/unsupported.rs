@@ -109,7 +109,7 @@ const RULES: &[Rule] = &[
             "prompt_cache_retention",
             "prompt_cache_options",
         ],
-        "accounting and caching of OpenAI's own",
+        "OpenAI's own accounting and caching",
     ),
     rule(
         Side::OpenAi,
@@ -121,7 +121,7 @@ const RULES: &[Rule] = &[
             "chat_template_kwargs.*",
             "messages.name",
         ],
-        "style and speed; servers that do not know them ignore them",
+        "style and speed; servers ignore them if unknown",
     ),
     rule(
         Side::OpenAi,
@@ -135,7 +135,7 @@ const RULES: &[Rule] = &[
             "functions",
             "function_call",
         ],
-        "the answer would have another form",
+        "the answer would have another format",
     ),
     rule(
         Side::Responses,
@@ -157,7 +157,7 @@ const RULES: &[Rule] = &[
             "prompt_cache_options",
             "client_metadata",
         ],
-        "accounting and caching of OpenAI's own",
+        "OpenAI's own accounting and caching",
     ),
     rule(
         Side::Responses,
@@ -171,13 +171,13 @@ const RULES: &[Rule] = &[
             "input.*_call",
             "input.*_call_output",
         ],
-        "the server keeps its own context; items of built-in tools stand for what the text says too",
+        "the server keeps its own context; calls of built-in tools repeat what the text contains",
     ),
     rule(
         Side::Responses,
         Hint,
         &["tools.*"],
-        "built-in tools are left out beside functions; alone, or where `tool_choice` asks for one, they are refused",
+        "built-in tools are dropped beside functions; refused as the only tools, or if `tool_choice` requires one",
     ),
     rule(
         Side::Responses,
@@ -191,7 +191,7 @@ const RULES: &[Rule] = &[
             "input.computer_call_output",
             "input.content.*",
         ],
-        "the model would not read what is meant",
+        "the model would not see the content",
     ),
     rule(
         Side::Anthropic,
@@ -204,7 +204,7 @@ const RULES: &[Rule] = &[
             "service_tier",
             "cache_control",
         ],
-        "set by the gateway; a server caches as it does",
+        "set by the gateway; a server has its own caching",
     ),
     rule(
         Side::Anthropic,
@@ -217,7 +217,7 @@ const RULES: &[Rule] = &[
             "messages.content.caller",
             "messages.content.signature",
         ],
-        "about caching, and about texts that are passed on whole",
+        "caching hints, and annotations of texts that are passed on whole",
     ),
     rule(
         Side::Anthropic,
@@ -249,13 +249,13 @@ const RULES: &[Rule] = &[
             "messages.content.tool_reference",
             "messages.content.fallback",
         ],
-        "nobody but Anthropic's servers can read them, and the text says what came of them",
+        "only Anthropic's servers can read them, and the text contains their result",
     ),
     rule(
         Side::Anthropic,
         Hint,
         &["tools.*"],
-        "server tools are left out beside functions; alone, or where `tool_choice` asks for one, they are refused",
+        "server tools are dropped beside functions; refused as the only tools, or if `tool_choice` requires one",
     ),
     rule(
         Side::Anthropic,
@@ -267,7 +267,7 @@ const RULES: &[Rule] = &[
             "messages.content.*",
             "output_config.format.type",
         ],
-        "the model would not read or do what is meant",
+        "the model would not see the content, or a requested action would not happen",
     ),
     rule(
         Side::Ollama,
@@ -302,7 +302,7 @@ const RULES: &[Rule] = &[
         Side::Ollama,
         Refused,
         &["template", "context"],
-        "the model would not read what is meant",
+        "the model would not see the content",
     ),
     rule(
         Side::OllamaServer,
@@ -315,7 +315,7 @@ const RULES: &[Rule] = &[
             "min_tokens",
             "skip_special_tokens",
         ],
-        "Ollama's own OpenAI API ignores them; of `tool_choice` it is kept which tools are offered",
+        "Ollama's own OpenAI API ignores them; `tool_choice` still selects which tools are offered",
     ),
     rule(
         Side::OllamaServer,
@@ -331,7 +331,7 @@ const RULES: &[Rule] = &[
             "response_format.type",
             "tools.*",
         ],
-        "the answer would have another form, or the model would not read what is meant",
+        "the answer would have another format, or the model would not see the content",
     ),
 ];
 
@@ -392,13 +392,13 @@ fn matches(pattern: &str, path: &str) -> bool {
 
 /// The table as `docs/api.md` has it.
 pub fn table() -> String {
-    let mut page = String::from("| request | fields | are | because |\n|---|---|---|---|\n");
+    let mut page = String::from("| request | fields | treatment | reason |\n|---|---|---|---|\n");
     for side in Side::ALL {
         for rule in RULES.iter().filter(|rule| rule.side == side) {
             let fields: Vec<String> = rule.fields.iter().map(|field| format!("`{field}`")).collect();
             let is = match rule.treatment {
-                Ignored => "left out",
-                Hint => "left out and named",
+                Ignored => "ignored",
+                Hint => "dropped and named",
                 Refused => "refused",
             };
             let _ = writeln!(

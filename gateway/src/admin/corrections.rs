@@ -82,7 +82,7 @@ async fn correction(admin: &Admin, body: Body) -> Result<Correction, Box<Respons
     let mut reason: String = body.reason.trim().chars().take(500).collect();
     if reason.is_empty() {
         return Err(wrong(
-            "`reason` is empty; say in words why the ledger is corrected".to_owned(),
+            "`reason` is empty; describe why the ledger is corrected".to_owned(),
         ));
     }
     if let Some(request_id) = &body.request_id {
@@ -91,10 +91,10 @@ async fn correction(admin: &Admin, body: Body) -> Result<Correction, Box<Respons
         let mut accounts = accounts.map_err(|error| Box::new(internal(&error)))?;
         let account = accounts
             .pop()
-            .ok_or_else(|| wrong(format!("there is no record of a request `{request_id}`")))?;
+            .ok_or_else(|| wrong(format!("no record has the request id `{request_id}`")))?;
         if !accounts.is_empty() {
             return Err(wrong(format!(
-                "several records have the id `{request_id}`; name `project`, `user`, `key` and `model` in its place"
+                "several records have the id `{request_id}`; name `project`, `user`, `key` and `model` instead"
             )));
         }
         project = Some(account.project_id);
@@ -105,11 +105,12 @@ async fn correction(admin: &Admin, body: Body) -> Result<Correction, Box<Respons
     }
     let snapshot = admin.services.current.get();
     let config = &snapshot.config;
-    let user_id = user.ok_or_else(|| wrong("name the `user`, or the `request_id` that is corrected".to_owned()))?;
+    let user_id =
+        user.ok_or_else(|| wrong("give the `user`, or the `request_id` of the record to correct".to_owned()))?;
     let known = config.user_by_id(&user_id).map(|id| config.user(id).project);
     let project_id = project
         .or_else(|| known.map(|project| config.project(project).id.clone()))
-        .ok_or_else(|| wrong(format!("there is no user `{user_id}`; name the `project` too")))?;
+        .ok_or_else(|| wrong(format!("unknown user `{user_id}`; give the `project` too")))?;
     let cost = (body.cost_eur * 1e9).round();
     let is_too_large = |amount: i64| amount.checked_abs().is_none_or(|amount| amount > MAX_TOKENS);
     if !cost.is_finite()
@@ -118,14 +119,14 @@ async fn correction(admin: &Admin, body: Body) -> Result<Correction, Box<Respons
         || is_too_large(body.output_tokens)
     {
         return Err(wrong(format!(
-            "a correction is at most {MAX_TOKENS} tokens and {} euros; make several",
+            "a correction may be at most {MAX_TOKENS} tokens and {} euros; make several",
             MAX_NANO_EUR / 1_000_000_000
         )));
     }
     let cost_nano_eur = cost as i64;
     if (body.input_tokens, body.output_tokens, cost_nano_eur) == (0, 0, 0) {
         return Err(wrong(
-            "nothing would change; give `input_tokens`, `output_tokens` or `cost_eur`, negative for less".to_owned(),
+            "the correction is empty; give `input_tokens`, `output_tokens` or `cost_eur`, negative for less".to_owned(),
         ));
     }
     let random = random_request_id().map_err(|error| wrong(error.to_string()))?;

@@ -45,7 +45,7 @@ impl Admin {
     async fn reload_keys(&self) {
         match crate::keys::load(&self.pool).await {
             Ok(keys) => self.services.replace_keys(keys),
-            Err(error) => tracing::warn!(%error, "keys not read"),
+            Err(error) => tracing::warn!(%error, "cannot read the API keys"),
         }
     }
 }
@@ -85,7 +85,7 @@ pub(crate) fn router(admin: Admin) -> Router {
         .merge(open)
         .merge(guarded)
         .merge(console::routes())
-        .fallback(|| async { refused(StatusCode::NOT_FOUND, "there is nothing at this path") })
+        .fallback(|| async { refused(StatusCode::NOT_FOUND, "no such endpoint; see /openapi.json") })
         .with_state(admin)
 }
 
@@ -187,7 +187,10 @@ fn refused(status: StatusCode, detail: impl Into<String>) -> Response {
 
 fn internal(error: &dyn std::fmt::Display) -> Response {
     tracing::error!(%error, "admin request failed");
-    refused(StatusCode::INTERNAL_SERVER_ERROR, "see the gateway's log")
+    refused(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "internal error; see the gateway's log",
+    )
 }
 
 /// Completed and failed since the start.

@@ -118,7 +118,7 @@ pub(super) async fn cancel(State(admin): State<Admin>, Path(id): Path<String>) -
 }
 
 fn unknown(id: &str) -> Response {
-    let message = "no request with this id runs, waits or has ended lately";
+    let message = "no running, queued or recently finished request has this id";
     let body = json!({"request_id": id, "status": "not_found", "message": message});
     (StatusCode::NOT_FOUND, Json(body)).into_response()
 }

@@ -47,7 +47,7 @@ pub(super) async fn of_one(State(admin): State<Admin>, Path((scope, id)): Path<(
         _ => {
             return refused(
                 StatusCode::NOT_FOUND,
-                format!("ask for /usage/project/…, /usage/user/… or /usage/key/…, not {scope}"),
+                format!("unknown scope `{scope}`; use /usage/project/ID, /usage/user/ID or /usage/key/ID"),
             );
         }
     };
@@ -59,7 +59,7 @@ pub(super) async fn of_one(State(admin): State<Admin>, Path((scope, id)): Path<(
     match report::summary(&admin.pool, &filter).await {
         Ok(summary) if summary["total_records"] == 0 && !is_configured => refused(
             StatusCode::NOT_FOUND,
-            format!("there is no {scope} `{id}`, and no record of one"),
+            format!("unknown {scope} `{id}`: not configured, and no record has it"),
         ),
         summary => answer(summary),
     }
@@ -86,12 +86,18 @@ pub(super) async fn sums(State(admin): State<Admin>, headers: HeaderMap, Query(q
     for name in &names {
         match name.parse::<Dimension>() {
             Ok(dimension) if dimensions.contains(&dimension) => {
-                return refused(StatusCode::BAD_REQUEST, format!("`by` names {name} twice"));
+                return refused(
+                    StatusCode::BAD_REQUEST,
+                    format!("invalid `by`: `{name}` is given twice"),
+                );
             }
             Ok(dimension) => dimensions.push(dimension),
             Err(_) => {
                 let known = Dimension::ALL.map(Dimension::name).join(", ");
-                return refused(StatusCode::BAD_REQUEST, format!("`by` takes {known}, not `{name}`"));
+                return refused(
+                    StatusCode::BAD_REQUEST,
+                    format!("invalid `by`: unknown group `{name}`; use {known}"),
+                );
             }
         }
     }
@@ -99,7 +105,7 @@ pub(super) async fn sums(State(admin): State<Admin>, headers: HeaderMap, Query(q
         if let Some(day) = day.as_ref().filter(|day| day.parse::<jiff::civil::Date>().is_err()) {
             return refused(
                 StatusCode::BAD_REQUEST,
-                format!("`{name}` takes a day (UTC) such as 2026-11-01, not `{day}`"),
+                format!("invalid `{name}`: `{day}` is not a date (UTC) such as 2026-11-01"),
             );
         }
     }

@@ -304,12 +304,9 @@ impl Work<'_> {
             let why = "the request was done, and its answer was lost when the gateway was killed";
             Some(("answer_lost", why))
         } else if self.is_cancelled.load(Relaxed) {
-            Some((
-                "batch_cancelled",
-                "the batch was cancelled before this request was made",
-            ))
+            Some(("batch_cancelled", "the batch was cancelled before this request ran"))
         } else if self.is_late() {
-            Some(("batch_expired", "the batch expired before this request was made"))
+            Some(("batch_expired", "the batch expired before this request ran"))
         } else {
             None
         }

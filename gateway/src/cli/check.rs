@@ -11,10 +11,10 @@ use std::process::ExitCode;
 pub(super) struct CheckArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Print the files' JSON schemas, by name, and check nothing; with a file's name, its schema alone.
+    /// Print the JSON schemas of all files (or of one) instead of checking.
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "")]
     schema: Option<String>,
-    /// As JSON instead of words.
+    /// Print JSON instead of text.
     #[arg(long)]
     json: bool,
 }
@@ -56,7 +56,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<ExitCode, Failure> {
         );
     } else {
         let counts = counts.map(|(what, count)| format!("{count} {what}"));
-        println!("{} is right: {}", dir.display(), counts.join(", "));
+        println!("{}: configuration OK: {}", dir.display(), counts.join(", "));
     }
     Ok(ExitCode::SUCCESS)
 }

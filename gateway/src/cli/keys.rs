@@ -11,52 +11,52 @@ use std::process::ExitCode;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KeysCommand {
-    /// Make a key and print it, once.
+    /// Create an API key and print its secret, once.
     Create {
-        /// Whose key.
+        /// Owner of the key.
         #[arg(long)]
         user: String,
-        /// The project it is for; the user's own if left out.
+        /// Project that is billed. Default: the user's project.
         #[arg(long)]
         project: Option<String>,
-        /// When it ends: 30d, 12h, 45m; never if left out.
+        /// Lifetime, such as 30d, 12h or 45m. Default: unlimited.
         #[arg(long)]
         expires: Option<String>,
-        /// The models it may ask for, with commas between; all if left out.
+        /// Models that the key may use, comma-separated. Default: all.
         #[arg(long, value_delimiter = ',')]
         models: Option<Vec<String>>,
-        /// As JSON, the secret with what belongs to it.
+        /// Print the secret and its metadata as JSON.
         #[arg(long)]
         json: bool,
         #[command(flatten)]
         store: StoreArgs,
     },
-    /// List all keys; the secrets are not kept.
+    /// List all API keys, without their secrets (only hashes are stored).
     List {
-        /// As JSON instead of a table.
+        /// Print JSON instead of a table.
         #[arg(long)]
         json: bool,
         #[command(flatten)]
         store: StoreArgs,
     },
-    /// Make a new secret for the owner of a key, and let the old one end.
+    /// Replace an API key: create a new one for the same owner and let the old one expire.
     Rotate {
-        /// The key's id, as `list` shows it.
+        /// Id of the key, as printed by `sluice keys list`.
         id: String,
-        /// How long the old secret still works: 1h if left out.
+        /// How long the old key stays valid. Default: 1h.
         #[arg(long)]
         grace: Option<String>,
-        /// As JSON, the secret with what belongs to it.
+        /// Print the secret and its metadata as JSON.
         #[arg(long)]
         json: bool,
         #[command(flatten)]
         store: StoreArgs,
     },
-    /// Revoke a key, for good.
+    /// Revoke an API key permanently.
     Revoke {
-        /// The key's id, as `list` shows it.
+        /// Id of the key, as printed by `sluice keys list`.
         id: String,
-        /// As JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
         #[command(flatten)]
@@ -93,7 +93,7 @@ pub(super) fn run(command: KeysCommand) -> Result<ExitCode, Failure> {
                 if json {
                     println!("{}", json!({"id": id, "state": "revoked"}));
                 } else {
-                    println!("key {id} is revoked");
+                    println!("key {id} revoked");
                 }
             }
         }
@@ -116,7 +116,7 @@ fn print_secret((secret, mut key): (String, Value), as_json: bool) {
     }
     let text = |name: &str| key[name].as_str().unwrap_or_default().to_owned();
     eprintln!(
-        "key {} for user {}, project {}; it is shown only now:",
+        "created key {} for user {}, project {}; the secret is shown only once:",
         text("id"),
         text("user_id"),
         text("project_id")
@@ -131,7 +131,7 @@ fn print_list(keys: &[Value], as_json: bool) {
     }
     println!(
         "{:<18} {:<24} {:<24} {:<8} {:<21} {:<21} models",
-        "id", "user", "project", "state", "until", "last used"
+        "id", "user", "project", "state", "expires", "last used"
     );
     for key in keys {
         let text = |name: &str| key[name].as_str().unwrap_or("–").chars().take(20).collect::<String>();

@@ -14,26 +14,26 @@ use std::process::ExitCode;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum LedgerCommand {
-    /// Add up all records again and say where the kept sums disagree.
+    /// Recompute all sums from the records and report every difference.
     Verify {
-        /// As JSON instead of words.
+        /// Print JSON instead of text.
         #[arg(long)]
         json: bool,
         #[command(flatten)]
         store: StoreArgs,
     },
-    /// Print records, oldest first, as CSV, JSON lines or Parquet.
+    /// Export records, oldest first, as CSV, JSON lines or Parquet.
     Export {
-        /// The first day (UTC), such as 2026-11-01.
+        /// First day (UTC), such as 2026-11-01.
         #[arg(long)]
         from: Option<Date>,
-        /// The last day, itself included.
+        /// Last day (UTC), inclusive.
         #[arg(long)]
         to: Option<Date>,
-        /// A JSON object a line instead.
+        /// Print one JSON object per line instead of CSV.
         #[arg(long, conflicts_with = "parquet")]
         json: bool,
-        /// A Parquet file instead.
+        /// Print a Parquet file instead of CSV.
         #[arg(long)]
         parquet: bool,
         #[command(flatten)]
@@ -82,7 +82,7 @@ async fn verify(pool: &Store, as_json: bool) -> Result<ExitCode, Failure> {
     }
     if found.disagreements.is_empty() {
         println!(
-            "{} records from {} on: the kept sums agree with them",
+            "{} records from {} on: the stored sums agree",
             found.records, found.since
         );
         return Ok(ExitCode::SUCCESS);
@@ -92,7 +92,7 @@ async fn verify(pool: &Store, as_json: bool) -> Result<ExitCode, Failure> {
     }
     let count = found.disagreements.len();
     Err(Failure::other(format!(
-        "{count} kept sums disagree with the records from {} on",
+        "{count} stored sums disagree with the records from {} on",
         found.since
     )))
 }
@@ -115,7 +115,7 @@ const GROUP: usize = 50_000;
 async fn export_parquet(pool: &Store, page: &mut Page) -> Result<ExitCode, Failure> {
     if io::stdout().is_terminal() {
         return Err(Failure::usage(
-            "a Parquet file is not for a terminal; send it to a file: `> records.parquet`".to_owned(),
+            "refusing to write Parquet to a terminal; redirect it to a file: `> records.parquet`".to_owned(),
         ));
     }
     let failed = |error: parquet::errors::ParquetError| Failure::other(format!("cannot write the records: {error}"));

@@ -32,31 +32,31 @@ struct Cli {
 enum Command {
     /// Start the gateway (the default).
     Serve(ServeArgs),
-    /// Check the configuration and report every mistake at once.
+    /// Check the configuration and report all errors at once.
     Check(check::CheckArgs),
-    /// Make, list and revoke API keys.
+    /// Create, list, rotate and revoke API keys.
     Keys {
         #[command(subcommand)]
         command: keys::KeysCommand,
     },
-    /// Print who used how much.
+    /// Print usage and cost by project, user, key, model or day.
     Usage(usage::UsageArgs),
-    /// Print who runs and who waits.
+    /// Print running and queued requests.
     Queue(operator::QueueArgs),
-    /// Print every server and how it is.
+    /// Print the model servers and their health.
     Upstreams(operator::UpstreamsArgs),
-    /// Ask a running gateway whether it is ready; exit code 1 if not.
+    /// Check whether a running gateway is ready; exit code 1 if not.
     Health(operator::HealthArgs),
-    /// Watch a running gateway.
+    /// Show the live state of a running gateway.
     Top(operator::TopArgs),
-    /// Print a link into a running gateway's console.
+    /// Print a one-time link to a running gateway's console.
     Console(operator::ConsoleArgs),
-    /// Look after the ledger.
+    /// Verify or export the ledger.
     Ledger {
         #[command(subcommand)]
         command: ledger::LedgerCommand,
     },
-    /// Print a script with which a shell completes commands: `sluice completions bash > /etc/bash_completion.d/sluice`.
+    /// Print a shell completion script, such as `sluice completions bash > /etc/bash_completion.d/sluice`.
     Completions { shell: clap_complete::Shell },
     /// Run `sluice-stress`.
     #[command(disable_help_flag = true)]
@@ -72,7 +72,7 @@ enum Command {
 /// Where the configuration lies.
 #[derive(Debug, Args)]
 struct ConfigArgs {
-    /// Directory of the YAML files.
+    /// Configuration directory.
     #[arg(long, env = "SLUICE_CONFIG", default_value = "config")]
     config: PathBuf,
 }
@@ -82,7 +82,7 @@ struct ConfigArgs {
 struct StoreArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// `sqlite://path`; that of gateway.yaml if left out.
+    /// `sqlite://path` or `postgres://…`. Default: `database_url` in gateway.yaml.
     #[arg(long, env = "SLUICE_DATABASE_URL")]
     database_url: Option<String>,
 }
@@ -108,39 +108,39 @@ fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Fail
 /// Flags of `serve`; each overrides its key in `gateway.yaml`.
 #[derive(Debug, Clone, Args)]
 struct ServeArgs {
-    /// Directory of the YAML files.
+    /// Configuration directory.
     #[arg(long, env = "SLUICE_CONFIG", default_value = "config")]
     config: PathBuf,
-    /// Where clients come in; port 0 takes a free one.
+    /// Address of the proxy listener; port 0 picks a free port.
     #[arg(long, env = "SLUICE_LISTEN")]
     listen: Option<SocketAddr>,
-    /// Where operators come in.
+    /// Address of the admin listener.
     #[arg(long, env = "SLUICE_ADMIN_LISTEN")]
     admin_listen: Option<SocketAddr>,
-    /// `sqlite://path`.
+    /// `sqlite://path` or `postgres://…`.
     #[arg(long, env = "SLUICE_DATABASE_URL")]
     database_url: Option<String>,
-    /// How callers are known.
+    /// How clients are identified.
     #[arg(long, env = "SLUICE_IDENTITY")]
     identity: Option<IdentityArg>,
     /// Serve every model from the bundled simulated upstream.
     #[arg(long, env = "SLUICE_SIMULATED")]
     simulated: bool,
-    /// Where both addresses are written once ready (default: sluice.addr in the data directory).
+    /// File that both addresses are written to once ready. Default: sluice.addr in the data directory.
     #[arg(long, env = "SLUICE_ADDR_FILE")]
     addr_file: Option<PathBuf>,
-    /// Take the place of the gateway that runs with this data directory, without losing a request; with `auto`, if one
-    /// runs.
+    /// Take over from the gateway that runs with this data directory, without losing a request; with `auto`, only if
+    /// one runs.
     #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "required")]
     upgrade: Option<Upgrade>,
 }
 
-/// When another's place is taken.
+/// Whether to take over from a running gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Upgrade {
-    /// It is an error if nobody runs.
+    /// Fail if no gateway runs.
     Required,
-    /// If somebody runs.
+    /// Take over if a gateway runs, else start normally.
     Auto,
 }
 
@@ -182,7 +182,7 @@ pub(crate) fn run() -> ExitCode {
     }
 }
 
-/// What ends a command, in words for whoever called it.
+/// An error that ends a command: exit code and message.
 #[derive(Debug)]
 struct Failure {
     code: u8,
@@ -209,7 +209,7 @@ impl Failure {
 
 impl From<crate::config::report::Report> for Failure {
     fn from(report: crate::config::report::Report) -> Self {
-        Failure::usage(format!("the configuration is not right\n{report}"))
+        Failure::usage(format!("invalid configuration\n{report}"))
     }
 }
 

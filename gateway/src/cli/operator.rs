@@ -16,13 +16,13 @@ use std::time::{Duration, Instant};
 /// Which gateway is asked.
 #[derive(Debug, Args)]
 pub(super) struct AdminArgs {
-    /// Where its admin listener is; as it has written down in the data directory if left out.
+    /// URL of the admin listener. Default: the address file in the data directory.
     #[arg(long, env = "SLUICE_ADMIN_URL")]
     admin_url: Option<String>,
-    /// The admin token; that in the data directory if left out.
+    /// Admin token. Default: the token file in the data directory.
     #[arg(long, env = "SLUICE_ADMIN_TOKEN", hide_env_values = true)]
     admin_token: Option<String>,
-    /// Its data directory.
+    /// Data directory of the gateway.
     #[arg(long, default_value = "data")]
     data_dir: PathBuf,
 }
@@ -30,10 +30,10 @@ pub(super) struct AdminArgs {
 /// `sluice queue`.
 #[derive(Debug, Args)]
 pub(super) struct QueueArgs {
-    /// Cancel a request that waits or runs, by its id.
+    /// Cancel a queued or running request.
     #[arg(long, value_name = "REQUEST_ID")]
     cancel: Option<String>,
-    /// As JSON instead of a table.
+    /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -43,7 +43,7 @@ pub(super) struct QueueArgs {
 /// `sluice upstreams`.
 #[derive(Debug, Args)]
 pub(super) struct UpstreamsArgs {
-    /// As JSON instead of a table.
+    /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -53,7 +53,7 @@ pub(super) struct UpstreamsArgs {
 /// `sluice health`.
 #[derive(Debug, Args)]
 pub(super) struct HealthArgs {
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -63,13 +63,13 @@ pub(super) struct HealthArgs {
 /// `sluice top`.
 #[derive(Debug, Args)]
 pub(super) struct TopArgs {
-    /// Seconds between two looks.
+    /// Refresh interval, in seconds.
     #[arg(long, default_value_t = 1.0)]
     interval: f64,
-    /// Look once, and end.
+    /// Print one snapshot and exit.
     #[arg(long)]
     once: bool,
-    /// Look once, as JSON.
+    /// Print one snapshot as JSON and exit.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -79,7 +79,7 @@ pub(super) struct TopArgs {
 /// `sluice console`.
 #[derive(Debug, Args)]
 pub(super) struct ConsoleArgs {
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -95,7 +95,7 @@ impl AdminArgs {
         let file = self.data_dir.join("sluice.addr");
         let addresses = Addresses::read(&file).ok_or_else(|| {
             Failure::other(format!(
-                "no gateway runs here ({} is not there); start one with `sluice serve`, or name it with --admin-url",
+                "no running gateway found ({} does not exist); start one with `sluice serve`, or give its address with --admin-url",
                 file.display()
             ))
         })?;
@@ -156,7 +156,7 @@ impl Admin {
         }
         let words = ["detail", "message"].iter().find_map(|name| body[*name].as_str());
         Err(Failure::other(words.map_or_else(
-            || format!("{} answers {status}", self.url),
+            || format!("{} returned status {status}", self.url),
             str::to_owned,
         )))
     }
@@ -169,7 +169,7 @@ fn unreachable_gateway(url: &str, error: &reqwest_blocking::Error) -> Failure {
         cause = inner;
     }
     Failure::other(format!(
-        "no gateway answers at {url}: {cause}; start it with `sluice serve`, or name it with --admin-url"
+        "cannot reach a gateway at {url}: {cause}; start it with `sluice serve`, or give another address with --admin-url"
     ))
 }
 
@@ -182,7 +182,7 @@ pub(super) fn queue(args: &QueueArgs) -> Result<ExitCode, Failure> {
             if args.json {
                 done.to_string()
             } else {
-                format!("{id} is being cancelled")
+                format!("cancelling {id}")
             }
         );
         return Ok(ExitCode::SUCCESS);
@@ -238,7 +238,7 @@ pub(super) fn console(args: &ConsoleArgs) -> Result<ExitCode, Failure> {
     if args.json {
         println!("{link}");
     } else {
-        eprintln!("The console; the link works once, within ten minutes:");
+        eprintln!("Link to the console (valid once, for ten minutes):");
         println!("{}{}", admin.url, link["path"].as_str().unwrap_or_default());
     }
     Ok(ExitCode::SUCCESS)
@@ -304,7 +304,7 @@ fn word(one: &Value, name: &str) -> String {
 
 fn told_queue(status: &Value, queue: &Value, most: usize) -> String {
     let mut text = format!(
-        "{} of {} run, {} of {} wait; level {} (pressure {:.2})\n",
+        "running {} of {}, queued {} of {}; degradation level {} (pressure {:.2})\n",
         status["active_requests"],
         status["max_active_requests"],
         status["queue_size"],
@@ -313,13 +313,24 @@ fn told_queue(status: &Value, queue: &Value, most: usize) -> String {
         status["pressure_ratio"].as_f64().unwrap_or_default(),
     );
     for action in status["degradation_actions"].as_array().into_iter().flatten() {
-        let _ = writeln!(text, "  gives way: {}", action.as_str().unwrap_or_default());
+        let _ = writeln!(text, "  degradation action: {}", action.as_str().unwrap_or_default());
     }
     let waiting = queue["waiting"].as_array().map_or(&[][..], Vec::as_slice);
     if waiting.is_empty() {
         return text;
     }
-    let mut rows = vec![["priority", "project", "user", "model", "place", "age", "expected"].map(str::to_owned)];
+    let mut rows = vec![
+        [
+            "priority",
+            "project",
+            "user",
+            "model",
+            "position",
+            "waiting",
+            "expected wait",
+        ]
+        .map(str::to_owned),
+    ];
     for one in waiting.iter().take(most) {
         let word = |name: &str| word(one, name);
         let seconds = |name: &str| format!("{:.1} s", one[name].as_f64().unwrap_or_default());
@@ -351,8 +362,8 @@ fn told_upstreams(shown: &Value) -> String {
             .filter_map(Value::as_str)
             .collect();
         let state = match (one["healthy"].as_bool(), one["away"].as_bool()) {
-            (Some(true), _) => "well".to_owned(),
-            (_, Some(true)) => "away".to_owned(),
+            (Some(true), _) => "healthy".to_owned(),
+            (_, Some(true)) => "unreachable".to_owned(),
             _ => format!("breaker {}", word("breaker")),
         };
         rows.push([
@@ -368,7 +379,7 @@ fn told_upstreams(shown: &Value) -> String {
 }
 
 fn told_recent(recent: &Value) -> String {
-    let mut rows = vec![["request", "project", "model", "status", "waited", "latency", "tokens"].map(str::to_owned)];
+    let mut rows = vec![["request", "project", "model", "status", "queued", "latency", "tokens"].map(str::to_owned)];
     for one in recent.as_array().into_iter().flatten() {
         let word = |name: &str| word(one, name);
         let seconds = |name: &str| {

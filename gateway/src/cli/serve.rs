@@ -93,7 +93,7 @@ fn safe(config: &Config) -> Result<(), Failure> {
     let is_open = matches!(gateway.identity, Identity::Open { .. });
     if is_open && !gateway.startup.listen.ip().is_loopback() {
         return Err(Failure::usage(format!(
-            "`identity: open` lets anyone who reaches {} ask in anyone's name; use `--identity keys` there, or listen on 127.0.0.1",
+            "`identity: open` lets anyone who can reach {} send requests as any user; use `--identity keys`, or listen on 127.0.0.1",
             gateway.startup.listen
         )));
     }
@@ -319,18 +319,18 @@ async fn follow_keys(services: Arc<Services>, pool: Store) {
     loop {
         tick.tick().await;
         if let Err(error) = ledger::keys::note_use(&pool, &services.current.keys_used()).await {
-            tracing::warn!(%error, "use of keys not written down");
+            tracing::warn!(%error, "cannot store when API keys were last used");
         }
         match keys::load(&pool).await {
             Ok(keys) if known.as_ref() != Some(&keys) => {
                 if known.is_some() {
-                    tracing::info!(keys = keys.len(), "keys have changed");
+                    tracing::info!(keys = keys.len(), "API keys reloaded");
                 }
                 services.replace_keys(keys.clone());
                 known = Some(keys);
             }
             Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "keys not read"),
+            Err(error) => tracing::warn!(%error, "cannot read the API keys"),
         }
     }
 }
@@ -351,7 +351,9 @@ fn greet(services: &Services, addresses: &Addresses, token_file: &Path, link: &s
         "  admin    http://{admin}   (token: SLUICE_ADMIN_TOKEN, or in {})",
         token_file.display()
     );
-    eprintln!("  console  http://{admin}/login?code={link}   (works once, within ten minutes; then: sluice console)");
+    eprintln!(
+        "  console  http://{admin}/login?code={link}   (valid once, for ten minutes; for another: sluice console)"
+    );
     let model = config.models.iter().find(|model| model.enabled);
     let Some(model) = model else { return };
     eprintln!("\n  Try it:");

@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode};
 /// Whatever the program takes.
 #[derive(Debug, Args)]
 pub(super) struct ToolArgs {
-    /// Arguments of the program.
+    /// Arguments passed to the program.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<OsString>,
 }

@@ -43,7 +43,7 @@ pub(super) fn is_wanted(upgrade: Option<Upgrade>, addr_file: &Path) -> bool {
 pub(super) async fn take_socket(data_dir: &Path, addr_file: &Path) -> Result<Socket, Failure> {
     let nobody = || {
         Failure::other(format!(
-            "no gateway runs here whose place could be taken ({}); start without --upgrade",
+            "no running gateway to take over from ({}); start without --upgrade",
             addr_file.display()
         ))
     };
@@ -67,5 +67,5 @@ pub(super) async fn hand_over(socket: &Socket, data_dir: &Path, addr_file: &Path
         }
     };
     let waited = tokio::time::timeout(READY_WITHIN, is_ready).await;
-    waited.map_err(|_| format!("the newer gateway is not ready after {} s", READY_WITHIN.as_secs()))
+    waited.map_err(|_| format!("the newer gateway was not ready within {} s", READY_WITHIN.as_secs()))
 }

@@ -11,16 +11,16 @@ use std::process::ExitCode;
 /// Which sums to print.
 #[derive(Debug, Args)]
 pub(super) struct UsageArgs {
-    /// Groups: any of project, user, key, model, backend, status, day.
+    /// Group by any of project, user, key, model, backend, status, day.
     #[arg(long, default_value = "project", value_delimiter = ',')]
     by: Vec<String>,
-    /// The first day (UTC), such as 2026-11-01.
+    /// First day (UTC), such as 2026-11-01.
     #[arg(long)]
     from: Option<jiff::civil::Date>,
-    /// The last day, itself included.
+    /// Last day (UTC), inclusive.
     #[arg(long)]
     to: Option<jiff::civil::Date>,
-    /// As JSON instead of a table.
+    /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -31,7 +31,7 @@ pub(super) fn run(args: &UsageArgs) -> Result<ExitCode, Failure> {
     let dimensions = args.by.iter().map(|name| {
         name.parse::<Dimension>().map_err(|_| {
             let known = Dimension::ALL.map(Dimension::name).join(", ");
-            Failure::usage(format!("--by takes {known}, not `{name}`"))
+            Failure::usage(format!("invalid --by: unknown group `{name}`; use {known}"))
         })
     });
     let dimensions = dimensions.collect::<Result<Vec<_>, _>>()?;

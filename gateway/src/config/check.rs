@@ -216,7 +216,7 @@ impl Check<'_> {
         if let Some(days) = &raw.retention_days {
             self.at_least_one(file, "retention_days", days);
             if days.value > MAX_RETENTION_DAYS {
-                let message = format!("must be at most {MAX_RETENTION_DAYS}; leave it out to keep records for ever");
+                let message = format!("must be at most {MAX_RETENTION_DAYS}; omit it to keep records forever");
                 self.problem(file, days.line, "retention_days".to_owned(), message);
             }
         }
@@ -274,7 +274,7 @@ impl Check<'_> {
             let is_origin = host.is_some_and(|host| !host.is_empty() && !host.contains('/'));
             if !is_origin && origin.value != "*" {
                 let message = format!(
-                    "`{}` is no origin such as https://chat.example.org, and not `*`",
+                    "`{}` is not an origin such as https://chat.example.org, nor `*`",
                     origin.value
                 );
                 self.problem("gateway.yaml", origin.line, "cors_origins".to_owned(), message);

@@ -28,7 +28,7 @@ pub(crate) fn schemas() -> Map<String, Value> {
 /// A file's keys as a table.
 #[cfg(test)]
 fn table(schema: &Value) -> String {
-    let mut text = "| key | is | type | default |\n|---|---|---|---|\n".to_owned();
+    let mut text = "| key | meaning | type | default |\n|---|---|---|---|\n".to_owned();
     rows("", schema, &mut text);
     text
 }
@@ -49,7 +49,7 @@ fn rows(path: &str, schema: &Value, text: &mut String) {
             .then(|| &field["additionalProperties"]);
         let of_items = field["items"]["properties"].is_object().then(|| &field["items"]);
         let default = match &field["default"] {
-            _ if required.contains(&name.as_str()) => "must be there".to_owned(),
+            _ if required.contains(&name.as_str()) => "required".to_owned(),
             Value::Null => "–".to_owned(),
             Value::String(word) => format!("`{word}`"),
             other => format!("`{other}`"),

@@ -91,7 +91,7 @@ impl Check<'_> {
                 "only for `backend: simulated`",
             );
         } else if whole.is_some() {
-            let message = "cannot be given beside `average_latency_seconds`";
+            let message = "cannot be combined with `average_latency_seconds`";
             self.problem("models.yaml", profile.line, key.clone(), message);
         }
         Timing::parse(&profile.value).unwrap_or_else(|error| {
@@ -108,7 +108,7 @@ impl Check<'_> {
                 let key = format!("models.{}.fallbacks", name.value);
                 match by_name.get(&fallback.value) {
                     Some(id) if id.0 as usize == at => {
-                        self.problem("models.yaml", fallback.line, key, "has this model itself in it");
+                        self.problem("models.yaml", fallback.line, key, "must not contain the model itself");
                     }
                     Some(id) => models[at].fallbacks.push(*id),
                     None => {
@@ -135,7 +135,7 @@ impl Check<'_> {
                 }
             }
             if model.backend.value == Backend::Simulated && model.backend.line > 0 {
-                let message = "a simulated model is found nowhere; leave `discover` out";
+                let message = "is not supported for `backend: simulated`";
                 self.problem("models.yaml", model.backend.line, key("discover"), message);
             }
             let endpoints = self.endpoints(&name.value, model);
@@ -159,7 +159,7 @@ impl Check<'_> {
             let key = format!("models.{}.smaller_model", name.value);
             match by_name.get(&smaller.value) {
                 Some(id) if id.0 as usize == at => {
-                    self.problem("models.yaml", smaller.line, key, "is this model itself");
+                    self.problem("models.yaml", smaller.line, key, "must not be the model itself");
                 }
                 Some(id) => {
                     let (own, its) = (models[at].prices, models[id.index()].prices);

@@ -1,6 +1,6 @@
 //! The configuration as it is written in the files: one struct a mapping, nothing checked but types.
 //!
-//! What belongs together across files is checked in [`super::checked`].
+//! References between files are checked in [`super::checked`].
 
 pub(crate) use super::defaults::Places;
 use super::defaults::default;
@@ -15,15 +15,15 @@ section! {
         users: Named<User>,
     }
 
-    /// Someone who asks.
+    /// A user.
     struct User with quotas {
-        /// For people to read.
+        /// Display name.
         name: String,
-        /// Who pays for what this user asks.
+        /// Project that is billed for this user's requests.
         project_id: At<String>,
-        /// What kind of user; what a `batch` user asks is batch class.
+        /// Kind of user. Requests of a `batch` user have batch class.
         role: Role = Role::User,
-        /// Whether requests are accepted at all.
+        /// `false` refuses all its requests.
         enabled: bool = true,
     }
 
@@ -33,30 +33,30 @@ section! {
         projects: Named<Project>,
     }
 
-    /// Someone who pays.
+    /// A project: the unit of billing, limits and priority.
     struct Project with quotas {
-        /// For people to read.
+        /// Display name.
         name: String,
-        /// A plan of `limits.yaml`.
+        /// Plan (of `limits.yaml`) that sets its rate limits.
         plan: At<String>,
-        /// The band of its requests.
+        /// Priority of its requests.
         priority: Band = Band::Normal,
-        /// Requests that may run at once; more wait.
+        /// Requests of the project that may run at once; more are queued. Default: no limit.
         max_concurrent_requests: Option<At<usize>>,
-        /// Whether requests are accepted at all.
+        /// `false` refuses all its requests.
         enabled: bool = true,
     }
 
-    /// Shares of a quota or budget, 0 to 1, from which something happens; what is left out keeps its
-    /// default (alert 0.8, throttle 0.9, block 1.0), `downgrade` instead of `block` where only that is given.
+    /// Thresholds of a quota or budget, as the used share (0 to 1). Defaults: alert 0.8, throttle 0.9, block 1.0; if
+    /// only `downgrade` is set, `block` is off.
     struct BudgetActions {
-        /// Operators are told, once a window.
+        /// Used share at which an alert is logged and counted, once per window. Default: 0.8.
         alert: Option<At<f64>>,
-        /// The project's share of the queue and its concurrency halve.
+        /// Used share at which the project's share of capacity and its concurrency are halved. Default: 0.9.
         throttle: Option<At<f64>>,
-        /// Requests go to the model's `smaller_model`; where there is none, they are refused.
+        /// Used share at which requests go to the model's `smaller_model`, or are refused if none. Default: off.
         downgrade: Option<At<f64>>,
-        /// Requests are refused.
+        /// Used share at which requests are refused. Default: 1.0, or off if only `downgrade` is set.
         block: Option<At<f64>>,
     }
 
@@ -66,146 +66,144 @@ section! {
         models: Named<Model>,
     }
 
-    /// Something that answers.
+    /// A model.
     struct Model {
-        /// What serves it.
+        /// Server type.
         backend: At<Backend>,
-        /// Whether requests are accepted at all.
+        /// `false` refuses requests for the model.
         enabled: bool = true,
-        /// Informative.
+        /// For information only; has no effect.
         priority: Band = Band::Normal,
-        /// The longest prompt, in tokens.
+        /// Maximum prompt length, in tokens.
         max_input_tokens: u64,
-        /// The longest answer, in tokens.
+        /// Maximum answer length, in tokens.
         max_output_tokens: At<u64>,
-        /// What happens to hints of a request that the protocol of its servers cannot say (docs/api.md lists them).
+        /// Handling of hints that the server's protocol cannot express (listed in docs/api.md): `drop` them and name
+        /// them in `x-sluice-dropped`, or `refuse` the request.
         unsupported: Hints = Hints::Drop,
-        /// Tokens that a picture is estimated to have. Default: by the published formula of the model's family and the
-        /// picture's dimensions.
+        /// Estimated tokens per image. Default: by the published formula of the model's family and its dimensions.
         image_tokens: Option<u64>,
-        /// Tokens that a second of audio is estimated to have. Default: 25.
+        /// Estimated tokens per second of audio. Default: 25.
         audio_tokens_per_second: Option<u64>,
-        /// Price of a thousand tokens of prompt, in euros.
+        /// Price of 1,000 input tokens, in euros.
         input_cost_per_1k_tokens_eur: NanoEuro,
-        /// Price of a thousand tokens of prompt that the upstream had in its cache; that of any prompt if left
-        /// out.
+        /// Price of 1,000 input tokens read from the server's prefix cache, in euros. Default: as other input.
         cached_input_cost_per_1k_tokens_eur: Option<NanoEuro>,
-        /// Price of a thousand tokens of answer, in euros.
+        /// Price of 1,000 output tokens, in euros.
         output_cost_per_1k_tokens_eur: NanoEuro,
-        /// How many requests it takes at once, or `auto`: found out from how fast it answers. The sum of its
-        /// endpoints', or no limit, if left out.
+        /// Slots: requests that may run at once, or `auto` to adapt to measured latency. Default: the sum of its
+        /// endpoints' limits, or no limit.
         max_concurrent_requests: Option<At<Places>>,
-        /// Where requests go when something has to give way.
+        /// Model that requests are routed to under degradation or a `downgrade` threshold.
         smaller_model: Option<At<String>>,
-        /// Of the simulated upstream: how long an answer of any length takes.
+        /// Simulated upstream only: latency of an answer of any length.
         average_latency_seconds: Option<At<Duration>>,
-        /// Of the simulated upstream, instead: `20ms/5ms` (to the first token, and to each after it), or an engine's
-        /// profile by name or file (see simulated-upstream.md).
+        /// Simulated upstream only, instead of `average_latency_seconds`: `20ms/5ms` (time to first token/time per
+        /// further token), or the name or file of an engine profile (see simulated-upstream.md).
         profile: Option<At<String>>,
-        /// The model's name at Ollama.
+        /// The model's name in Ollama.
         ollama_model: Option<At<String>>,
-        /// Where Ollama is.
+        /// Ollama's base URL.
         ollama_base_url: Option<At<String>>,
-        /// The model's name at the upstream, if it is another.
+        /// The model's name on the server. Default: the same name.
         upstream_model: Option<String>,
-        /// Other names that clients may use.
+        /// Other names that clients may use for the model.
         aliases: Vec<At<String>>,
-        /// Models that answer in its place, in their order, while its servers fail before an answer has begun; each
-        /// is decided on anew, under its own limits and prices.
+        /// Models to try, in order, while no server of this model can answer and no byte of an answer was sent. Each is
+        /// admitted anew, under its own limits and prices.
         fallbacks: Vec<At<String>>,
-        /// What its servers speak beside what `backend` says; requests in these go through untouched.
+        /// APIs that its servers support besides that of `backend`; requests in these are passed through unchanged.
         native_apis: Vec<Api>,
-        /// Whether the entry stands for every model that all of its servers offer, under the names that they give,
-        /// with this entry's limits and prices; asked every 15 s.
+        /// Publish every model that all listed servers offer, under its own name, with this entry's limits and prices.
+        /// The list is refreshed every 15 s.
         discover: bool = false,
-        /// Seconds that a server may take to load the model, beside the deadline for the first token; counts where
-        /// Ollama does not say that the model is loaded. 300 for `ollama`, else 0, if left out.
+        /// Extra seconds for loading a model that Ollama does not report as loaded. Default: 300 for `ollama`, else 0.
         load_timeout: Option<Duration>,
-        /// The servers that have the model; of several, the one that knows the conversation, or the least loaded.
+        /// Its servers. A conversation stays on the server that has it cached; new ones go to the least loaded.
         endpoints: Vec<Endpoint>,
-        /// Deadlines of this model, instead of those in `gateway.yaml`.
+        /// Timeouts of this model; override those in `gateway.yaml`.
         timeouts: Option<ModelTimeouts>,
     }
 
-    /// One server of a model.
+    /// A server of a model.
     struct Endpoint {
-        /// The server's root, or ending in `/v1`; `http` or `https`.
+        /// The server's base URL (`http` or `https`), with or without `/v1`.
         base_url: At<String>,
-        /// The environment variable that holds the key for it.
+        /// Environment variable that holds the API key sent to the server.
         api_key_env: Option<At<String>>,
-        /// Its share of the load, against the others.
+        /// Relative share of the load.
         weight: At<u32> = At { value: 1, line: 0 },
-        /// Requests it takes at once, or `auto`; more wait.
+        /// Requests that the server runs at once, or `auto`; more are queued.
         max_concurrent_requests: Option<At<Places>>,
-        /// With `https`: certificates (PEM) of who signed the server's, instead of the system's.
+        /// CA certificates (PEM) that verify the server's certificate, instead of the system's.
         ca_file: Option<At<String>>,
-        /// With `https`: the name in the server's certificate, if it is another than in `base_url`.
+        /// Name expected in the server's certificate, if it differs from the host in `base_url`.
         server_name: Option<At<String>>,
     }
 
-    /// Deadlines of one model, in seconds.
+    /// Timeouts of one model, in seconds.
     struct ModelTimeouts {
-        /// To reach the upstream.
+        /// Connecting to the server.
         connect_seconds: Option<Duration>,
-        /// Until the first token of a stream.
+        /// Time to the first token of a stream.
         first_token_seconds: Option<Duration>,
-        /// Between two pieces of an answer.
+        /// Time between two chunks of an answer.
         gap_seconds: Option<Duration>,
-        /// For the whole request.
+        /// The whole request.
         total_seconds: Option<Duration>,
     }
 
     /// `limits.yaml`.
     struct LimitsFile {
-        /// For all requests together.
+        /// Limits of all requests together.
         global_limits: GlobalLimits,
-        /// For each project, by plan.
+        /// Rate limits of each project, by plan.
         rate_limits: Named<PlanLimits>,
-        /// Beyond the plan's, of single projects.
+        /// Further rate limits of single projects, in addition to their plan's.
         project_limits: Option<Named<Rates>>,
-        /// Of single users.
+        /// Rate limits of single users.
         user_limits: Option<Named<Rates>>,
-        /// Of single keys, by the id that `sluice keys list` shows; their quotas and budgets too.
+        /// Rate limits, quotas and budgets of single API keys, by the id that `sluice keys list` prints.
         key_limits: Option<Named<KeyLimits>>,
-        /// Of all requests for a model together.
+        /// Rate limits of single models, over all projects.
         model_limits: Option<Named<Rates>>,
-        /// Shares of the bands.
+        /// Capacity shares of the priorities, used by `scheduling: weighted`.
         priority_weights: PriorityWeights,
-        /// Places that only a band and those above it may take; a tenth of them is kept for `high` if left out.
+        /// Slots that only a priority and higher ones may use. Default: a tenth of `max_active_requests` for `high`.
         reserved_active_requests: Option<Reserved>,
-        /// Who is next.
+        /// Order in which queued requests are admitted.
         scheduling: Scheduling = Scheduling::Weighted,
     }
 
-    /// Places that only a band and those above it may take.
+    /// Slots that only a priority and higher ones may use.
     struct Reserved {
-        /// For `high`.
+        /// Slots reserved for `high`.
         high: At<usize> = At { value: 0, line: 0 },
-        /// For `normal` and `high`.
+        /// Slots reserved for `normal` and `high`.
         normal: At<usize> = At { value: 0, line: 0 },
     }
 
-    /// What may be sent.
+    /// Rate limits.
     struct Rates with rates {
     }
 
-    /// What may be sent and used with a key.
+    /// Rate limits, quotas and budgets of an API key.
     struct KeyLimits with rates, quotas {
     }
 
-    /// Limits over all requests.
+    /// Limits of all requests together.
     struct GlobalLimits {
-        /// Requests with the upstreams at once.
+        /// Slots: requests that may be running on the model servers at once.
         max_active_requests: At<usize>,
-        /// Requests that may wait.
+        /// Requests that may be queued.
         max_queue_size: At<usize>,
-        /// The longest wait.
+        /// Longest time in the queue, in seconds. A request that would wait longer is refused immediately.
         max_queue_wait_seconds: Duration,
-        /// The longest that a request may take in all.
+        /// Timeout of a request, including its time in the queue, in seconds.
         request_timeout_seconds: At<Duration>,
     }
 
-    /// What each project on a plan may send.
+    /// Rate limits of each project on a plan.
     struct PlanLimits {
         /// Requests a minute.
         requests_per_minute: At<u64>,
@@ -217,239 +215,239 @@ section! {
         tokens_per_day: Option<At<u64>>,
     }
 
-    /// Shares of the bands.
+    /// Capacity shares of the priorities.
     struct PriorityWeights {
-        /// Of `high`.
+        /// Weight of `high`.
         high: At<u32>,
-        /// Of `normal`.
+        /// Weight of `normal`.
         normal: At<u32>,
-        /// Of `low`.
+        /// Weight of `low`.
         low: At<u32>,
     }
 
     /// `degradation.yaml`.
     struct DegradationFile {
-        /// The levels, by name, from calm to the worst.
+        /// Degradation levels, by name, from normal to the most severe.
         degradation_levels: Named<Level>,
-        /// How levels are left again.
+        /// Conditions for leaving a level.
         hysteresis: Hysteresis = Hysteresis::default(),
     }
 
-    /// How a level is left, so that it does not flutter.
+    /// Conditions for leaving a level; they keep it from oscillating.
     struct Hysteresis {
-        /// How far below the threshold pressure must fall.
+        /// Distance below the threshold that pressure must reach.
         margin: At<f64> = Hysteresis::default().margin,
-        /// How long it must stay there.
+        /// Seconds that pressure must stay there.
         hold_seconds: Duration = Hysteresis::default().hold_seconds,
     }
 
-    /// One level.
+    /// A degradation level.
     struct Level {
-        /// Its rank, from 0.
+        /// Rank of the level, from 0.
         number: At<u32>,
-        /// The pressure from which it holds, 0 to 1: the worst of the queue's fill, the oldest wait against its
-        /// deadline, and the share of upstreams' answers that said "overloaded".
+        /// Pressure (0 to 1) at which the level is entered. Pressure is the maximum of the queue's fill ratio, the
+        /// oldest wait relative to `max_queue_wait_seconds`, and the share of upstream answers with status 429 or 503.
         threshold: At<f64>,
-        /// What gives way.
+        /// Actions at this level.
         actions: Option<Actions>,
     }
 
-    /// What gives way at a level.
+    /// Actions at a degradation level.
     struct Actions {
-        /// Shorter answers.
+        /// Shorten answers.
         reduce_max_tokens: Option<ReduceMaxTokens>,
-        /// No batch requests.
+        /// Refuse batch requests.
         reject_batch: bool = false,
-        /// No requests of the normal band.
+        /// Refuse requests of `normal` and `low` priority.
         reject_standard: bool = false,
-        /// Only this band and higher ones.
+        /// Refuse requests below this priority.
         allow_only_priority: Option<Band>,
-        /// Requests go to the model's `smaller_model`, where it has one.
+        /// Route requests to the model's `smaller_model`, if it has one.
         route_to_smaller_model: bool = false,
-        /// Batch requests wait and are not served.
+        /// Queue batch requests without running them.
         pause_batch: bool = false,
-        /// Nothing but what has high priority and can run at once.
+        /// Refuse every request except those of `high` priority that can run immediately.
         emergency: bool = false,
     }
 
     /// Shorter answers.
     struct ReduceMaxTokens {
-        /// What `max_tokens` is multiplied by, above 0 and at most 1.
+        /// Factor applied to `max_tokens`: above 0, at most 1.
         factor: At<f64>,
     }
 
     /// `gateway.yaml`.
     struct GatewayFile {
-        /// Where clients come in; port 0 takes a free one.
+        /// Address of the proxy listener, for clients. Port 0 picks a free port.
         listen: At<String> = default("127.0.0.1:8000"); restart,
-        /// Where operators come in.
+        /// Address of the admin listener, for operators and Prometheus.
         admin_listen: At<String> = default("127.0.0.1:8001"); restart,
-        /// Where the address file and the admin token lie, and with PostgreSQL the journal.
+        /// Directory of the address file, the admin token, batch files and, with PostgreSQL, the journal.
         data_dir: String = "data".to_owned(); restart,
-        /// How callers are known.
+        /// How clients are identified.
         identity: IdentityMode = IdentityMode::Open,
-        /// Who an unnamed caller is, with `identity: open`.
+        /// User of requests that name none, with `identity: open`.
         default_user: Option<At<String>>,
         /// `sqlite://path`, or `postgres://user:password@host/database`, which several gateways may share.
         database_url: At<String> = default("sqlite://data/usage.db"); restart,
-        /// Days that records are kept, 36500 at most. Not set: for ever. Sums are kept in any case.
+        /// Days that records are kept, at most 36500. Default: forever. Their sums are always kept.
         retention_days: Option<At<u64>>; restart,
-        /// Whether every model is served by the bundled simulated upstream.
+        /// Serve every model from the bundled simulated upstream.
         simulated: bool = false,
-        /// Whether `/metrics` asks for the admin token too.
+        /// Require the admin token for `/metrics`.
         metrics_need_token: bool = false; restart,
-        /// Origins of web pages whose scripts may call the proxy listener, such as `https://chat.example.org`; `*` allows
-        /// any. Beside these only pages of this machine itself may call, while identity is open.
+        /// Origins of web pages whose scripts may call the proxy listener, such as `https://chat.example.org`; `*`
+        /// allows any. Default: none, except pages of this machine while identity is open.
         cors_origins: Vec<At<String>>,
-        /// The version that `GET /api/version` answers. Some Ollama clients refuse servers that are older than a version
-        /// of theirs.
+        /// Version that `GET /api/version` returns. Some Ollama clients refuse servers below a minimum version.
         ollama_version: String = protocol::catalogue::OLLAMA_VERSION.to_owned(),
-        /// The ledger.
+        /// Ledger settings.
         ledger: LedgerSettings = LedgerSettings::default(),
-        /// Sizes.
+        /// Size limits.
         bounds: Bounds = Bounds::default(),
-        /// Deadlines.
+        /// Timeouts.
         timeouts: Timeouts = Timeouts::default(),
-        /// HTTPS, with HTTP/2, on the proxy listener; plain HTTP if left out.
+        /// HTTPS (with HTTP/2) on the proxy listener. Default: plain HTTP.
         tls: Option<Tls>; restart,
-        /// How servers are found to be away, and back.
+        /// Health checks and circuit breakers of the model servers.
         health: Health = Health::default(),
-        /// What is tried again.
+        /// Retries on other servers, before an answer has begun.
         retries: Retries = Retries::default(),
         /// Logs and traces.
         telemetry: Telemetry = Telemetry::default(),
     }
 
-    /// Logs and traces; neither has prompts, answers or keys in it.
+    /// Logs and traces. Neither contains prompts, answers or keys.
     struct Telemetry {
-        /// How the log is written.
+        /// Format of the log.
         log_format: LogFormat = Telemetry::default().log_format; restart,
-        /// A line a request, at level `info`.
+        /// Write one log line per request, at level `info`.
         log_requests: bool = Telemetry::default().log_requests,
-        /// Where traces go: the root of a collector that takes OTLP over HTTP, such as `http://127.0.0.1:4318`; none
-        /// if left out.
+        /// Base URL of a collector that accepts OTLP over HTTP, such as `http://127.0.0.1:4318`. Default: no traces.
         otlp_endpoint: Option<At<String>>; restart,
-        /// The share of requests that are traced, 0 to 1; a caller's `traceparent` decides for its own.
+        /// Share of requests that are traced, 0 to 1. A caller's `traceparent` header takes precedence.
         sample_ratio: At<f64> = Telemetry::default().sample_ratio; restart,
-        /// The gateway's name in traces.
+        /// Service name in traces.
         service_name: String = Telemetry::default().service_name; restart,
     }
 
-    /// The ledger.
+    /// Ledger settings.
     struct LedgerSettings {
-        /// When an answer may end, which decides what its record survives: `relaxed` (an orderly stop), `strict`
-        /// (`kill -9`) or `synced` (loss of power; waits for the disk).
+        /// When a record counts as safe, so that its answer may end. `strict`: written to the operating system;
+        /// survives `kill -9`, but a power failure can lose the last moments. `synced`: synced to disk; survives a
+        /// power failure, at the price of waiting for the disk. `relaxed`: in memory, written within 0.1 s; `kill -9`
+        /// can lose it.
         durability: Durability = Durability::Strict; restart,
     }
 
     /// TLS on the proxy listener.
     struct Tls {
-        /// The certificate and those that lead to who signed it (PEM).
+        /// Certificate chain (PEM).
         cert_file: At<String>,
-        /// Its key (PEM).
+        /// Private key (PEM).
         key_file: At<String>,
-        /// Who signs clients' certificates (PEM); with it, only clients that have one are let in.
+        /// CA certificates (PEM) for client certificates; if set, clients must present one.
         client_ca_file: Option<At<String>>,
     }
 
-    /// How servers are found to be away, and back.
+    /// Health checks and circuit breakers.
     struct Health {
-        /// How often each is asked how it is; 0 for never.
+        /// Interval between health checks of each server; 0 disables them.
         interval_seconds: Duration = Health::default().interval_seconds,
-        /// How long it may take to say.
+        /// Timeout of a health check.
         timeout_seconds: Duration = Health::default().timeout_seconds,
-        /// Failed requests in a row after which a server is left alone for a while.
+        /// Consecutive failures that open the circuit breaker.
         failures: At<u32> = Health::default().failures,
-        /// How long it is left alone, the first time; then twice as long each time.
+        /// How long an open breaker denies requests before it allows a probe; doubles each time it opens again.
         rest_seconds: Duration = Health::default().rest_seconds,
-        /// How long at most.
+        /// Upper bound of `rest_seconds` after doubling.
         longest_rest_seconds: Duration = Health::default().longest_rest_seconds,
-        /// How long one that comes back takes to its full share of requests.
+        /// Time over which a recovered server ramps up to its full share.
         slow_start_seconds: Duration = Health::default().slow_start_seconds,
     }
 
-    /// What is tried again: only what has not begun to answer.
+    /// Retries of requests whose answer has not begun.
     struct Retries {
-        /// Servers that one request is sent to, at most.
+        /// Maximum number of servers that one request is sent to.
         attempts: At<u32> = Retries::default().attempts,
-        /// Retries for a request, over all of a model's; 50 at once and 2 a second are let through besides; 0 for
-        /// none.
+        /// Retry budget: retries may be at most this share of a model's requests, plus a burst of 50 and 2 a second. 0
+        /// disables retries.
         share: At<f64> = Retries::default().share,
     }
 
-    /// Sizes that nothing may pass.
+    /// Size limits.
     struct Bounds {
-        /// Of a request's body, in bytes.
+        /// Request body, in bytes (after decompression).
         max_body_bytes: usize = Bounds::default().max_body_bytes,
-        /// Of an answer that is not streamed, in bytes.
+        /// Answer that is not streamed, in bytes.
         max_response_bytes: usize = Bounds::default().max_response_bytes,
-        /// Of all bodies that wait together, in bytes.
+        /// All buffered request bodies together, in bytes.
         max_buffered_bytes: usize = Bounds::default().max_buffered_bytes,
-        /// Of a project's files together, in bytes.
+        /// All files of a project together, in bytes.
         max_files_bytes: u64 = Bounds::default().max_files_bytes,
         /// Records that may wait for the database before new requests are refused.
         ledger_backlog: usize = Bounds::default().ledger_backlog; restart,
     }
 
-    /// Deadlines, in seconds.
+    /// Timeouts, in seconds.
     struct Timeouts {
-        /// To send a request's head.
+        /// Receiving the request head.
         head_seconds: Duration = Timeouts::default().head_seconds,
-        /// To send its body.
+        /// Receiving the request body.
         body_seconds: Duration = Timeouts::default().body_seconds,
-        /// To reach the upstream.
+        /// Connecting to a server.
         connect_seconds: Duration = Timeouts::default().connect_seconds,
-        /// Until the first token of a stream.
+        /// Time to the first token of a stream.
         first_token_seconds: Duration = Timeouts::default().first_token_seconds,
-        /// Between two pieces of an answer.
+        /// Time between two chunks of an answer.
         gap_seconds: Duration = Timeouts::default().gap_seconds,
-        /// Of an idle connection.
+        /// How long an idle client connection is kept open.
         keepalive_seconds: Duration = Timeouts::default().keepalive_seconds,
-        /// For what runs when the gateway stops.
+        /// Time that running requests get to finish when the gateway stops; then they are ended and recorded.
         drain_seconds: Duration = Timeouts::default().drain_seconds; restart,
     }
 }
 
 choice! {
-    /// Who is next when a place becomes free.
+    /// Order in which queued requests are admitted.
     enum Scheduling {
-        /// The bands share by weight, projects and users by what they were served.
+        /// Priorities share capacity by weight; projects and users by tokens already served.
         Weighted = "weighted",
-        /// A higher band always first.
+        /// A higher priority always goes first.
         Strict = "strict",
         /// First in, first out.
         Fifo = "fifo",
     }
 
-    /// What kind of user.
+    /// Kind of user.
     enum Role {
-        /// Someone who waits for answers.
+        /// An interactive user.
         User = "user",
         /// A program that works in the background.
         Batch = "batch",
-        /// Someone who runs the gateway.
+        /// An operator.
         Admin = "admin",
     }
 
-    /// A priority band.
+    /// Priority.
     enum Band {
-        /// Kept to the last.
+        /// Degraded last.
         High = "high",
-        /// The usual one.
+        /// The default.
         Normal = "normal",
         /// Background.
         Low = "low",
     }
 
-    /// What happens to hints that cannot be translated.
+    /// Handling of hints that cannot be translated.
     enum Hints {
-        /// They are left out, and named in the header `x-sluice-dropped`.
+        /// Left out, and named in the response header `x-sluice-dropped`.
         Drop = "drop",
         /// The request is refused.
         Refuse = "refuse",
     }
 
-    /// What serves a model.
+    /// Server type.
     enum Backend {
         /// The bundled simulated upstream.
         Simulated = "simulated",
@@ -461,15 +459,15 @@ choice! {
 
     /// When an answer may end.
     enum Durability {
-        /// When the operating system has its record, which survives `kill -9`.
+        /// When the operating system has its record, which then survives `kill -9`.
         Strict = "strict",
-        /// At once; the record is written within a tenth of a second, and a kill may lose it.
+        /// Immediately; the record is written within 0.1 s, and `kill -9` can lose it.
         Relaxed = "relaxed",
-        /// When the disk has its record, which survives the loss of power; one sync serves all that wait.
+        /// When the disk has its record, which then survives a power failure. One sync serves all waiting records.
         Synced = "synced",
     }
 
-    /// What a server speaks.
+    /// API of a server.
     enum Api {
         /// OpenAI's chat completions, completions, embeddings.
         Openai = "openai",
@@ -481,17 +479,17 @@ choice! {
         Ollama = "ollama",
     }
 
-    /// How the log is written.
+    /// Format of the log.
     enum LogFormat {
-        /// For people.
+        /// Readable text.
         Text = "text",
-        /// A JSON object a line.
+        /// One JSON object per line.
         Json = "json",
     }
 
-    /// How callers are known.
+    /// How clients are identified.
     enum IdentityMode {
-        /// By what they say; for one's own machine.
+        /// By the names that they send, without proof; on loopback only.
         Open = "open",
         /// By API key.
         Keys = "keys",

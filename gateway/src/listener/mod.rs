@@ -77,7 +77,7 @@ impl Socket {
         let mut sockets = Fds::new();
         sockets
             .get_from_sock(path)
-            .map_err(|error| format!("the gateway before hands nothing over at {path}: {error}"))?;
+            .map_err(|error| format!("the running gateway did not hand over its socket at {path}: {error}"))?;
         let (addresses, _) = sockets.serialize();
         let address = addresses.first().and_then(|address| address.parse().ok());
         Ok(Self {
@@ -91,7 +91,7 @@ impl Socket {
         let path = fitting(path)?;
         let sent = self.sockets.lock().send_to_sock(path);
         sent.map(drop)
-            .map_err(|error| format!("nobody takes the socket at {path}: {error}"))
+            .map_err(|error| format!("the newer gateway did not take the socket at {path}: {error}"))
     }
 }
 

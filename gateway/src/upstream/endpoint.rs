@@ -221,7 +221,7 @@ impl Endpoint {
         self.seen.last_failure.store(Arc::new(why.to_owned()));
         let (now, jitter) = (now(), jitter());
         if self.breaker.lock().failed(failure, now, jitter) {
-            tracing::warn!(upstream = %self.authority, why, "left alone for a while: it failed several times in a row");
+            tracing::warn!(upstream = %self.authority, why, "circuit breaker opened after consecutive failures");
         }
     }
 
@@ -233,7 +233,7 @@ impl Endpoint {
     pub(super) fn mark_unreachable(&self, why: &str) {
         self.seen.last_failure.store(Arc::new(why.to_owned()));
         if !self.seen.is_away.swap(true, Relaxed) {
-            tracing::warn!(upstream = %self.authority, why, "upstream is away");
+            tracing::warn!(upstream = %self.authority, why, "upstream is unreachable");
         }
         self.breaker.lock().mark_unreachable(now(), jitter());
         self.forget_address();
@@ -242,7 +242,7 @@ impl Endpoint {
     /// Asked how it is, it answered.
     pub(super) fn mark_reachable(&self) {
         if self.seen.is_away.swap(false, Relaxed) {
-            tracing::info!(upstream = %self.authority, "upstream is back");
+            tracing::info!(upstream = %self.authority, "upstream is reachable again");
             self.succeeded();
         }
     }

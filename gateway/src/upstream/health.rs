@@ -87,18 +87,18 @@ async fn is_alive(connector: &Connector, endpoint: &Arc<Endpoint>, within: Durat
         Backend::Ollama => &["/api/version"],
         Backend::Openai | Backend::Simulated => &["/health", "/v1/models"],
     };
-    let mut said = 0;
+    let mut status = 0;
     for path in paths {
-        let (status, _) = connector.get(endpoint, path, within).await?;
-        said = status;
-        if !matches!(status, 401 | 403 | 404 | 405) {
+        let (answered, _) = connector.get(endpoint, path, within).await?;
+        status = answered;
+        if !matches!(answered, 401 | 403 | 404 | 405) {
             break;
         }
     }
-    if said < 500 {
+    if status < 500 {
         Ok(())
     } else {
-        Err(format!("it says {said} when asked how it is"))
+        Err(format!("health check returned status {status}"))
     }
 }
 

@@ -227,7 +227,10 @@ fn no_healthy_endpoint(choices: &[Choice], now: Time) -> RequestError {
     if choices.is_empty() {
         return RequestError::new(ErrorCode::NoHealthyUpstream, "no upstream is set up for this model");
     }
-    let mut error = RequestError::new(ErrorCode::NoHealthyUpstream, "the model's servers are away; try again");
+    let mut error = RequestError::new(
+        ErrorCode::NoHealthyUpstream,
+        "no server of the model is available: all are unreachable or have failed; try again",
+    );
     let until = choices
         .iter()
         .filter_map(|choice| match choice.endpoint.passage(now, choices.len() == 1) {

@@ -121,7 +121,7 @@ async fn every_client_works_with_every_kind_of_upstream_and_is_billed_what_it_sa
         }
     }
     let mut table = String::from(
-        "| client | asks | llama.cpp's server | simulated, OpenAI's API | simulated, Ollama's API |\n|---|---|---|---|---|\n",
+        "| client | tested | llama.cpp's server | simulated, OpenAI's API | simulated, Ollama's API |\n|---|---|---|---|---|\n",
     );
     for row in rows {
         let _ = writeln!(table, "| {} |", row.join(" | "));

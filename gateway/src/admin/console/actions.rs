@@ -36,7 +36,7 @@ async fn act(admin: &Admin, headers: &HeaderMap, csrf: &str, act: impl Future<Ou
         return login_page(StatusCode::UNAUTHORIZED, Some("Your session has ended."));
     };
     if !bool::from(session.csrf.as_bytes().ct_eq(csrf.as_bytes())) {
-        let trouble = "This form is not of your session; open the console anew.";
+        let trouble = "This form belongs to another session; reload the console.";
         return login_page(StatusCode::FORBIDDEN, Some(trouble));
     }
     let notice = act.await;
@@ -56,7 +56,11 @@ pub(super) async fn make_key(State(admin): State<Admin>, headers: HeaderMap, For
         match keys::make(&snapshot.config, &admin.pool, wanted).await {
             Ok((secret, key)) => {
                 admin.reload_keys().await;
-                tracing::info!(key = key["id"].as_str(), user = form.user, "key made from the console");
+                tracing::info!(
+                    key = key["id"].as_str(),
+                    user = form.user,
+                    "API key created from the console"
+                );
                 Notice::Secret(secret)
             }
             Err(error) => Notice::Wrong(words(error)),
@@ -70,8 +74,8 @@ pub(super) async fn revoke_key(State(admin): State<Admin>, headers: HeaderMap, F
         match keys::revoke(&admin.pool, &form.id).await {
             Ok(()) => {
                 admin.reload_keys().await;
-                tracing::info!(key = form.id, "key revoked from the console");
-                Notice::Done(format!("Key {} is revoked.", form.id))
+                tracing::info!(key = form.id, "API key revoked from the console");
+                Notice::Done(format!("Key {} revoked.", form.id))
             }
             Err(error) => Notice::Wrong(words(error)),
         }
@@ -82,9 +86,12 @@ pub(super) async fn revoke_key(State(admin): State<Admin>, headers: HeaderMap, F
 pub(super) async fn reload(State(admin): State<Admin>, headers: HeaderMap, Form(form): Form<Plain>) -> Response {
     act(&admin, &headers, &form.csrf, async {
         match admin.reloader.reload().await.result {
-            Ok(changes) if changes.is_empty() => Notice::Done("Read again: nothing has changed.".to_owned()),
+            Ok(changes) if changes.is_empty() => Notice::Done("Reloaded: no changes.".to_owned()),
             Ok(changes) => Notice::Done(format!("Reloaded: {}", changes.join("; "))),
-            Err(problems) => Notice::Wrong(format!("Nothing has changed: {}", problems.join("; "))),
+            Err(problems) => Notice::Wrong(format!(
+                "Invalid configuration, the previous one stays in force: {}",
+                problems.join("; ")
+            )),
         }
     })
     .await
@@ -94,8 +101,8 @@ fn words(error: keys::Error) -> String {
     match error {
         keys::Error::Wrong(words) | keys::Error::Unknown(words) => words,
         keys::Error::Failed(error) => {
-            tracing::error!(error, "keys not changed");
-            "It has failed; see the gateway's log.".to_owned()
+            tracing::error!(error, "cannot change the API keys");
+            "Internal error; see the gateway's log.".to_owned()
         }
     }
 }

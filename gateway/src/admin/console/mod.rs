@@ -112,7 +112,7 @@ async fn by_link(State(admin): State<Admin>, Query(link): Query<Link>) -> Respon
         Some(code) if admin.console.redeem(&code) => let_in(&admin),
         Some(_) => login_page(
             StatusCode::UNAUTHORIZED,
-            Some("This link has been used, or is too old. `sluice console` prints a new one."),
+            Some("This link was already used or has expired; create a new one with `sluice console`."),
         ),
     }
 }
@@ -126,7 +126,7 @@ async fn by_token(State(admin): State<Admin>, Form(given): Form<Given>) -> Respo
     if admin.token.is(given.token.trim()) {
         return let_in(&admin);
     }
-    login_page(StatusCode::UNAUTHORIZED, Some("That is not the admin token."))
+    login_page(StatusCode::UNAUTHORIZED, Some("Invalid admin token."))
 }
 
 fn let_in(admin: &Admin) -> Response {

@@ -39,7 +39,7 @@ pub(super) fn login(trouble: Option<&str>) -> Markup {
             main.login {
                 h1 { "Sluice" }
                 @if let Some(trouble) = trouble { p.notice.wrong role="alert" { (trouble) } }
-                p { "Open the link that the gateway printed at its start, or the one that " code { "sluice console" } " prints." }
+                p { "Open the link that the gateway printed at startup, or create one with " code { "sluice console" } "." }
                 form method="post" action="/login" {
                     label for="token" { "Or the admin token" }
                     input #token type="password" name="token" autocomplete="current-password" required;
@@ -73,7 +73,7 @@ pub(super) fn console(
     layout(
         "Sluice",
         &html! {
-            a.skip href="#main" { "To the content" }
+            a.skip href="#main" { "Skip to content" }
             header.top {
                 h1 { "Sluice" }
                 div data-part="head" { (part("head")) }
@@ -84,24 +84,24 @@ pub(super) fn console(
                 form method="post" action="/logout" { button.quiet type="submit" { "Log out" } }
             }
             main #main {
-                p #lost.notice.wrong role="alert" hidden { "The gateway does not answer; what is below is old. Trying again …" }
+                p #lost.notice.wrong role="alert" hidden { "No connection to the gateway; the data below is outdated. Reconnecting …" }
                 @if let Some(notice) = notice { (render_notice(&notice)) }
                 div.tiles data-part="tiles" { (part("tiles")) }
                 section aria-labelledby="h-plots" {
-                    h2 #h-plots { "The last five minutes" }
+                    h2 #h-plots { "Last five minutes" }
                     div.plots data-part="plots" { (part("plots")) }
                 }
                 (section("queue", "Queue"))
                 (section("projects", "Quotas and budgets"))
                 (section("upstreams", "Upstreams"))
-                (section("recent", "Newest requests"))
+                (section("recent", "Recent requests"))
                 (keys_section(keys, state, session))
                 section aria-labelledby="h-config" {
                     h2 #h-config { "Configuration in force" }
                     div data-part="config" { (part("config")) }
                     form method="post" action="/console/reload" {
                         input type="hidden" name="csrf" value=(session.csrf);
-                        button type="submit" { "Read the files again" }
+                        button type="submit" { "Reload configuration" }
                     }
                 }
             }
@@ -115,7 +115,7 @@ fn render_notice(notice: &Notice) -> Markup {
         Notice::Done(words) => html! { p.notice role="status" { (words) } },
         Notice::Wrong(words) => html! { p.notice.wrong role="alert" { (words) } },
         Notice::Secret(secret) => html! {
-            p.notice role="status" { "The new key; it is shown only now: " code #secret { (secret) } }
+            p.notice role="status" { "New key (shown only once): " code #secret { (secret) } }
         },
     }
 }
@@ -185,7 +185,7 @@ fn tiles(state: &Value) -> Markup {
         (tile("Completed", &format!("{}/s", short(number(&rates["completed_a_second"]))),
             &format!("{} refused, {} failed a second", short(number(&rates["refused_a_second"])), short(number(&rates["failed_a_second"]))), ""))
         (tile("Tokens", &format!("{}/s", short(number(&rates["output_tokens_a_second"]))),
-            &format!("written; {}/s read", short(number(&rates["input_tokens_a_second"]))), ""))
+            &format!("output; {}/s input", short(number(&rates["input_tokens_a_second"]))), ""))
         (tile("Latency p95", &seconds(&rates["p95_seconds"]), &format!("p50 {}", seconds(&rates["p50_seconds"])), ""))
         (tile("Degradation", word(status, "current_degradation_level"), &why, if level > 0.0 { "warn" } else { "good" }))
     }
@@ -240,17 +240,17 @@ fn queue(state: &Value) -> Markup {
         p {
             @for (model, places) in queue["models"].as_object().into_iter().flatten() {
                 span.pill.model {
-                    (model) " runs " b { (places["active_requests"]) }
+                    (model) " running " b { (places["active_requests"]) }
                     @if let Some(most) = places["places"].as_u64() { " of " (most) }
                 }
             }
         }
         @if waiting.is_empty() {
-            p.none { "Nobody waits." }
+            p.none { "The queue is empty." }
         } @else {
             table {
                 thead { tr { th scope="col" { "Priority" } th scope="col" { "Project" } th scope="col" { "User" } th scope="col" { "Model" }
-                    th.n scope="col" { "Place" } th.n scope="col" { "Waits for" } th.n scope="col" { "Still expected" } } }
+                    th.n scope="col" { "Position" } th.n scope="col" { "Waiting" } th.n scope="col" { "Expected wait" } } }
                 tbody {
                     @for one in waiting {
                         tr {
@@ -268,8 +268,8 @@ fn queue(state: &Value) -> Markup {
 fn projects(state: &Value) -> Markup {
     html! {
         table {
-            thead { tr { th scope="col" { "Project" } th scope="col" { "Window" } th scope="col" { "Of" } th scope="col" { "Used" }
-                th.n scope="col" { "Used and held" } th.n scope="col" { "Left" } th.n scope="col" { "Limit" } th scope="col" { "Resets" } } }
+            thead { tr { th scope="col" { "Project" } th scope="col" { "Window" } th scope="col" { "Measure" } th scope="col" { "Used share" }
+                th.n scope="col" { "Used + reserved" } th.n scope="col" { "Remaining" } th.n scope="col" { "Limit" } th scope="col" { "Resets" } } }
             tbody {
                 @for project in list(state, "projects") {
                     @for one in list(project, "allowances").iter().filter(|one| !one["limit"].is_null()) {
@@ -294,13 +294,13 @@ fn upstreams(state: &Value) -> Markup {
     html! {
         table {
             thead { tr { th scope="col" { "Server" } th scope="col" { "Backend" } th scope="col" { "State" } th.n scope="col" { "Running" }
-                th.n scope="col" { "Tokens under way" } th scope="col" { "Models" } th scope="col" { "Last failure" } } }
+                th.n scope="col" { "Outstanding tokens" } th scope="col" { "Models" } th scope="col" { "Last failure" } } }
             tbody {
                 @for one in list(state, "upstreams") {
-                    @let is_well = one["healthy"].as_bool().unwrap_or(false);
+                    @let is_healthy = one["healthy"].as_bool().unwrap_or(false);
                     tr {
                         td { (word(one, "upstream")) } td { (word(one, "backend")) }
-                        td { @if is_well { span.state.good { "well" } } @else { span.state.bad { @if one["away"] == true { "away" } @else { "breaker " (word(one, "breaker")) } } } }
+                        td { @if is_healthy { span.state.good { "healthy" } } @else { span.state.bad { @if one["away"] == true { "unreachable" } @else { "breaker " (word(one, "breaker")) } } } }
                         td.n { (one["active_requests"]) } td.n { (short(number(&one["outstanding_tokens"]))) }
                         td { (list(one, "models").iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")) }
                         td { (word(one, "last_failure")) }
@@ -318,11 +318,11 @@ fn recent(state: &Value) -> Markup {
         .map(|one| number(&one["latency_seconds"]))
         .fold(0.0, f64::max);
     html! {
-        @if all.is_empty() { p.none { "No request yet." } } @else {
+        @if all.is_empty() { p.none { "No requests yet." } } @else {
             p.legendline {
-                span.legend { svg.key viewBox="0 0 12 8" aria-hidden="true" { rect.wait width="12" height="8" {} } "waited" }
-                span.legend { svg.key viewBox="0 0 12 8" aria-hidden="true" { rect.first width="12" height="8" {} } "until the first token" }
-                span.legend { svg.key viewBox="0 0 12 8" aria-hidden="true" { rect.rest width="12" height="8" {} } "the rest" }
+                span.legend { svg.key viewBox="0 0 12 8" aria-hidden="true" { rect.wait width="12" height="8" {} } "queued" }
+                span.legend { svg.key viewBox="0 0 12 8" aria-hidden="true" { rect.first width="12" height="8" {} } "time to first token" }
+                span.legend { svg.key viewBox="0 0 12 8" aria-hidden="true" { rect.rest width="12" height="8" {} } "streaming" }
             }
             table {
                 thead { tr { th scope="col" { "Time" } th scope="col" { "Project" } th scope="col" { "Model" } th scope="col" { "Status" }
@@ -352,19 +352,19 @@ fn keys_section(keys: &[Value], state: &Value, session: &Session) -> Markup {
             h2 #h-keys { "Keys" }
             form.inline method="post" action="/console/keys" {
                 input type="hidden" name="csrf" value=(session.csrf);
-                label for="user" { "For" }
+                label for="user" { "User" }
                 select #user name="user" {
                     @for user in list(&state["config"], "users").iter().filter_map(Value::as_str) { option value=(user) { (user) } }
                 }
-                label for="expires" { "ends after" }
-                input #expires name="expires" placeholder="30d, 12h; never if empty" size="22";
-                button type="submit" { "Make a key" }
+                label for="expires" { "Expires after" }
+                input #expires name="expires" placeholder="30d, 12h; empty: never" size="22";
+                button type="submit" { "Create key" }
             }
-            @if keys.is_empty() { p.none { "There are no keys." } } @else {
+            @if keys.is_empty() { p.none { "No API keys." } } @else {
                 div.scroll tabindex="0" role="group" aria-labelledby="h-keys" {
                     table {
                         thead { tr { th scope="col" { "Key" } th scope="col" { "User" } th scope="col" { "Project" } th scope="col" { "State" }
-                            th scope="col" { "Until" } th scope="col" { "Last used" } th scope="col" { "Do" } } }
+                            th scope="col" { "Expires" } th scope="col" { "Last used" } th scope="col" { "Action" } } }
                         tbody {
                             @for key in keys {
                                 @let id = word(key, "id");
@@ -395,16 +395,16 @@ fn config(state: &Value) -> Markup {
     let reload = &config["last_reload"];
     html! {
         p {
-            "Version " b { (config["version"]) } " since the start; price list " b { (config["config_version"]) } "; models "
+            "Version " b { (config["version"]) } " since startup; price list " b { (config["config_version"]) } "; models "
             (list(config, "models").iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")) "."
         }
         @if reload.is_null() {
-            p.none { "Not read again since the start." }
+            p.none { "Not reloaded since startup." }
         } @else if reload["result"] == "ok" {
-            p { "Read again at " (word(reload, "at")) "; " @if list(reload, "changes").is_empty() { "nothing had changed." } @else { "changed:" } }
+            p { "Reloaded at " (word(reload, "at")) "; " @if list(reload, "changes").is_empty() { "no changes." } @else { "changed:" } }
             ul { @for change in list(reload, "changes").iter().filter_map(Value::as_str) { li { code { (change) } } } }
         } @else {
-            p.notice.wrong { "At " (word(reload, "at")) " the files were not right, and nothing was taken over:" }
+            p.notice.wrong { "Reload failed at " (word(reload, "at")) "; the previous configuration stays in force:" }
             ul { @for problem in list(reload, "problems").iter().filter_map(Value::as_str) { li { code { (problem) } } } }
         }
     }
