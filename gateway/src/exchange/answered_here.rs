@@ -3,13 +3,15 @@
 use super::reply::FinalPart;
 use crate::record::Record;
 use bytes::Bytes;
-use protocol::ParsedRequest;
+use protocol::{ModelLoad, ParsedRequest};
 
 /// The gateway's own answer where the model's servers do not speak the client's protocol and none is needed: a prompt's
-/// token count by the learned estimate, Ollama's description of a model, the loading of one.
+/// token count by the learned estimate, Ollama's description of a model, the loading of one. Unloading is always answered
+/// here: other projects use the same model.
 pub(super) fn answer(record: &Record, parsed: &ParsedRequest<'_>, input_tokens: u64) -> Option<FinalPart> {
     let model = record.model?;
-    if record.snapshot.upstreams.native_apis(model).supports(record.operation) {
+    let unloads = parsed.load == Some(ModelLoad::Unload);
+    if !unloads && record.snapshot.upstreams.native_apis(model).supports(record.operation) {
         return None;
     }
     let entry = record.snapshot.config.model(model).entry();
