@@ -181,7 +181,7 @@ async fn events_tell_the_state_and_the_command_line_shows_it() {
             String::from_utf8_lossy(&output.stdout).into_owned()
         };
         let json = |args: &[&str]| serde_json::from_str::<Value>(&sluice(args)).expect("JSON");
-        assert!(sluice(&["queue"]).starts_with("0 of "));
+        assert!(sluice(&["queue"]).starts_with("running 0 of "));
         assert_eq!(json(&["queue", "--json"])["queue"]["queue_size"], 0);
         assert!(sluice(&["upstreams"]).contains("simulated"));
         assert!(

@@ -419,7 +419,7 @@ async fn a_correction_is_a_record_of_its_own_that_mends_sums_and_budgets_and_is_
     );
 
     for (body, said) in [
-        (json!({"user": "user_vip_01", "reason": "x"}), "nothing would change"),
+        (json!({"user": "user_vip_01", "reason": "x"}), "the correction is empty"),
         (
             json!({"user": "user_vip_01", "input_tokens": 1, "reason": " "}),
             "`reason` is empty",
