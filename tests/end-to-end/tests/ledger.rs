@@ -427,7 +427,7 @@ async fn a_correction_is_a_record_of_its_own_that_mends_sums_and_budgets_and_is_
         (json!({"input_tokens": 1, "reason": "x"}), "give the `user`"),
         (
             json!({"request_id": "nowhere", "input_tokens": 1, "reason": "x"}),
-            "no record of a request",
+            "no record has the request id",
         ),
         (
             json!({"user": "user_vip_01", "input_tokens": 1, "reason": "x", "tokens": 5}),
