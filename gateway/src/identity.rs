@@ -8,7 +8,7 @@ use crate::config::{Config, Identity};
 use crate::snapshot::Snapshot;
 use http::HeaderMap;
 use policy::{Class, Priority, ProjectId, UserId};
-use protocol::refuse::{ErrorCode, RequestError};
+use protocol::error::{ErrorCode, RequestError};
 use protocol::{Lowered, ParsedRequest};
 use std::sync::Arc;
 use subtle::ConstantTimeEq;

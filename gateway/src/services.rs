@@ -11,7 +11,7 @@ use crate::telemetry::Metrics;
 use crate::traces::Traces;
 use crate::upstream::Connector;
 use ledger::Ledger;
-use protocol::refuse::{ErrorCode, RequestError};
+use protocol::error::{ErrorCode, RequestError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 

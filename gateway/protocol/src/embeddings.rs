@@ -1,10 +1,10 @@
 //! Embeddings between OpenAI's API and Ollama's two.
 
 use super::Operation;
+use super::error::RequestError;
 use super::hub::{Chat, Fields, bad, not_an_answer};
 use super::meter::Usage;
 use super::openai::client::usage as openai_usage;
-use super::refuse::RequestError;
 use super::unsupported::Dropped;
 use super::upstream_error;
 use super::wire::lenient::{self, Count, Each, Object};

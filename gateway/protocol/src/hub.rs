@@ -4,8 +4,8 @@
 //! What cannot be said in the other protocol is left out and named, or refused, by the table of
 //! [`crate::unsupported`].
 
+use super::error::{ErrorCode, RequestError};
 use super::meter::Usage;
-use super::refuse::{ErrorCode, RequestError};
 use super::unsupported::{Dropped, Unsupported};
 use crate::wire::lenient;
 use serde_json::{Map, Value, json};

@@ -42,9 +42,3 @@ pub use request::{
 pub use route::{Background, CleanPath, FilesAndBatches, Route, clean_path, protocol_of, route};
 pub use scan::without_byte_order_mark;
 pub use size::{ImageTokens, MediaTokens, PromptSize};
-
-/// The former name of [`error`].
-pub use error as refuse;
-
-/// The former name of [`RequestChanges`].
-pub type Changes<'a> = RequestChanges<'a>;

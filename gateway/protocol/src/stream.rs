@@ -5,9 +5,9 @@
 //! of another. The last event, and all that follows it, is held until the ledger has the record.
 
 use crate::Protocol;
+use crate::error::{ErrorCode, RequestError};
 use crate::hub::not_an_answer;
 use crate::meter::{Meter, Verdict, is_json};
-use crate::refuse::{ErrorCode, RequestError};
 use crate::translate::Translation;
 use crate::upstream_error;
 use crate::wire::{Framing, Scanner};

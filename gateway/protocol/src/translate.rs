@@ -1,13 +1,14 @@
 //! Between a client's protocol and its model's server's, where they are not the same: through [`super::hub`].
 
 use super::calls::{CallOrder, CallPiece};
+use super::error::RequestError;
 use super::hub::{About, Chat, Encoder, Finish, Part, ToolPart, not_an_answer, untranslatable};
 use super::meter::is_json;
-use super::refuse::RequestError;
 use super::unsupported::{Dropped, Side};
 use super::wire::{Framing, records};
 use super::{
-    Changes, Operation, ParsedRequest, Protocol, Work, anthropic, embeddings, generate, ollama, openai, responses,
+    Operation, ParsedRequest, Protocol, RequestChanges, Work, anthropic, embeddings, generate, ollama, openai,
+    responses,
 };
 use bytes::Bytes;
 use serde::de::IgnoredAny;
@@ -161,7 +162,7 @@ fn encoder(encoder: impl Encoder + 'static) -> Writing {
 
 impl Translation {
     /// The body for the server.
-    pub fn body(&mut self, changes: &Changes<'_>) -> Vec<u8> {
+    pub fn body(&mut self, changes: &RequestChanges<'_>) -> Vec<u8> {
         self.body.insert("model".to_owned(), changes.model.into());
         if !changes.asks_usage {
             self.body.shift_remove("stream_options");

@@ -118,8 +118,8 @@ fn rich() -> Vec<(Operation, Value)> {
     ]
 }
 
-pub(super) fn changes() -> Changes<'static> {
-    Changes {
+pub(super) fn changes() -> RequestChanges<'static> {
+    RequestChanges {
         model: "theirs",
         max_tokens: Some(33),
         must_limit: false,

@@ -4,8 +4,8 @@
 //! A gateway must not say no to what a server would take or ignore. So bookkeeping is left out in silence, a hint is left
 //! out and named in `x-sluice-dropped`, and only what would change the meaning of the answer is refused.
 
+use crate::error::RequestError;
 use crate::hub::untranslatable;
-use crate::refuse::RequestError;
 use std::borrow::Cow;
 use std::fmt::Write;
 

@@ -1,7 +1,7 @@
 //! What a model's server says when it fails: `{"error": {"message": …}}`, `{"error": "…"}`, `{"message": …}` (vLLM before
 //! 0.10), `{"detail": …}` (FastAPI), or plain text.
 
-use crate::refuse::{ErrorCode, RequestError};
+use crate::error::{ErrorCode, RequestError};
 use crate::wire::lenient;
 use serde_json::Value;
 

@@ -13,7 +13,7 @@ use ledger::files::{self, File};
 use ledger::{BatchId, BatchStatus, FileId, FilePurpose};
 use pingora_core::protocols::http::ServerSession;
 use protocol::FilesAndBatches;
-use protocol::refuse::{ErrorCode, RequestError};
+use protocol::error::{ErrorCode, RequestError};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::convert::Infallible;

@@ -14,7 +14,7 @@ use http::StatusCode;
 use pingora_core::protocols::http::{HttpTask, ServerSession};
 use pingora_core::{BError, ErrorType, OrErr};
 use pingora_http::ResponseHeader;
-use protocol::refuse::{ErrorCode, RequestError};
+use protocol::error::{ErrorCode, RequestError};
 use protocol::{Protocol, Route};
 use serde_json::{Value, json};
 use std::sync::Arc;

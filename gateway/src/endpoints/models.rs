@@ -7,7 +7,7 @@ use crate::services::Services;
 use pingora_core::protocols::http::ServerSession;
 use protocol::Route;
 use protocol::catalogue::{self, Entry};
-use protocol::refuse::{ErrorCode, RequestError};
+use protocol::error::{ErrorCode, RequestError};
 use serde_json::Value;
 
 pub(super) fn list(services: &Services, session: &ServerSession, route: &Route<'_>) -> Result<Value, RequestError> {

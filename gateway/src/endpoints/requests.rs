@@ -7,7 +7,7 @@ use crate::identity;
 use crate::services::Services;
 use ledger::jobs;
 use pingora_core::protocols::http::ServerSession;
-use protocol::refuse::{ErrorCode, RequestError};
+use protocol::error::{ErrorCode, RequestError};
 use protocol::{Background, Route};
 use serde_json::{Value, json};
 

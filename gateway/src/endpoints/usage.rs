@@ -8,7 +8,7 @@ use crate::services::Services;
 use ledger::report::{self, Dimension, Filter};
 use pingora_core::protocols::http::ServerSession;
 use policy::Subject;
-use protocol::refuse::RequestError;
+use protocol::error::RequestError;
 use serde_json::{Value, json};
 
 /// Usage and limits of the caller's key, or of the user if there is no key.

@@ -11,7 +11,7 @@ use crate::services::BufferedBytes;
 use bytes::Bytes;
 use http::HeaderMap;
 use pingora_core::protocols::http::ServerSession;
-use protocol::refuse::{ErrorCode, RequestError};
+use protocol::error::{ErrorCode, RequestError};
 use protocol::{self, ParsedRequest};
 use std::sync::Arc;
 

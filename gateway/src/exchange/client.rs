@@ -5,7 +5,7 @@ use crate::registry::CancelListener;
 use crate::shutdown::Shutdown;
 use bytes::Bytes;
 use pingora_core::protocols::http::{HttpTask, ServerSession};
-use protocol::refuse::{ErrorCode, RequestError};
+use protocol::error::{ErrorCode, RequestError};
 use std::sync::Arc;
 
 /// Where an answer goes, and what may end the request early.

@@ -16,7 +16,7 @@ use crate::services::Services;
 use bytes::Bytes;
 use ledger::jobs;
 use policy::{AdmissionRequest, Class, Priority};
-use protocol::refuse::{ErrorCode, RequestError};
+use protocol::error::{ErrorCode, RequestError};
 use protocol::{self, Operation, ParsedRequest};
 use std::sync::Arc;
 use std::time::Duration;

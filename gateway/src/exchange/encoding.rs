@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use flate2::write::{GzDecoder, ZlibDecoder};
 use http::{HeaderMap, header};
-use protocol::refuse::{ErrorCode, RequestError};
+use protocol::error::{ErrorCode, RequestError};
 use std::io::{self, Read, Write};
 
 /// A content coding that is understood.

@@ -8,7 +8,7 @@ use super::resolve::{Resolved, about, input_tokens};
 use crate::gate::{Admission, AdmittedRequest, SlotPermit};
 use policy::{AdmissionRequest, Attempt, ModelId, Settlement};
 use protocol::ParsedRequest;
-use protocol::refuse::RequestError;
+use protocol::error::RequestError;
 use protocol::translate;
 use std::sync::Arc;
 

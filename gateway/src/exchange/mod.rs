@@ -36,7 +36,7 @@ use futures_util::FutureExt;
 use head::{Headers, RequestHead};
 use pingora_core::protocols::http::ServerSession;
 use protocol::Operation;
-use protocol::refuse::{ErrorCode, RequestError};
+use protocol::error::{ErrorCode, RequestError};
 use recorder::Recorder;
 use reply::Reply;
 use std::panic::AssertUnwindSafe;

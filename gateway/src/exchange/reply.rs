@@ -9,7 +9,7 @@ use pingora_core::BError;
 use pingora_core::protocols::http::{HttpTask, ServerSession};
 use pingora_http::ResponseHeader;
 use policy::{NanoEuro, RateWindow};
-use protocol::refuse::{ErrorCode, RequestError};
+use protocol::error::{ErrorCode, RequestError};
 use std::time::Duration;
 
 /// The end of a successful answer.

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use ledger::GatewayId;
 use ledger::jobs::{self, Job, JobState};
 use policy::ProjectId;
-use protocol::refuse::{ErrorCode, RequestError};
+use protocol::error::{ErrorCode, RequestError};
 use protocol::{Operation, responses};
 use serde_json::{Value, json};
 use std::sync::Arc;

@@ -11,7 +11,7 @@ use pingora_core::protocols::http::client::HttpSession;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{BError, ErrorType};
 use pingora_http::RequestHeader;
-use protocol::refuse::{ErrorCode, RequestError};
+use protocol::error::{ErrorCode, RequestError};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

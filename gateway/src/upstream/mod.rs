@@ -12,7 +12,7 @@ pub(crate) use endpoint::{Endpoint, now};
 use crate::config::{Backend, Config, Model};
 use parking_lot::Mutex;
 use policy::{BreakerDecision, Candidate, ModelId, RetryBudget, Time};
-use protocol::refuse::{ErrorCode, RequestError};
+use protocol::error::{ErrorCode, RequestError};
 use protocol::translate::NativeApis;
 use serde_json::{Value, json};
 use std::net::SocketAddr;

@@ -3,7 +3,7 @@
 use crate::config::EndpointTls;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::utils::tls::WrappedX509;
-use protocol::refuse::{ErrorCode, RequestError};
+use protocol::error::{ErrorCode, RequestError};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};

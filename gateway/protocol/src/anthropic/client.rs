@@ -1,12 +1,12 @@
 //! A client of Anthropic's messages whose model's server speaks another protocol.
 
 use super::history;
+use crate::error::RequestError;
 use crate::hub::{
     About, Chat, Encoder, Fields, Finish, Offered, Part, ToolPart, arguments, bad, event, message, simplest,
     untranslatable,
 };
 use crate::meter::Usage;
-use crate::refuse::RequestError;
 use crate::unsupported::Dropped;
 use serde_json::{Map, Value, json};
 

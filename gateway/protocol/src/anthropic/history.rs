@@ -1,7 +1,7 @@
 //! What was said before, in Anthropic's words: messages of blocks, with the results of tools inside the user's.
 
+use crate::error::RequestError;
 use crate::hub::{Fields, bad, function, message as plain, simplest, untranslatable};
-use crate::refuse::RequestError;
 use crate::unsupported::Dropped;
 use serde_json::{Value, json};
 

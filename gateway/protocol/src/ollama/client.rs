@@ -2,9 +2,9 @@
 
 use super::history;
 use crate::Operation;
+use crate::error::RequestError;
 use crate::hub::{About, Chat, Encoder, Fields, Finish, Part, ToolPart, arguments, bad, message, untranslatable};
 use crate::meter::Usage;
-use crate::refuse::RequestError;
 use crate::unsupported::Dropped;
 use serde_json::{Map, Value, json};
 use std::time::{Duration, Instant};

@@ -1,7 +1,7 @@
 //! What was said before, in Ollama's words: calls without ids, answered in their order or by the tool's name.
 
+use crate::error::RequestError;
 use crate::hub::Fields;
-use crate::refuse::RequestError;
 use crate::unsupported::Dropped;
 use serde_json::{Value, json};
 use std::collections::VecDeque;

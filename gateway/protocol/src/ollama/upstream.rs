@@ -2,9 +2,9 @@
 
 use crate::Operation;
 use crate::calls::CallPiece;
+use crate::error::RequestError;
 use crate::hub::{Chat, Fields, Finish, Part, arguments, bad, not_an_answer, untranslatable};
 use crate::meter::Usage;
-use crate::refuse::RequestError;
 use crate::unsupported::Dropped;
 use crate::upstream_error;
 use crate::wire::lenient::{self, Count, Each, Object, Text};

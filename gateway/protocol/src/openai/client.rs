@@ -1,8 +1,8 @@
 //! A client of OpenAI's chat completions or completions whose model's server speaks another protocol.
 
+use crate::error::RequestError;
 use crate::hub::{About, Chat, Encoder, Fields, Finish, Part, bad, event, function};
 use crate::meter::Usage;
-use crate::refuse::RequestError;
 use crate::unsupported::Dropped;
 use serde_json::{Map, Value, json};
 

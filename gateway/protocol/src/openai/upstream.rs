@@ -2,9 +2,9 @@
 
 use crate::Operation;
 use crate::calls::CallPiece;
+use crate::error::RequestError;
 use crate::hub::{Chat, Finish, Part, not_an_answer};
 use crate::meter::Usage;
-use crate::refuse::RequestError;
 use crate::upstream_error;
 use crate::wire::lenient::{self, Count, Each, Object, Text};
 use crate::wire::sse::Event;

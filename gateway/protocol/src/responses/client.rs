@@ -1,9 +1,9 @@
 //! A client of OpenAI's responses whose model's server speaks chat completions, or another protocol.
 
 use super::history;
+use crate::error::RequestError;
 use crate::hub::{About, Chat, Encoder, Fields, Finish, Offered, Part, ToolPart, bad, event, message, untranslatable};
 use crate::meter::Usage;
-use crate::refuse::RequestError;
 use crate::unsupported::{Dropped, Side, Unsupported};
 use serde_json::{Map, Value, json};
 

@@ -1,7 +1,7 @@
 //! What was said before, as a list of items: messages, thoughts, calls of tools and what came of them.
 
+use crate::error::RequestError;
 use crate::hub::{Fields, bad, function, message as plain, simplest, untranslatable};
-use crate::refuse::RequestError;
 use crate::unsupported::Dropped;
 use serde_json::{Value, json};
 
