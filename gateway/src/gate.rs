@@ -410,6 +410,7 @@ mod tests {
             least_input_tokens: 1,
             max_tokens: 1,
             answers: 1,
+            units: policy::Units::default(),
         };
         match gate.offer(&ask).0 {
             Admission::Admitted(entry) => Ok(entry),

@@ -4,7 +4,7 @@
 use crate::identity::Caller;
 use crate::snapshot::Snapshot;
 use ledger::{Decision, Entry, EntryNumber, Outcome};
-use policy::{Class, ModelId, NanoEuro, Priority, Terms};
+use policy::{Class, ModelId, NanoEuro, Priority, Terms, Units};
 use protocol::error::RequestError;
 use protocol::meter::{Source, Usage};
 use protocol::{Operation, Protocol};
@@ -32,6 +32,10 @@ pub(crate) struct Record {
     pub(crate) streamed: bool,
     /// What it may use, after whatever gave way.
     pub(crate) terms: Terms,
+    /// What it uses apart from the tokens of prompts and answers.
+    pub(crate) units: Units,
+    /// The configured path that a pass-through request was let through by.
+    pub(crate) opened_by: Option<Arc<str>>,
     pub(crate) queue_wait: Option<Duration>,
     /// Whether an upstream was asked.
     pub(crate) was_forwarded: bool,
@@ -64,6 +68,8 @@ impl Record {
             priority: Priority::Normal,
             streamed: false,
             terms: Terms::default(),
+            units: Units::default(),
+            opened_by: None,
             queue_wait: None,
             was_forwarded: false,
             first_token: None,
@@ -80,6 +86,13 @@ impl Record {
 
     pub(crate) fn protocol(&self) -> Protocol {
         self.operation.protocol()
+    }
+
+    /// The operation's name: its path, or the configured one that a pass-through request was let through by.
+    pub(crate) fn operation_name(&self) -> &str {
+        self.opened_by
+            .as_deref()
+            .unwrap_or_else(|| self.operation.client_path())
     }
 
     pub(crate) fn project_id(&self) -> &str {
@@ -128,6 +141,7 @@ impl Record {
             backend: self.backend(),
             upstream: self.upstream.as_deref(),
             client_protocol: self.protocol().name(),
+            operation: self.operation_name(),
             class: self.class,
             priority: self.priority,
             is_streamed: self.streamed,
@@ -162,6 +176,10 @@ impl Record {
             input_tokens: self.terms.estimate.input_tokens,
             ..Usage::default()
         };
+        let units = Units {
+            images: 0,
+            ..self.units
+        };
         Entry {
             outcome: Outcome::Interrupted,
             reason: Some("interrupted"),
@@ -169,7 +187,7 @@ impl Record {
             input_tokens: usage.input_tokens,
             output_tokens: usage.output_tokens,
             cached_input_tokens: usage.cached_input_tokens,
-            cost: self.price(usage),
+            cost: self.price_with(usage, &units),
             latency: self.started.elapsed(),
             ..self.entry()
         }
@@ -177,9 +195,14 @@ impl Record {
 
     /// The price of what was used, at the model's prices.
     pub(crate) fn price(&self, usage: Usage) -> NanoEuro {
+        self.price_with(usage, &self.units)
+    }
+
+    fn price_with(&self, usage: Usage, units: &Units) -> NanoEuro {
         self.model.map_or(NanoEuro(0), |model| {
             let prices = self.snapshot.config.model(model).prices;
-            prices.of(usage.input_tokens, usage.cached_input_tokens, usage.output_tokens)
+            let tokens = prices.of(usage.input_tokens, usage.cached_input_tokens, usage.output_tokens);
+            tokens + prices.of_units(units)
         })
     }
 

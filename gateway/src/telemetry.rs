@@ -34,6 +34,7 @@ const GAP: &[f64] = &[0.001, 0.002_5, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1,
 pub(crate) struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
+    operations: IntCounterVec,
     refusals: IntCounterVec,
     tokens: IntCounterVec,
     cost: CounterVec,
@@ -132,6 +133,7 @@ pub(crate) fn log(record: &Record) {
         request_id = record.request_id,
         client_request_id = record.client_request_id,
         trace_id = record.trace_id,
+        operation = record.operation_name(),
         project = record.project_id(),
         user = record.user_id(),
         model = record.model_name(),
@@ -158,6 +160,11 @@ impl Metrics {
                 "requests_total",
                 "Requests by final status.",
                 &["project", "model", "protocol", "status"],
+            )?,
+            operations: make.counters(
+                "operation_requests_total",
+                "Requests by operation (its path, or the configured one of a pass-through request) and final status.",
+                &["operation", "model", "status"],
             )?,
             refusals: make.counters(
                 "refusals_total",
@@ -276,6 +283,9 @@ impl Metrics {
         let (project, model) = (record.project_id(), record.model_name());
         self.requests
             .with_label_values(&[project, model, record.protocol().name(), record.outcome.name()])
+            .inc();
+        self.operations
+            .with_label_values(&[record.operation_name(), model, record.outcome.name()])
             .inc();
         match record.outcome {
             Outcome::Completed => self.counts.0.fetch_add(1, Relaxed),

@@ -14,7 +14,7 @@ use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{
     BatchConfig, BatchSpanProcessor, SpanData, SpanEvents, SpanExporter, SpanLinks, SpanProcessor,
 };
-use protocol::Operation;
+use protocol::{Operation, Work};
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
@@ -219,7 +219,7 @@ fn spans(trace: Trace, record: &Record, steps: Steps, scope: &InstrumentationSco
     // Ids of the smaller steps follow from the request's; nothing else refers to them.
     let number = u64::from_be_bytes(trace.request.to_bytes());
     let step = |of: u64| SpanId::from_bytes((number ^ of).to_be_bytes());
-    let path = record.operation.client_path();
+    let path = record.operation_name();
     let name = Cow::Owned(format!("POST {path}"));
     let mut request = make(trace.request, trace.parent, SpanKind::Server, name)(
         Duration::ZERO,
@@ -259,10 +259,10 @@ fn whole(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-fn request_attributes(record: &Record, path: &'static str) -> Vec<KeyValue> {
+fn request_attributes(record: &Record, path: &str) -> Vec<KeyValue> {
     let mut attributes = vec![
         KeyValue::new("http.request.method", "POST"),
-        KeyValue::new("http.route", path),
+        KeyValue::new("http.route", path.to_owned()),
         KeyValue::new("http.response.status_code", i64::from(record.http_status)),
         KeyValue::new("sluice.request_id", record.request_id.clone()),
         KeyValue::new("sluice.project", record.project_id().to_owned()),
@@ -298,8 +298,14 @@ fn upstream_attributes(record: &Record, operation: &'static str) -> Vec<KeyValue
 fn operation(operation: Operation) -> &'static str {
     match operation {
         Operation::Completions => "text_completion",
-        _ if !operation.generates() => "embeddings",
-        _ => "chat",
+        _ => match operation.work() {
+            Work::Generate => "chat",
+            Work::Transcribe => "transcription",
+            Work::Speak => "speech",
+            Work::Draw => "image_generation",
+            Work::Relay => "passthrough",
+            Work::Embed | Work::Score | Work::Count | Work::Describe => "embeddings",
+        },
     }
 }
 

@@ -31,6 +31,8 @@ pub struct Entry<'a> {
     pub upstream: Option<&'a str>,
     /// The protocol that the client used.
     pub client_protocol: &'a str,
+    /// The operation: its path.
+    pub operation: &'a str,
     /// Interactive or batch.
     pub class: Class,
     /// Its priority.

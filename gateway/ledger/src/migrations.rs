@@ -22,6 +22,7 @@ migrations! {
     7 "files and batches" "0007_files_and_batches.sql";
     8 "jobs of any call" "0008_jobs_of_any_call.sql";
     9 "client request ids" "0009_client_request_ids.sql";
+    12 "operations" "0012_operations.sql";
 }
 
 /// Brings a database to the newest version.

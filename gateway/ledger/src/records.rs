@@ -107,6 +107,7 @@ pub const FIELDS: &[&str] = &[
     "backend",
     "upstream",
     "client_protocol",
+    "operation",
     "request_type",
     "priority",
     "streamed",

@@ -125,6 +125,7 @@ row! {
     created_at: Cow<'a, str>,
     updated_at: Cow<'a, str>,
     client_request_id: Option<Cow<'a, str>>,
+    operation: Option<Cow<'a, str>>,
 }
 
 /// The status, decision and reason of a correction, which is no request.
@@ -170,6 +171,7 @@ impl<'a> Row<'a> {
             created_at: iso(entry.started_at).into(),
             updated_at: iso(entry.started_at.checked_add(entry.latency).unwrap_or(entry.started_at)).into(),
             client_request_id: entry.client_request_id.map(Cow::from),
+            operation: Some(entry.operation.into()),
         }
     }
 }
@@ -215,6 +217,7 @@ impl<'a> Row<'a> {
             created_at: now.clone(),
             updated_at: now,
             client_request_id: None,
+            operation: None,
         }
     }
 }

@@ -132,6 +132,7 @@ fn entry(id: &str) -> Entry<'_> {
         backend: "openai",
         upstream: None,
         client_protocol: "openai",
+        operation: "/v1/chat/completions",
         class: Class::Interactive,
         priority: Priority::Normal,
         is_streamed: false,

@@ -45,6 +45,7 @@ fn ask(number: u32) -> AdmissionRequest {
         least_input_tokens: 1,
         max_tokens: 200,
         answers: 1,
+        units: policy::Units::default(),
     }
 }
 

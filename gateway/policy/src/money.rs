@@ -9,8 +9,13 @@ pub struct NanoEuro(pub u64);
 impl NanoEuro {
     /// The price of `tokens` at `self` for a thousand, rounded to the nearest nano-euro.
     pub fn per_1k(self, tokens: u64) -> NanoEuro {
-        let exact = u128::from(self.0) * u128::from(tokens) + 500;
-        NanoEuro(u64::try_from(exact / 1000).unwrap_or(u64::MAX))
+        self.share(tokens, 1000)
+    }
+
+    /// The price of `amount` at `self` for each `unit`, rounded to the nearest nano-euro.
+    pub fn share(self, amount: u64, unit: u64) -> NanoEuro {
+        let exact = u128::from(self.0) * u128::from(amount) + u128::from(unit / 2);
+        NanoEuro(u64::try_from(exact / u128::from(unit.max(1))).unwrap_or(u64::MAX))
     }
 
     /// Euros, for people and JSON only; sums are made of nano-euros.
@@ -54,5 +59,9 @@ mod tests {
         assert_eq!(NanoEuro(1).per_1k(499), NanoEuro(0));
         assert_eq!(NanoEuro(1).per_1k(500), NanoEuro(1));
         assert_eq!(NanoEuro(u64::MAX).per_1k(u64::MAX), NanoEuro(u64::MAX));
+        // €0.006 a minute: 1 s costs €0.0001.
+        assert_eq!(NanoEuro(6_000_000).share(1_000, 60_000), NanoEuro(100_000));
+        assert_eq!(NanoEuro(1).share(29_999, 60_000), NanoEuro(0));
+        assert_eq!(NanoEuro(1).share(30_000, 60_000), NanoEuro(1));
     }
 }

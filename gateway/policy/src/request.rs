@@ -66,6 +66,30 @@ impl Usage {
     }
 }
 
+/// What a request uses apart from its prompt's tokens and those of answers whose length policy may limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Units {
+    /// Output tokens, at most, of answers that no limit shortens, such as transcriptions.
+    pub output_tokens: u64,
+    /// Milliseconds of audio that are read, at most.
+    pub audio_millis: u64,
+    /// Images that are made.
+    pub images: u64,
+    /// 1 for a request of a pass-through path, which has a price of its own.
+    pub passthrough_requests: u64,
+}
+
+impl Units {
+    /// The part that is certain before the request is served.
+    fn certain(self) -> Self {
+        Self {
+            output_tokens: 0,
+            audio_millis: 0,
+            ..self
+        }
+    }
+}
+
 /// A request to be decided on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AdmissionRequest {
@@ -94,9 +118,20 @@ pub struct AdmissionRequest {
     pub max_tokens: u64,
     /// The number of answers; 0 where an answer is not made of tokens.
     pub answers: u64,
+    /// What it uses besides.
+    pub units: Units,
 }
 
 impl AdmissionRequest {
+    /// The same with the least that it can use.
+    pub(crate) fn certain(&self) -> Self {
+        Self {
+            input_tokens: self.least_input_tokens.min(self.input_tokens),
+            units: self.units.certain(),
+            ..*self
+        }
+    }
+
     /// The subjects whose quotas and budgets it uses, from the narrowest to the widest.
     pub(crate) fn payers(&self) -> impl Iterator<Item = Subject> + use<> {
         let all = [Subject::User(self.user), Subject::Project(self.project)];

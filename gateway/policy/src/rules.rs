@@ -3,7 +3,7 @@
 
 use crate::{
     AdmissionRequest, Estimate, KeyId, ModelId, NanoEuro, PlanId, Priority, ProjectId, QueueClass, QuotaUnit,
-    QuotaWindow, Subject, Usage, UserId,
+    QuotaWindow, Subject, Units, Usage, UserId,
 };
 use std::collections::HashMap;
 use std::num::NonZeroU64;
@@ -250,7 +250,7 @@ pub enum Concurrency {
     Auto(usize),
 }
 
-/// Prices of a thousand tokens.
+/// Prices of a thousand tokens, and of what is not tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Prices {
     /// Of a prompt.
@@ -259,6 +259,12 @@ pub struct Prices {
     pub cached_input: NanoEuro,
     /// Of an answer.
     pub output: NanoEuro,
+    /// Of a minute of audio that is read.
+    pub audio_minute: NanoEuro,
+    /// Of an image that is made.
+    pub image: NanoEuro,
+    /// Of a request of a pass-through path.
+    pub passthrough_request: NanoEuro,
 }
 
 impl Prices {
@@ -266,6 +272,13 @@ impl Prices {
     pub fn of(&self, input_tokens: u64, cached_input_tokens: u64, output_tokens: u64) -> NanoEuro {
         let cached = cached_input_tokens.min(input_tokens);
         self.input.per_1k(input_tokens - cached) + self.cached_input.per_1k(cached) + self.output.per_1k(output_tokens)
+    }
+
+    /// The price of what is not tokens.
+    pub fn of_units(&self, units: &Units) -> NanoEuro {
+        self.audio_minute.share(units.audio_millis, 60_000)
+            + self.image.share(units.images, 1)
+            + self.passthrough_request.share(units.passthrough_requests, 1)
     }
 }
 
@@ -360,21 +373,20 @@ impl Rules {
 impl AdmissionRequest {
     /// The worst case, at the prices in force.
     pub fn estimate(&self, rules: &Rules) -> Estimate {
-        self.estimate_with(self.input_tokens, rules)
+        let prices = rules.model(self.model).prices;
+        let output_tokens = self
+            .max_tokens
+            .saturating_mul(self.answers)
+            .saturating_add(self.units.output_tokens);
+        Estimate {
+            input_tokens: self.input_tokens,
+            output_tokens,
+            cost: prices.of(self.input_tokens, 0, output_tokens) + prices.of_units(&self.units),
+        }
     }
 
     /// The worst case of a prompt of the least size.
     pub(crate) fn least(&self, rules: &Rules) -> Estimate {
-        self.estimate_with(self.least_input_tokens.min(self.input_tokens), rules)
-    }
-
-    fn estimate_with(&self, input_tokens: u64, rules: &Rules) -> Estimate {
-        let prices = rules.model(self.model).prices;
-        let output_tokens = self.max_tokens.saturating_mul(self.answers);
-        Estimate {
-            input_tokens,
-            output_tokens,
-            cost: prices.input.per_1k(input_tokens) + prices.output.per_1k(output_tokens),
-        }
+        self.certain().estimate(rules)
     }
 }

@@ -93,6 +93,7 @@ fn rules(is_tight: bool) -> Rules {
             input: NanoEuro(5000),
             cached_input: NanoEuro(500),
             output: NanoEuro(10_000),
+            ..Prices::default()
         },
         rates: Rates {
             requests_per_minute: NonZeroU64::new(40),
@@ -134,6 +135,7 @@ fn request(project: u32, model: u32, tokens: u64) -> AdmissionRequest {
         least_input_tokens: tokens / 10,
         max_tokens: tokens,
         answers: 1,
+        units: policy::Units::default(),
     }
 }
 

@@ -48,6 +48,7 @@ fn ask() -> impl Strategy<Value = AdmissionRequest> {
                 least_input_tokens: input_tokens,
                 max_tokens,
                 answers: 1,
+                units: policy::Units::default(),
             },
         )
 }
@@ -103,6 +104,7 @@ fn rules() -> impl Strategy<Value = Rules> {
                         input: NanoEuro(1000),
                         cached_input: NanoEuro(500),
                         output: NanoEuro(2000),
+                        ..Prices::default()
                     },
                     ..ModelRules::default()
                 })
@@ -303,7 +305,7 @@ proptest! {
         let now = Time::after_epoch(Duration::from_secs(1));
         let asking = |project: u32, priority| AdmissionRequest {
             project: ProjectId(project), user: UserId(project), key: None, plan: PlanId(0), model: ModelId(0),
-            smaller: None, class: Class::Interactive, priority, input_tokens: 10, least_input_tokens: 10, max_tokens: 10, answers: 1,
+            smaller: None, class: Class::Interactive, priority, input_tokens: 10, least_input_tokens: 10, max_tokens: 10, answers: 1, units: policy::Units::default(),
         };
         let mut running = Vec::new();
         let offer = |policy: &mut Policy, running: &mut Vec<TicketId>, ask: AdmissionRequest| match policy.offer(&ask, now).0 {

@@ -30,6 +30,7 @@ fn ask(number: u32) -> AdmissionRequest {
         least_input_tokens: 100,
         max_tokens: 200,
         answers: 1,
+        units: policy::Units::default(),
     }
 }
 

@@ -29,6 +29,7 @@ fn request(project: u32, model: u32, priority: Priority) -> AdmissionRequest {
         least_input_tokens: 1,
         max_tokens: 10,
         answers: 1,
+        units: policy::Units::default(),
     }
 }
 

@@ -33,6 +33,7 @@ fn ask(project: u32) -> AdmissionRequest {
         least_input_tokens: 100,
         max_tokens: 100,
         answers: 1,
+        units: policy::Units::default(),
     }
 }
 
@@ -49,6 +50,7 @@ fn roomy() -> Rules {
                     input: NanoEuro(1_000_000),
                     cached_input: NanoEuro(1_000_000),
                     output: NanoEuro(2_000_000),
+                    ..Prices::default()
                 },
                 max_output_tokens: 1000,
                 ..ModelRules::default()
@@ -58,6 +60,7 @@ fn roomy() -> Rules {
                     input: NanoEuro(100_000),
                     cached_input: NanoEuro(100_000),
                     output: NanoEuro(200_000),
+                    ..Prices::default()
                 },
                 max_output_tokens: 50,
                 is_fallback: true,

@@ -12,6 +12,17 @@ pub(crate) trait Dialect: Sync {
     /// Reads what policy needs of a body; anything else in it stays unread. A `model` that is missing is empty.
     fn parse<'a>(&self, operation: Operation, body: &'a [u8]) -> Result<ParsedRequest<'a>, RequestError>;
 
+    /// The same for a body of some content type; most protocols read JSON, whatever the header says.
+    fn parse_typed<'a>(
+        &self,
+        operation: Operation,
+        body: &'a [u8],
+        content_type: Option<&str>,
+    ) -> Result<ParsedRequest<'a>, RequestError> {
+        let _ = content_type;
+        self.parse(operation, body)
+    }
+
     /// Notes what of a body has to change for the server; the model's name is changed for all.
     fn rewrite(
         &self,

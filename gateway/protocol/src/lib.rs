@@ -10,14 +10,18 @@ pub mod catalogue;
 #[cfg(test)]
 mod corpus;
 mod dialect;
+mod duration;
 mod embeddings;
 pub mod error;
+mod form;
 pub mod generate;
 pub mod hub;
+mod images;
 pub mod meter;
 mod ollama;
 mod openai;
 mod operation;
+pub mod passthrough;
 mod prefix;
 mod request;
 mod rerank;
@@ -26,8 +30,10 @@ mod route;
 mod scan;
 mod score;
 mod size;
+mod speech;
 pub mod stream;
 pub mod tokens;
+mod transcriptions;
 pub mod translate;
 pub mod unsupported;
 pub mod upstream_error;
@@ -37,7 +43,8 @@ mod wire;
 pub use operation::{Operation, Protocol, Work};
 pub use prefix::routing_prefix;
 pub use request::{
-    LimitRule, Lowered, ModelLoad, ParsedRequest, RequestChanges, answer_here, parse, parse_with_model, rewrite,
+    HeadFields, LimitRule, Lowered, ModelLoad, ParsedRequest, RequestChanges, answer_here, parse, parse_with_head,
+    rewrite, rewrite_in_pieces,
 };
 pub use route::{Background, CleanPath, FilesAndBatches, Route, clean_path, protocol_of, route};
 pub use scan::without_byte_order_mark;

@@ -3,7 +3,9 @@
 
 use crate::dialect::Dialect;
 use crate::request::LimitRule;
-use crate::{anthropic, generate, ollama, openai, rerank, responses, score};
+use crate::{
+    anthropic, generate, images, ollama, openai, passthrough, rerank, responses, score, speech, transcriptions,
+};
 
 macro_rules! protocols {
     ($($(#[$doc:meta])* $name:ident = $dialect:expr, $label:literal;)*) => {
@@ -55,6 +57,14 @@ pub enum Work {
     Count,
     /// A description of the model.
     Describe,
+    /// The text of a sound.
+    Transcribe,
+    /// The sound of a text.
+    Speak,
+    /// Images.
+    Draw,
+    /// Whatever the server makes of it.
+    Relay,
 }
 
 struct Row {
@@ -67,7 +77,7 @@ struct Row {
 
 macro_rules! operations {
     ($($(#[$doc:meta])* $name:ident = $protocol:ident, $dialect:expr, $work:ident,
-       [$($path:literal),+] => $upstream:literal;)*) => {
+       [$($path:literal),*] => $upstream:literal;)*) => {
         /// An operation of a model's API that is limited, metered and recorded.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Operation { $($(#[$doc])* $name,)* }
@@ -82,7 +92,7 @@ macro_rules! operations {
                         protocol: Protocol::$protocol,
                         dialect: &$dialect,
                         work: Work::$work,
-                        paths: &[$($path),+],
+                        paths: &[$($path),*],
                         upstream_path: $upstream,
                     },)*
                 }
@@ -91,7 +101,7 @@ macro_rules! operations {
             /// The operation that is served at a path; all of them are `POST`.
             pub fn at(path: &str) -> Option<Self> {
                 match path {
-                    $($($path)|+ => Some(Operation::$name),)*
+                    $($($path => Some(Operation::$name),)*)*
                     _ => None,
                 }
             }
@@ -110,6 +120,16 @@ operations! {
     Rerank = OpenAi, rerank::Rerank, Score, ["/v1/rerank", "/rerank", "/v2/rerank"] => "/v1/rerank";
     /// Texts scored against each other.
     Score = OpenAi, score::Score, Score, ["/v1/score", "/score"] => "/v1/score";
+    /// The text of a sound, in its language.
+    Transcriptions = OpenAi, transcriptions::Transcriptions, Transcribe, ["/v1/audio/transcriptions"] => "/v1/audio/transcriptions";
+    /// The text of a sound, in English.
+    Translations = OpenAi, transcriptions::Transcriptions, Transcribe, ["/v1/audio/translations"] => "/v1/audio/translations";
+    /// The sound of a text.
+    Speech = OpenAi, speech::Speech, Speak, ["/v1/audio/speech"] => "/v1/audio/speech";
+    /// Images made from a text.
+    ImageGenerations = OpenAi, images::Images, Draw, ["/v1/images/generations"] => "/v1/images/generations";
+    /// Images made from images and a text.
+    ImageEdits = OpenAi, images::Images, Draw, ["/v1/images/edits"] => "/v1/images/edits";
     /// A response.
     Responses = Responses, responses::Responses, Generate, ["/v1/responses"] => "/v1/responses";
     /// The number of a response's input tokens.
@@ -130,6 +150,8 @@ operations! {
     OllamaShow = Ollama, ollama::Ollama, Describe, ["/api/show"] => "/api/show";
     /// The original system's request: a prompt in, a whole text out.
     Generate = Generate, generate::Generate, Generate, ["/generate"] => "/v1/chat/completions";
+    /// A request of a path that the configuration opens, passed on as it is.
+    Passthrough = OpenAi, passthrough::Passthrough, Relay, [] => "";
 }
 
 impl Operation {
@@ -149,7 +171,7 @@ impl Operation {
 
     /// The path at which clients ask for it; the first where there are several.
     pub fn client_path(self) -> &'static str {
-        self.row().paths[0]
+        self.row().paths.first().copied().unwrap_or(passthrough::PREFIX)
     }
 
     /// The path at which a server that speaks this protocol expects it.
@@ -169,5 +191,20 @@ impl Operation {
     /// Whether the answer is made of output tokens.
     pub fn generates(self) -> bool {
         self.work() == Work::Generate
+    }
+
+    /// Whether its requests are forms, which are sent on with their own content type.
+    pub fn takes_forms(self) -> bool {
+        self.work() == Work::Transcribe || self == Operation::ImageEdits
+    }
+
+    /// Whether the answer is passed on without being read, unless it is an error.
+    pub fn is_relayed(self) -> bool {
+        matches!(self.work(), Work::Speak | Work::Relay)
+    }
+
+    /// Whether the answer is text whose tokens count as output.
+    pub fn writes_text(self) -> bool {
+        matches!(self.work(), Work::Generate | Work::Transcribe)
     }
 }

@@ -3,9 +3,11 @@
 use crate::Operation;
 use crate::catalogue::Entry;
 use crate::error::RequestError;
+use crate::form;
 use crate::scan::{Raw, Splices, quoted};
 use crate::size::PromptSize;
-use policy::{Class, Priority};
+use bytes::Bytes;
+use policy::{Class, Priority, Units};
 use serde_json::Value;
 use std::borrow::Cow;
 use std::ops::Range;
@@ -36,6 +38,10 @@ pub struct ParsedRequest<'a> {
     pub in_background: bool,
     /// Whether it only loads or unloads the model, as Ollama's requests without a prompt do.
     pub load: Option<ModelLoad>,
+    /// What it uses apart from the tokens of prompts and answers.
+    pub units: Units,
+    /// The model that the body names, where the request's head names one too.
+    pub model_of_body: Option<Cow<'a, str>>,
     /// What the model reads first, as JSON: requests that begin alike are best served by the same server.
     pub prompt: Option<&'a str>,
     pub(crate) places: Places,
@@ -63,8 +69,14 @@ pub struct Lowered {
 #[derive(Debug, Default)]
 pub(crate) struct Places {
     pub(crate) model: Option<Range<usize>>,
-    /// Whether the model of the path counts, and not the body's.
-    pub(crate) has_model_of_path: bool,
+    /// Whether the model of the request's head counts, and not the body's.
+    pub(crate) has_model_of_head: bool,
+    /// Of a form, where its first delimiter begins.
+    pub(crate) form_start: Option<usize>,
+    /// Of a form, the header that gives the length of its model's name.
+    pub(crate) model_length: Option<Range<usize>>,
+    /// Whether a body that names no model stays as it is.
+    pub(crate) is_opaque: bool,
     pub(crate) limits: Vec<Limit>,
     pub(crate) min_tokens: Option<Limit>,
     /// OpenAI's `stream_options`, Ollama's `options`.
@@ -173,21 +185,32 @@ pub enum LimitRule {
     UnderOwnName,
 }
 
-/// Reads what policy needs of a body.
-pub fn parse(operation: Operation, body: &[u8]) -> Result<ParsedRequest<'_>, RequestError> {
-    parse_with_model(operation, body, None)
+/// What a request's head says of its body.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct HeadFields<'h> {
+    /// The model that an Azure client names in its path, or a pass-through request in its path or a header; it counts
+    /// more than the body's.
+    pub model: Option<&'h str>,
+    /// The content type.
+    pub content_type: Option<&'h str>,
 }
 
-/// The same; `model` is the one that an Azure client names in its path, which counts more than the body's.
-pub fn parse_with_model<'a>(
+/// Reads what policy needs of a body.
+pub fn parse(operation: Operation, body: &[u8]) -> Result<ParsedRequest<'_>, RequestError> {
+    parse_with_head(operation, body, HeadFields::default())
+}
+
+/// The same with what the request's head says.
+pub fn parse_with_head<'a>(
     operation: Operation,
     body: &'a [u8],
-    model: Option<&str>,
+    head: HeadFields<'_>,
 ) -> Result<ParsedRequest<'a>, RequestError> {
-    let mut parsed = operation.dialect().parse(operation, body)?;
-    if let Some(model) = model {
-        parsed.places.has_model_of_path = parsed.model != model;
-        parsed.model = Cow::Owned(model.to_owned());
+    let mut parsed = operation.dialect().parse_typed(operation, body, head.content_type)?;
+    if let Some(model) = head.model {
+        parsed.places.has_model_of_head = parsed.model != model;
+        let of_body = std::mem::replace(&mut parsed.model, Cow::Owned(model.to_owned()));
+        parsed.model_of_body = Some(of_body).filter(|name| !name.is_empty() && *name != model);
     }
     if parsed.model.is_empty() {
         return Err(RequestError::invalid(
@@ -196,7 +219,8 @@ pub fn parse_with_model<'a>(
         ));
     }
     if !operation.generates() {
-        (parsed.answers, parsed.is_streaming) = (0, false);
+        parsed.answers = 0;
+        parsed.is_streaming &= operation.writes_text();
     } else if parsed.load.is_some() {
         parsed.answers = 0;
     }
@@ -210,18 +234,40 @@ pub fn rewrite(
     parsed: &ParsedRequest<'_>,
     changes: &RequestChanges<'_>,
 ) -> Option<Vec<u8>> {
+    splices(operation, body, parsed, changes).apply(body)
+}
+
+/// The same without copying what stays: large uploads are kept once.
+pub fn rewrite_in_pieces(
+    operation: Operation,
+    body: &Bytes,
+    parsed: &ParsedRequest<'_>,
+    changes: &RequestChanges<'_>,
+) -> Option<Vec<Bytes>> {
+    splices(operation, body, parsed, changes).pieces(body)
+}
+
+fn splices(operation: Operation, body: &[u8], parsed: &ParsedRequest<'_>, changes: &RequestChanges<'_>) -> Splices {
     let mut splices = Splices::default();
     let places = &parsed.places;
-    if changes.model != parsed.model || places.has_model_of_path {
-        match &places.model {
-            Some(range) => splices.replace(range.clone(), quoted(changes.model)),
-            None => splices.add_key(body, 0, "model", &quoted(changes.model)),
+    if changes.model != parsed.model || places.has_model_of_head {
+        match (&places.model, places.form_start) {
+            (Some(range), Some(_)) => {
+                splices.replace(range.clone(), changes.model);
+                if let Some(length) = &places.model_length {
+                    splices.replace(length.clone(), changes.model.len().to_string());
+                }
+            }
+            (Some(range), None) => splices.replace(range.clone(), quoted(changes.model)),
+            (None, _) if places.is_opaque => {}
+            (None, Some(start)) => splices.replace(start..start, form::field(body, start, "model", changes.model)),
+            (None, None) => splices.add_key(body, 0, "model", &quoted(changes.model)),
         }
     }
     operation
         .dialect()
         .rewrite(operation, body, parsed, changes, &mut splices);
-    splices.apply(body)
+    splices
 }
 
 /// The gateway's own answer, for an operation that needs no model or that the model's server does not know: the number

@@ -292,7 +292,7 @@ mod tests {
 
     #[test]
     fn every_operation_is_found_at_each_of_its_paths() {
-        for operation in Operation::ALL {
+        for operation in Operation::ALL.iter().filter(|one| **one != Operation::Passthrough) {
             let path = operation.client_path();
             assert_eq!(route("POST", path), Route::Operation(*operation));
             assert_eq!(route("GET", path), Route::WrongMethod("POST"));

@@ -308,6 +308,24 @@ impl Splices {
         self.0.insert(0, (brace..brace, format!("\"{key}\":{value}{comma}")));
     }
 
+    /// The changed body in pieces, of which the client's are not copied; `None` if nothing changes.
+    pub(crate) fn pieces(mut self, body: &Bytes) -> Option<Vec<Bytes>> {
+        if self.0.is_empty() {
+            return None;
+        }
+        self.0.sort_by_key(|(range, _)| range.start);
+        let mut pieces = Vec::with_capacity(self.0.len() * 2 + 1);
+        let mut copied = 0;
+        for (range, new) in self.0 {
+            pieces.push(body.slice(copied..range.start));
+            pieces.push(new.into());
+            copied = range.end;
+        }
+        pieces.push(body.slice(copied..));
+        pieces.retain(|piece| !piece.is_empty());
+        Some(pieces)
+    }
+
     /// The changed body; `None` if nothing changes.
     pub(crate) fn apply(mut self, body: &[u8]) -> Option<Vec<u8>> {
         if self.0.is_empty() {

@@ -1,8 +1,8 @@
 //! Between a client's protocol and its model's server's, where they are not the same: through [`super::hub`].
 
 use super::calls::{CallOrder, CallPiece};
-use super::error::RequestError;
-use super::hub::{About, Chat, Encoder, Finish, Part, ToolPart, not_an_answer, untranslatable};
+use super::error::{ErrorCode, RequestError};
+use super::hub::{About, Chat, Encoder, Finish, Part, ToolPart, not_an_answer};
 use super::meter::is_json;
 use super::unsupported::{Dropped, Side};
 use super::wire::{Framing, records};
@@ -32,6 +32,9 @@ pub struct NativeApis {
 impl NativeApis {
     /// Whether the server accepts an operation's requests without translation.
     pub fn supports(self, call: Operation) -> bool {
+        if call.work() == Work::Relay {
+            return true;
+        }
         match call.protocol() {
             Protocol::OpenAi => self.openai,
             Protocol::Responses => self.responses,
@@ -81,7 +84,8 @@ pub fn request(
         // Answered by the gateway itself.
         Work::Count | Work::Describe => return Ok(None),
         // Only servers that speak OpenAI's API have them.
-        Work::Score => return Err(untranslatable(call.client_path())),
+        Work::Score | Work::Transcribe | Work::Speak | Work::Draw => return Err(no_such_endpoint(call)),
+        Work::Relay => return Ok(None),
         Work::Generate | Work::Embed => {}
     }
     let mut dropped = Dropped::new(side(call), about.unsupported);
@@ -110,6 +114,15 @@ pub fn request(
         into,
         calls: CallOrder::new(&about.request_id),
     }))
+}
+
+fn no_such_endpoint(call: Operation) -> RequestError {
+    let message = format!(
+        "this model's servers have no `{}`: the gateway calls them through another API; use a model of an \
+         OpenAI-compatible server, or add `openai` to the model's native_apis if its servers have it",
+        call.client_path()
+    );
+    RequestError::new(ErrorCode::BadRequest, message)
 }
 
 fn side(call: Operation) -> Side {

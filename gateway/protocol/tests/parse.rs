@@ -2,7 +2,7 @@
 //! read back.
 
 use proptest::prelude::*;
-use protocol::{LimitRule, Operation, ParsedRequest, RequestChanges, parse, parse_with_model, rewrite};
+use protocol::{HeadFields, LimitRule, Operation, ParsedRequest, RequestChanges, parse, parse_with_head, rewrite};
 use serde_json::{Value, json};
 
 const KEYS: &[&str] = &[
@@ -174,7 +174,11 @@ fn the_model_of_an_azure_path_counts_whatever_the_body_says() {
         r#"{"model":"x","messages":[]}"#,
         r#"{"model":"dep","messages":[]}"#,
     ] {
-        let parsed = parse_with_model(Operation::ChatCompletions, body.as_bytes(), Some("dep")).expect("valid");
+        let head = HeadFields {
+            model: Some("dep"),
+            ..HeadFields::default()
+        };
+        let parsed = parse_with_head(Operation::ChatCompletions, body.as_bytes(), head).expect("valid");
         assert_eq!(parsed.model, "dep");
         let changes = RequestChanges::new(&parsed, "dep", 5, LimitRule::WhereGiven);
         let out = rewrite(Operation::ChatCompletions, body.as_bytes(), &parsed, &changes);

@@ -7,6 +7,7 @@ use policy::{
     Priority, ProjectId, ProjectRules, Rates, Rules, Scheduling, SubjectRules, UserId,
 };
 use protocol::catalogue::Entry;
+use protocol::passthrough::Pattern;
 use protocol::translate::NativeApis;
 use protocol::unsupported::Unsupported;
 use serde_json::Value;
@@ -190,6 +191,8 @@ pub(crate) struct Model {
     /// Tokens of a second of audio; by the model's family if not set.
     pub(crate) audio_tokens_per_second: Option<u64>,
     pub(crate) prices: Prices,
+    /// Other paths of its servers that clients may use.
+    pub(crate) passthrough: Vec<Pattern>,
     pub(crate) rates: Rates,
     pub(crate) concurrency: Concurrency,
     /// Where requests go when something has to give way.
@@ -241,6 +244,11 @@ pub(crate) struct Deadlines {
 }
 
 impl Model {
+    /// The pattern that opens a path of its servers, which is clean and decoded.
+    pub(crate) fn opening(&self, path: &str) -> Option<&Pattern> {
+        self.passthrough.iter().find(|pattern| pattern.opens(path))
+    }
+
     /// The model as clients see it.
     pub(crate) fn entry(&self) -> Entry<'_> {
         Entry {
@@ -331,6 +339,9 @@ impl Config {
                 "input_nano_eur_per_1k": prices.input.0,
                 "cached_input_nano_eur_per_1k": prices.cached_input.0,
                 "output_nano_eur_per_1k": prices.output.0,
+                "audio_nano_eur_per_minute": prices.audio_minute.0,
+                "nano_eur_per_image": prices.image.0,
+                "nano_eur_per_passthrough_request": prices.passthrough_request.0,
             });
             (model.name.clone(), list)
         });

@@ -6,7 +6,8 @@ use super::checked::{Backend, Deadlines, Discovery, Endpoint, EndpointTls, Model
 use super::limits::concurrency;
 use super::raw::{self, Api, Places};
 use super::read::{At, Named};
-use policy::{ModelId, Prices, Rates};
+use policy::{ModelId, NanoEuro, Prices, Rates};
+use protocol::passthrough::Pattern;
 use protocol::translate::NativeApis;
 use protocol::unsupported::Unsupported;
 use simulated_upstream::Timing;
@@ -61,6 +62,7 @@ impl Check<'_> {
                 image_tokens: model.image_tokens,
                 audio_tokens_per_second: model.audio_tokens_per_second,
                 prices: prices(model),
+                passthrough: self.passthrough(&name.value, model),
                 rates: Rates::default(),
                 concurrency: concurrency(model),
                 smaller: None,
@@ -74,6 +76,21 @@ impl Check<'_> {
         self.smaller_models(raw, &mut models, &by_name);
         self.fallbacks(raw, &mut models, &by_name);
         (models, by_name)
+    }
+
+    /// Paths that are passed through.
+    fn passthrough(&mut self, name: &str, model: &raw::Model) -> Vec<Pattern> {
+        let mut patterns = Vec::new();
+        for path in &model.passthrough {
+            match Pattern::new(&path.value) {
+                Ok(pattern) => patterns.push(pattern),
+                Err(why) => {
+                    let message = format!("`{}` {why}", path.value);
+                    self.problem("models.yaml", path.line, format!("models.{name}.passthrough"), message);
+                }
+            }
+        }
+        patterns
     }
 
     /// How a simulated model spends its time.
@@ -163,15 +180,10 @@ impl Check<'_> {
                 }
                 Some(id) => {
                     let (own, its) = (models[at].prices, models[id.index()].prices);
-                    let dearer = [
-                        ("input", own.input, its.input),
-                        ("cached input", own.cached_input, its.cached_input),
-                        ("output", own.output, its.output),
-                    ];
-                    if let Some((what, own, its)) = dearer.into_iter().find(|(_, own, its)| its > own) {
+                    if let Some((what, own, its)) = dearer(&own, &its) {
                         let message = format!(
-                            "\"{}\" is dearer than this model: {its} per 1,000 {what} tokens, this model {own}; degradation \
-                             and budgets route to a model that costs no more",
+                            "\"{}\" is dearer than this model: {its} per {what}, this model {own}; degradation and budgets \
+                             route to a model that costs no more",
                             smaller.value
                         );
                         self.problem("models.yaml", smaller.line, key, message);
@@ -319,7 +331,22 @@ fn prices(model: &raw::Model) -> Prices {
         input,
         cached_input: model.cached_input_cost_per_1k_tokens_eur.unwrap_or(input),
         output: model.output_cost_per_1k_tokens_eur,
+        audio_minute: model.price_per_minute_eur,
+        image: model.price_per_image_eur,
+        passthrough_request: model.price_per_request_eur,
     }
+}
+
+/// The first price by which a model is dearer than another, with both.
+fn dearer(own: &Prices, its: &Prices) -> Option<(&'static str, NanoEuro, NanoEuro)> {
+    let prices = [
+        ("1,000 input tokens", own.input, its.input),
+        ("1,000 cached input tokens", own.cached_input, its.cached_input),
+        ("1,000 output tokens", own.output, its.output),
+        ("minute of audio", own.audio_minute, its.audio_minute),
+        ("image", own.image, its.image),
+    ];
+    prices.into_iter().find(|(_, own, its)| its > own)
 }
 
 /// A model's own timeouts, or those of all models.

@@ -91,6 +91,15 @@ section! {
         cached_input_cost_per_1k_tokens_eur: Option<NanoEuro>,
         /// Price of 1,000 output tokens, in euros.
         output_cost_per_1k_tokens_eur: NanoEuro,
+        /// Price of a minute of audio that is transcribed or translated, in euros, besides that of its tokens.
+        price_per_minute_eur: NanoEuro = NanoEuro(0),
+        /// Price of an image that is made, in euros.
+        price_per_image_eur: NanoEuro = NanoEuro(0),
+        /// Price of a request of a pass-through path, in euros.
+        price_per_request_eur: NanoEuro = NanoEuro(0),
+        /// Other paths of its servers that clients may use, such as `/pooling`, or `/v1/voices/*` for all paths below
+        /// one. See docs/api.md. Default: none.
+        passthrough: Vec<At<String>>,
         /// Slots: requests that may run at once, or `auto` to adapt to measured latency. Default: the sum of its
         /// endpoints' limits, or no limit.
         max_concurrent_requests: Option<At<Places>>,

@@ -2,6 +2,7 @@
 
 use super::checked::Config;
 use policy::{Order, Priority};
+use protocol::passthrough::Pattern;
 use serde_json::{Map, Value, json};
 use simulated_upstream::Timing;
 
@@ -48,6 +49,10 @@ pub(crate) fn summary(config: &Config) -> Value {
                 "max_output_tokens": model.max_output_tokens,
                 "input_cost_per_1k_tokens_eur": model.prices.input.euros(),
                 "output_cost_per_1k_tokens_eur": model.prices.output.euros(),
+                "price_per_minute_eur": model.prices.audio_minute.euros(),
+                "price_per_image_eur": model.prices.image.euros(),
+                "price_per_request_eur": model.prices.passthrough_request.euros(),
+                "passthrough": model.passthrough.iter().map(Pattern::as_str).collect::<Vec<_>>(),
                 "average_latency_seconds": match &model.timing {
                     Timing::Whole(whole) => Some(whole.as_secs_f64()),
                     _ => None,

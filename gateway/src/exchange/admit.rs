@@ -164,6 +164,7 @@ pub(super) fn take(recorder: &mut Recorder, request: &AdmissionRequest, granted:
         recorder.registration.update(request.project, None);
     }
     record.terms = granted.terms;
+    record.units = request.units;
     record.model = Some(granted.terms.model);
     granted.permit
 }

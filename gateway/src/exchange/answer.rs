@@ -4,18 +4,21 @@ use super::admit::Admitted;
 use super::client::{Client, piece};
 use super::encoding::{self, Coding, Decoder};
 use super::forward::Outgoing;
+use super::passthrough::Passthrough;
+use super::relay::relay;
 use super::reply::{self, FinalPart};
 use super::retry_after;
 use crate::config::Deadlines;
-use crate::upstream::{Answer, Endpoint, Outbound, failure};
+use crate::upstream::{Answer, Endpoint, Headers, Outbound, failure};
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
+use http::Method;
 use pingora_core::BError;
 use pingora_core::protocols::http::HttpTask;
 use protocol::error::{self, Blame, ErrorCode, RequestError};
 use protocol::stream::{Split, StreamSplitter};
 use protocol::translate::Translation;
-use protocol::{Protocol, generate, upstream_error, whole};
+use protocol::{Protocol, Work, generate, upstream_error, whole};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,8 +51,17 @@ pub(super) async fn exchange(
     } else {
         left
     };
+    let passthrough = recorder.head.passthrough.as_deref();
+    let is_repeatable = passthrough.is_none_or(Passthrough::is_repeatable);
     let outbound = Outbound {
-        path: operation.upstream_path(),
+        method: passthrough.map_or(&Method::POST, |passed| &passed.method),
+        path: passthrough.map_or(operation.upstream_path(), |passed| &passed.path),
+        headers: match passthrough {
+            Some(passed) => Headers::OfClient(&passed.headers),
+            None if operation.takes_forms() => Headers::OfForm(recorder.head.content_type.as_ref()),
+            None => Headers::OfJson,
+        },
+        is_repeatable,
         body,
         request_id: recorder.head.client_request_id.as_deref().unwrap_or(&record.request_id),
         traceparent: recorder.head.traceparent.as_ref(),
@@ -66,13 +78,28 @@ pub(super) async fn exchange(
     };
     let answer = tokio::select! {
         biased;
-        answer = services.connector.open(endpoint, &outbound) => answer?,
+        answer = services.connector.open(endpoint, &outbound) => answer.map_err(|error| {
+            let was_sent = error.code != ErrorCode::NoHealthyUpstream;
+            if was_sent && !is_repeatable { error.not_retryable() } else { error }
+        })?,
         error = client.gone() => return Err(error),
     };
     let status = answer.session.response_header().map_or(0, |head| head.status.as_u16());
     admitted.upstream_status = Some(status);
+    let is_stream = is_stream(&content_type(&answer));
+    let is_relayed = match operation.work() {
+        Work::Relay => true,
+        Work::Speak => status == 200,
+        Work::Draw => status == 200 && is_stream,
+        _ => false,
+    };
+    if is_relayed {
+        return relay(admitted, client, answer, status).await;
+    }
     let coding = coding(&answer)?;
-    if status == 200 && admitted.recorder.record.streamed {
+    // A server may not be able to stream a transcription, and its clients know what it sends instead.
+    let may_be_whole = operation.work() == Work::Transcribe && !is_stream;
+    if status == 200 && admitted.recorder.record.streamed && !may_be_whole {
         stream(admitted, client, answer, translation, coding).await
     } else {
         whole(admitted, client, answer, translation, coding, status).await
@@ -192,7 +219,7 @@ fn decoded(decoder: &mut Option<Decoder>, piece: Bytes) -> Result<Bytes, Request
 }
 
 /// The error of a server whose connection broke during its answer.
-fn broke_off(answer: &mut Answer, error: &BError) -> RequestError {
+pub(super) fn broke_off(answer: &mut Answer, error: &BError) -> RequestError {
     let error = failure(answer.endpoint(), error, "during its answer");
     answer.in_flight.failed(&error.message);
     error
@@ -303,7 +330,7 @@ fn answered(
 ) -> Result<FinalPart, RequestError> {
     let Some(mut translation) = translation else {
         let operation = admitted.recorder.record.operation;
-        let whole = is_stream(&content_type)
+        let whole = (operation.generates() && is_stream(&content_type))
             .then(|| whole::from_stream(operation, &body))
             .flatten();
         let (content_type, body) = match whole {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use pingora_core::protocols::http::ServerSession;
 use protocol::error::{ErrorCode, RequestError};
-use protocol::{self, ParsedRequest};
+use protocol::{self, HeadFields, ParsedRequest};
 use std::sync::Arc;
 
 /// A request whose headers carry valid credentials (or need none).
@@ -102,7 +102,12 @@ fn parse_and_identify<'b>(
     body: &'b Bytes,
     model: Option<&str>,
 ) -> Result<(Caller, ParsedRequest<'b>), RequestError> {
-    let parsed = protocol::parse_with_model(recorder.record.operation, body, model)?;
+    let content_type = recorder.head.content_type.as_ref();
+    let head = HeadFields {
+        model,
+        content_type: content_type.and_then(|value| value.to_str().ok()),
+    };
+    let parsed = protocol::parse_with_head(recorder.record.operation, body, head)?;
     let record = &mut recorder.record;
     record.requested_model = parsed.model.chars().take(256).collect();
     record.streamed = parsed.is_streaming;

@@ -169,7 +169,7 @@ pub(crate) async fn run(services: &Arc<Services>, request: &DetachedRequest<'_>)
         Ok(FinalPart::Body { status, body, .. } | FinalPart::Refused { status, body, .. }) => {
             Outcome::Answered(status, body)
         }
-        Ok(FinalPart::StreamEnd(_)) => Outcome::Answered(200, Bytes::new()),
+        Ok(FinalPart::StreamEnd(_) | FinalPart::Relayed { .. }) => Outcome::Answered(200, Bytes::new()),
         Err(error) => {
             let body = error.body(recorder.record.protocol(), request.id);
             Outcome::Answered(error.code.status(), body.into())

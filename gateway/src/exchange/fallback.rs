@@ -125,7 +125,12 @@ fn request_for(
     let key = record.caller.as_ref().and_then(|caller| caller.key.as_ref());
     let input_tokens = input_tokens(snapshot, (id, first.project), record.operation, parsed);
     let is_allowed = model.enabled && key.is_none_or(|key| key.allows(&model.name));
-    if !is_allowed || parsed.size.least_tokens() > model.max_input_tokens {
+    let is_open = recorder
+        .head
+        .passthrough
+        .as_ref()
+        .is_none_or(|passed| model.opening(&passed.decoded).is_some());
+    if !is_allowed || !is_open || parsed.size.least_tokens() > model.max_input_tokens {
         return None;
     }
     let about = about(recorder, model, input_tokens);

@@ -23,12 +23,16 @@ use std::time::{Duration, Instant};
 /// killed.
 const INTENT_AFTER: Duration = Duration::from_millis(250);
 
+/// A body of so many bytes is not copied for what has to change in it.
+const LARGE: usize = 1 << 20;
+
 /// A request that was given back without a record; the pause that its servers ask for.
 pub(super) struct Withdrawn(pub(super) Option<Duration>);
 
 /// A request in the words of the server that it goes to.
 pub(super) struct Outgoing {
-    pub(super) body: Bytes,
+    /// In pieces that follow one another.
+    pub(super) body: Vec<Bytes>,
     pub(super) translation: Option<Translation>,
 }
 
@@ -186,16 +190,22 @@ impl Admitted<'_> {
         let Some(mut translation) = translation else {
             let strips_usage = self.parsed.is_streaming && !self.parsed.wants_usage;
             self.meter = Meter::new(operation, strips_usage);
-            let rewritten = protocol::rewrite(operation, self.body, &self.parsed, &changes(operation)).map(Bytes::from);
+            let changes = changes(operation);
+            let body = if self.body.len() < LARGE {
+                let rewritten = protocol::rewrite(operation, self.body, &self.parsed, &changes);
+                rewritten.map(|body| vec![Bytes::from(body)])
+            } else {
+                protocol::rewrite_in_pieces(operation, self.body, &self.parsed, &changes)
+            };
             return Ok(Outgoing {
-                body: rewritten.unwrap_or_else(|| self.body.clone()),
+                body: body.unwrap_or_else(|| vec![self.body.clone()]),
                 translation: None,
             });
         };
         self.meter = Meter::new(translation.call, false);
         self.recorder.dropped.clone_from(&translation.dropped);
         Ok(Outgoing {
-            body: translation.body(&changes(translation.call)).into(),
+            body: vec![translation.body(&changes(translation.call)).into()],
             translation: Some(translation),
         })
     }

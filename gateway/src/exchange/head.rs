@@ -1,7 +1,10 @@
 //! What an exchange needs of a request's head after the connection has moved on to its body.
 
+use super::passthrough::Passthrough;
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Request headers that go on to a server that speaks the client's own protocol.
@@ -21,6 +24,10 @@ pub(super) struct RequestHead {
     pub(super) timeout: Option<Duration>,
     /// Hash of `x-sluice-session`: requests of one session go to one server.
     pub(super) session_hash: Option<u64>,
+    /// The content type of the body.
+    pub(super) content_type: Option<HeaderValue>,
+    /// Of a pass-through request: what is sent beside the body.
+    pub(super) passthrough: Option<Arc<Passthrough>>,
     /// Headers that a server of the same protocol understands.
     pub(super) forwarded: Vec<(HeaderName, HeaderValue)>,
     /// Response headers that the client's web page needs.
@@ -36,6 +43,8 @@ impl RequestHead {
             traceparent: headers.get("traceparent").cloned(),
             timeout: timeout(headers),
             session_hash: session_hash(headers),
+            content_type: headers.get(CONTENT_TYPE).cloned(),
+            passthrough: None,
             forwarded: forwarded(headers),
             cors,
             is_http_1_0: version == http::Version::HTTP_10,

@@ -23,8 +23,10 @@ mod encoding;
 mod fallback;
 mod forward;
 pub(crate) mod head;
+pub(crate) mod passthrough;
 pub(crate) mod receive;
 mod recorder;
+mod relay;
 mod reply;
 mod resolve;
 mod retry_after;
@@ -34,6 +36,7 @@ use crate::services::Services;
 use admit::Admission;
 use futures_util::FutureExt;
 use head::{Headers, RequestHead};
+use passthrough::Passthrough;
 use pingora_core::protocols::http::ServerSession;
 use protocol::Operation;
 use protocol::error::{ErrorCode, RequestError};
@@ -45,21 +48,26 @@ use std::sync::Arc;
 /// The next state, or the reply that ends the request early.
 type Step<T> = Result<T, Box<Reply>>;
 
+/// What a request asks for, by its method and path.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) operation: Operation,
+    /// The model that an Azure client names in its path, or a pass-through request outside its body.
+    pub(crate) model: Option<String>,
+    /// Of a pass-through request: what is sent beside the body.
+    pub(crate) passthrough: Option<Arc<Passthrough>>,
+}
+
 /// A request whose head has arrived.
 struct Received {
     recorder: Recorder,
 }
 
-/// Serves one request for a model's work; `model` is the one that an Azure client names in its path, `cors` are the headers
-/// that its web page needs. Returns whether the connection may serve another.
-pub(crate) async fn serve(
-    services: &Arc<Services>,
-    session: &mut ServerSession,
-    operation: Operation,
-    model: Option<&str>,
-    cors: Headers,
-) -> bool {
-    let answered = answer(services, session, operation, model, cors);
+/// Serves one request for a model's work; `cors` are the headers that its web page needs. Returns whether the connection
+/// may serve another.
+pub(crate) async fn serve(services: &Arc<Services>, session: &mut ServerSession, asked: Asked, cors: Headers) -> bool {
+    let operation = asked.operation;
+    let answered = answer(services, session, asked, cors);
     let reply = match AssertUnwindSafe(answered).catch_unwind().await {
         Ok(Ok(reply) | Err(reply)) => *reply,
         Err(_) => return after_panic(session, operation).await,
@@ -71,14 +79,13 @@ pub(crate) async fn serve(
 async fn answer(
     services: &Arc<Services>,
     session: &mut ServerSession,
-    operation: Operation,
-    model: Option<&str>,
+    asked: Asked,
     cors: Headers,
 ) -> Step<Box<Reply>> {
-    let received = Received::new(services, session, operation, cors);
+    let received = Received::new(services, session, &asked, cors);
     let authenticated = received.authenticate(session)?;
     let (authenticated, body) = authenticated.read_body(session).await?;
-    let parsed = authenticated.parse(session, &body, model)?;
+    let parsed = authenticated.parse(session, &body, asked.model.as_deref())?;
     let resolved = parsed.resolve()?.answer_here()?;
     let mut client = resolved.client(session);
     match resolved.admit(&mut client).await? {
@@ -88,11 +95,14 @@ async fn answer(
 }
 
 impl Received {
-    fn new(services: &Arc<Services>, session: &ServerSession, operation: Operation, cors: Headers) -> Self {
+    fn new(services: &Arc<Services>, session: &ServerSession, asked: &Asked, cors: Headers) -> Self {
         let head = session.req_header();
-        let head = RequestHead::read(&head.headers, head.version, cors);
+        let head = RequestHead {
+            passthrough: asked.passthrough.clone(),
+            ..RequestHead::read(&head.headers, head.version, cors)
+        };
         Self {
-            recorder: Recorder::begin(services, head, operation),
+            recorder: Recorder::begin(services, head, asked.operation),
         }
     }
 }

@@ -4,6 +4,7 @@
 use super::Step;
 use super::head::RequestHead;
 use super::reply;
+use super::resolve;
 use crate::gate::SlotPermit;
 use crate::record::Record;
 use crate::registry::{Registration, random_request_id};
@@ -11,13 +12,16 @@ use crate::services::Services;
 use crate::tokens::TextBytes;
 use crate::traces::{self, Steps, Trace};
 use ledger::{Outcome, Receipt};
-use policy::{AdmissionRequest, Alert, Pace, RateLimitStatus, Settlement};
+use policy::{AdmissionRequest, Alert, Pace, RateLimitStatus, Settlement, Units};
 use protocol::error::{Blame, ErrorCode, RequestError};
 use protocol::meter::{Bounds, Meter, Source, Usage};
-use protocol::{Operation, PromptSize};
+use protocol::{Operation, PromptSize, Work};
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// Servers pad a sound to whole windows of what their models hear at once, and count whole seconds.
+const AUDIO_PADDING: Duration = Duration::from_secs(30);
 
 /// Everything that is known of a request while it runs.
 pub(crate) struct Recorder {
@@ -135,10 +139,8 @@ impl Recorder {
         match result {
             Ok(part) => {
                 record.http_status = part.status();
-                if let reply::FinalPart::Refused { error, .. } = part {
-                    record.error = Some(error.clone());
-                }
-                record.outcome = if record.http_status == 200 {
+                record.error = part.refusal().cloned();
+                record.outcome = if record.http_status < 400 {
                     Outcome::Completed
                 } else {
                     Outcome::Failed
@@ -168,10 +170,11 @@ impl Recorder {
             .as_ref()
             .is_some_and(|error| error.blame == Blame::Client);
         let has_worked = outcome == Outcome::Completed
-            || served.head_is_sent
+            || (served.head_is_sent && self.record.http_status < 400)
             || outcome == Outcome::Cancelled
             || (outcome == Outcome::TimedOut && is_clients_end);
         if self.record.was_forwarded && has_worked {
+            self.record.units = self.units(&served.meter, &served.size);
             (self.record.usage, self.record.usage_source) = self.used(&served.meter, &served.request);
             self.record.cost = self.record.price(self.record.usage);
         }
@@ -205,18 +208,47 @@ impl Recorder {
     /// What was used, as far as the answer tells.
     pub(super) fn used(&self, meter: &Meter, request: &AdmissionRequest) -> (Usage, Source) {
         let record = &self.record;
-        let reads_prompt = record.operation.generates() || record.outcome == Outcome::Completed;
+        let is_text = matches!(record.operation.work(), Work::Embed | Work::Score | Work::Count);
+        let reads_prompt = !is_text || record.outcome == Outcome::Completed;
         let input = if reads_prompt {
-            record.terms.estimate.input_tokens
+            // What was reserved for a sound's duration gives way to what was heard of it.
+            let (reserved, heard) = (self.audio_tokens(request.units), self.audio_tokens(record.units));
+            record
+                .terms
+                .estimate
+                .input_tokens
+                .saturating_sub(reserved)
+                .saturating_add(heard)
         } else {
             0
         };
+        let most = record.terms.max_tokens.saturating_mul(request.answers);
         meter.usage(&Bounds {
             estimated_input: input,
             max_input: None,
-            max_output: Some(record.terms.max_tokens.saturating_mul(request.answers)),
+            max_output: Some(most.saturating_add(request.units.output_tokens)),
             bytes_per_token: None,
         })
+    }
+
+    /// The input tokens of a sound.
+    fn audio_tokens(&self, units: Units) -> u64 {
+        self.record.model.map_or(0, |model| {
+            let media = resolve::media_tokens(self.record.snapshot.config.model(model));
+            PromptSize::tokens_of_audio(units.audio_millis, &media)
+        })
+    }
+
+    /// What was used apart from the tokens of prompts and answers: the server's own figures where they can be true.
+    fn units(&self, meter: &Meter, size: &PromptSize) -> Units {
+        let asked = self.record.units;
+        let longest = size.longest_audio().saturating_add(AUDIO_PADDING).as_millis();
+        let heard = meter.audio_millis().filter(|heard| u128::from(*heard) <= longest);
+        Units {
+            audio_millis: heard.unwrap_or(asked.audio_millis),
+            images: meter.images().map_or(asked.images, |made| made.min(asked.images)),
+            ..asked
+        }
     }
 
     /// How fast the server answered, for the adaptive concurrency limit.

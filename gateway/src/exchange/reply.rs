@@ -30,13 +30,31 @@ pub(super) enum FinalPart {
     },
     /// What is left of a stream whose beginning has been sent.
     StreamEnd(Option<Bytes>),
+    /// What is left of an answer that is passed on unread, whose head has been sent.
+    Relayed {
+        status: u16,
+        rest: Option<Bytes>,
+        /// A server's refusal, for the ledger.
+        error: Option<RequestError>,
+    },
 }
 
 impl FinalPart {
     pub(super) fn status(&self) -> u16 {
         match self {
-            FinalPart::Body { status, .. } | FinalPart::Refused { status, .. } => *status,
+            FinalPart::Body { status, .. } | FinalPart::Refused { status, .. } | FinalPart::Relayed { status, .. } => {
+                *status
+            }
             FinalPart::StreamEnd(_) => 200,
+        }
+    }
+
+    /// The refusal of a server whose own words the client gets.
+    pub(super) fn refusal(&self) -> Option<&RequestError> {
+        match self {
+            FinalPart::Refused { error, .. } => Some(error),
+            FinalPart::Relayed { error, .. } => error.as_ref(),
+            FinalPart::Body { .. } | FinalPart::StreamEnd(_) => None,
         }
     }
 }
@@ -100,7 +118,7 @@ fn last_tasks(
     let closed = (Vec::new(), false);
     let keeps_connection = !recorder.head.is_http_1_0;
     let tasks = match result {
-        Ok(FinalPart::StreamEnd(end)) => vec![last(end)],
+        Ok(FinalPart::StreamEnd(end) | FinalPart::Relayed { rest: end, .. }) => vec![last(end)],
         Ok(
             FinalPart::Body {
                 status,
@@ -118,6 +136,8 @@ fn last_tasks(
             Err(_) => return closed,
         },
         Err(error) if error.code == ErrorCode::ClientGone => return closed,
+        // Bytes of a sound or of an unknown format: only the missing end can tell that it is not whole.
+        Err(_) if head_is_sent && recorder.record.operation.is_relayed() => return closed,
         Err(error) if head_is_sent => {
             // An error event and no final chunk: the client must not take the answer for complete.
             let record = &recorder.record;
@@ -145,7 +165,6 @@ pub(super) fn head(
     content_type: &[u8],
     length: Option<usize>,
 ) -> Result<Box<ResponseHeader>, BError> {
-    let record = &recorder.record;
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
     let mut head = ResponseHeader::build_no_case(status, Some(16))?;
     head.insert_header("content-type", content_type)?;
@@ -159,6 +178,13 @@ pub(super) fn head(
             }
         }
     }
+    own_headers(&mut head, recorder, length.is_some())?;
+    Ok(Box::new(head))
+}
+
+/// Adds the gateway's own headers; `knows_cost`: all that the answer costs is known.
+pub(super) fn own_headers(head: &mut ResponseHeader, recorder: &Recorder, knows_cost: bool) -> Result<(), BError> {
+    let record = &recorder.record;
     let client_request_id = recorder.head.client_request_id.as_deref();
     head.insert_header("x-request-id", client_request_id.unwrap_or(&record.request_id))?;
     head.insert_header("x-sluice-request-id", record.request_id.as_str())?;
@@ -175,14 +201,13 @@ pub(super) fn head(
     if !recorder.dropped.is_empty() {
         head.insert_header("x-sluice-dropped", recorder.dropped.join(", "))?;
     }
-    if length.is_some() && record.cost.0 > 0 {
+    if knows_cost && record.cost.0 > 0 {
         head.insert_header("x-sluice-cost-eur", euros(record.cost))?;
     }
     for (name, value) in &recorder.head.cors {
         head.insert_header(*name, value.as_str())?;
     }
-    rate_limits(&mut head, recorder)?;
-    Ok(Box::new(head))
+    rate_limits(head, recorder)
 }
 
 fn rate_limits(head: &mut ResponseHeader, recorder: &Recorder) -> Result<(), BError> {

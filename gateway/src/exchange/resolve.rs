@@ -5,7 +5,7 @@ use super::authenticate::{self, Parsed};
 use super::client::Client;
 use super::recorder::Recorder;
 use super::reply::FinalPart;
-use super::{Step, answered_here};
+use super::{Step, answered_here, passthrough};
 use crate::config::{Config, Model};
 use crate::identity::Caller;
 use crate::snapshot::Snapshot;
@@ -94,6 +94,9 @@ pub(super) fn resolution(
     let operation = recorder.record.operation;
     let (id, model) = find(config, caller, parsed)?;
     recorder.record.model = Some(id);
+    if operation == Operation::Passthrough {
+        passthrough::check(recorder, (id, model), parsed)?;
+    }
     let least = parsed.size.least_tokens();
     if least > model.max_input_tokens {
         return Err(too_long(model, least));
@@ -115,7 +118,8 @@ pub(super) fn resolution(
     let smaller = model.smaller.filter(|smaller| {
         let (its, smaller) = (upstreams.native_apis(*smaller), config.model(*smaller));
         let is_allowed = caller.key.as_ref().is_none_or(|key| key.allows(&smaller.name));
-        smaller.enabled && is_allowed && (its == native_apis || translate(its).is_ok())
+        let is_served = operation != Operation::Passthrough && (its == native_apis || translate(its).is_ok());
+        smaller.enabled && is_allowed && is_served
     });
     let translation = translate(native_apis)?;
     let prefix_hash = recorder.head.session_hash.or_else(|| {
@@ -135,6 +139,7 @@ pub(super) fn resolution(
         least_input_tokens: least,
         max_tokens: parsed.max_tokens.unwrap_or(u64::MAX).min(model.max_output_tokens),
         answers: if operation.generates() { parsed.answers } else { 0 },
+        units: parsed.units,
     };
     let hint = RoutingHint { prefix_hash, tokens: 0 };
     Ok(Resolution {
@@ -176,12 +181,18 @@ pub(super) fn input_tokens(
     parsed: &ParsedRequest<'_>,
 ) -> u64 {
     let (model, size) = (snapshot.config.model(id), &parsed.size);
-    let media = MediaTokens::of_model(&model.name, model.image_tokens, model.audio_tokens_per_second);
+    let media = media_tokens(model);
     let text = snapshot.tokens.tokens(id, project, text_of(parsed));
     match operation.work() {
-        Work::Count => text.saturating_add(size.media_tokens(&media)),
+        // A long sound is read in pieces that fit.
+        Work::Count | Work::Transcribe => text.saturating_add(size.media_tokens(&media)),
         _ => size.worst_case(text, &media, model.max_input_tokens),
     }
+}
+
+/// A model's tokens for what is not text.
+pub(super) fn media_tokens(model: &Model) -> MediaTokens {
+    MediaTokens::of_model(&model.name, model.image_tokens, model.audio_tokens_per_second)
 }
 
 /// The size of a prompt's text.

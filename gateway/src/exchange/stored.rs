@@ -80,7 +80,7 @@ async fn store_answer(recorder: &Recorder, project: &str, result: Result<FinalPa
         Ok(FinalPart::Body { body, .. } | FinalPart::Refused { body, .. }) => {
             serde_json::from_slice(&body).unwrap_or_default()
         }
-        Ok(FinalPart::StreamEnd(_)) => Value::Null,
+        Ok(FinalPart::StreamEnd(_) | FinalPart::Relayed { .. }) => Value::Null,
         Err(error) => {
             let mut answer = status_body(record, status_name(&error), &error.message);
             answer["detail"] = error.code.name().into();
@@ -106,7 +106,7 @@ async fn keep_answer(services: &Services, project: &str, id: &str, answer: &Valu
 fn response(record: &Record, part: FinalPart, asked: &[u8]) -> Value {
     let (status, body) = match part {
         FinalPart::Body { status, body, .. } | FinalPart::Refused { status, body, .. } => (status, body),
-        FinalPart::StreamEnd(_) => (502, Bytes::new()),
+        FinalPart::StreamEnd(_) | FinalPart::Relayed { .. } => (502, Bytes::new()),
     };
     let mut answer: Value = serde_json::from_slice(&body).unwrap_or_default();
     let id = &record.request_id;

@@ -5,7 +5,7 @@ pub(crate) mod tls;
 mod web;
 
 use crate::endpoints::{self, Endpoints};
-use crate::exchange;
+use crate::exchange::{self, Asked, passthrough};
 use crate::shutdown::Shutdown;
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -217,10 +217,18 @@ impl Proxy {
         };
         match protocol::route(session.req_header().method.as_str(), &path.path) {
             Route::Operation(operation) => {
-                let model = path.model.as_deref();
-                exchange::serve(services, session, operation, model, cors).await
+                let asked = Asked {
+                    operation,
+                    model: path.model,
+                    passthrough: None,
+                };
+                exchange::serve(services, session, asked, cors).await
             }
             route => {
+                let snapshot = services.current.get();
+                if let Some(asked) = passthrough::asked(&snapshot.config, session.req_header(), &route) {
+                    return exchange::serve(services, session, asked, cors).await;
+                }
                 let answered = endpoints::answer(&self.endpoints, session, &route, protocol, cors);
                 answered.await.is_ok()
             }

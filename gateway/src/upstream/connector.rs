@@ -32,8 +32,14 @@ pub(crate) struct Connector {
 /// What is sent.
 #[derive(Debug)]
 pub(crate) struct Outbound<'a> {
-    pub(crate) path: &'static str,
-    pub(crate) body: Bytes,
+    pub(crate) method: &'a Method,
+    /// The path, and the query where there is one.
+    pub(crate) path: &'a str,
+    pub(crate) headers: Headers<'a>,
+    /// Whether the server may get it twice without harm.
+    pub(crate) is_repeatable: bool,
+    /// In pieces that follow one another.
+    pub(crate) body: Vec<Bytes>,
     pub(crate) request_id: &'a str,
     pub(crate) traceparent: Option<&'a HeaderValue>,
     /// Headers of the client that a server of its own protocol understands.
@@ -47,6 +53,17 @@ pub(crate) struct Outbound<'a> {
     pub(crate) is_client_deadline: bool,
     /// Tokens to read and write, at most.
     pub(crate) tokens: u64,
+}
+
+/// The headers that describe a body, and the answer that is wanted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Headers<'a> {
+    /// JSON, answered without a content coding.
+    OfJson,
+    /// A form as its client has written it, answered without a content coding.
+    OfForm(Option<&'a HeaderValue>),
+    /// Those of the client, and no others.
+    OfClient(&'a [(HeaderName, HeaderValue)]),
 }
 
 /// The longest answer to a question of the gateway's own.
@@ -108,12 +125,20 @@ impl Connector {
         outbound: &Outbound<'_>,
     ) -> Result<(HttpSession, Arc<HttpPeer>), RequestError> {
         let peer = endpoint.peer().await?;
-        let (mut session, is_reused) = self.connect(endpoint, &peer).await?;
-        let mut sent = send(&mut session, endpoint, outbound).await;
-        if is_reused && sent.as_ref().is_err_and(is_stale) {
+        let fresh = || {
             let mut fresh = (*peer).clone();
             fresh.group_key ^= FRESH;
-            (session, _) = self.connect(endpoint, &fresh).await?;
+            fresh
+        };
+        // A pooled connection may turn out to be closed after the request was written to it.
+        let (mut session, is_reused) = if outbound.is_repeatable {
+            self.connect(endpoint, &peer).await?
+        } else {
+            self.connect(endpoint, &fresh()).await?
+        };
+        let mut sent = send(&mut session, endpoint, outbound).await;
+        if is_reused && sent.as_ref().is_err_and(is_stale) {
+            (session, _) = self.connect(endpoint, &fresh()).await?;
             sent = send(&mut session, endpoint, outbound).await;
         }
         match sent {
@@ -190,7 +215,11 @@ impl Connector {
 async fn send(session: &mut HttpSession, endpoint: &Endpoint, outbound: &Outbound<'_>) -> Result<(), BError> {
     session.set_write_timeout(Some(outbound.deadlines.gap));
     session.write_request_header(head(endpoint, outbound)?).await?;
-    session.write_request_body(outbound.body.clone(), true).await?;
+    for (piece, after) in outbound.body.iter().zip((0..outbound.body.len()).rev()) {
+        if !piece.is_empty() {
+            session.write_request_body(piece.clone(), after == 0).await?;
+        }
+    }
     session.finish_request_body().await?;
     let asked = Instant::now();
     session.set_read_timeout(Some(outbound.first));
@@ -209,16 +238,36 @@ async fn send(session: &mut HttpSession, endpoint: &Endpoint, outbound: &Outboun
 }
 
 fn head(endpoint: &Endpoint, outbound: &Outbound<'_>) -> Result<Box<RequestHeader>, BError> {
+    let method = outbound.method.clone();
     let mut head = if endpoint.path_prefix.is_empty() {
-        RequestHeader::build_no_case(Method::POST, outbound.path.as_bytes(), Some(6))?
+        RequestHeader::build_no_case(method, outbound.path.as_bytes(), Some(6))?
     } else {
         let path = format!("{}{}", endpoint.path_prefix, outbound.path);
-        RequestHeader::build_no_case(Method::POST, path.as_bytes(), Some(6))?
+        RequestHeader::build_no_case(method, path.as_bytes(), Some(6))?
     };
+    let length: usize = outbound.body.iter().map(Bytes::len).sum();
     head.insert_header("host", &*endpoint.authority)?;
-    head.insert_header("content-type", "application/json")?;
-    head.insert_header("content-length", outbound.body.len())?;
-    head.insert_header("accept-encoding", "identity")?;
+    match outbound.headers {
+        Headers::OfJson => head.insert_header("content-type", "application/json")?,
+        Headers::OfForm(None) => {}
+        Headers::OfForm(Some(content_type)) => head.insert_header("content-type", content_type)?,
+        Headers::OfClient(headers) => {
+            for (name, value) in headers {
+                head.append_header(name.clone(), value)?;
+            }
+        }
+    }
+    if length > 0
+        || !matches!(
+            *outbound.method,
+            Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS
+        )
+    {
+        head.insert_header("content-length", length)?;
+    }
+    if !matches!(outbound.headers, Headers::OfClient(_)) {
+        head.insert_header("accept-encoding", "identity")?;
+    }
     head.insert_header("x-request-id", outbound.request_id)?;
     for (name, value) in outbound.forwarded {
         head.append_header(name.clone(), value)?;

@@ -41,6 +41,7 @@ pub(crate) fn row(id: i64) -> Row<'static> {
         created_at: "2026-11-24T00:00:00.000000Z".into(),
         updated_at: "2026-11-24T00:00:00.000000Z".into(),
         client_request_id: None,
+        operation: Some("/v1/audio/speech".into()),
     }
 }
 
@@ -88,14 +89,18 @@ fn appended_records_are_found_again_and_torn_ones_are_kept_aside() {
 }
 
 #[test]
-fn a_line_of_an_older_version_has_no_client_request_id() {
+fn a_line_of_an_older_version_has_neither_an_operation_nor_a_client_request_id() {
     let newest = serde_json::to_string(&row(5)).expect("a line");
     let older = newest
-        .strip_suffix(",null]")
-        .expect("the newest field is last")
+        .strip_suffix(",null,\"/v1/audio/speech\"]")
+        .expect("the newest fields are last")
         .to_owned()
         + "]";
-    assert_eq!(serde_json::from_str::<Row<'static>>(&older).expect("read"), row(5));
+    let wanted = Row {
+        operation: None,
+        ..row(5)
+    };
+    assert_eq!(serde_json::from_str::<Row<'static>>(&older).expect("read"), wanted);
     let cut = older.rsplit_once(',').expect("fields").0.to_owned() + "]";
     assert!(
         serde_json::from_str::<Row<'static>>(&cut).is_err(),

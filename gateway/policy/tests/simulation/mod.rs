@@ -161,6 +161,7 @@ impl World {
             least_input_tokens: arrival.input_tokens,
             max_tokens,
             answers: 1,
+            units: policy::Units::default(),
         };
         self.outcome.offered += 1;
         let known = Known {

@@ -13,7 +13,7 @@ use crate::upstream_error;
 use crate::whole;
 use crate::wire::sse::Event;
 use crate::wire::{Framing, lenient, records};
-use crate::{Operation, Protocol, anthropic, ollama, openai, responses};
+use crate::{Operation, Protocol, Work, anthropic, images, ollama, openai, responses, transcriptions};
 use usage::Delivered;
 pub(crate) use usage::Reported;
 use view::Seen;
@@ -107,6 +107,8 @@ impl Meter {
             return None;
         }
         match self.call.protocol() {
+            _ if self.call.work() == Work::Transcribe => transcriptions::view(data),
+            _ if self.call.work() == Work::Draw => images::view(data),
             Protocol::OpenAi | Protocol::Generate => openai::view::view(data),
             Protocol::Responses => responses::view::view(data),
             Protocol::Anthropic => anthropic::view::view(data),
@@ -171,6 +173,10 @@ impl Meter {
             self.see_data(body.trim_ascii());
             return;
         }
+        if self.call.work() == Work::Transcribe && transcriptions::is_plain(body) {
+            self.deliver(transcriptions::plain_size(body));
+            return;
+        }
         for record in records(framing, body) {
             self.see(record);
         }
@@ -183,7 +189,19 @@ impl Meter {
 
     /// Whether the model came to an end, as far as the protocol tells.
     pub fn has_finished(&self) -> bool {
-        self.failure.is_none() && (self.is_done || (self.begun != 0 && self.begun == self.ended))
+        // A transcription's pieces carry no mark of their end in some servers; the stream's own end is theirs.
+        let has_marks = self.begun != 0 || self.call.work() != Work::Transcribe;
+        self.failure.is_none() && (self.is_done || !has_marks || (self.begun != 0 && self.begun == self.ended))
+    }
+
+    /// The duration of the sound that was read, in milliseconds, where the server gives it.
+    pub fn audio_millis(&self) -> Option<u64> {
+        self.reported.audio_millis
+    }
+
+    /// The images that a whole answer has, where they were seen.
+    pub fn images(&self) -> Option<u64> {
+        self.reported.images
     }
 
     /// Whether the last event was seen.
@@ -204,7 +222,7 @@ impl Meter {
     /// What was used, and how that is known: the server's figures where they can be true, else a count of what was
     /// delivered and the estimate of what was sent.
     pub fn usage(&self, bounds: &Bounds) -> (Usage, Source) {
-        usage::settle(&self.reported, &self.delivered, bounds, self.call.generates())
+        usage::settle(&self.reported, &self.delivered, bounds, self.call.writes_text())
     }
 }
 

@@ -64,6 +64,10 @@ pub(crate) struct Reported {
     pub(crate) output: Option<u64>,
     pub(crate) total: Option<u64>,
     pub(crate) cached: Option<u64>,
+    /// The sound that was read, in milliseconds.
+    pub(crate) audio_millis: Option<u64>,
+    /// The images that were made.
+    pub(crate) images: Option<u64>,
     /// Zeros are meant: the server only loaded its model.
     pub(crate) is_nothing: bool,
 }
@@ -77,6 +81,8 @@ impl Reported {
         self.output = newer_or_old(newer.output, self.output);
         self.total = newer_or_old(newer.total, self.total);
         self.cached = newer_or_old(newer.cached, self.cached);
+        self.audio_millis = newer.audio_millis.or(self.audio_millis);
+        self.images = newer.images.or(self.images);
         self.is_nothing |= newer.is_nothing;
     }
 

@@ -38,6 +38,8 @@ pub struct PromptSize {
     pub is_unbounded: bool,
     images: Vec<Image>,
     audio: Duration,
+    /// The longest that a sound of its bytes can be, where a whole file was sent.
+    longest_audio: Duration,
     documents: u64,
     document_bytes: u64,
     /// Whether the server may cut or skip what is too long, so that no size is too large for it.
@@ -91,6 +93,39 @@ impl PromptSize {
         if let Some(text) = value.text() {
             walk::walk(self, text.as_bytes(), has_token_ids);
         }
+    }
+
+    /// The size of a text that is given as it is.
+    pub(crate) fn of_text(text: &str) -> Self {
+        Self {
+            prompts: 1,
+            text_bytes: text.len(),
+            ..Self::default()
+        }
+    }
+
+    /// The same with a sound, which can be no longer than `longest`.
+    pub(crate) fn with_audio(self, audio: Duration, longest: Duration) -> Self {
+        Self {
+            audio: self.audio.saturating_add(audio),
+            longest_audio: self.longest_audio.saturating_add(longest),
+            ..self
+        }
+    }
+
+    /// Adds an image that is given as a file.
+    pub(crate) fn add_image_file(&mut self, file: &[u8]) {
+        self.add_image(image::dimensions(file));
+    }
+
+    /// The longest that a sound of its bytes can be; 0 where no whole file was sent.
+    pub fn longest_audio(&self) -> Duration {
+        self.longest_audio
+    }
+
+    /// Tokens of a sound of another duration, in place of its own.
+    pub fn tokens_of_audio(millis: u64, media: &MediaTokens) -> u64 {
+        millis.saturating_mul(media.audio_tokens_per_second).div_ceil(1000)
     }
 
     /// The same read so many times.
@@ -161,7 +196,7 @@ impl PromptSize {
             .map(|image| media.image.tokens(image.width, image.height));
         let images = images.fold(0, u64::saturating_add);
         let millis = u64::try_from(self.audio.as_millis()).unwrap_or(u64::MAX);
-        let audio = millis.saturating_mul(media.audio_tokens_per_second).div_ceil(1000);
+        let audio = Self::tokens_of_audio(millis, media);
         let documents =
             (self.document_bytes / DOCUMENT_BYTES_PER_TOKEN).max(self.documents.saturating_mul(DOCUMENT_LEAST_TOKENS));
         [images, audio, documents]
