@@ -138,3 +138,7 @@ pub(crate) fn plain_size(body: &[u8]) -> TextSize {
     }
     size
 }
+
+#[cfg(test)]
+#[path = "transcriptions_tests.rs"]
+mod tests;

@@ -5,7 +5,7 @@ use super::{read, refuse};
 use crate::Server;
 use crate::answer::{Answer, count_tokens};
 use crate::refusal::Refusal;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::extract::multipart::{Multipart, MultipartRejection};
 use axum::http::header::CONTENT_TYPE;
@@ -26,6 +26,8 @@ struct Form {
     format: Option<String>,
     language: Option<String>,
     file: Option<Bytes>,
+    streams: bool,
+    streams_usage: bool,
 }
 
 async fn form(multipart: Result<Multipart, MultipartRejection>) -> Result<Form, Refusal> {
@@ -41,10 +43,19 @@ async fn form(multipart: Result<Multipart, MultipartRejection>) -> Result<Form, 
             "response_format" => form.format = text(),
             "language" => form.language = text(),
             "file" => form.file = Some(bytes),
+            "stream" => form.streams = is_yes(&bytes),
+            "stream_include_usage" => form.streams_usage = is_yes(&bytes),
             _ => {}
         }
     }
     Ok(form)
+}
+
+/// Whether a field says yes, as vLLM's own parser reads it.
+fn is_yes(field: &[u8]) -> bool {
+    ["true", "1", "yes", "on"]
+        .iter()
+        .any(|yes| field.eq_ignore_ascii_case(yes.as_bytes()))
 }
 
 pub(crate) async fn transcriptions(
@@ -79,6 +90,10 @@ fn transcribed(server: &Server, form: &Form, task: &str) -> Result<Response, Ref
     // Two words a second, as a slow speaker has.
     let text: String = Answer::new(0, &prompt, (seconds * 2.0).ceil().max(1.0) as u64, true).collect();
     running.complete(0, count_tokens(&text));
+    if form.streams {
+        let tokens = (seconds * 25.0).ceil() as u64;
+        return Ok(chunks(&model.name, task, &text, form.streams_usage.then_some(tokens)));
+    }
     let usage = json!({"type": "duration", "seconds": seconds.ceil() as u64});
     let whole = json!({"text": text, "usage": usage});
     Ok(match form.format.as_deref().unwrap_or("json") {
@@ -101,6 +116,42 @@ fn transcribed(server: &Server, form: &Form, task: &str) -> Result<Response, Ref
             ));
         }
     })
+}
+
+/// A transcription as vLLM streams it: chunks in the shape of a chat's, and the usage in one more where it was asked for.
+fn chunks(model: &str, task: &str, text: &str, prompt_tokens: Option<u64>) -> Response {
+    let kind = if task == "translate" {
+        "translation"
+    } else {
+        "transcription"
+    };
+    let created = jiff::Timestamp::now().as_second();
+    let chunk = |choices: Value| {
+        json!({"id": "trsc-simulated", "object": format!("{kind}.chunk"), "created": created, "model": model,
+            "choices": choices})
+    };
+    let words = text.split_inclusive(' ');
+    let mut events: Vec<Value> = words.map(|word| chunk(json!([{"delta": {"content": word}}]))).collect();
+    events.push(chunk(
+        json!([{"delta": {"content": ""}, "finish_reason": "stop", "stop_reason": null}]),
+    ));
+    if let Some(prompt) = prompt_tokens {
+        let completion = count_tokens(text);
+        let mut last = chunk(json!([]));
+        last["usage"] =
+            json!({"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion});
+        events.push(last);
+    }
+    let lines = events
+        .into_iter()
+        .map(|event| event.to_string())
+        .chain(["[DONE]".to_owned()]);
+    let lines: Vec<String> = lines.collect();
+    let pieces = lines
+        .into_iter()
+        .map(|data| Ok::<_, std::convert::Infallible>(format!("data: {data}\n\n")));
+    let body = Body::from_stream(futures_util::stream::iter(pieces));
+    ([(CONTENT_TYPE, "text/event-stream; charset=utf-8")], body).into_response()
 }
 
 /// Seconds of a sound: of a WAV file by its head, of another by 16 kB a second (128 kbit/s). `None` for an empty file.
