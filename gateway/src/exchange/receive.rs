@@ -52,6 +52,11 @@ async fn read_all(session: &mut ServerSession, declared: usize, limit: usize) ->
         if whole.len() + chunk.len() > limit {
             return Err(too_large(limit));
         }
+        if whole.capacity() - whole.len() < chunk.len() {
+            // Who has sent so much is believed to send the rest: a large body is moved once, and not at each doubling.
+            let rest = declared.saturating_sub(whole.len());
+            whole.reserve(rest.max(chunk.len()));
+        }
         whole.extend_from_slice(&chunk);
     }
     Ok(whole.freeze())
