@@ -122,7 +122,7 @@ fn is_reserved(path: &str) -> bool {
         let rest = path.get(..above.len()).filter(|head| head.eq_ignore_ascii_case(above));
         rest.is_some_and(|_| path.len() == above.len() || path[above.len()..].starts_with('/'))
     };
-    route("GET", path) != Route::NotFound || ADMINISTRATION.iter().any(|above| is_at_or_below(&above))
+    route("GET", path) != Route::NotFound || ADMINISTRATION.iter().any(is_at_or_below)
 }
 
 /// The server's path of a request, without its query.

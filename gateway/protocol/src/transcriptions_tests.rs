@@ -197,7 +197,7 @@ fn what_is_reserved_follows_from_the_duration_or_from_the_bytes_where_it_is_unkn
     let known = parsed(&sound);
     assert_eq!((known.units.audio_millis, known.units.output_tokens), (2500, 448));
     assert!(known.size.longest_audio() > Duration::from_secs(24));
-    let unknown = parsed(&[1; 75_000]);
+    let unknown = parsed(&vec![1; 75_000]);
     assert_eq!(
         (unknown.units.audio_millis, unknown.units.output_tokens),
         (100_000, 4 * 448)

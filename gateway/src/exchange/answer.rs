@@ -57,9 +57,9 @@ pub(super) async fn exchange(
         method: passthrough.map_or(&Method::POST, |passed| &passed.method),
         path: passthrough.map_or(operation.upstream_path(), |passed| &passed.path),
         headers: match passthrough {
-            Some(passed) => Headers::OfClient(&passed.headers),
-            None if operation.takes_forms() => Headers::OfForm(recorder.head.content_type.as_ref()),
-            None => Headers::OfJson,
+            Some(passed) => Headers::Client(&passed.headers),
+            None if operation.takes_forms() => Headers::Form(recorder.head.content_type.as_ref()),
+            None => Headers::Json,
         },
         is_repeatable,
         body,

@@ -59,11 +59,11 @@ pub(crate) struct Outbound<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Headers<'a> {
     /// JSON, answered without a content coding.
-    OfJson,
+    Json,
     /// A form as its client has written it, answered without a content coding.
-    OfForm(Option<&'a HeaderValue>),
+    Form(Option<&'a HeaderValue>),
     /// Those of the client, and no others.
-    OfClient(&'a [(HeaderName, HeaderValue)]),
+    Client(&'a [(HeaderName, HeaderValue)]),
 }
 
 /// The longest answer to a question of the gateway's own.
@@ -248,10 +248,10 @@ fn head(endpoint: &Endpoint, outbound: &Outbound<'_>) -> Result<Box<RequestHeade
     let length: usize = outbound.body.iter().map(Bytes::len).sum();
     head.insert_header("host", &*endpoint.authority)?;
     match outbound.headers {
-        Headers::OfJson => head.insert_header("content-type", "application/json")?,
-        Headers::OfForm(None) => {}
-        Headers::OfForm(Some(content_type)) => head.insert_header("content-type", content_type)?,
-        Headers::OfClient(headers) => {
+        Headers::Json => head.insert_header("content-type", "application/json")?,
+        Headers::Form(None) => {}
+        Headers::Form(Some(content_type)) => head.insert_header("content-type", content_type)?,
+        Headers::Client(headers) => {
             for (name, value) in headers {
                 head.append_header(name.clone(), value)?;
             }
@@ -265,7 +265,7 @@ fn head(endpoint: &Endpoint, outbound: &Outbound<'_>) -> Result<Box<RequestHeade
     {
         head.insert_header("content-length", length)?;
     }
-    if !matches!(outbound.headers, Headers::OfClient(_)) {
+    if !matches!(outbound.headers, Headers::Client(_)) {
         head.insert_header("accept-encoding", "identity")?;
     }
     head.insert_header("x-request-id", outbound.request_id)?;

@@ -4,8 +4,8 @@ use super::{big, of_units};
 use std::time::Duration;
 
 pub(super) fn duration(file: &[u8]) -> Option<Duration> {
-    let movie = find(file, b"moov")?;
-    let header = find(movie, b"mvhd")?;
+    let movie = find(file, *b"moov")?;
+    let header = find(movie, *b"mvhd")?;
     let is_long = *header.first()? == 1;
     let (timescale, duration) = if is_long {
         (big(header, 20, 4)?, big(header, 24, 8)?)
@@ -16,13 +16,13 @@ pub(super) fn duration(file: &[u8]) -> Option<Duration> {
     if duration != 0 && duration != unknown {
         return of_units(duration, timescale);
     }
-    let fragments = find(find(movie, b"mvex")?, b"mehd")?;
+    let fragments = find(find(movie, *b"mvex")?, *b"mehd")?;
     let length = if *fragments.first()? == 1 { 8 } else { 4 };
     of_units(big(fragments, 4, length)?, timescale).filter(|duration| !duration.is_zero())
 }
 
 /// The payload of the first box of a type among those at the beginning of `boxes`.
-fn find<'a>(boxes: &'a [u8], wanted: &[u8; 4]) -> Option<&'a [u8]> {
+fn find(boxes: &[u8], wanted: [u8; 4]) -> Option<&[u8]> {
     let mut at = 0;
     loop {
         let name = boxes.get(at + 4..at + 8)?;
