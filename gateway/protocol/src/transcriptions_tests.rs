@@ -193,8 +193,8 @@ fn parsed(sound: &[u8]) -> ParsedRequest<'static> {
 
 #[test]
 fn what_is_reserved_follows_from_the_duration_or_from_the_bytes_where_it_is_unknown() {
-    let sound = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/audio/tone.flac")).expect("a sound");
-    let known = parsed(&sound);
+    let sound = include_bytes!("../tests/audio/tone.flac");
+    let known = parsed(sound);
     assert_eq!((known.units.audio_millis, known.units.output_tokens), (2500, 448));
     assert!(known.size.longest_audio() > Duration::from_secs(24));
     let unknown = parsed(&vec![1; 75_000]);

@@ -6,6 +6,7 @@ use policy::{
     Allowance, BreakerRules, Class, Concurrency, Degradation, GlobalLimits, KeyId, ModelId, ModelRules, PlanId, Prices,
     Priority, ProjectId, ProjectRules, Rates, Rules, Scheduling, SubjectRules, UserId,
 };
+use protocol::MediaTokens;
 use protocol::catalogue::Entry;
 use protocol::passthrough::Pattern;
 use protocol::translate::NativeApis;
@@ -247,6 +248,11 @@ impl Model {
     /// The pattern that opens a path of its servers, which is clean and decoded.
     pub(crate) fn opening(&self, path: &str) -> Option<&Pattern> {
         self.passthrough.iter().find(|pattern| pattern.opens(path))
+    }
+
+    /// Its tokens for what is not text.
+    pub(crate) fn media_tokens(&self) -> MediaTokens {
+        MediaTokens::of_model(&self.name, self.image_tokens, self.audio_tokens_per_second)
     }
 
     /// The model as clients see it.

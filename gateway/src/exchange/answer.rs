@@ -3,17 +3,16 @@
 use super::admit::Admitted;
 use super::client::{Client, piece};
 use super::encoding::{self, Coding, Decoder};
-use super::forward::Outgoing;
-use super::passthrough::Passthrough;
+use super::final_part::FinalPart;
+use super::head::Passthrough;
 use super::relay::relay;
-use super::reply::{self, FinalPart};
+use super::reply;
 use super::retry_after;
 use crate::config::Deadlines;
-use crate::upstream::{Answer, Endpoint, Headers, Outbound, failure};
+use crate::upstream::{Answer, Endpoint, Headers, Outbound};
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use http::Method;
-use pingora_core::BError;
 use pingora_core::protocols::http::HttpTask;
 use protocol::error::{self, Blame, ErrorCode, RequestError};
 use protocol::stream::{Split, StreamSplitter};
@@ -24,6 +23,13 @@ use std::time::Duration;
 
 /// Pieces of a stream gathered into one write, at most.
 const GATHER: usize = 64;
+
+/// A request in the words of the server that it goes to.
+pub(super) struct Outgoing {
+    /// In pieces that follow one another.
+    pub(super) body: Vec<Bytes>,
+    pub(super) translation: Option<Translation>,
+}
 
 /// Asks one server, and passes its answer on.
 pub(super) async fn exchange(
@@ -167,7 +173,7 @@ async fn stream(
                         .inspect_err(|error| answer.in_flight.failed(&error.message))?;
                 }
                 Ok(None) => is_done = true,
-                Err(error) => return Err(broke_off(&mut answer, &error)),
+                Err(error) => return Err(answer.broke_off(&error)),
             }
             is_done |= answer.session.response_done();
             if !is_done && split.ready.len() < GATHER {
@@ -216,13 +222,6 @@ fn decoded(decoder: &mut Option<Decoder>, piece: Bytes) -> Result<Bytes, Request
             Err(RequestError::new(ErrorCode::UpstreamError, message))
         }
     }
-}
-
-/// The error of a server whose connection broke during its answer.
-pub(super) fn broke_off(answer: &mut Answer, error: &BError) -> RequestError {
-    let error = failure(answer.endpoint(), error, "during its answer");
-    answer.in_flight.failed(&error.message);
-    error
 }
 
 /// Gathers an answer that is not streamed, meters it, and passes it on as a whole.
@@ -299,7 +298,7 @@ async fn gather(client: &mut Client<'_>, answer: &mut Answer, most: usize) -> Re
                 more.extend_from_slice(&piece);
             }
             Ok(None) => break,
-            Err(error) => return Err(broke_off(answer, &error)),
+            Err(error) => return Err(answer.broke_off(&error)),
         }
         if more.len() > most {
             let message = format!("the model's answer is larger than {most} bytes (bounds.max_response_bytes)");

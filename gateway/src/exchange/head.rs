@@ -1,8 +1,7 @@
 //! What an exchange needs of a request's head after the connection has moved on to its body.
 
-use super::passthrough::Passthrough;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +33,26 @@ pub(super) struct RequestHead {
     pub(super) cors: Headers,
     /// HTTP/1.0 knows no chunked transfer coding and closes its connection.
     pub(super) is_http_1_0: bool,
+}
+
+/// What is sent of a pass-through request beside its body.
+#[derive(Debug)]
+pub(crate) struct Passthrough {
+    pub(super) method: Method,
+    /// The server's path and the query, as they came.
+    pub(super) path: String,
+    /// The path, cleaned and decoded.
+    pub(super) decoded: String,
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+    /// The models that path and header name, where both do and differ.
+    pub(super) conflict: Option<(String, String)>,
+}
+
+impl Passthrough {
+    /// Whether a server may get the request twice without harm (RFC 9110, section 9.2.2).
+    pub(super) fn is_repeatable(&self) -> bool {
+        self.method.is_idempotent()
+    }
 }
 
 impl RequestHead {

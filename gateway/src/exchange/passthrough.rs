@@ -1,17 +1,17 @@
 //! Pass-through requests: which they are, whether their model opens their path, and what of their head is sent on.
 
+use super::Asked;
+use super::head::Passthrough;
 use super::recorder::Recorder;
 use crate::config::{Config, Model};
+use http::HeaderMap;
 use http::header::{self, HeaderName, HeaderValue};
-use http::{HeaderMap, Method};
 use pingora_http::RequestHeader;
 use policy::ModelId;
 use protocol::error::RequestError;
 use protocol::passthrough::{ambiguous, not_opened, target};
 use protocol::{Operation, ParsedRequest, Route};
 use std::sync::Arc;
-
-use super::Asked;
 
 /// The header in which a request may name its model.
 const MODEL: &str = "x-sluice-model";
@@ -60,26 +60,6 @@ const ANSWER_WITHHELD: &[&str] = &[
     "www-authenticate",
     "x-request-id",
 ];
-
-/// What is sent of a pass-through request beside its body.
-#[derive(Debug)]
-pub(crate) struct Passthrough {
-    pub(super) method: Method,
-    /// The server's path and the query, as they came.
-    pub(super) path: String,
-    /// The path, cleaned and decoded.
-    pub(super) decoded: String,
-    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
-    /// The models that path and header name, where both do and differ.
-    conflict: Option<(String, String)>,
-}
-
-impl Passthrough {
-    /// Whether a server may get the request twice without harm (RFC 9110, section 9.2.2).
-    pub(super) fn is_repeatable(&self) -> bool {
-        self.method.is_idempotent()
-    }
-}
 
 /// What a request for a path of no operation asks for, if a model opens the path. Paths of the gateway's own are never
 /// passed through, unless the request's path begins with the prefix of pass-through.

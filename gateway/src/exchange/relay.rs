@@ -2,10 +2,10 @@
 //! path returns.
 
 use super::admit::Admitted;
-use super::answer::broke_off;
 use super::client::{Client, piece};
+use super::final_part::FinalPart;
 use super::recorder::Recorder;
-use super::reply::{self, FinalPart};
+use super::reply;
 use super::{passthrough, retry_after};
 use crate::upstream::Answer;
 use bytes::BytesMut;
@@ -40,7 +40,7 @@ pub(super) async fn relay(
             arrived = answer.session.read_response_body() => arrived,
             error = client.gone() => return Err(error),
         };
-        let arrived = arrived.map_err(|error| broke_off(&mut answer, &error))?;
+        let arrived = arrived.map_err(|error| answer.broke_off(&error))?;
         let record = &mut admitted.recorder.record;
         if record.first_token.is_none() {
             record.first_token = Some(record.started.elapsed());

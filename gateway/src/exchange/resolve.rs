@@ -3,8 +3,8 @@
 
 use super::authenticate::{self, Parsed};
 use super::client::Client;
+use super::final_part::FinalPart;
 use super::recorder::Recorder;
-use super::reply::FinalPart;
 use super::{Step, answered_here, passthrough};
 use crate::config::{Config, Model};
 use crate::identity::Caller;
@@ -17,7 +17,7 @@ use policy::{AdmissionRequest, ModelId, ProjectId};
 use protocol::error::{ErrorCode, RequestError};
 use protocol::hub::About;
 use protocol::translate::{self, NativeApis, Translation};
-use protocol::{self, MediaTokens, Operation, ParsedRequest, Work};
+use protocol::{self, Operation, ParsedRequest, Work};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 
@@ -181,18 +181,13 @@ pub(super) fn input_tokens(
     parsed: &ParsedRequest<'_>,
 ) -> u64 {
     let (model, size) = (snapshot.config.model(id), &parsed.size);
-    let media = media_tokens(model);
+    let media = model.media_tokens();
     let text = snapshot.tokens.tokens(id, project, text_of(parsed));
     match operation.work() {
         // A long sound is read in pieces that fit.
         Work::Count | Work::Transcribe => text.saturating_add(size.media_tokens(&media)),
         _ => size.worst_case(text, &media, model.max_input_tokens),
     }
-}
-
-/// A model's tokens for what is not text.
-pub(super) fn media_tokens(model: &Model) -> MediaTokens {
-    MediaTokens::of_model(&model.name, model.image_tokens, model.audio_tokens_per_second)
 }
 
 /// The size of a prompt's text.

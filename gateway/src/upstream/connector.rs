@@ -83,6 +83,13 @@ impl Answer {
         &self.in_flight.endpoint
     }
 
+    /// Notes that the connection broke during the answer, and says so to the client.
+    pub(crate) fn broke_off(&mut self, error: &BError) -> RequestError {
+        let error = failure(self.endpoint(), error, "during its answer");
+        self.in_flight.failed(&error.message);
+        error
+    }
+
     /// The first piece of a stream is there: its server is well, and from now on the deadline is that between two.
     pub(crate) fn first_token_received(&mut self) {
         self.in_flight.succeeded();
@@ -293,7 +300,7 @@ fn is_stale(error: &BError) -> bool {
 }
 
 /// What the other side did, in words for the client.
-pub(crate) fn failure(endpoint: &Endpoint, error: &BError, when: &str) -> RequestError {
+fn failure(endpoint: &Endpoint, error: &BError, when: &str) -> RequestError {
     tracing::warn!(upstream = %endpoint.authority, %error, "upstream failed {when}");
     match error.etype() {
         ErrorType::ReadTimedout | ErrorType::WriteTimedout | ErrorType::ConnectTimedout => RequestError::new(

@@ -6,7 +6,7 @@ mod endpoint;
 pub(crate) mod health;
 mod tls;
 
-pub(crate) use connector::{Answer, Connector, Headers, Outbound, failure};
+pub(crate) use connector::{Answer, Connector, Headers, Outbound};
 pub(crate) use endpoint::{Endpoint, now};
 
 use crate::config::{Backend, Config, Model};

@@ -3,9 +3,29 @@
 use super::{longest, of};
 use std::time::Duration;
 
-fn file(name: &str) -> Vec<u8> {
-    let path = format!("{}/tests/audio/{name}", env!("CARGO_MANIFEST_DIR"));
-    std::fs::read(path).expect("a sound of the tests")
+macro_rules! files {
+    ($($name:literal),* $(,)?) => {
+        /// Every file's name and content.
+        const FILES: &[(&str, &[u8])] = &[$(($name, include_bytes!(concat!("../../tests/audio/", $name)))),*];
+    };
+}
+
+files!(
+    "cbr.mp3",
+    "vbr.mp3",
+    "tone.flac",
+    "opus.ogg",
+    "vorbis.ogg",
+    "tone.m4a",
+    "fragmented.m4a",
+    "tone.aac",
+    "tone.webm",
+    "live.webm",
+);
+
+fn file(name: &str) -> &'static [u8] {
+    let found = FILES.iter().find(|(its, _)| *its == name);
+    found.unwrap_or_else(|| panic!("no file {name}")).1
 }
 
 fn seconds(file: &[u8]) -> Option<f64> {
@@ -44,7 +64,7 @@ fn every_format_tells_two_and_a_half_seconds() {
         // The last block's beginning, a frame of 20 ms before the end.
         ("live.webm", 0.03),
     ] {
-        let told = seconds(&file(name)).unwrap_or_else(|| panic!("{name} tells nothing"));
+        let told = seconds(file(name)).unwrap_or_else(|| panic!("{name} tells nothing"));
         assert!((told - 2.5).abs() <= tolerance, "{name}: {told}");
     }
 }
@@ -72,13 +92,13 @@ fn a_wav_file_is_measured_by_its_samples_and_not_by_what_its_header_promises() {
 #[test]
 fn an_mp3_file_is_measured_by_its_frames_behind_a_tag_and_with_rubbish_between() {
     let sound = file("cbr.mp3");
-    let plain = seconds(&sound).expect("a duration");
+    let plain = seconds(sound).expect("a duration");
     // An ID3v2 tag of 300 bytes, with a size of seven bits a byte.
     let mut tagged = b"ID3\x04\0\0\0\0\x02\x2c".to_vec();
     tagged.extend([b'x'; 300]);
-    tagged.extend(&sound);
+    tagged.extend(sound);
     assert_eq!(seconds(&tagged), Some(plain));
-    let twice = [&sound[..], b"rubbish \xff\xff\xff", &sound].concat();
+    let twice = [sound, b"rubbish \xff\xff\xff", sound].concat();
     let told = seconds(&twice).expect("a duration");
     assert!((told - 2.0 * plain).abs() < 0.1, "{told}");
 }
@@ -97,24 +117,12 @@ fn what_cannot_be_read_is_as_long_as_its_bytes_allow_and_nothing_panics() {
         assert_eq!(of(unknown), None);
     }
     assert_eq!(longest(75_000), Duration::from_secs(100));
-    let names = [
-        "cbr.mp3",
-        "tone.flac",
-        "opus.ogg",
-        "vorbis.ogg",
-        "tone.m4a",
-        "fragmented.m4a",
-        "tone.aac",
-        "tone.webm",
-        "live.webm",
-    ];
-    for name in names {
-        let whole = file(name);
+    for (_, whole) in FILES {
         for end in (0..whole.len()).step_by(37) {
             let _ = of(&whole[..end]);
         }
         for at in 0..whole.len().min(400) {
-            let mut broken = whole.clone();
+            let mut broken = whole.to_vec();
             broken[at] ^= 0xff;
             let _ = of(&broken);
         }
@@ -124,6 +132,6 @@ fn what_cannot_be_read_is_as_long_as_its_bytes_allow_and_nothing_panics() {
 #[test]
 fn two_ogg_files_in_a_row_are_as_long_as_both() {
     let sound = file("opus.ogg");
-    let told = seconds(&[&sound[..], &sound].concat()).expect("a duration");
+    let told = seconds(&[sound, sound].concat()).expect("a duration");
     assert!((told - 5.0).abs() < 0.01, "{told}");
 }
