@@ -17,6 +17,8 @@ pub struct Search {
     pub request_id: Option<String>,
     /// Those of a caller's id.
     pub client_request_id: Option<String>,
+    /// Those of an operation, by its path.
+    pub operation: Option<String>,
 }
 
 /// The newest `limit` records that match, newest first.
@@ -28,6 +30,7 @@ pub async fn recent(store: &Store, search: &Search, limit: u32) -> Result<Vec<Va
         ("project_id", &search.project),
         ("request_id", &search.request_id),
         ("client_request_id", &search.client_request_id),
+        ("operation", &search.operation),
     ];
     let wanted: Vec<(&str, &String)> = conditions
         .iter()

@@ -429,6 +429,7 @@ async fn a_record_is_found_by_either_id_and_never_by_anothers() {
             project: project.map(str::to_owned),
             request_id: id.map(str::to_owned),
             client_request_id: client.map(str::to_owned),
+            operation: None,
         };
         let store = ledger.store().clone();
         async move { records::recent(&store, &search, 10).await.expect("found").len() }
@@ -438,6 +439,14 @@ async fn a_record_is_found_by_either_id_and_never_by_anothers() {
     assert_eq!(find(None, Some("req_a"), None).await, 1);
     assert_eq!(find(Some("q"), Some("req_a"), None).await, 0);
     assert_eq!(find(None, Some("mine"), None).await, 0, "a caller's id is no key");
+    for (operation, count) in [("/v1/chat/completions", 2), ("/v1/audio/speech", 0)] {
+        let search = Search {
+            operation: Some(operation.to_owned()),
+            ..Search::default()
+        };
+        let found = records::recent(ledger.store(), &search, 10).await.expect("found");
+        assert_eq!(found.len(), count, "{operation}");
+    }
     let accounts = records::accounts(ledger.store(), Some("q"), "req_a")
         .await
         .expect("asked");

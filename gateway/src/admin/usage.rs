@@ -11,13 +11,14 @@ use ledger::totals::{self, Totals};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-/// `/usage/recent?limit=50&project=…&request_id=…&client_request_id=…`.
+/// `/usage/recent?limit=50&project=…&request_id=…&client_request_id=…&operation=…`.
 #[derive(Deserialize)]
 pub(super) struct Recent {
     limit: Option<u32>,
     project: Option<String>,
     request_id: Option<String>,
     client_request_id: Option<String>,
+    operation: Option<String>,
 }
 
 pub(super) async fn recent(State(admin): State<Admin>, Query(query): Query<Recent>) -> Response {
@@ -27,6 +28,7 @@ pub(super) async fn recent(State(admin): State<Admin>, Query(query): Query<Recen
         project: query.project,
         request_id: query.request_id,
         client_request_id: query.client_request_id,
+        operation: query.operation,
     };
     answer(records::recent(&admin.pool, &search, limit).await)
 }

@@ -59,6 +59,14 @@ pub(super) async fn exchange(
     };
     let passthrough = recorder.head.passthrough.as_deref();
     let is_repeatable = passthrough.is_none_or(Passthrough::is_repeatable);
+    let once = move |error: RequestError| {
+        let was_sent = error.code != ErrorCode::NoHealthyUpstream;
+        if was_sent && !is_repeatable {
+            error.not_retryable()
+        } else {
+            error
+        }
+    };
     let outbound = Outbound {
         method: passthrough.map_or(&Method::POST, |passed| &passed.method),
         path: passthrough.map_or(operation.upstream_path(), |passed| &passed.path),
@@ -84,10 +92,7 @@ pub(super) async fn exchange(
     };
     let answer = tokio::select! {
         biased;
-        answer = services.connector.open(endpoint, &outbound) => answer.map_err(|error| {
-            let was_sent = error.code != ErrorCode::NoHealthyUpstream;
-            if was_sent && !is_repeatable { error.not_retryable() } else { error }
-        })?,
+        answer = services.connector.open(endpoint, &outbound) => answer.map_err(once)?,
         error = client.gone() => return Err(error),
     };
     let status = answer.session.response_header().map_or(0, |head| head.status.as_u16());
@@ -100,7 +105,7 @@ pub(super) async fn exchange(
         _ => false,
     };
     if is_relayed {
-        return relay(admitted, client, answer, status).await;
+        return relay(admitted, client, answer, status).await.map_err(once);
     }
     let coding = coding(&answer)?;
     // A server may not be able to stream a transcription, and its clients know what it sends instead.
@@ -347,7 +352,7 @@ fn answered(
     let recorder = &admitted.recorder;
     let record = &recorder.record;
     if record.protocol() == Protocol::Generate {
-        let (usage, _) = recorder.used(&admitted.meter, &admitted.request);
+        let (usage, _) = recorder.used(&admitted.meter, &admitted.request, &admitted.parsed.size);
         let cost = record.price(usage).euros();
         body = generate::answer(&record.request_id, &body, &record.terms.estimate, usage, cost);
     }

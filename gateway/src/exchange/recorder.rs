@@ -21,6 +21,9 @@ use std::time::{Duration, Instant};
 /// Servers pad a sound to whole windows of what their models hear at once, and count whole seconds.
 const AUDIO_PADDING: Duration = Duration::from_secs(30);
 
+/// Frames of a spectrogram, of which no speech model makes more than a token each (Whisper's hop is 10 ms).
+const MOST_AUDIO_TOKENS_PER_SECOND: u64 = 100;
+
 /// Everything that is known of a request while it runs.
 pub(crate) struct Recorder {
     pub(super) services: Arc<Services>,
@@ -167,7 +170,7 @@ impl Recorder {
             || (outcome == Outcome::TimedOut && is_clients_end);
         if self.record.was_forwarded && has_worked {
             self.record.units = self.units(&served.meter, &served.size);
-            (self.record.usage, self.record.usage_source) = self.used(&served.meter, &served.request);
+            (self.record.usage, self.record.usage_source) = self.used(&served.meter, &served.request, &served.size);
             self.record.cost = self.record.price(self.record.usage);
         }
         let usage = self.record.usage;
@@ -198,7 +201,7 @@ impl Recorder {
     }
 
     /// What was used, as far as the answer tells.
-    pub(super) fn used(&self, meter: &Meter, request: &AdmissionRequest) -> (Usage, Source) {
+    pub(super) fn used(&self, meter: &Meter, request: &AdmissionRequest, size: &PromptSize) -> (Usage, Source) {
         let record = &self.record;
         let is_text = matches!(record.operation.work(), Work::Embed | Work::Score | Work::Count);
         let reads_prompt = !is_text || record.outcome == Outcome::Completed;
@@ -217,10 +220,24 @@ impl Recorder {
         let most = record.terms.max_tokens.saturating_mul(request.answers);
         meter.usage(&Bounds {
             estimated_input: input,
-            max_input: None,
+            max_input: self.most_input(size),
             max_output: Some(most.saturating_add(request.units.output_tokens)),
             bytes_per_token: None,
         })
+    }
+
+    /// The most input tokens that a server can mean for a sound or an image; `None` where only a text was sent.
+    fn most_input(&self, size: &PromptSize) -> Option<u64> {
+        let model = self.record.snapshot.config.model(self.record.model?);
+        match self.record.operation.work() {
+            Work::Transcribe => {
+                let seconds = size.longest_audio().saturating_add(AUDIO_PADDING).as_secs();
+                let of_audio = seconds.saturating_mul(MOST_AUDIO_TOKENS_PER_SECOND);
+                Some(of_audio.saturating_add(model.max_input_tokens))
+            }
+            Work::Draw => Some(model.max_input_tokens),
+            _ => None,
+        }
     }
 
     /// The input tokens of a sound.

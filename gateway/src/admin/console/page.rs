@@ -332,7 +332,7 @@ fn recent(state: &Value) -> Markup {
                         @let status = word(one, "status");
                         tr {
                             td { (word(one, "created_at").get(11..19).unwrap_or_default()) }
-                            td { (word(one, "project_id")) } td { (word(one, "model")) }
+                            td { (word(one, "project_id")) } td title=(word(one, "operation")) { (word(one, "model")) }
                             td { span class={"state " (if status == "completed" { "good" } else { "bad" })} { (status) }
                                 @if let Some(reason) = one["reason"].as_str() { " " (reason) } }
                             td { (plot::steps(number(&one["queue_wait_seconds"]), one["first_token_seconds"].as_f64(), number(&one["latency_seconds"]), longest)) }
