@@ -284,3 +284,25 @@ fn names_that_a_client_made_up_make_no_header_of_their_own() {
             .is_some_and(|header| header.len() < 20 * 82)
     );
 }
+
+/// anthropic-sdk-python's tool runner and Claude Code send the whole conversation once they read this code.
+#[test]
+fn a_thread_is_refused_in_the_words_by_which_anthropics_sdks_go_on_without_it() {
+    for native_apis in [OPENAI, OLLAMA] {
+        let body = json!({"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}],
+            "thread": {"type": "create"}});
+        let error = translated(native_apis, Operation::Messages, &body).expect_err("no other server keeps threads");
+        let answer: Value = serde_json::from_slice(&error.body(Protocol::Anthropic, "req-1")).expect("JSON");
+        assert_eq!(error.code.status(), 400);
+        assert_eq!(
+            answer,
+            json!({"type": "error", "request_id": "req-1", "error": {
+                "type": "invalid_request_error",
+                "message": "`thread` is not supported by this model's server; send the whole conversation in `messages`",
+                "details": {"error_code": "thread_unsupported_request"},
+            }})
+        );
+    }
+    let null = json!({"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}], "thread": null});
+    translated(OPENAI, Operation::Messages, &null).expect("nothing is asked for");
+}
