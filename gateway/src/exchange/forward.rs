@@ -181,6 +181,7 @@ impl Admitted<'_> {
         let Some(mut translation) = translation else {
             let strips_usage = self.parsed.is_streaming && !self.parsed.wants_usage;
             self.meter = Meter::new(operation, strips_usage);
+            self.recorder.dropped = self.parsed.withheld();
             let rewritten = protocol::rewrite(operation, self.body, &self.parsed, &changes(operation)).map(Bytes::from);
             return Ok(Outgoing {
                 body: rewritten.unwrap_or_else(|| self.body.clone()),

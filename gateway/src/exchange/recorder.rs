@@ -26,7 +26,7 @@ pub(crate) struct Recorder {
     pub(super) head: RequestHead,
     /// The caller's rate limits after this request, for the response headers.
     pub(super) rate_limits: RateLimitStatus,
-    /// Hints of the request that the server's protocol cannot say.
+    /// Fields of the request that its server does not get, for the header `x-sluice-dropped`.
     pub(super) dropped: Vec<Cow<'static, str>>,
     trace: Option<Trace>,
     /// The gateway's own time before it asked for a slot.
