@@ -297,6 +297,7 @@ impl Config {
         let models = self.models.iter().zip(0..).map(|(model, at)| ModelRules {
             rates: model.rates,
             concurrency: model.concurrency,
+            max_concurrent_tokens: policy::TokenLimit::Default,
             prices: model.prices,
             max_input_tokens: model.max_input_tokens,
             max_output_tokens: model.max_output_tokens,
