@@ -2,9 +2,9 @@
 //!
 //! References between files are checked in [`super::checked`].
 
-pub(crate) use super::defaults::Places;
-use super::defaults::default;
 use super::read::{At, Named, choice, section};
+pub(crate) use super::values::Places;
+use super::values::default;
 use policy::NanoEuro;
 use std::time::Duration;
 

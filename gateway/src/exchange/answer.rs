@@ -3,8 +3,8 @@
 use super::admit::Admitted;
 use super::client::{Client, piece};
 use super::encoding::{self, Coding, Decoder};
-use super::forward::Outgoing;
-use super::reply::{self, FinalPart};
+use super::final_part::FinalPart;
+use super::reply;
 use super::retry_after;
 use crate::config::Deadlines;
 use crate::upstream::{Answer, Endpoint, Outbound, failure};
@@ -21,6 +21,12 @@ use std::time::Duration;
 
 /// Pieces of a stream gathered into one write, at most.
 const GATHER: usize = 64;
+
+/// A request in the words of the server that it goes to.
+pub(super) struct Outgoing {
+    pub(super) body: Bytes,
+    pub(super) translation: Option<Translation>,
+}
 
 /// Asks one server, and passes its answer on.
 pub(super) async fn exchange(
