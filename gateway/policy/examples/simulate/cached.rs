@@ -20,7 +20,7 @@ pub const CLIENTS: [Client; 2] = [
     },
 ];
 
-/// Prints the table; returns which promises are missed.
+/// Prints the table; returns the promises that are missed.
 pub fn print_table() -> Vec<String> {
     println!(
         "\nAn agent (prompts of 20,000 tokens, 90 % cached) beside a chat, both with more to do than they get; ten seeds.\n"
