@@ -5,7 +5,7 @@ use crate::config::{self, Backend};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 use pingora_core::upstreams::peer::HttpPeer;
-use policy::{Breaker, BreakerDecision, BreakerRules, Candidate, Failure, Time};
+use policy::{Breaker, BreakerDecision, BreakerRules, Candidate, Failure, ServerLoad, Time};
 use protocol::error::{ErrorCode, RequestError};
 use std::collections::HashSet;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -60,6 +60,8 @@ pub(crate) struct Seen {
     pub(super) foreign: AtomicU64,
     /// Thousandths of its cache in use.
     pub(super) cache: AtomicU64,
+    /// The load that it reported last, if the last probe returned one.
+    pub(super) load: ArcSwapOption<ServerLoad>,
     /// Models in its memory, where it says so.
     pub(super) loaded: ArcSwapOption<HashSet<String>>,
     /// Why it failed last.
@@ -245,6 +247,17 @@ impl Endpoint {
             tracing::info!(upstream = %self.authority, "upstream is reachable again");
             self.succeeded();
         }
+    }
+
+    /// Records the load that its metrics report; `None` if they report none.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    pub(super) fn report(&self, load: Option<ServerLoad>) {
+        let requests = load.map_or(0, |load| load.running.saturating_add(load.waiting));
+        let foreign = requests.saturating_sub(self.under_way.load(Relaxed));
+        let kv_used = load.and_then(|load| load.kv_used).unwrap_or(0.0);
+        self.seen.foreign.store(foreign as u64, Relaxed);
+        self.seen.cache.store((kv_used * 1000.0) as u64, Relaxed);
+        self.seen.load.store(load.map(Arc::new));
     }
 
     /// The peer to connect to; looks the name up if it is not known.
