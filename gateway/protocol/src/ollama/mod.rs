@@ -48,7 +48,7 @@ impl Dialect for Ollama {
         }
         Ok(ParsedRequest {
             model: model_named(named)?,
-            is_streaming: operation.generates() && head.stream.truth("stream")?.unwrap_or(true),
+            is_streaming: operation.generates() && head.stream.truth().unwrap_or(true),
             max_tokens: Limit::largest(&limits),
             answers: 1,
             size: size(&head),
