@@ -7,6 +7,7 @@ use super::detached::Queued;
 use super::recorder::{Concluded, Recorder, Served};
 use super::reply::FinalPart;
 use super::resolve::{self, Resolved};
+use crate::fault;
 use crate::gate::{self, AdmittedRequest, QueuedRequest, SlotPermit};
 use crate::upstream::RoutingHint;
 use bytes::Bytes;
@@ -123,6 +124,7 @@ impl<'b> Admitted<'b> {
             translation,
         } = resolved;
         let slot = take(&mut recorder, &request, granted);
+        fault::at(fault::Step::Admitted);
         let strips_usage = parsed.is_streaming && !parsed.wants_usage;
         Self {
             meter: Meter::new(recorder.record.operation, strips_usage),

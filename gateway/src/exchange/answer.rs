@@ -7,6 +7,7 @@ use super::forward::Outgoing;
 use super::reply::{self, FinalPart};
 use super::retry_after;
 use crate::config::Deadlines;
+use crate::fault;
 use crate::upstream::{Answer, Endpoint, Outbound, failure};
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
@@ -41,7 +42,9 @@ pub(super) async fn exchange(
         .map_or(record.operation, |translation| translation.call);
     record.upstream = Some(Arc::clone(&endpoint.authority));
     record.was_forwarded = true;
+    admitted.slot.mark_forwarded();
     admitted.upstream_status = None;
+    fault::at(fault::Step::Forwarding);
     let name = model.upstream_name.as_deref().unwrap_or(&model.name);
     let first_token = if record.streamed {
         left.min(first_token_timeout(&model.deadlines, endpoint, name))
@@ -71,6 +74,7 @@ pub(super) async fn exchange(
     };
     let status = answer.session.response_header().map_or(0, |head| head.status.as_u16());
     admitted.upstream_status = Some(status);
+    fault::at(fault::Step::Answering);
     let coding = coding(&answer)?;
     if status == 200 && admitted.recorder.record.streamed {
         stream(admitted, client, answer, translation, coding).await
@@ -163,6 +167,7 @@ async fn stream(
             tasks.extend(head.take().map(|head| HttpTask::Header(head, false)));
             tasks.extend(split.ready.drain(..).map(piece));
             client.write(tasks).await?;
+            fault::at(fault::Step::Streaming);
         }
         if is_done {
             admitted.recorder.services.connector.keep(answer).await;
