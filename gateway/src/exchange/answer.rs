@@ -23,6 +23,9 @@ use std::time::Duration;
 /// Pieces of a stream gathered into one write, at most.
 const GATHER: usize = 64;
 
+/// How long after a client's own deadline a server's would end.
+const AFTER_CLIENT: Duration = Duration::from_secs(1);
+
 /// Asks one server, and passes its answer on.
 pub(super) async fn exchange(
     admitted: &mut Admitted<'_>,
@@ -51,6 +54,8 @@ pub(super) async fn exchange(
     } else {
         left
     };
+    let deadline = recorder.head.timeout;
+    let is_clients = deadline.is_some_and(|deadline| deadline <= model.deadlines.total) && first_token == left;
     let outbound = Outbound {
         path: operation.upstream_path(),
         body,
@@ -61,10 +66,14 @@ pub(super) async fn exchange(
         } else {
             &[]
         },
-        timeout: recorder.head.timeout.map(|_| left),
+        timeout: deadline.map(|_| left),
         deadlines: model.deadlines,
-        first: first_token,
-        is_client_deadline: recorder.head.timeout.is_some() && first_token == left,
+        // A client's own deadline ends the wait first, so that it does not count as the server's failure.
+        first: if is_clients {
+            first_token.saturating_add(AFTER_CLIENT)
+        } else {
+            first_token
+        },
         tokens: record.terms.estimate.tokens(),
     };
     let answer = tokio::select! {
