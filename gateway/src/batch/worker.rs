@@ -257,6 +257,7 @@ impl Work<'_> {
             class: Class::Batch,
             priority: batch.priority,
             body: line.body.get().as_bytes(),
+            is_cancelled: Some(self.is_cancelled),
         };
         let mut pause = FIRST_PAUSE;
         loop {
