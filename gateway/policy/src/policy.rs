@@ -6,12 +6,13 @@ use crate::admission::{Ended, Scheduler, Verdict};
 use crate::allowance::{Alert, Allowances, Fit, RecordedUsage, Windows};
 use crate::audit::Audit;
 use crate::degradation::{self, PressureMonitors};
+use crate::fairness::Tokens;
 use crate::limits::Limits;
 use crate::quota::Amounts;
 use crate::reservation::Reservation;
 use crate::{
-    AdmissionRequest, Decision, Grant, Pace, Priority, QueueTicket, QuotaWindow, RateLimitStatus, Refusal, Rules,
-    Subject, TicketId, Time, Usage,
+    AdmissionRequest, Decision, Grant, ModelId, Pace, Priority, QueueTicket, QuotaWindow, RateLimitStatus, Refusal,
+    Rules, ServerLoad, Subject, TicketId, Time, Usage,
 };
 use std::time::Duration;
 
@@ -69,7 +70,7 @@ impl Policy {
             limits: Limits::new(&rules),
             allowances: Allowances::default(),
             monitors: PressureMonitors::default(),
-            scheduler: Scheduler::new(&rules),
+            scheduler: Scheduler::default(),
             held: Vec::new(),
             charges: 0,
             audit: Audit::default(),
@@ -310,9 +311,7 @@ impl Policy {
             self.audit.settled(&held.ask, reservation.windows, used);
         }
         let ended = Ended {
-            input_tokens: usage.input_tokens,
-            cached_input_tokens: usage.cached_input_tokens,
-            output_tokens: usage.output_tokens,
+            tokens: Tokens::new(usage.input_tokens, usage.cached_input_tokens, usage.output_tokens),
             pace: settlement.pace,
             has_completed: settlement.has_completed,
         };
@@ -326,6 +325,12 @@ impl Policy {
             alerts,
             overrun_tokens: usage.tokens().saturating_sub(held.terms.estimate.tokens()),
         }
+    }
+
+    /// Learns from the load that a model's servers report of themselves; to be called for each report, and
+    /// [`Policy::next`] afterwards.
+    pub fn observe_load(&mut self, model: ModelId, load: &ServerLoad, now: Time) {
+        self.scheduler.observe_load(model, load, now);
     }
 
     /// Cancels a request that waits: everything is refunded but the request's own count in the rate limits, since it was

@@ -38,15 +38,24 @@ pub struct Rules {
 pub struct TokenWeights {
     /// An input token that the server had in its cache; in rate limits and between those who share.
     pub cached_input: u32,
+    /// An output token; between those who share.
+    pub output: u32,
 }
 
 impl Default for TokenWeights {
+    /// A cached input token counts a tenth, about as providers price it; an output token twice.
     fn default() -> Self {
-        Self { cached_input: 100 }
+        Self {
+            cached_input: 100,
+            output: 2000,
+        }
     }
 }
 
 impl TokenWeights {
+    /// The weight of an uncached input token.
+    pub(crate) const UNCACHED_INPUT: u32 = 1000;
+
     /// The tokens that a prompt counts as, of which so many were in the server's cache.
     pub(crate) fn input_tokens(self, input_tokens: u64, cached: u64) -> u64 {
         let cached = cached.min(input_tokens);
@@ -228,6 +237,8 @@ pub struct ModelRules {
     pub rates: Rates,
     /// How many it takes at once.
     pub concurrency: Concurrency,
+    /// The most tokens in flight at once: uncached prompts, and the usual length of their answers.
+    pub max_concurrent_tokens: TokenLimit,
     /// What it costs.
     pub prices: Prices,
     /// The longest prompt, in tokens; 0: any.
@@ -248,6 +259,18 @@ pub enum Concurrency {
     Fixed(usize),
     /// Found out from how fast it answers; never more than so many.
     Auto(usize),
+}
+
+/// How many tokens a model may have in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TokenLimit {
+    /// Found where its concurrency is found, else any number.
+    #[default]
+    Default,
+    /// So many.
+    Fixed(u64),
+    /// Found from the KV cache in use that its servers report.
+    Auto,
 }
 
 /// Prices of a thousand tokens, and of what is not tokens.

@@ -4,6 +4,7 @@
 //! allocation and no search. A ticket stands in three: its own queue (user, model, class), in which it is
 //! served, and by age in its flow's (project, model, class) and in its class's, which know the oldest and the newest.
 
+use crate::fairness::Charge;
 use crate::{ModelId, ProjectId, QueueClass, Time, UserId};
 
 /// A request that was let in: it waits or runs, until it is settled or cancelled. A number that is used
@@ -23,8 +24,12 @@ pub(crate) struct Ticket {
     pub(crate) class: QueueClass,
     /// Position in the order of arrival.
     pub(crate) sequence: u64,
-    /// What it is charged to those who share, until it is settled.
-    pub(crate) cost: u64,
+    /// The work that such a request usually is.
+    pub(crate) work: u64,
+    /// The charge to those who share, from its start until it is settled.
+    pub(crate) charged: Charge,
+    /// Its tokens in flight while it runs: its uncached prompt, and the usual length of its answer.
+    pub(crate) tokens: u64,
     /// Since when it waits, or runs.
     pub(crate) since: Time,
     pub(crate) deadline: Time,

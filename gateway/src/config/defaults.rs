@@ -1,6 +1,8 @@
 //! What holds where a file says nothing.
 
-use super::raw::{Bounds, Durability, Health, Hysteresis, LedgerSettings, LogFormat, Retries, Telemetry, Timeouts};
+use super::raw::{
+    Bounds, Durability, Health, Hysteresis, LedgerSettings, LogFormat, Retries, Telemetry, Timeouts, TokenWeights,
+};
 use super::read::At;
 use std::time::Duration;
 
@@ -9,6 +11,15 @@ impl Default for Hysteresis {
         Self {
             margin: At { value: 0.05, line: 0 },
             hold_seconds: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Default for TokenWeights {
+    fn default() -> Self {
+        Self {
+            cached_input: At { value: 0.1, line: 0 },
+            output: At { value: 2.0, line: 0 },
         }
     }
 }

@@ -9,6 +9,7 @@ use super::relay::relay;
 use super::reply;
 use super::retry_after;
 use crate::config::Deadlines;
+use crate::fault;
 use crate::upstream::{Answer, Endpoint, Headers, Outbound};
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
@@ -30,6 +31,8 @@ pub(super) struct Outgoing {
     pub(super) body: Vec<Bytes>,
     pub(super) translation: Option<Translation>,
 }
+/// How long after a client's own deadline a server's would end.
+const AFTER_CLIENT: Duration = Duration::from_secs(1);
 
 /// Asks one server, and passes its answer on.
 pub(super) async fn exchange(
@@ -50,7 +53,9 @@ pub(super) async fn exchange(
         .map_or(record.operation, |translation| translation.call);
     record.upstream = Some(Arc::clone(&endpoint.authority));
     record.was_forwarded = true;
+    admitted.slot.mark_forwarded();
     admitted.upstream_status = None;
+    fault::at(fault::Step::Forwarding);
     let name = model.upstream_name.as_deref().unwrap_or(&model.name);
     let first_token = if record.streamed {
         left.min(first_token_timeout(&model.deadlines, endpoint, name))
@@ -67,6 +72,8 @@ pub(super) async fn exchange(
             error
         }
     };
+    let deadline = recorder.head.timeout;
+    let is_clients = deadline.is_some_and(|deadline| deadline <= model.deadlines.total) && first_token == left;
     let outbound = Outbound {
         method: passthrough.map_or(&Method::POST, |passed| &passed.method),
         path: passthrough.map_or(operation.upstream_path(), |passed| &passed.path),
@@ -84,10 +91,14 @@ pub(super) async fn exchange(
         } else {
             &[]
         },
-        timeout: recorder.head.timeout.map(|_| left),
+        timeout: deadline.map(|_| left),
         deadlines: model.deadlines,
-        first: first_token,
-        is_client_deadline: recorder.head.timeout.is_some() && first_token == left,
+        // A client's own deadline ends the wait first, so that it does not count as the server's failure.
+        first: if is_clients {
+            first_token.saturating_add(AFTER_CLIENT)
+        } else {
+            first_token
+        },
         tokens: record.terms.estimate.tokens(),
     };
     let answer = tokio::select! {
@@ -97,6 +108,7 @@ pub(super) async fn exchange(
     };
     let status = answer.session.response_header().map_or(0, |head| head.status.as_u16());
     admitted.upstream_status = Some(status);
+    fault::at(fault::Step::Answering);
     let is_stream = is_stream(&content_type(&answer));
     let is_relayed = match operation.work() {
         Work::Relay => true,
@@ -201,6 +213,7 @@ async fn stream(
             tasks.extend(head.take().map(|head| HttpTask::Header(head, false)));
             tasks.extend(split.ready.drain(..).map(piece));
             client.write(tasks).await?;
+            fault::at(fault::Step::Streaming);
         }
         if is_done {
             admitted.recorder.services.connector.keep(answer).await;

@@ -1,7 +1,6 @@
 //! How long a wait will be, and what whoever cannot wait is told.
 
-use super::queue::{flow, queue};
-use super::{Scheduler, project_slots};
+use super::state::{Scheduler, flow, project_slots, queue};
 use crate::tickets::Ticket;
 use crate::{Order, QueueClass, Refusal, Rules};
 use std::time::Duration;
@@ -17,9 +16,8 @@ impl Scheduler {
         let Some(seconds) = model.service.0.or(self.service.0) else {
             return (Duration::ZERO, false);
         };
-        let is_model_full = model.running >= model.capacity.limit();
-        let (running, waiting) = if is_model_full {
-            (model.running, model.waiting)
+        let (running, waiting) = if model.is_full() {
+            (model.capacity.running(), model.waiting)
         } else {
             (self.running, self.waiting)
         };

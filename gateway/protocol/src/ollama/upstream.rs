@@ -1,5 +1,6 @@
 //! A server that speaks Ollama's native API: how it is asked, and what it says.
 
+use super::keep_alive;
 use crate::Operation;
 use crate::calls::CallPiece;
 use crate::error::RequestError;
@@ -57,7 +58,13 @@ pub(crate) fn request(
     }
     chat.rename("guided_json", "format", &mut to);
     thinking(&mut chat, &mut to, dropped)?;
-    chat.pass(&["keep_alive", "logprobs", "top_logprobs"], &mut to);
+    match chat.take("keep_alive") {
+        // Other projects use the same model.
+        Some(keep_alive) if keep_alive::unloads(&keep_alive) => dropped.leave_out("keep_alive")?,
+        Some(keep_alive) => drop(to.insert("keep_alive".to_owned(), keep_alive)),
+        None => {}
+    }
+    chat.pass(&["logprobs", "top_logprobs"], &mut to);
     let mut options = match chat.take("options") {
         None => Map::new(),
         Some(Value::Object(options)) => options,
