@@ -9,8 +9,8 @@
 
 use super::tests::{OLLAMA, OPENAI, about, changes, translated};
 use super::*;
-use crate::parse;
 use crate::unsupported::{Unsupported, dropped_header};
+use crate::{Protocol, parse};
 use serde_json::json;
 use std::collections::BTreeSet;
 

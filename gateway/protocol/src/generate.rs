@@ -3,11 +3,12 @@
 use crate::Operation;
 use crate::dialect::Dialect;
 use crate::error::{ErrorCode, RequestError};
-use crate::hub::{Chat, message};
+use crate::hub::{About, Chat, Encoder, message};
 use crate::meter::Usage;
 use crate::request::{Limit, Lowered, ParsedRequest, Places, model_named};
 use crate::scan::{fields, top_level};
 use crate::size::PromptSize;
+use crate::unsupported::Dropped;
 use policy::{Class, Estimate};
 use serde_json::{Value, json};
 
@@ -52,6 +53,17 @@ impl Dialect for Generate {
             ErrorCode::BadRequest | ErrorCode::RequestExceedsLimit => json!({"detail": error.message}),
             code => json!({"detail": code.name()}),
         }
+    }
+
+    fn read(
+        &self,
+        _: Operation,
+        body: &[u8],
+        _: &ParsedRequest<'_>,
+        _: &About,
+        _: &mut Dropped,
+    ) -> Result<(Chat, Option<Box<dyn Encoder>>), RequestError> {
+        Ok((request(body), None))
     }
 }
 

@@ -8,12 +8,13 @@ pub(crate) mod view;
 
 pub use usage::{Bounds, Source, Usage};
 
+use crate::Operation;
+use crate::dialect::Dialect;
 use crate::error::reason_in;
 use crate::tokens::TextSize;
 use crate::whole;
 use crate::wire::sse::Event;
-use crate::wire::{Framing, lenient, records};
-use crate::{Operation, Protocol, anthropic, ollama, openai, responses};
+use crate::wire::{Framing, is_json, lenient, records};
 use usage::Delivered;
 pub(crate) use usage::Reported;
 use view::Seen;
@@ -62,7 +63,7 @@ impl Meter {
 
     /// Reads one whole record of a stream: a server-sent event, or a line.
     pub fn see(&mut self, record: &[u8]) -> Verdict {
-        match Framing::of(self.call.protocol()) {
+        match self.dialect().framing() {
             Framing::JsonLines => match record.trim_ascii() {
                 b"" => Verdict::Pass,
                 line => self.see_data(line),
@@ -105,12 +106,11 @@ impl Meter {
         if data.first() != Some(&b'{') {
             return None;
         }
-        match self.call.protocol() {
-            Protocol::OpenAi | Protocol::Generate => openai::view::view(data),
-            Protocol::Responses => responses::view::view(data),
-            Protocol::Anthropic => anthropic::view::view(data),
-            Protocol::Ollama => ollama::view::view(data),
-        }
+        self.dialect().measure(data)
+    }
+
+    fn dialect(&self) -> &'static dyn Dialect {
+        self.call.protocol().dialect()
     }
 
     fn add(&mut self, seen: &Seen<'_>) -> Verdict {
@@ -164,7 +164,7 @@ impl Meter {
 
     /// Reads a whole answer, which may be a stream that nobody asked for.
     pub fn see_whole(&mut self, body: &[u8]) {
-        let framing = Framing::of(self.call.protocol());
+        let framing = self.dialect().framing();
         if is_json(body) && (framing == Framing::EventStream || lenient::value(body).is_some()) {
             self.see_data(body.trim_ascii());
             return;
@@ -204,12 +204,6 @@ impl Meter {
     pub fn usage(&self, bounds: &Bounds) -> (Usage, Source) {
         usage::settle(&self.reported, &self.delivered, bounds, self.call.generates())
     }
-}
-
-/// Whether a body begins as JSON does, and not as a stream.
-pub(crate) fn is_json(body: &[u8]) -> bool {
-    let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
-    matches!(body.trim_ascii_start().first(), Some(b'{' | b'['))
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 /// The records of a stream by the standards, with the whole of it in sight: an event's name and data.
 fn slow_records(call: Operation, bytes: &str) -> Vec<(String, String)> {
-    if Framing::of(call.protocol()) == Framing::JsonLines {
+    if call.protocol().dialect().framing() == Framing::JsonLines {
         return bytes.lines().map(|line| (String::new(), line.to_owned())).collect();
     }
     let bytes = bytes
@@ -146,7 +146,7 @@ fn slow(call: Operation, bytes: &str) -> Slow {
 
 fn measured(call: Operation, bytes: &[u8]) -> Meter {
     let mut meter = Meter::new(call, false);
-    for record in records(Framing::of(call.protocol()), bytes) {
+    for record in records(call.protocol().dialect().framing(), bytes) {
         meter.see(record);
     }
     meter

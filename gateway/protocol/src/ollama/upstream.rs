@@ -3,12 +3,14 @@
 use super::keep_alive;
 use crate::Operation;
 use crate::calls::CallPiece;
+use crate::dialect::{Piece, Server};
 use crate::error::{RequestError, message_in, reports_failure, server_failed};
 use crate::hub::{Chat, Fields, Finish, Part, arguments, bad, not_an_answer, untranslatable};
 use crate::meter::Usage;
 use crate::unsupported::Dropped;
 use crate::wire::lenient::{self, Count, Each, Object, Text};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 
@@ -294,8 +296,35 @@ struct Function {
     arguments: Value,
 }
 
+/// The server.
+#[derive(Debug)]
+pub(super) struct OllamaServer;
+
+impl Server for OllamaServer {
+    fn set_limit(&self, request: &mut Chat, limit: u64) {
+        if request.contains_key("options") {
+            request["options"]["num_predict"] = limit.into();
+        }
+    }
+
+    fn record(&self, record: &[u8]) -> Result<Option<Piece>, RequestError> {
+        line(record)
+    }
+
+    fn whole(&self, body: &[u8]) -> Result<Piece, RequestError> {
+        line(body)?
+            .filter(|(part, _)| part.finish.is_some())
+            .ok_or_else(not_an_answer)
+    }
+
+    /// A line is a whole answer, too.
+    fn is_whole(&self, body: &[u8]) -> bool {
+        serde_json::from_slice::<IgnoredAny>(body).is_ok()
+    }
+}
+
 /// Reads a line of a stream, or a whole answer.
-pub(crate) fn line(line: &[u8]) -> Result<Option<(Part, Vec<CallPiece>)>, RequestError> {
+fn line(line: &[u8]) -> Result<Option<Piece>, RequestError> {
     if line.trim_ascii().is_empty() {
         return Ok(None);
     }
@@ -344,11 +373,4 @@ fn piece(call: ToolCall) -> CallPiece {
             arguments => arguments.to_string(),
         },
     }
-}
-
-/// Reads a whole answer.
-pub(crate) fn whole(body: &[u8]) -> Result<(Part, Vec<CallPiece>), RequestError> {
-    line(body)?
-        .filter(|(part, _)| part.finish.is_some())
-        .ok_or_else(not_an_answer)
 }

@@ -3,8 +3,10 @@
 use super::view::{is_failure, view};
 use crate::Operation;
 use crate::calls::CallPiece;
+use crate::dialect::{Piece, Server};
 use crate::error::{RequestError, message_in, reports_failure, server_failed};
 use crate::hub::{Chat, Finish, Part, not_an_answer};
+use crate::wire::is_json;
 use crate::wire::lenient::{self, Count, Each, Object, Text};
 use crate::wire::sse::Event;
 use serde::Deserialize;
@@ -117,23 +119,35 @@ pub(crate) fn request(mut chat: Chat, is_streaming: bool) -> (Operation, Chat) {
     (call, chat)
 }
 
-/// Reads an event of a stream; `None` where it says nothing.
-pub(crate) fn event(event: &[u8]) -> Result<Option<(Part, Vec<CallPiece>)>, RequestError> {
-    let event = Event::parse(event);
-    match event.trimmed() {
-        None | Some(b"" | b"[DONE]") => Ok(None),
-        Some(data) => read(data).map(Some),
+/// The server.
+#[derive(Debug)]
+pub(super) struct OpenAiServer;
+
+impl Server for OpenAiServer {
+    fn set_limit(&self, request: &mut Chat, limit: u64) {
+        request.insert("max_tokens".to_owned(), limit.into());
+    }
+
+    fn record(&self, record: &[u8]) -> Result<Option<Piece>, RequestError> {
+        let event = Event::parse(record);
+        match event.trimmed() {
+            None | Some(b"" | b"[DONE]") => Ok(None),
+            Some(data) => read(data).map(Some),
+        }
+    }
+
+    fn whole(&self, body: &[u8]) -> Result<Piece, RequestError> {
+        let answer = read(body)?;
+        // An answer has a choice, and so a reason to have ended.
+        answer.0.finish.is_some().then_some(answer).ok_or_else(not_an_answer)
+    }
+
+    fn is_whole(&self, body: &[u8]) -> bool {
+        is_json(body)
     }
 }
 
-/// Reads a whole answer.
-pub(crate) fn whole(body: &[u8]) -> Result<(Part, Vec<CallPiece>), RequestError> {
-    let answer = read(body)?;
-    // An answer has a choice, and so a reason to have ended.
-    answer.0.finish.is_some().then_some(answer).ok_or_else(not_an_answer)
-}
-
-fn read(data: &[u8]) -> Result<(Part, Vec<CallPiece>), RequestError> {
+fn read(data: &[u8]) -> Result<Piece, RequestError> {
     let said: Completion = lenient::parse(data).ok_or_else(not_an_answer)?;
     if reports_failure(&said.error) {
         return Err(server_failed(message_in(&said.error).as_deref()));

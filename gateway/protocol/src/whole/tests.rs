@@ -1,6 +1,7 @@
 use super::*;
 use crate::corpus::{Stream, streams};
 use crate::meter::{Bounds, Meter};
+use serde_json::json;
 
 /// The text of a whole answer, by each protocol's own words.
 fn text(call: Operation, whole: &Value) -> String {
