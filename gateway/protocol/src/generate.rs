@@ -47,7 +47,7 @@ impl Dialect for Generate {
         })
     }
 
-    /// The original said why in one word; of a field that is wrong, it says which.
+    /// The original gives the reason as one word; for an invalid field, this gives the sentence that names it.
     fn error_body(&self, error: &RequestError, _: &str) -> Value {
         match error.code {
             ErrorCode::BadRequest | ErrorCode::RequestExceedsLimit => json!({"detail": error.message}),

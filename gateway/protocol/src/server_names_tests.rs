@@ -149,3 +149,42 @@ fn usage_is_found_under_the_names_and_in_the_places_of_every_server() {
         );
     }
 }
+
+/// FastAPI's errors, and those of servers that have a number and a sentence.
+#[test]
+fn an_error_in_the_place_of_an_answer_is_one_without_a_field_for_it() {
+    for (body, sentence) in [
+        (json!({"detail": "out of memory"}), "out of memory"),
+        (
+            json!({"detail": [{"loc": ["body", "n"], "msg": "too many"}]}),
+            "body.n: too many",
+        ),
+        (
+            json!({"code": 500, "msg": "out of memory", "success": false}),
+            "out of memory",
+        ),
+    ] {
+        let mut meter = Meter::new(Operation::ChatCompletions, false);
+        meter.see_whole(body.to_string().as_bytes());
+        assert_eq!(meter.failure(), Some(sentence));
+        assert_eq!(message(&body), None, "{body}");
+    }
+}
+
+#[test]
+fn what_keeps_a_connection_open_is_no_part_of_an_answer() {
+    let pings = "data: null\n\nevent: ping\ndata: {\"type\": \"ping\"}\n\nevent: keepalive\ndata: ping\n\ndata: {}\n\n";
+    for done in ["[DONE]", "[done]", "\"[DONE]\""] {
+        let stream = format!(
+            "{pings}data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"hi\"}},\"finish_reason\":null}}]}}\n\n{pings}data: {done}\n\n"
+        );
+        let mut meter = Meter::new(Operation::ChatCompletions, false);
+        meter.see_whole(stream.as_bytes());
+        let (usage, _) = meter.usage(&Bounds::default());
+        assert!(meter.has_finished(), "{done}");
+        assert_eq!(usage.output_tokens, 1, "{done}");
+        for (client, answer) in answers(OPENAI, &stream, true) {
+            assert_eq!(answer, says("hi"), "{client:?}, {done}");
+        }
+    }
+}

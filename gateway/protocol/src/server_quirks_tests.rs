@@ -16,7 +16,7 @@ use serde_json::json;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Answer {
     text: String,
-    thought: String,
+    reasoning: String,
     /// Name and arguments.
     pub(super) calls: Vec<(String, Value)>,
     ids: Vec<String>,
@@ -43,7 +43,7 @@ fn read(call: Operation, whole: &Value) -> Answer {
         Operation::Messages => {
             for block in list(&whole["content"]) {
                 answer.text += &text(&block["text"]);
-                answer.thought += &text(&block["thinking"]);
+                answer.reasoning += &text(&block["thinking"]);
                 if block["type"] == "tool_use" {
                     called(&mut answer, &block["id"], &block["name"], block["input"].clone());
                 }
@@ -53,7 +53,7 @@ fn read(call: Operation, whole: &Value) -> Answer {
             for item in list(&whole["output"]) {
                 let texts: String = list(&item["content"]).iter().map(|part| text(&part["text"])).collect();
                 match item["type"].as_str() {
-                    Some("reasoning") => answer.thought += &texts,
+                    Some("reasoning") => answer.reasoning += &texts,
                     Some("function_call") => {
                         called(&mut answer, &item["call_id"], &item["name"], parsed(&item["arguments"]));
                     }
@@ -63,7 +63,7 @@ fn read(call: Operation, whole: &Value) -> Answer {
         }
         Operation::OllamaChat => {
             let message = &whole["message"];
-            (answer.text, answer.thought) = (text(&message["content"]), text(&message["thinking"]));
+            (answer.text, answer.reasoning) = (text(&message["content"]), text(&message["thinking"]));
             for call in list(&message["tool_calls"]) {
                 let function = &call["function"];
                 called(
@@ -76,7 +76,7 @@ fn read(call: Operation, whole: &Value) -> Answer {
         }
         _ => {
             let message = &whole["choices"][0]["message"];
-            (answer.text, answer.thought) = (text(&message["content"]), text(&message["reasoning_content"]));
+            (answer.text, answer.reasoning) = (text(&message["content"]), text(&message["reasoning_content"]));
             for call in list(&message["tool_calls"]) {
                 let function = &call["function"];
                 called(
@@ -108,7 +108,7 @@ pub(super) fn answers(native_apis: NativeApis, body: &str, is_stream: bool) -> V
         let mut translation = translated(native_apis, *call, &request).expect("fine")?;
         let whole = if is_stream {
             let mut out = Vec::new();
-            for record in records(translation.call.protocol().dialect().framing(), body.as_bytes()) {
+            for record in records(translation.operation.protocol().dialect().framing(), body.as_bytes()) {
                 translation.event(record, &mut out).expect("an event");
             }
             out.extend_from_slice(&translation.finish());
@@ -128,9 +128,9 @@ pub(super) fn says(text: &str) -> Answer {
     }
 }
 
-fn thinks(thought: &str) -> Answer {
+fn thinks(reasoning: &str) -> Answer {
     Answer {
-        thought: thought.to_owned(),
+        reasoning: reasoning.to_owned(),
         ..says("hi")
     }
 }
@@ -154,7 +154,7 @@ fn messages() -> Vec<(&'static str, &'static str, Answer)> {
             says("hi"),
         ),
         (
-            "both names of the thought",
+            "both names of the reasoning",
             r#"{"content":"hi","reasoning":"hm","reasoning_content":"hm"}"#,
             thinks("hm"),
         ),

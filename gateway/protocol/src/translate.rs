@@ -23,8 +23,8 @@ impl NativeApis {
 /// A request in the words of its model's server, and the way back for the answer.
 #[derive(Debug)]
 pub struct Translation {
-    /// What the server is asked.
-    pub call: Operation,
+    /// The operation that the server is asked for.
+    pub operation: Operation,
     /// Hints of the request that the server's protocol cannot say, for the header `x-sluice-dropped`.
     pub dropped: Vec<Cow<'static, str>>,
     body: Map<String, Value>,
@@ -86,7 +86,7 @@ pub fn request(
     };
     let server = call.protocol().dialect().server();
     Ok(Some(Translation {
-        call,
+        operation: call,
         server: server.ok_or_else(|| untranslatable(call.client_path()))?,
         dropped: dropped.into_names(),
         body,
@@ -102,7 +102,7 @@ impl Translation {
         if !changes.asks_usage {
             self.body.shift_remove("stream_options");
         }
-        let limit = changes.max_tokens.filter(|_| self.call.generates());
+        let limit = changes.max_tokens.filter(|_| self.operation.generates());
         if let Some(limit) = limit {
             self.server.set_limit(&mut self.body, limit);
         }
@@ -183,12 +183,12 @@ impl Translation {
     /// Puts the records of a stream together to one answer.
     fn gather(&self, body: &[u8]) -> Result<Piece, RequestError> {
         let (mut all, mut pieces) = (Part::default(), Vec::new());
-        for record in records(self.call.protocol().dialect().framing(), body) {
+        for record in records(self.operation.protocol().dialect().framing(), body) {
             let Some((part, more)) = self.server.record(record)? else {
                 continue;
             };
             all.text += &part.text;
-            all.thought += &part.thought;
+            all.reasoning += &part.reasoning;
             all.logprobs.extend(part.logprobs);
             all.finish = part.finish.or(all.finish);
             all.stop_sequence = part.stop_sequence.or(all.stop_sequence);

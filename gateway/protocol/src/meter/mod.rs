@@ -35,7 +35,7 @@ pub enum Verdict {
 /// Measures one answer as it passes.
 #[derive(Debug)]
 pub struct Meter {
-    call: Operation,
+    operation: Operation,
     strips_usage: bool,
     reported: Reported,
     delivered: Delivered,
@@ -48,9 +48,9 @@ pub struct Meter {
 
 impl Meter {
     /// `strips_usage`: the stream's usage was asked for by the gateway, not by the client.
-    pub fn new(call: Operation, strips_usage: bool) -> Self {
+    pub fn new(operation: Operation, strips_usage: bool) -> Self {
         Self {
-            call,
+            operation,
             strips_usage,
             reported: Reported::default(),
             delivered: Delivered::default(),
@@ -76,10 +76,14 @@ impl Meter {
         let Some(data) = event.trimmed().filter(|data| !data.is_empty()) else {
             return Verdict::Pass;
         };
+        // Only keeps the connection open.
+        if matches!(event.name, b"ping" | b"keepalive" | b"keep-alive" | b"heartbeat") || data == b"null" {
+            return Verdict::Pass;
+        }
         if event.name == b"error" {
             return self.fail(reason_in(data));
         }
-        if data != b"[DONE]" {
+        if !data.trim_ascii().eq_ignore_ascii_case(b"[DONE]") && data != b"\"[DONE]\"" {
             return self.see_data(data);
         }
         // Some servers of other protocols end with it too, after their own last event.
@@ -110,7 +114,7 @@ impl Meter {
     }
 
     fn dialect(&self) -> &'static dyn Dialect {
-        self.call.protocol().dialect()
+        self.operation.protocol().dialect()
     }
 
     fn add(&mut self, seen: &Seen<'_>) -> Verdict {
@@ -125,7 +129,7 @@ impl Meter {
         self.delivered.answers = self.begun.count_ones();
         self.is_done |= seen.is_last;
         if seen.has_failed {
-            return self.fail(reason_in(seen.told));
+            return self.fail(reason_in(seen.failure));
         }
         if seen.is_last {
             Verdict::Last
@@ -176,7 +180,7 @@ impl Meter {
 
     /// A whole answer of the server as the stream that the client has asked for.
     pub(crate) fn stream_from_whole(&self, body: &[u8]) -> Vec<u8> {
-        whole::as_stream(self.call, !self.strips_usage, body)
+        whole::as_stream(self.operation, !self.strips_usage, body)
     }
 
     /// Whether the model came to an end, as far as the protocol tells.
@@ -189,12 +193,12 @@ impl Meter {
         self.is_done
     }
 
-    /// Whether anything of the answer itself was seen: text, thought, or a call of a tool.
+    /// Whether anything of the answer itself was seen: text, reasoning or a tool call.
     pub fn has_first_token(&self) -> bool {
         self.delivered.pieces > 0
     }
 
-    /// What the server said when it failed in its answer.
+    /// The sentence of a server that failed in its answer.
     pub fn failure(&self) -> Option<&str> {
         self.failure.as_deref()
     }
@@ -202,7 +206,7 @@ impl Meter {
     /// What was used, and how that is known: the server's figures where they can be true, else a count of what was
     /// delivered and the estimate of what was sent.
     pub fn usage(&self, bounds: &Bounds) -> (Usage, Source) {
-        usage::settle(&self.reported, &self.delivered, bounds, self.call.generates())
+        usage::settle(&self.reported, &self.delivered, bounds, self.operation.generates())
     }
 }
 

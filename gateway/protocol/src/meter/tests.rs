@@ -61,14 +61,14 @@ fn strings(value: &Value) -> Vec<&str> {
 
 /// The texts of a chat's message; the first is the answer's own.
 fn message_texts(message: &Value) -> Vec<Vec<&str>> {
-    let thought = ["reasoning_content", "reasoning", "thinking"].map(|key| strings(&message[key]));
-    let thought = thought
+    let reasoning = ["reasoning_content", "reasoning", "thinking"].map(|key| strings(&message[key]));
+    let reasoning = reasoning
         .into_iter()
         .find(|texts| !texts.concat().is_empty())
         .unwrap_or_default();
     let calls = message["tool_calls"].as_array().into_iter().flatten();
     let names = calls.filter_map(|call| call["function"]["name"].as_str()).collect();
-    vec![strings(&message["content"]), thought, names]
+    vec![strings(&message["content"]), reasoning, names]
 }
 
 fn figure(value: &Value) -> Option<u64> {

@@ -22,7 +22,7 @@ pub(crate) fn add(all: &mut Value, delta: Value) {
         (Value::Object(all), Value::Object(more)) => {
             for (key, value) in more {
                 match all.get_mut(&key) {
-                    // Said once, however often it is repeated.
+                    // Given once, however often it is repeated.
                     Some(known) if matches!(&*key, "role" | "id" | "type" | "name" | "index") && !known.is_null() => {}
                     Some(known) => add(known, value),
                     None => drop(all.insert(key, value)),
