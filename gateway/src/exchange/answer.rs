@@ -16,7 +16,7 @@ use pingora_core::protocols::http::HttpTask;
 use protocol::error::{self, Blame, ErrorCode, RequestError};
 use protocol::stream::{Split, StreamSplitter};
 use protocol::translate::Translation;
-use protocol::{Protocol, generate, upstream_error, whole};
+use protocol::{Protocol, generate, whole};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -242,7 +242,7 @@ async fn whole(
     if status == 200 {
         admitted.meter.see_whole(&body);
         if let Some(failure) = admitted.meter.failure() {
-            let error = upstream_error::failed(Some(failure));
+            let error = error::server_failed(Some(failure));
             answer.in_flight.failed(&error.message);
             return Err(error);
         }
@@ -252,7 +252,7 @@ async fn whole(
         return Ok(part);
     }
     let endpoint = Arc::clone(&answer.in_flight.endpoint);
-    let error = error::upstream_error(status, &body, record.model_name(), &endpoint.authority).after(retry_after);
+    let error = error::server_refused(status, &body, record.model_name(), &endpoint.authority).after(retry_after);
     if status == 429 || (status == 503 && retry_after.is_some()) {
         endpoint.pause(retry_after.unwrap_or(Duration::from_secs(1)));
     } else if error.counts_against_server() {

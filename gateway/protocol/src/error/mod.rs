@@ -8,7 +8,8 @@ mod code;
 mod upstream;
 
 pub use code::ErrorCode;
-pub use upstream::{upstream_error, upstream_message};
+pub(crate) use upstream::{message_in, reason_in, reports_failure};
+pub use upstream::{server_failed, server_message, server_refused};
 
 use crate::Protocol;
 use policy::{QuotaUnit, Refusal};

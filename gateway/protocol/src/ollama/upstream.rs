@@ -3,11 +3,10 @@
 use super::keep_alive;
 use crate::Operation;
 use crate::calls::CallPiece;
-use crate::error::RequestError;
+use crate::error::{RequestError, message_in, reports_failure, server_failed};
 use crate::hub::{Chat, Fields, Finish, Part, arguments, bad, not_an_answer, untranslatable};
 use crate::meter::Usage;
 use crate::unsupported::Dropped;
-use crate::upstream_error;
 use crate::wire::lenient::{self, Count, Each, Object, Text};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -202,10 +201,7 @@ fn called(call: &Value, names: &mut HashMap<String, Value>) -> Value {
 /// The arguments of a call in a history: what a model once wrote, right or wrong.
 fn given(text: &Value) -> Value {
     match text {
-        Value::String(text) => match arguments(text) {
-            object @ Value::Object(_) => object,
-            _ => json!({"invalid_json": text}),
-        },
+        Value::String(text) => arguments(text),
         Value::Null => json!({}),
         other => other.clone(),
     }
@@ -304,9 +300,8 @@ pub(crate) fn line(line: &[u8]) -> Result<Option<(Part, Vec<CallPiece>)>, Reques
         return Ok(None);
     }
     let line: Line = lenient::parse(line).ok_or_else(not_an_answer)?;
-    if !line.error.is_null() && line.error != "" {
-        let message = upstream_error::message(line.error.to_string().as_bytes());
-        return Err(upstream_error::failed(message.as_deref()));
+    if reports_failure(&line.error) {
+        return Err(server_failed(message_in(&line.error).as_deref()));
     }
     let message = line.message.map_or_else(
         || Message {
