@@ -123,6 +123,12 @@ impl Limit {
         }))
     }
 
+    /// Reads a limit of another server or protocol, which the model's server may not know: what cannot be read is left to
+    /// the server.
+    pub(crate) fn of_another(key: &'static str, raw: Raw<'_>, body: &[u8]) -> Option<Self> {
+        Self::read(key, raw, body).ok().flatten()
+    }
+
     /// Reads all limits that are given.
     pub(crate) fn read_all(given: &[(&'static str, Raw<'_>)], body: &[u8]) -> Result<Vec<Self>, RequestError> {
         let limits = given.iter().map(|(key, raw)| Self::read(key, *raw, body));

@@ -3,10 +3,11 @@
 use super::admit::Admitted;
 use super::client::{Client, piece};
 use super::encoding::{self, Coding, Decoder};
-use super::forward::Outgoing;
-use super::reply::{self, FinalPart};
+use super::final_part::FinalPart;
+use super::reply;
 use super::retry_after;
 use crate::config::Deadlines;
+use crate::fault;
 use crate::upstream::{Answer, Endpoint, Outbound, failure};
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
@@ -21,6 +22,14 @@ use std::time::Duration;
 
 /// Pieces of a stream gathered into one write, at most.
 const GATHER: usize = 64;
+
+/// A request in the words of the server that it goes to.
+pub(super) struct Outgoing {
+    pub(super) body: Bytes,
+    pub(super) translation: Option<Translation>,
+}
+/// How long after a client's own deadline a server's would end.
+const AFTER_CLIENT: Duration = Duration::from_secs(1);
 
 /// Asks one server, and passes its answer on.
 pub(super) async fn exchange(
@@ -41,13 +50,17 @@ pub(super) async fn exchange(
         .map_or(record.operation, |translation| translation.operation);
     record.upstream = Some(Arc::clone(&endpoint.authority));
     record.was_forwarded = true;
+    admitted.slot.mark_forwarded();
     admitted.upstream_status = None;
+    fault::at(fault::Step::Forwarding);
     let name = model.upstream_name.as_deref().unwrap_or(&model.name);
     let first_token = if record.streamed {
         left.min(first_token_timeout(&model.deadlines, endpoint, name))
     } else {
         left
     };
+    let deadline = recorder.head.timeout;
+    let is_clients = deadline.is_some_and(|deadline| deadline <= model.deadlines.total) && first_token == left;
     let outbound = Outbound {
         path: operation.upstream_path(),
         body,
@@ -58,10 +71,14 @@ pub(super) async fn exchange(
         } else {
             &[]
         },
-        timeout: recorder.head.timeout.map(|_| left),
+        timeout: deadline.map(|_| left),
         deadlines: model.deadlines,
-        first: first_token,
-        is_client_deadline: recorder.head.timeout.is_some() && first_token == left,
+        // A client's own deadline ends the wait first, so that it does not count as the server's failure.
+        first: if is_clients {
+            first_token.saturating_add(AFTER_CLIENT)
+        } else {
+            first_token
+        },
         tokens: record.terms.estimate.tokens(),
     };
     let answer = tokio::select! {
@@ -71,6 +88,7 @@ pub(super) async fn exchange(
     };
     let status = answer.session.response_header().map_or(0, |head| head.status.as_u16());
     admitted.upstream_status = Some(status);
+    fault::at(fault::Step::Answering);
     let coding = coding(&answer)?;
     if is_success(status) && admitted.recorder.record.streamed {
         stream(admitted, client, answer, translation, coding).await
@@ -167,6 +185,7 @@ async fn stream(
             tasks.extend(head.take().map(|head| HttpTask::Header(head, false)));
             tasks.extend(split.ready.drain(..).map(piece));
             client.write(tasks).await?;
+            fault::at(fault::Step::Streaming);
         }
         if is_done {
             admitted.recorder.services.connector.keep(answer).await;

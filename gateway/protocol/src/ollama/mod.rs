@@ -55,7 +55,7 @@ impl Dialect for Ollama {
         let unloads = unloads(head.keep_alive);
         Ok(ParsedRequest {
             model: model_named(named)?,
-            is_streaming: operation.generates() && head.stream.truth("stream")?.unwrap_or(true),
+            is_streaming: operation.generates() && head.stream.truth().unwrap_or(true),
             max_tokens: Limit::largest(&limits),
             answers: 1,
             size: size(&head),
