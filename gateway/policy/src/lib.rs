@@ -11,6 +11,7 @@ mod audit;
 mod breaker;
 mod capacity;
 mod cell;
+mod charge;
 mod decision;
 mod degradation;
 mod fairness;

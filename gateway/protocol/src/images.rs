@@ -78,6 +78,10 @@ impl Dialect for Images {
             ..ParsedRequest::default()
         })
     }
+
+    fn measure<'a>(&self, data: &'a [u8]) -> Option<Seen<'a>> {
+        view(data)
+    }
 }
 
 /// Images given by an address, a data URL, or an object around either.
@@ -112,7 +116,7 @@ fn units(images: u64) -> Result<Units, RequestError> {
 }
 
 /// Reads a whole answer: its images are counted. What it says of output tokens is not taken: none were reserved.
-pub(crate) fn view(data: &[u8]) -> Option<Seen<'_>> {
+fn view(data: &[u8]) -> Option<Seen<'_>> {
     let mut seen = openai::view::view(data)?;
     let mut images = None;
     Cursor::new(data).object(|key, value| match key {

@@ -36,7 +36,6 @@ pub mod tokens;
 mod transcriptions;
 pub mod translate;
 pub mod unsupported;
-pub mod upstream_error;
 pub mod whole;
 mod wire;
 

@@ -6,12 +6,12 @@ use crate::dialect::Dialect;
 use crate::duration;
 use crate::error::RequestError;
 use crate::form::Form;
-use crate::meter::is_json;
 use crate::meter::view::Seen;
 use crate::openai;
 use crate::request::{ParsedRequest, Places};
 use crate::size::PromptSize;
 use crate::tokens::TextSize;
+use crate::wire::is_json;
 use crate::wire::json::Cursor;
 use policy::Units;
 use std::borrow::Cow;
@@ -58,6 +58,19 @@ impl Dialect for Transcriptions {
             ..ParsedRequest::default()
         })
     }
+
+    fn measure<'a>(&self, data: &'a [u8]) -> Option<Seen<'a>> {
+        view(data)
+    }
+
+    fn measure_plain(&self, body: &[u8]) -> Option<TextSize> {
+        is_plain(body).then(|| plain_size(body))
+    }
+
+    /// Some servers' pieces carry no mark of their end; the stream's own end is theirs.
+    fn marks_its_end(&self) -> bool {
+        false
+    }
 }
 
 fn units(audio: Duration) -> Units {
@@ -78,7 +91,7 @@ fn is_true(text: &str) -> bool {
 }
 
 /// Reads an event or a whole JSON answer.
-pub(crate) fn view(data: &[u8]) -> Option<Seen<'_>> {
+fn view(data: &[u8]) -> Option<Seen<'_>> {
     // vLLM's chunks have the shape of a chat's, and everybody's errors that of OpenAI's.
     let mut seen = openai::view::view(data)?;
     let (mut kind, mut delta, mut text) = (&b""[..], TextSize::default(), TextSize::default());
@@ -119,7 +132,7 @@ fn millis(raw: &[u8]) -> Option<u64> {
 }
 
 /// Whether a whole answer is text, and neither JSON nor a stream.
-pub(crate) fn is_plain(body: &[u8]) -> bool {
+fn is_plain(body: &[u8]) -> bool {
     let is_stream = [&b"data:"[..], b"event:", b":", b"id:"]
         .iter()
         .any(|start| body.starts_with(start));
@@ -127,7 +140,7 @@ pub(crate) fn is_plain(body: &[u8]) -> bool {
 }
 
 /// The size of a plain text, or of the texts in subtitles.
-pub(crate) fn plain_size(body: &[u8]) -> TextSize {
+fn plain_size(body: &[u8]) -> TextSize {
     let mut size = TextSize::default();
     for line in body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii) {
         let is_number = line.iter().all(u8::is_ascii_digit);

@@ -18,7 +18,7 @@ use pingora_core::protocols::http::HttpTask;
 use protocol::error::{self, Blame, ErrorCode, RequestError};
 use protocol::stream::{Split, StreamSplitter};
 use protocol::translate::Translation;
-use protocol::{Protocol, Work, generate, upstream_error, whole};
+use protocol::{Protocol, Work, generate, whole};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ pub(super) async fn exchange(
     let model = snapshot.config.model(record.terms.model);
     let operation = translation
         .as_ref()
-        .map_or(record.operation, |translation| translation.call);
+        .map_or(record.operation, |translation| translation.operation);
     record.upstream = Some(Arc::clone(&endpoint.authority));
     record.was_forwarded = true;
     admitted.slot.mark_forwarded();
@@ -112,8 +112,8 @@ pub(super) async fn exchange(
     let is_stream = is_stream(&content_type(&answer));
     let is_relayed = match operation.work() {
         Work::Relay => true,
-        Work::Speak => status == 200,
-        Work::Draw => status == 200 && is_stream,
+        Work::Speak => is_success(status),
+        Work::Draw => is_success(status) && is_stream,
         _ => false,
     };
     if is_relayed {
@@ -122,11 +122,15 @@ pub(super) async fn exchange(
     let coding = coding(&answer)?;
     // A server may not be able to stream a transcription, and its clients know what it sends instead.
     let may_be_whole = operation.work() == Work::Transcribe && !is_stream;
-    if status == 200 && admitted.recorder.record.streamed && !may_be_whole {
+    if is_success(status) && admitted.recorder.record.streamed && !may_be_whole {
         stream(admitted, client, answer, translation, coding).await
     } else {
         whole(admitted, client, answer, translation, coding, status).await
     }
+}
+
+fn is_success(status: u16) -> bool {
+    (200..300).contains(&status)
 }
 
 /// The longest wait for the first token; longer while the server has to load the model.
@@ -168,7 +172,7 @@ async fn stream(
     let meter = &mut admitted.meter;
     let operation = translation
         .as_ref()
-        .map_or(record.operation, |translation| translation.call);
+        .map_or(record.operation, |translation| translation.operation);
     let mut splitter = StreamSplitter::new(operation.protocol());
     let most = record.snapshot.config.gateway.max_response_bytes;
     let mut decoder = (coding != Coding::Identity).then(|| Decoder::new(coding, most));
@@ -264,10 +268,10 @@ async fn whole(
     let retry_after = headers.and_then(retry_after::read);
     let record = &mut admitted.recorder.record;
     record.first_token = Some(record.started.elapsed());
-    if status == 200 {
+    if is_success(status) {
         admitted.meter.see_whole(&body);
         if let Some(failure) = admitted.meter.failure() {
-            let error = upstream_error::failed(Some(failure));
+            let error = error::server_failed(Some(failure));
             answer.in_flight.failed(&error.message);
             return Err(error);
         }
@@ -277,7 +281,7 @@ async fn whole(
         return Ok(part);
     }
     let endpoint = Arc::clone(&answer.in_flight.endpoint);
-    let error = error::upstream_error(status, &body, record.model_name(), &endpoint.authority).after(retry_after);
+    let error = error::server_refused(status, &body, record.model_name(), &endpoint.authority).after(retry_after);
     if status == 429 || (status == 503 && retry_after.is_some()) {
         endpoint.pause(retry_after.unwrap_or(Duration::from_secs(1)));
     } else if error.counts_against_server() {
@@ -347,12 +351,15 @@ fn answered(
 ) -> Result<FinalPart, RequestError> {
     let Some(mut translation) = translation else {
         let operation = admitted.recorder.record.operation;
-        let whole = (operation.generates() && is_stream(&content_type))
-            .then(|| whole::from_stream(operation, &body))
-            .flatten();
+        let is_json = body.trim_ascii_start().first() == Some(&b'{');
+        let is_typed_as_stream = is_stream(&content_type);
+        let may_be_stream = operation.generates() && (is_typed_as_stream || !is_json);
+        let whole = may_be_stream.then(|| whole::from_stream(operation, &body)).flatten();
+        let json = Bytes::from_static(b"application/json");
         let (content_type, body) = match whole {
             // A stream that was not asked for.
-            Some(whole) => (Bytes::from_static(b"application/json"), whole.into()),
+            Some(whole) => (json, whole.into()),
+            None if is_typed_as_stream && is_json => (json, body),
             None => (content_type, body),
         };
         return Ok(FinalPart::Body {

@@ -135,7 +135,7 @@ fn refusal(
         return None;
     }
     let endpoint = &answer.in_flight.endpoint;
-    let error = error::upstream_error(
+    let error = error::server_refused(
         status,
         message,
         admitted.recorder.record.model_name(),

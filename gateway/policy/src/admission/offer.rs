@@ -1,7 +1,7 @@
 //! The decision on a request: it starts, waits or is refused; and which one that waits is next.
 
 use super::state::{Scheduler, Turn, flow, queue};
-use crate::fairness::Charge;
+use crate::charge::Charge;
 use crate::tickets::{Links, Ticket, TicketId};
 use crate::{AdmissionRequest, ModelId, Order, ProjectId, QueueClass, Refusal, Rules, Terms, Time};
 use std::time::Duration;

@@ -2,7 +2,7 @@
 
 use super::state::{Scheduler, flow_mut};
 use crate::capacity::{Occupation, Pace, ServerLoad};
-use crate::fairness::{Charge, Throttled, Tokens};
+use crate::charge::{Charge, Throttled, Tokens};
 use crate::tickets::{Ticket, TicketId};
 use crate::{AdmissionRequest, ModelId, Rules, Terms, Time};
 
@@ -16,7 +16,7 @@ pub(crate) struct Ended {
 }
 
 impl Scheduler {
-    /// Gives a ticket its slot, and charges those who share.
+    /// Gives a ticket its slot, and charges its band, project and user.
     pub(super) fn start(&mut self, rules: &Rules, index: u32, now: Time) {
         let Some(ticket) = self.tickets.at_mut(index) else {
             return;

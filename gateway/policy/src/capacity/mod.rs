@@ -1,7 +1,7 @@
 //! How many requests, and how many tokens, a model is given at once: a fixed number, or one that is found.
 //!
-//! An LLM server that has more than it can batch keeps the rest in a queue of its own, where nobody can reorder, bound
-//! or cancel it. So the limit is kept where the server is busy and its own queue is nearly empty; waiting then happens
+//! An LLM server that has more than it can batch keeps the rest in a queue of its own, where it cannot be reordered, bounded
+//! or canceled. So the limit is kept where the server is busy and its own queue is nearly empty; waiting then happens
 //! here, where it is ordered. [`auto`] finds the limit, [`memory`] the tokens that the server's KV cache has room for.
 
 mod auto;

@@ -1,6 +1,6 @@
 //! Every error that a client can get: its code, whose fault it is, and whether another attempt can help.
 //!
-//! [`ErrorCode`] is the table from which HTTP status, ledger reason and OpenAI's words follow. Who is to blame,
+//! [`ErrorCode`] is the table from which HTTP status, ledger reason and OpenAI's words follow. The party to blame,
 //! whether a server was asked and whether another try makes sense are data of the [`RequestError`], set where it
 //! arises. The shape of a body is its [`crate::Protocol`]'s.
 
@@ -8,7 +8,8 @@ mod code;
 mod upstream;
 
 pub use code::ErrorCode;
-pub use upstream::{upstream_error, upstream_message};
+pub(crate) use upstream::{message_in, reason_in, reports_failure};
+pub use upstream::{server_failed, server_message, server_refused};
 
 use crate::Protocol;
 use policy::{QuotaUnit, Refusal};
