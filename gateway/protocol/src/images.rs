@@ -146,7 +146,9 @@ mod tests {
         assert_eq!(images("").ok(), Some(1));
         assert_eq!(images(r#","n":10"#).ok(), Some(10));
         assert_eq!(images(r#","n":null"#).ok(), Some(1));
-        for wrong in [r#","n":0"#, r#","n":11"#, r#","n":-1"#, r#","n":1.5"#, r#","n":1e19"#] {
+        // Whether a fraction is a number of images is the server's decision; it cannot mean more.
+        assert_eq!(images(r#","n":1.5"#).ok(), Some(2));
+        for wrong in [r#","n":0"#, r#","n":11"#, r#","n":-1"#, r#","n":1e19"#] {
             assert!(
                 images(wrong).is_err_and(|error| error.param.as_deref() == Some("n")),
                 "{wrong}"
