@@ -1,7 +1,7 @@
 //! What lies between two protocols: a request is OpenAI's chat completion, since every other maps onto it; an
 //! answer is a [`Part`], or a stream of them. So a protocol knows only itself and this.
 //!
-//! what the other protocol cannot express is left out and named, or refused, by the table of
+//! What the other protocol cannot express is left out and named, or refused, by the table of
 //! [`crate::unsupported`].
 
 use super::error::{ErrorCode, RequestError};

@@ -97,6 +97,11 @@ pub(super) async fn exchange(
     }
 }
 
+/// Whether a body is empty, or a page of a proxy before the server.
+fn is_no_answer(body: &[u8]) -> bool {
+    matches!(body.trim_ascii_start().first(), None | Some(b'<'))
+}
+
 fn is_success(status: u16) -> bool {
     (200..300).contains(&status)
 }
@@ -335,6 +340,10 @@ fn answered(
             // A stream that was not asked for.
             Some(whole) => (json, whole.into()),
             None if is_typed_as_stream && is_json => (json, body),
+            None if is_no_answer(&body) => {
+                let message = "the model's server returned an empty body or a web page in the place of an answer";
+                return Err(RequestError::new(ErrorCode::UpstreamError, message));
+            }
             None => (content_type, body),
         };
         return Ok(FinalPart::Body {
