@@ -5,8 +5,9 @@
 //! [`crate::unsupported`].
 
 use super::error::{ErrorCode, RequestError};
-use super::meter::Usage;
+pub(crate) use super::unsupported::untranslatable;
 use super::unsupported::{Dropped, Unsupported};
+use super::usage::Usage;
 use crate::wire::lenient;
 use serde_json::{Map, Value, json};
 
@@ -222,12 +223,6 @@ impl Fields {
     pub(crate) fn path(&self, key: &str) -> String {
         format!("{}{key}", self.within)
     }
-}
-
-/// A refusal that names what cannot be expressed in the upstream's protocol.
-pub(crate) fn untranslatable(name: &str) -> RequestError {
-    let message = format!("`{name}` cannot be translated into the protocol of this model's server; leave it out");
-    RequestError::param(ErrorCode::BadRequest, name.to_owned(), message)
 }
 
 pub(crate) fn bad(name: &str, why: &str) -> RequestError {

@@ -19,6 +19,7 @@ mod ollama;
 mod openai;
 mod operation;
 mod prefix;
+mod registry;
 mod request;
 mod rerank;
 pub mod responses;
@@ -30,14 +31,15 @@ pub mod stream;
 pub mod tokens;
 pub mod translate;
 pub mod unsupported;
+mod usage;
+mod view;
 pub mod whole;
 mod wire;
 
 pub use operation::{Operation, Protocol, Work};
 pub use prefix::routing_prefix;
-pub use request::{
-    LimitRule, Lowered, ModelLoad, ParsedRequest, RequestChanges, answer_here, parse, parse_with_model, rewrite,
-};
+pub use registry::{answer_here, parse, parse_with_model, rewrite};
+pub use request::{LimitRule, Lowered, ModelLoad, ParsedRequest, RequestChanges};
 pub use route::{Background, CleanPath, FilesAndBatches, Route, clean_path, protocol_of, route};
 pub use scan::without_byte_order_mark;
 pub use size::{ImageTokens, MediaTokens, PromptSize};

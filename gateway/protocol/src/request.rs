@@ -1,12 +1,9 @@
 //! A parsed request: what policy needs of a body, and where in it policy's changes go.
 
-use crate::Operation;
-use crate::catalogue::Entry;
 use crate::error::RequestError;
-use crate::scan::{Raw, Splices, quoted};
+use crate::scan::{Raw, Splices};
 use crate::size::PromptSize;
 use policy::{Class, Priority};
-use serde_json::Value;
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -188,68 +185,6 @@ pub enum LimitRule {
     /// Always, and under the name that every server honors: the server's default has no bound, or it ignores
     /// `max_completion_tokens`, as Ollama does.
     UnderOwnName,
-}
-
-/// Reads what policy needs of a body.
-pub fn parse(operation: Operation, body: &[u8]) -> Result<ParsedRequest<'_>, RequestError> {
-    parse_with_model(operation, body, None)
-}
-
-/// The same; `model` is the one that an Azure client names in its path, which counts more than the body's.
-pub fn parse_with_model<'a>(
-    operation: Operation,
-    body: &'a [u8],
-    model: Option<&str>,
-) -> Result<ParsedRequest<'a>, RequestError> {
-    let mut parsed = operation.dialect().parse(operation, body)?;
-    if let Some(model) = model {
-        parsed.places.has_model_of_path = parsed.model != model;
-        parsed.model = Cow::Owned(model.to_owned());
-    }
-    if parsed.model.is_empty() {
-        return Err(RequestError::invalid(
-            "model",
-            "`model` is missing; GET /v1/models lists the models",
-        ));
-    }
-    if !operation.generates() {
-        (parsed.answers, parsed.is_streaming) = (0, false);
-    } else if parsed.load.is_some() {
-        parsed.answers = 0;
-    }
-    Ok(parsed)
-}
-
-/// The body for the server: the client's bytes but for what had to change. `None`: unchanged.
-pub fn rewrite(
-    operation: Operation,
-    body: &[u8],
-    parsed: &ParsedRequest<'_>,
-    changes: &RequestChanges<'_>,
-) -> Option<Vec<u8>> {
-    let mut splices = Splices::default();
-    let places = &parsed.places;
-    if changes.model != parsed.model || places.has_model_of_path {
-        match &places.model {
-            Some(range) => splices.replace(range.clone(), quoted(changes.model)),
-            None => splices.add_key(body, 0, "model", &quoted(changes.model)),
-        }
-    }
-    operation
-        .dialect()
-        .rewrite(operation, body, parsed, changes, &mut splices);
-    splices.apply(body)
-}
-
-/// The gateway's own answer, for an operation that needs no model or that the model's server does not know: the number
-/// of a prompt's tokens by an estimate, the description of a model, the loading of one. `None`: a server is asked.
-pub fn answer_here(
-    operation: Operation,
-    parsed: &ParsedRequest<'_>,
-    model: &Entry<'_>,
-    input_tokens: u64,
-) -> Option<Value> {
-    operation.dialect().answer_here(operation, parsed, model, input_tokens)
 }
 
 /// Lowers every limit above the granted one to it, and adds one under `key` where it is needed.

@@ -4,8 +4,8 @@ use super::{history, keep_alive};
 use crate::Operation;
 use crate::error::RequestError;
 use crate::hub::{About, Chat, Encoder, Fields, Finish, Part, ToolPart, arguments, bad, message, untranslatable};
-use crate::meter::Usage;
 use crate::unsupported::Dropped;
+use crate::usage::Usage;
 use serde_json::{Map, Value, json};
 use std::time::{Duration, Instant};
 

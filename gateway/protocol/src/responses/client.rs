@@ -3,8 +3,8 @@
 use super::history;
 use crate::error::RequestError;
 use crate::hub::{About, Chat, Encoder, Fields, Finish, Offered, Part, ToolPart, bad, event, message, untranslatable};
-use crate::meter::Usage;
 use crate::unsupported::{Dropped, Side, Unsupported};
+use crate::usage::Usage;
 use serde_json::{Map, Value, json};
 
 /// What of a request its answer repeats.

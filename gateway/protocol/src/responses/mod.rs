@@ -12,11 +12,11 @@ use crate::Operation;
 use crate::dialect::{Dialect, NativeApis};
 use crate::error::RequestError;
 use crate::hub::{About, Chat, Encoder};
-use crate::meter::view::Seen;
-use crate::request::{Limit, Lowered, ParsedRequest, Places, RequestChanges, flex, model_named, parse, splice_limits};
+use crate::request::{Limit, Lowered, ParsedRequest, Places, RequestChanges, flex, model_named, splice_limits};
 use crate::scan::{Splices, fields, top_level};
 use crate::size::PromptSize;
 use crate::unsupported::{Dropped, Side};
+use crate::view::Seen;
 use policy::Class;
 use serde_json::{Map, Value, json};
 
@@ -142,7 +142,9 @@ fn size(head: &Head<'_>) -> PromptSize {
 /// A response that is made in the background, as it is shown before there is one or where there will be none.
 pub fn pending(body: &[u8], request_id: &str, created: i64, status: &str) -> Value {
     let repeated = client::request(body).map(|(_, repeated)| repeated).unwrap_or_default();
-    let model = parse(Operation::Responses, body).map(|parsed| parsed.model.into_owned());
+    let model = Responses
+        .parse(Operation::Responses, body)
+        .map(|parsed| parsed.model.into_owned());
     let about = About {
         request_id: request_id.to_owned(),
         model: model.unwrap_or_default(),
