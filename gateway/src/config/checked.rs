@@ -133,7 +133,7 @@ impl Identity {
     }
 }
 
-/// Someone who asks.
+/// A user: sends requests, on the account of a project.
 #[derive(Debug, Clone)]
 pub(crate) struct User {
     pub(crate) id: String,
@@ -147,7 +147,7 @@ pub(crate) struct User {
     pub(crate) limits: SubjectRules,
 }
 
-/// Someone who pays.
+/// A project: owns the limits, budgets and priority of its users' requests.
 #[derive(Debug, Clone)]
 pub(crate) struct Project {
     pub(crate) id: String,
@@ -201,7 +201,7 @@ pub(crate) struct Model {
     pub(crate) endpoints: Vec<Endpoint>,
     /// What its servers speak.
     pub(crate) native_apis: NativeApis,
-    /// Who answers while its servers do not.
+    /// Models asked in this order while its own servers do not answer.
     pub(crate) fallbacks: Vec<ModelId>,
     pub(crate) deadlines: Deadlines,
 }
@@ -227,7 +227,7 @@ pub(crate) struct Endpoint {
 pub(crate) struct EndpointTls {
     /// The name in its certificate.
     pub(crate) server_name: String,
-    /// Who signed it; else whoever the system trusts.
+    /// The authority that signs its certificate; `None`: those that the system trusts.
     pub(crate) ca_file: Option<String>,
 }
 

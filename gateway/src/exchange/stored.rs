@@ -12,12 +12,14 @@ use crate::record::Record;
 use crate::registry::Status;
 use crate::services::Services;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use ledger::GatewayId;
 use ledger::jobs::{self, Job, JobState};
 use policy::ProjectId;
 use protocol::error::{ErrorCode, RequestError};
 use protocol::{Operation, responses};
 use serde_json::{Value, json};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,17 +80,29 @@ pub(super) async fn run(queued: Queued, body: Bytes) {
 }
 
 async fn run_job(queued: Queued, project: &str, body: Bytes) {
-    if let Some(Ok((mut recorder, result))) = queued.run(&body, Purpose::Job(project)).await {
-        let result = match recorder.durable().await {
-            Ok(()) => result,
-            Err(error) => Err(unavailable(&error)),
-        };
-        store_answer(&recorder, project, result, &body).await;
+    let (services, accepted) = (Arc::clone(&queued.recorder.services), queued.recorder.record.clone());
+    let ran = AssertUnwindSafe(queued.run(&body, Purpose::Job(project))).catch_unwind();
+    match ran.await {
+        Ok(Some(Ok((mut recorder, result)))) => {
+            let result = match recorder.durable().await {
+                Ok(()) => result,
+                Err(error) => Err(unavailable(&error)),
+            };
+            store_answer(&services, &recorder.record, project, result, &body).await;
+        }
+        Ok(_) => {}
+        // Its record was written while the stack unwound.
+        Err(_) => store_answer(&services, &accepted, project, Err(super::panicked()), &body).await,
     }
 }
 
-async fn store_answer(recorder: &Recorder, project: &str, result: Result<FinalPart, RequestError>, asked: &[u8]) {
-    let record = &recorder.record;
+async fn store_answer(
+    services: &Services,
+    record: &Record,
+    project: &str,
+    result: Result<FinalPart, RequestError>,
+    asked: &[u8],
+) {
     let is_response = record.operation == Operation::Responses;
     let answer = match result {
         Ok(part) if is_response => response(record, part, asked),
@@ -103,7 +117,7 @@ async fn store_answer(recorder: &Recorder, project: &str, result: Result<FinalPa
             answer
         }
     };
-    keep_answer(&recorder.services, project, &record.request_id, &answer).await;
+    keep_answer(services, project, &record.request_id, &answer).await;
 }
 
 /// Stores a job's answer; again while the database fails, until the gateway stops.
@@ -173,7 +187,7 @@ async fn resume(services: Arc<Services>, job: Job) {
     if recorded.is_ok_and(|ids| ids.contains(&*job.id)) {
         let message = "the request completed, and its answer was lost when the gateway was killed";
         let lost = RequestError::new(ErrorCode::UpstreamError, message);
-        store_answer(&recorder, &job.project_id, Err(lost), &job.body).await;
+        store_answer(&services, &recorder.record, &job.project_id, Err(lost), &job.body).await;
         recorder.abandon();
         return;
     }
@@ -185,6 +199,7 @@ async fn resume(services: Arc<Services>, job: Job) {
         class: job.class,
         priority: job.priority,
         body: &job.body,
+        is_cancelled: None,
     };
     let admitted = if job.attempts >= MAX_ATTEMPTS {
         let message = format!("the gateway was killed during each of {MAX_ATTEMPTS} attempts");
@@ -205,7 +220,7 @@ async fn resume(services: Arc<Services>, job: Job) {
                 return;
             }
             let result = recorder.conclude(Err(error), None);
-            store_answer(&recorder, &job.project_id, result, &job.body).await;
+            store_answer(&services, &recorder.record, &job.project_id, result, &job.body).await;
         }
     }
 }

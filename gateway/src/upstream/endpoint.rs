@@ -55,7 +55,7 @@ pub(crate) struct Endpoint {
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     /// It was found to be away.
-    pub(super) is_away: AtomicBool,
+    pub(super) is_unreachable: AtomicBool,
     /// Requests of others that it has, running and waiting.
     pub(super) foreign: AtomicU64,
     /// Thousandths of its cache in use.
@@ -161,7 +161,7 @@ impl Endpoint {
         self.breaker.lock().enter(now, is_only)
     }
 
-    pub(super) fn breaker_word(&self) -> &'static str {
+    pub(super) fn breaker_state_name(&self) -> &'static str {
         self.breaker.lock().word()
     }
 
@@ -234,7 +234,7 @@ impl Endpoint {
     /// Asked how it is, it did not say.
     pub(super) fn mark_unreachable(&self, why: &str) {
         self.seen.last_failure.store(Arc::new(why.to_owned()));
-        if !self.seen.is_away.swap(true, Relaxed) {
+        if !self.seen.is_unreachable.swap(true, Relaxed) {
             tracing::warn!(upstream = %self.authority, why, "upstream is unreachable");
         }
         self.breaker.lock().mark_unreachable(now(), jitter());
@@ -243,7 +243,7 @@ impl Endpoint {
 
     /// Asked how it is, it answered.
     pub(super) fn mark_reachable(&self) {
-        if self.seen.is_away.swap(false, Relaxed) {
+        if self.seen.is_unreachable.swap(false, Relaxed) {
             tracing::info!(upstream = %self.authority, "upstream is reachable again");
             self.succeeded();
         }
