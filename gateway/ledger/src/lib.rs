@@ -39,7 +39,7 @@ pub use journal::Receipt;
 pub use ledger::{Bounds, Ledger, Observer};
 pub use state::{BatchStatus, Decision, FilePurpose, KeyState, Outcome};
 pub use store::{Database, Store, connect, open};
-pub use time::day_of;
+pub use time::{Clock, day_of};
 pub use verify::{Verified, verify};
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use super::detached::Queued;
 use super::recorder::{Concluded, Recorder, Served};
 use super::reply::FinalPart;
 use super::resolve::{self, Resolved};
+use crate::clock;
 use crate::fault;
 use crate::gate::{self, AdmittedRequest, QueuedRequest, SlotPermit};
 use crate::upstream::RoutingHint;
@@ -53,7 +54,9 @@ impl<'b> Resolved<'b> {
     pub(super) async fn admit(mut self, client: &mut Client<'_>) -> Step<Admission<'b>> {
         let recorder = &mut self.recorder;
         recorder.overhead = Some(recorder.record.started.elapsed());
-        let (admission, rate_limits) = recorder.services.gate.offer(&self.request);
+        let now = clock::now();
+        recorder.record.count_on(now);
+        let (admission, rate_limits) = recorder.services.gate.offer(&self.request, now);
         recorder.rate_limits = rate_limits;
         let in_background = self.parsed.in_background;
         let granted = match admission {
