@@ -4,7 +4,7 @@
 use crate::clock;
 use policy::{
     AdmissionRequest, Attempt, Balance, ByClass, Decision, ModelId, PlanId, Policy, QueueEntry, RateLimitKind,
-    RateLimitStatus, RateWindow, Refusal, Rules, Settled, Settlement, Subject, Terms, TicketId, Time,
+    RateLimitStatus, RateWindow, Refusal, Rules, ServerLoad, Settled, Settlement, Subject, Terms, TicketId, Time,
 };
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -163,6 +163,16 @@ impl Gate {
         let now = clock::now();
         let mut state = self.lock();
         state.policy.reconfigure(rules());
+        state.wake(now);
+    }
+
+    /// Applies the loads that the models' servers report.
+    pub(crate) fn observe_loads(&self, loads: &[(ModelId, ServerLoad)]) {
+        let now = clock::now();
+        let mut state = self.lock();
+        for (model, load) in loads {
+            state.policy.observe_load(*model, load, now);
+        }
         state.wake(now);
     }
 

@@ -2,13 +2,12 @@
 //! `background: true`, and the lines of batches. They pass the same admission, forwarding and recording as all others;
 //! their answers are stored, or returned to the batch.
 
-use super::admit::Admitted;
+use super::admit::{Admitted, Queued};
 use super::client::Client;
+use super::final_part::FinalPart;
 use super::forward::Withdrawn;
 use super::recorder::{Concluded, Recorder};
-use super::reply::FinalPart;
 use super::resolve::{self, Resolution, Resolved};
-use super::{Reply, Step, stored};
 use crate::clock::{self, now_ms};
 use crate::fault;
 use crate::gate::{self, QueuedRequest};
@@ -17,7 +16,7 @@ use crate::services::Services;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use ledger::jobs;
-use policy::{AdmissionRequest, Class, Priority};
+use policy::{Class, Priority};
 use protocol::error::{ErrorCode, RequestError};
 use protocol::{self, Operation, ParsedRequest};
 use std::panic::AssertUnwindSafe;
@@ -31,26 +30,7 @@ const SHORTEST_RETRY: Duration = Duration::from_millis(200);
 /// A request whose record cannot be written is sent again after this.
 const LEDGER_PAUSE: Duration = Duration::from_secs(1);
 
-/// A request that waits for a slot without its client.
-pub(super) struct Queued {
-    pub(super) recorder: Recorder,
-    pub(super) request: AdmissionRequest,
-    pub(super) hint: crate::upstream::RoutingHint,
-    pub(super) queued: QueuedRequest,
-}
-
 impl Queued {
-    /// Stores the request, answers `queued`, and goes on in a task of its own.
-    pub(super) async fn detach(self, body: Bytes) -> Step<Box<Reply>> {
-        let job = stored::job(&self.recorder.record, &body);
-        let accepted = match stored::accept(&self.recorder, &job, &body).await {
-            Ok(reply) => reply,
-            Err(error) => return self.recorder.reject(error),
-        };
-        tokio::spawn(stored::run(self, body));
-        Ok(Box::new(accepted))
-    }
-
     /// Waits for the slot and runs to the end. `None` if the gateway stops first, and the request has not begun.
     pub(super) async fn run(self, body: &Bytes, purpose: Purpose<'_>) -> Option<Result<Concluded, Withdrawn>> {
         let services = Arc::clone(&self.recorder.services);
@@ -175,7 +155,7 @@ async fn run_once(services: &Arc<Services>, request: &DetachedRequest<'_>) -> Op
     };
     let result = match recorder.durable().await {
         Ok(()) => result,
-        Err(error) => Err(stored::unavailable(&error)),
+        Err(error) => Err(unavailable(&error)),
     };
     Some(match result {
         Ok(FinalPart::Body { status, body, .. } | FinalPart::Refused { status, body, .. }) => {
@@ -247,4 +227,13 @@ fn resolution(
     record.caller = Some(caller.clone());
     recorder.registration.update(caller.project, None);
     resolve::resolution(recorder, &caller, request.body, parsed)
+}
+
+/// The error of a request that cannot be stored.
+pub(super) fn unavailable(error: &ledger::Error) -> RequestError {
+    tracing::error!(%error, "cannot store a queued request");
+    RequestError::new(
+        ErrorCode::StoreUnavailable,
+        "the gateway's database cannot store the request; try again later",
+    )
 }

@@ -21,6 +21,7 @@ mod client;
 pub(crate) mod detached;
 mod encoding;
 mod fallback;
+mod final_part;
 mod forward;
 pub(crate) mod head;
 pub(crate) mod receive;

@@ -3,13 +3,18 @@
 pub(crate) mod client;
 pub(crate) mod upstream;
 pub(crate) mod view;
+pub(crate) mod whole;
 
 use crate::Operation;
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, NativeApis, Server};
 use crate::error::RequestError;
+use crate::hub::{About, Chat, Encoder};
+use crate::meter::view::Seen;
 use crate::request::{Limit, Lowered, ParsedRequest, Places, RequestChanges, flex, model_named, splice_limits};
 use crate::scan::{Raw, Splices, fields, inner, top_level};
 use crate::size::PromptSize;
+use crate::unsupported::Dropped;
+use serde_json::{Map, Value};
 
 fields! {
     struct Head {
@@ -43,7 +48,7 @@ impl Dialect for OpenAi {
         let prompts = prompts(head.prompt);
         Ok(ParsedRequest {
             model: model_named(head.model)?,
-            is_streaming: head.stream.truth("stream")?.unwrap_or(false),
+            is_streaming: head.stream.truth().unwrap_or(false),
             max_tokens: Limit::largest(&limits),
             answers: answers(&head)?.saturating_mul(prompts),
             size: size(&head, prompts),
@@ -56,7 +61,7 @@ impl Dialect for OpenAi {
             places: Places {
                 model: head.model.range(body),
                 limits,
-                min_tokens: Limit::read("min_tokens", head.min_tokens, body)?,
+                min_tokens: Limit::of_another("min_tokens", head.min_tokens, body),
                 options: head.stream_options.range(body),
                 ..Places::default()
             },
@@ -83,26 +88,75 @@ impl Dialect for OpenAi {
             }
         }
     }
+
+    fn measure<'a>(&self, data: &'a [u8]) -> Option<Seen<'a>> {
+        view::view(data)
+    }
+
+    fn as_stream(&self, whole: Map<String, Value>, wants_usage: bool) -> Option<Vec<u8>> {
+        let mut out = Vec::new();
+        whole::write_stream(whole, wants_usage, &mut out);
+        Some(out)
+    }
+
+    fn gathered(&self, records: &mut dyn Iterator<Item = Value>) -> Option<Value> {
+        whole::gathered(records)
+    }
+
+    fn is_native(&self, apis: NativeApis) -> bool {
+        apis.openai
+    }
+
+    fn read(
+        &self,
+        operation: Operation,
+        body: &[u8],
+        parsed: &ParsedRequest<'_>,
+        about: &About,
+        dropped: &mut Dropped,
+    ) -> Result<(Chat, Option<Box<dyn Encoder>>), RequestError> {
+        let chat = client::request(body, dropped)?;
+        let (about, wants_usage) = (about.clone(), parsed.wants_usage);
+        let encoder: Box<dyn Encoder> = match operation {
+            Operation::Completions => Box::new(client::CompletionEncoder::new(about, wants_usage)),
+            _ => Box::new(client::ChatEncoder::new(about, wants_usage)),
+        };
+        Ok((chat, Some(encoder)))
+    }
+
+    fn server(&self) -> Option<&'static dyn Server> {
+        Some(&upstream::OpenAiServer)
+    }
 }
 
 /// Every limit that is given. A minimum or `ignore_eos` changes nothing of it: the answer is as long as it may be.
 fn limits(head: &Head<'_>, body: &[u8]) -> Result<Vec<Limit>, RequestError> {
     let options: Options<'_> = inner(head.options, "options")?;
-    let given = [
+    let own = [
         ("max_tokens", head.max_tokens),
         ("max_completion_tokens", head.max_completion_tokens),
+    ];
+    let foreign = [
         ("max_output_tokens", head.max_output_tokens),
         ("max_new_tokens", head.max_new_tokens),
         ("n_predict", head.n_predict),
         ("num_predict", head.num_predict),
         ("options.num_predict", options.num_predict),
     ];
-    Limit::read_all(&given, body)
+    let mut limits = Limit::read_all(&own, body)?;
+    limits.extend(
+        foreign
+            .iter()
+            .filter_map(|(key, raw)| Limit::of_another(key, *raw, body)),
+    );
+    Ok(limits)
 }
 
 /// Answers to each prompt. llama.cpp knows `n` as `n_cmpl` too; of `best_of` answers, all are made.
 fn answers(head: &Head<'_>) -> Result<u64, RequestError> {
-    let best_of = head.best_of.number("best_of")?.and_then(|number| number.value);
+    // Many servers do not know `best_of`; one that does refuses what is no number.
+    let best_of = head.best_of.number("best_of").ok().flatten();
+    let best_of = best_of.and_then(|number| number.value);
     let counts = [head.n.count("n")?, head.n_cmpl.count("n_cmpl")?, best_of];
     Ok(counts.into_iter().flatten().max().unwrap_or(1).max(1))
 }
@@ -142,10 +196,7 @@ fn size(head: &Head<'_>, prompts: u64) -> PromptSize {
 
 fn wants_usage(stream_options: Raw<'_>) -> Result<bool, RequestError> {
     let options: StreamOptions<'_> = inner(stream_options, "stream_options")?;
-    Ok(options
-        .include_usage
-        .truth("stream_options.include_usage")?
-        .unwrap_or(false))
+    Ok(options.include_usage.truth().unwrap_or(false))
 }
 
 /// The client's own stream options, and that its usage is wanted.

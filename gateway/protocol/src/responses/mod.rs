@@ -4,18 +4,21 @@ pub(crate) mod client;
 mod history;
 mod input_tokens;
 pub(crate) mod view;
+mod whole;
 
 pub(crate) use input_tokens::InputTokens;
 
 use crate::Operation;
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, NativeApis};
 use crate::error::RequestError;
-use crate::hub::About;
+use crate::hub::{About, Chat, Encoder};
+use crate::meter::view::Seen;
 use crate::request::{Limit, Lowered, ParsedRequest, Places, RequestChanges, flex, model_named, parse, splice_limits};
 use crate::scan::{Splices, fields, top_level};
 use crate::size::PromptSize;
+use crate::unsupported::{Dropped, Side};
 use policy::Class;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 fields! {
     struct Head {
@@ -31,18 +34,22 @@ pub(crate) struct Responses;
 impl Dialect for Responses {
     fn parse<'a>(&self, _: Operation, body: &'a [u8]) -> Result<ParsedRequest<'a>, RequestError> {
         let head: Head<'_> = top_level(body)?;
-        let in_background = head.background.truth("background")?.unwrap_or(false);
-        let is_streaming = head.stream.truth("stream")?.unwrap_or(false);
+        let in_background = head.background.truth().unwrap_or(false);
+        let is_streaming = head.stream.truth().unwrap_or(false);
         if in_background && is_streaming {
             let message = "a response in the background cannot be streamed; leave `stream` or `background` out";
             return Err(RequestError::invalid("stream", message));
         }
-        let given = [
-            ("max_output_tokens", head.max_output_tokens),
+        let foreign = [
             ("max_tokens", head.max_tokens),
             ("max_completion_tokens", head.max_completion_tokens),
         ];
-        let limits = Limit::read_all(&given, body)?;
+        let mut limits = Limit::read_all(&[("max_output_tokens", head.max_output_tokens)], body)?;
+        limits.extend(
+            foreign
+                .iter()
+                .filter_map(|(key, raw)| Limit::of_another(key, *raw, body)),
+        );
         Ok(ParsedRequest {
             model: model_named(head.model)?,
             is_streaming,
@@ -85,6 +92,42 @@ impl Dialect for Responses {
         let (_, code) = error.code.openai();
         let body = json!({"type": "error", "code": code, "message": error.message, "param": error.param});
         format!("event: error\ndata: {body}\n\n").into_bytes()
+    }
+
+    fn measure<'a>(&self, data: &'a [u8]) -> Option<Seen<'a>> {
+        view::view(data)
+    }
+
+    fn as_stream(&self, whole: Map<String, Value>, _: bool) -> Option<Vec<u8>> {
+        let mut out = Vec::new();
+        whole::write_stream(&whole.into(), &mut out);
+        Some(out)
+    }
+
+    fn gathered(&self, records: &mut dyn Iterator<Item = Value>) -> Option<Value> {
+        let responses = records.filter(|event| event["response"]["output"].is_array());
+        responses.last().map(|mut event| event["response"].take())
+    }
+
+    fn is_native(&self, apis: NativeApis) -> bool {
+        apis.responses
+    }
+
+    fn side(&self) -> Side {
+        Side::Responses
+    }
+
+    fn read(
+        &self,
+        _: Operation,
+        body: &[u8],
+        _: &ParsedRequest<'_>,
+        about: &About,
+        dropped: &mut Dropped,
+    ) -> Result<(Chat, Option<Box<dyn Encoder>>), RequestError> {
+        let (chat, repeated) = client::read(body, dropped)?;
+        let encoder = client::ResponseEncoder::new(about.clone(), repeated);
+        Ok((chat, Some(Box::new(encoder))))
     }
 }
 

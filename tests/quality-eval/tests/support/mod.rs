@@ -1,7 +1,7 @@
 //! `HumanEval`, and the program that judges replies.
 
 // Each test takes what it needs.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 use serde_json::Value;
 use std::collections::BTreeMap;
