@@ -58,6 +58,8 @@ fn log_as(is_json: bool) {
         .unwrap_or_else(|_| "info,pingora=error,pingora_core=error".into());
     let log = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        // It would report to the same place, and panic if that fails: a log on a full disk must not end requests.
+        .log_internal_errors(false)
         .with_env_filter(level);
     if is_json {
         log.json()
