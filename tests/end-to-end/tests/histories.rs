@@ -310,7 +310,7 @@ fn without(text: &str, names: &[&str]) -> String {
         }
         !is_dropped
     });
-    kept.map(|line| format!("{line}\n")).collect()
+    kept.collect::<Vec<_>>().join("\n") + "\n"
 }
 
 async fn history(seed: u64) {

@@ -138,7 +138,7 @@ fn content(content: Value) -> Result<Content, RequestError> {
     for part in parts {
         match part["type"].as_str() {
             Some("text" | "input_text" | "output_text") => {
-                texts.push(part["text"].as_str().unwrap_or_default().to_owned())
+                texts.push(part["text"].as_str().unwrap_or_default().to_owned());
             }
             Some("refusal") => texts.push(part["refusal"].as_str().unwrap_or_default().to_owned()),
             Some("image_url") => {
