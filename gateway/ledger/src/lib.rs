@@ -42,7 +42,7 @@ pub use journal::Receipt;
 pub use ledger::{Bounds, Ledger, Observer};
 pub use state::{BatchStatus, Decision, FilePurpose, KeyState, Outcome};
 pub use store::{Store, connect};
-pub use time::day_of;
+pub use time::{Clock, day_of};
 pub use verify::{Verified, verify};
 
 #[cfg(test)]

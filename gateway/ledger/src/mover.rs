@@ -10,6 +10,7 @@ use crate::id::GatewayId;
 use crate::jobs;
 use crate::journal::{self, Journal};
 use crate::slot::{Slot, Slots};
+use crate::time::Clock;
 use crate::writer::{Connect, DELETE_AT_ONCE, Writer};
 use parking_lot::{Condvar, Mutex};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -44,6 +45,7 @@ pub(crate) struct Shared {
     pub(crate) due: Condvar,
     /// How long records are kept in the database; `None`: for ever.
     pub(crate) keep: Option<Duration>,
+    pub(crate) clock: Clock,
     pub(crate) is_relaxed: bool,
 }
 
@@ -189,9 +191,10 @@ impl Mover {
         let damaged = move_segments(&mut **writer, &self.base, shared.journal.number())?;
         shared.state.lock().damaged_lines += damaged;
         closed?;
-        delete_old(&mut **writer, shared.keep)?;
+        let now = (shared.clock)();
+        delete_old(&mut **writer, shared.keep, now)?;
         if self.expired_at.is_none_or(|at| at.elapsed() >= EXPIRE_EVERY) {
-            self.expired_at = delete_expired(&mut **writer)?.then(Instant::now);
+            self.expired_at = delete_expired(&mut **writer, now)?.then(Instant::now);
         }
         if let Some((slot, sender)) = self.predecessor.take() {
             match recover_predecessor(&mut **writer, &slot) {
@@ -211,9 +214,9 @@ impl Mover {
 }
 
 /// Deletes records that retention does not keep.
-fn delete_old(writer: &mut dyn Writer, keep: Option<Duration>) -> Result<(), Error> {
+fn delete_old(writer: &mut dyn Writer, keep: Option<Duration>, now: SystemTime) -> Result<(), Error> {
     // A time before all calendars has no records.
-    let Some(before) = keep.and_then(|keep| SystemTime::now().checked_sub(keep)) else {
+    let Some(before) = keep.and_then(|keep| now.checked_sub(keep)) else {
         return Ok(());
     };
     for _ in 0..DELETIONS {
@@ -229,8 +232,8 @@ fn delete_old(writer: &mut dyn Writer, keep: Option<Duration>) -> Result<(), Err
 }
 
 /// Deletes answers that have expired; whether all are deleted.
-fn delete_expired(writer: &mut dyn Writer) -> Result<bool, Error> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+fn delete_expired(writer: &mut dyn Writer, now: SystemTime) -> Result<bool, Error> {
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let now_ms = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
     for _ in 0..DELETIONS {
         let deleted = writer.delete_finished_jobs(now_ms.saturating_sub(jobs::KEEP_MS))?;

@@ -113,7 +113,7 @@ impl Bench {
         });
         let bounds = Bounds { backlog: 100_000, keep };
         let disk = Arc::new(self.disk.clone());
-        Ledger::open_on(database, bounds, Observer::new(|_| ()), disk)
+        Ledger::open_on(database, bounds, Observer::new(|_| ()), SystemTime::now, disk)
             .await
             .expect("opened")
     }

@@ -8,6 +8,7 @@ use crate::admin::console::session::Console;
 use crate::admin::token::Token;
 use crate::admin::{self, Admin};
 use crate::batch::{self, Batches};
+use crate::clock;
 use crate::config::{self, Config, Identity};
 use crate::endpoints::Endpoints;
 use crate::exchange::stored;
@@ -57,6 +58,8 @@ fn log_as(is_json: bool) {
         .unwrap_or_else(|_| "info,pingora=error,pingora_core=error".into());
     let log = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        // It would report to the same place, and panic if that fails: a log on a full disk must not end requests.
+        .log_internal_errors(false)
         .with_env_filter(level);
     if is_json {
         log.json()
@@ -228,6 +231,7 @@ async fn build(config: Config, database: Database, bundled: Option<SocketAddr>) 
                 keep: settings.startup.retention,
             },
             Observer::new(move |took| commit_seconds.observe(took.as_secs_f64())),
+            clock::system_time,
         )
         .await?,
         registry: Arc::default(),
@@ -394,6 +398,8 @@ async fn until_stopped(
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
     let mut quit = signal(SignalKind::quit()).map_err(failed)?;
+    // A write beyond a limit on file sizes fails, as on a full disk, and does not kill the process.
+    let _file_size = signal(SignalKind::from_raw(nix::libc::SIGXFSZ)).map_err(failed)?;
     loop {
         tokio::select! {
             _ = terminate.recv() => return Ok(()),

@@ -8,7 +8,7 @@ use super::final_part::FinalPart;
 use super::forward::Withdrawn;
 use super::recorder::{Concluded, Recorder};
 use super::resolve::{self, Resolution, Resolved};
-use crate::clock::now_ms;
+use crate::clock::{self, now_ms};
 use crate::fault;
 use crate::gate::{self, QueuedRequest};
 use crate::identity;
@@ -188,7 +188,9 @@ pub(super) fn admit(
         Err(error) => return Err(Box::new((recorder, error))),
     };
     fault::at(fault::Step::Resolved);
-    let (admission, rate_limits) = recorder.services.gate.offer(&admission_request);
+    let now = clock::now();
+    recorder.record.count_on(now);
+    let (admission, rate_limits) = recorder.services.gate.offer(&admission_request, now);
     recorder.rate_limits = rate_limits;
     let queued = match admission {
         gate::Admission::Rejected(refusal) => return Err(Box::new((recorder, refusal.into()))),
