@@ -3,7 +3,10 @@
 use super::history;
 use crate::Operation;
 use crate::error::RequestError;
-use crate::hub::{About, Chat, Encoder, Fields, Finish, Part, ToolPart, arguments, bad, message, untranslatable};
+use crate::hub::{
+    About, Chat, Encoder, Fields, Finish, Part, ToolPart, arguments, bad, message, untranslatable,
+    without_lone_top_logprobs,
+};
 use crate::meter::Usage;
 use crate::unsupported::Dropped;
 use serde_json::{Map, Value, json};
@@ -74,6 +77,7 @@ pub(crate) fn request(call: Operation, body: &[u8], context: u64, dropped: &mut 
         fields.ignore(&["keep_alive"]);
     }
     fields.pass(&["logprobs", "top_logprobs"], &mut chat);
+    without_lone_top_logprobs(&mut chat);
     fields.leave_rest(dropped)?;
     Ok(chat)
 }
