@@ -1,5 +1,6 @@
 //! The front of the ledger: entries go in, and it says how it is.
 
+use crate::database::Database;
 use crate::durability::Durability;
 use crate::entry::{Correction, Entry};
 use crate::error::Error;
@@ -9,7 +10,7 @@ use crate::journal::{Disk, FileSystem, Journal, Receipt};
 use crate::mover::{self, GATHER, Shared};
 use crate::row::Row;
 use crate::slot::Slot;
-use crate::store::{Database, Store};
+use crate::store::Store;
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
@@ -129,7 +130,7 @@ impl Ledger {
         self.append(entry)?.durable().await
     }
 
-    /// Appends an entry to the journal: for whoever cannot wait, such as a guard that is dropped. Of two entries with one
+    /// Appends an entry to the journal: for callers that cannot wait, such as a guard that is dropped. Of two entries with one
     /// number the first one counts, so that a guard may append what another way out has appended already.
     ///
     /// # Errors
@@ -240,7 +241,7 @@ impl Ledger {
         }
     }
 
-    /// Returns when all that has been appended so far is in the database, for whoever wants to read it; or after a
+    /// Returns when all that has been appended so far is in the database, for readers; or after a
     /// second, if the database does not take it.
     pub async fn flush(&self) {
         if self.backlog() == 0 {

@@ -8,8 +8,9 @@ use crate::error::Error;
 use crate::health::State;
 use crate::id::GatewayId;
 use crate::jobs;
-use crate::journal::{self, Journal, Lines};
+use crate::journal::{self, Journal};
 use crate::slot::{Slot, Slots};
+use crate::writer::{Connect, DELETE_AT_ONCE, Writer};
 use parking_lot::{Condvar, Mutex};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -20,7 +21,7 @@ use tokio::sync::oneshot;
 /// Records are moved when so many have gathered,
 pub(crate) const GATHER: usize = 4096;
 
-/// or after so long, or when somebody wants to read them.
+/// or after so long, or when a reader waits for them.
 const MOVE_EVERY: Duration = Duration::from_secs(1);
 
 /// What was gathered in memory is written so often.
@@ -29,30 +30,11 @@ const WRITE_EVERY: Duration = Duration::from_millis(100);
 /// After an error, the first pause, which doubles up to the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
-/// Rows that one statement of housekeeping deletes at most, and such statements between two segments.
-pub(crate) const DELETE_AT_ONCE: i64 = 1000;
+/// Statements of housekeeping between two segments.
 const DELETIONS: usize = 10;
 
 /// Expired answers are looked for so often.
 const EXPIRE_EVERY: Duration = Duration::from_secs(60);
-
-/// Writes records into a database.
-pub(crate) trait Writer: Send {
-    /// Writes a segment's lines in one transaction: records that are not there yet, their sums, and intents of requests
-    /// that run on.
-    fn write(&mut self, lines: &Lines) -> Result<(), Error>;
-    /// Makes records of the intents that a gateway has left when it was killed; how many.
-    fn conclude_intents(&mut self, owner: &GatewayId) -> Result<usize, Error>;
-    /// The greatest number of a record.
-    fn last_number(&mut self) -> Result<i64, Error>;
-    /// Deletes some of the records that began before a time, oldest first; their sums stay. How many.
-    fn delete_old_records(&mut self, before: SystemTime) -> Result<u64, Error>;
-    /// Deletes some of the jobs that were finished before a time, in milliseconds since 1970. How many.
-    fn delete_finished_jobs(&mut self, before_ms: i64) -> Result<u64, Error>;
-}
-
-/// Connects a writer.
-pub(crate) type Connect = Box<dyn Fn() -> Result<Box<dyn Writer>, Error> + Send>;
 
 /// What the ledger and the thread share.
 #[derive(Debug)]
@@ -69,7 +51,7 @@ pub(crate) struct Shared {
 pub(crate) struct Mover {
     connect: Connect,
     writer: Option<Box<dyn Writer>>,
-    /// The slot of the gateway that this one takes over from, and who wants to know when it has ended.
+    /// The slot of the gateway that this one takes over from, and the receiver that waits for its end.
     predecessor: Option<(Slot, oneshot::Sender<GatewayId>)>,
     base: std::path::PathBuf,
     pause: Duration,
@@ -144,7 +126,7 @@ fn recover_all<'a>(
 }
 
 impl Shared {
-    /// Returns whoever waits to read, when there is something to do; `None` when the ledger is closed.
+    /// Returns the readers that wait, when there is something to do; `None` when the ledger is closed.
     fn wait_until_due(&self) -> Option<Vec<oneshot::Sender<()>>> {
         let since = Instant::now();
         let step = if self.is_relaxed { WRITE_EVERY } else { MOVE_EVERY };
@@ -189,7 +171,7 @@ impl Mover {
         let mut state = shared.state.lock();
         tracing::error!(error, records = state.moving, "records not moved into the database");
         state.fail(error);
-        // Whoever waits to read gets what is there; a close ends the pause.
+        // Waiting readers get what is there; a close ends the pause.
         drop(readers);
         shared
             .due

@@ -1,12 +1,11 @@
 //! Embeddings between OpenAI's API and Ollama's two.
 
 use super::Operation;
-use super::error::RequestError;
+use super::error::{RequestError, message_in, reports_failure, server_failed};
 use super::hub::{Chat, Fields, bad, not_an_answer};
 use super::meter::Usage;
 use super::openai::client::usage as openai_usage;
 use super::unsupported::Dropped;
-use super::upstream_error;
 use super::wire::lenient::{self, Count, Each, Object};
 use base64::Engine;
 use serde::Deserialize;
@@ -69,7 +68,7 @@ pub(crate) fn request(call: Operation, body: &[u8], dropped: &mut Dropped) -> Re
 /// What OpenAI's servers and Ollama's say.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Said {
+struct Answer {
     data: Option<Each<Vec<One>>>,
     embeddings: Option<Vec<Vec<f64>>>,
     prompt_eval_count: Count,
@@ -116,11 +115,11 @@ struct Tokens {
 
 /// Makes the client's answer of the server's.
 pub(crate) fn answer(body: &[u8], wanted: Wanted, model: &str) -> Result<Value, RequestError> {
-    let said: Said = lenient::parse(body).ok_or_else(not_an_answer)?;
-    if !said.error.is_null() {
-        return Err(upstream_error::failed(upstream_error::message(body).as_deref()));
+    let answer: Answer = lenient::parse(body).ok_or_else(not_an_answer)?;
+    if reports_failure(&answer.error) {
+        return Err(server_failed(message_in(&answer.error).as_deref()));
     }
-    let vectors = match (said.embeddings, said.data) {
+    let vectors = match (answer.embeddings, answer.data) {
         (Some(vectors), _) => vectors,
         (None, Some(Each(mut data))) => {
             // They belong to the texts by their index, in whatever order they come.
@@ -130,8 +129,8 @@ pub(crate) fn answer(body: &[u8], wanted: Wanted, model: &str) -> Result<Value, 
         }
         (None, None) => return Err(not_an_answer()),
     };
-    let usage = said.usage.0;
-    let tokens = said
+    let usage = answer.usage.0;
+    let tokens = answer
         .prompt_eval_count
         .0
         .or(usage.prompt_tokens.0)

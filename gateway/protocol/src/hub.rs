@@ -1,7 +1,7 @@
 //! What lies between two protocols: a request is OpenAI's chat completion, since every other maps onto it; an
 //! answer is a [`Part`], or a stream of them. So a protocol knows only itself and this.
 //!
-//! What cannot be said in the other protocol is left out and named, or refused, by the table of
+//! what the other protocol cannot express is left out and named, or refused, by the table of
 //! [`crate::unsupported`].
 
 use super::error::{ErrorCode, RequestError};
@@ -26,8 +26,8 @@ pub(crate) fn without_lone_top_logprobs(chat: &mut Chat) {
 pub struct Part {
     /// Text of the answer itself.
     pub text: String,
-    /// What the model thought before it answered.
-    pub thought: String,
+    /// The reasoning before the answer.
+    pub reasoning: String,
     /// Tool calls, or parts of them.
     pub tools: Vec<ToolPart>,
     /// As OpenAI's `logprobs.content`.
@@ -67,11 +67,17 @@ pub enum Finish {
 }
 
 impl Finish {
+    /// Reads a `finish_reason`: OpenAI's words, and those of TGI, Mistral, Gemini and Anthropic, which proxies pass on in
+    /// OpenAI's field.
     pub(crate) fn from_openai(word: &str) -> Self {
-        match word {
-            "length" | "max_tokens" | "model_length" => Finish::Length,
-            "tool_calls" | "function_call" => Finish::Tools,
-            "content_filter" => Finish::Filter,
+        let word = word.to_ascii_lowercase();
+        match word.as_str() {
+            "length" | "max_tokens" | "model_length" | "max_output_tokens" | "max_new_tokens" | "max_length"
+            | "context_length" => Finish::Length,
+            "tool_calls" | "tool_call" | "tool_use" | "function_call" => Finish::Tools,
+            "content_filter" | "content-filter" | "safety" | "recitation" | "prohibited_content" | "blocklist" => {
+                Finish::Filter
+            }
             _ => Finish::Stop,
         }
     }
@@ -107,7 +113,7 @@ pub struct About {
     pub created: i64,
     /// Tokens of prompt and answer that the model has room for.
     pub context: u64,
-    /// Tokens that the prompt is thought to have.
+    /// The estimated tokens of the prompt.
     pub prompt_tokens: u64,
     /// What happens to hints that the server's protocol cannot say.
     pub unsupported: Unsupported,
@@ -226,7 +232,7 @@ impl Fields {
     }
 }
 
-/// A refusal that names what cannot be said in the upstream's protocol.
+/// A refusal that names what cannot be expressed in the upstream's protocol.
 pub(crate) fn untranslatable(name: &str) -> RequestError {
     let message = format!("`{name}` cannot be translated into the protocol of this model's server; leave it out");
     RequestError::param(ErrorCode::BadRequest, name.to_owned(), message)
@@ -266,13 +272,19 @@ pub(crate) fn function(name: &str, arguments: &str, id: &str) -> Value {
     json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}})
 }
 
-/// The arguments of a call as JSON. What the model wrote is no JSON where its answer was cut; a client must not take that
-/// for a call without arguments, so it gets the text under a name that no schema has.
+/// The arguments of a call as a JSON object; some servers encode them twice. What the model wrote is no object where its
+/// answer was cut; a client must not take that for a call without arguments, so it gets the text under a name that no
+/// schema has.
 pub(crate) fn arguments(text: &str) -> Value {
     match lenient::value(text.as_bytes()) {
-        Some(arguments) => arguments,
+        Some(arguments @ Value::Object(_)) => arguments,
+        Some(Value::Null) => json!({}),
+        Some(Value::String(inner)) => match lenient::value(inner.as_bytes()) {
+            Some(arguments @ Value::Object(_)) => arguments,
+            _ => json!({"invalid_json": inner}),
+        },
         None if text.trim().is_empty() => json!({}),
-        None => json!({"invalid_json": text}),
+        _ => json!({"invalid_json": text}),
     }
 }
 

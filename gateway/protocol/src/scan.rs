@@ -306,12 +306,37 @@ impl Splices {
         self.0.insert(0, (brace..brace, format!("\"{key}\":{value}{comma}")));
     }
 
+    /// Removes the key that has the value at `value` from its object, and the comma beside it.
+    pub(crate) fn remove_key(&mut self, body: &[u8], value: Range<usize>) {
+        let before = |end: usize| body[..end].trim_ascii_end();
+        let Some(colon) = before(value.start).strip_suffix(b":") else {
+            return;
+        };
+        let Some(quoted) = before(colon.len()).strip_suffix(b"\"") else {
+            return;
+        };
+        let Some(start) = memchr::memrchr(b'"', quoted) else {
+            return;
+        };
+        if let Some(others) = before(start).strip_suffix(b",") {
+            return self.0.push((others.len()..value.end, String::new()));
+        }
+        let after = body[value.end..].trim_ascii_start();
+        let end = if after.first() == Some(&b',') {
+            body.len() - after.len() + 1
+        } else {
+            value.end
+        };
+        self.0.push((start..end, String::new()));
+    }
+
     /// The changed body; `None` if nothing changes.
     pub(crate) fn apply(mut self, body: &[u8]) -> Option<Vec<u8>> {
         if self.0.is_empty() {
             return None;
         }
-        self.0.sort_by_key(|(range, _)| range.start);
+        // What is added at a place comes before what is removed from there on.
+        self.0.sort_by_key(|(range, _)| (range.start, range.end));
         let added: usize = self.0.iter().map(|(_, new)| new.len()).sum();
         let mut out = Vec::with_capacity(body.len() + added);
         let mut copied = 0;

@@ -148,7 +148,7 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
         console: Arc::clone(&console),
     };
     spawn_admin(admin, admin_listener);
-    spawn_background_tasks(&services, &reloader, console, store);
+    spawn_background_tasks(&services, &reloader, &console, store);
     let endpoints = Endpoints {
         services: Arc::clone(&services),
         batches,
@@ -257,8 +257,8 @@ async fn finish(services: Arc<Services>) {
 }
 
 /// Starts everything that runs beside requests.
-fn spawn_background_tasks(services: &Arc<Services>, reloader: &Arc<Reloader>, console: Arc<Console>, store: Store) {
-    tokio::spawn(history::keep(Arc::clone(services), console));
+fn spawn_background_tasks(services: &Arc<Services>, reloader: &Arc<Reloader>, console: &Console, store: Store) {
+    tokio::spawn(history::keep(Arc::clone(services), Arc::clone(&console.history)));
     tokio::spawn(Arc::clone(reloader).watch());
     tokio::spawn(follow_keys(Arc::clone(services), store));
     tokio::spawn(Arc::clone(&services.gate).keep_time());
@@ -272,8 +272,12 @@ fn spawn_background_tasks(services: &Arc<Services>, reloader: &Arc<Reloader>, co
             timeout,
         })
     };
+    let probed = {
+        let services = Arc::clone(services);
+        move || services.gate.observe_loads(&services.current.get().upstreams.loads())
+    };
     let connector = &services.connector;
-    tokio::spawn(health::watch(Arc::clone(connector), probing));
+    tokio::spawn(health::watch(Arc::clone(connector), probing, probed));
     tokio::spawn(discovery::run(Arc::clone(reloader), Arc::clone(connector)));
 }
 

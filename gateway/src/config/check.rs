@@ -2,13 +2,14 @@
 //! after a mistake, so that all are found.
 
 use super::Found;
-use super::checked::{Config, Gateway, Identity, Project, Startup, Telemetry, Tls, User, position};
+use super::checked::{Config, Gateway, Identity, Project, Startup, Telemetry, Tls, User};
+use super::checks::{Check, band};
 use super::limits::allowance;
 use super::models::expanded;
 use super::raw::{self, IdentityMode};
-use super::read::{At, Named, nearest};
+use super::read::{At, Named};
 use super::report::Problem;
-use policy::{BreakerRules, Class, PlanId, Priority, ProjectId, Rates, SubjectRules, UserId};
+use policy::{BreakerRules, Class, PlanId, ProjectId, Rates, SubjectRules, UserId};
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -72,6 +73,7 @@ pub(super) fn check(dir: &Path, files: Files, found: &Found, problems: &mut Vec<
         models_by_name,
         degradation: degradation?,
         scheduling: limits.scheduling,
+        token_weights: limits.token_weights,
         global: limits.global,
         keys: limits.keys,
         request_timeout: limits.request_timeout,
@@ -80,61 +82,7 @@ pub(super) fn check(dir: &Path, files: Files, found: &Found, problems: &mut Vec<
     })
 }
 
-/// Where a problem is: file, line and key.
-pub(super) struct Check<'a> {
-    dir: &'a Path,
-    problems: &'a mut Vec<Problem>,
-}
-
 impl Check<'_> {
-    pub(super) fn problem(&mut self, file: &str, line: usize, key: String, message: impl Into<String>) {
-        self.problems.push(Problem {
-            file: self.dir.join(file).to_string_lossy().into_owned(),
-            line,
-            key,
-            message: message.into(),
-        });
-    }
-
-    /// The index of a name that must exist; 0 where it does not, or is a placeholder.
-    pub(super) fn reference(
-        &mut self,
-        (file, key): (&str, String),
-        name: &At<String>,
-        known: Option<&[String]>,
-        what: &str,
-    ) -> u32 {
-        let Some(known) = known.filter(|_| name.line > 0) else {
-            return 0;
-        };
-        if let Some(index) = position(known.iter().position(|known| *known == name.value)) {
-            return index;
-        }
-        let hint = nearest(&name.value, known.iter().map(String::as_str)).map_or_else(
-            || format!("there are {}", known.join(", ")),
-            |near| format!("did you mean `{near}`?"),
-        );
-        self.problem(
-            file,
-            name.line,
-            key,
-            format!("there is no {what} `{}`; {hint}", name.value),
-        );
-        0
-    }
-
-    pub(super) fn at_least_one<T: PartialEq + From<u8>>(&mut self, file: &str, key: &str, number: &At<T>) {
-        if number.line > 0 && number.value == T::from(0) {
-            self.problem(file, number.line, key.to_owned(), "must be at least 1");
-        }
-    }
-
-    pub(super) fn at_least_one_of(&mut self, file: &str, key: &str, line: usize, count: usize) {
-        if line > 0 && count == 0 {
-            self.problem(file, line, key.to_owned(), "must be at least 1");
-        }
-    }
-
     fn users(&mut self, raw: &Named<raw::User>, projects: Option<&[String]>) -> Vec<User> {
         let mut users = Vec::new();
         for (id, user) in &raw.0 {
@@ -327,19 +275,6 @@ impl Check<'_> {
         })
     }
 
-    /// Whether a file that is named can be read.
-    pub(super) fn file_is_there(&mut self, file: &str, key: &str, name: &At<String>) -> bool {
-        if name.line == 0 {
-            return false;
-        }
-        let read = std::fs::File::open(&name.value);
-        if let Err(error) = &read {
-            let message = format!("`{}` cannot be read: {error}", name.value);
-            self.problem(file, name.line, key.to_owned(), message);
-        }
-        read.is_ok()
-    }
-
     fn breaker(&mut self, raw: &raw::Health) -> BreakerRules {
         self.at_least_one("gateway.yaml", "health.failures", &raw.failures);
         BreakerRules {
@@ -367,12 +302,4 @@ impl Check<'_> {
 
 fn names<T>(all: &[T], name: impl Fn(&T) -> &String) -> Vec<String> {
     all.iter().map(|one| name(one).clone()).collect()
-}
-
-pub(super) fn band(band: raw::Band) -> Priority {
-    match band {
-        raw::Band::High => Priority::High,
-        raw::Band::Normal => Priority::Normal,
-        raw::Band::Low => Priority::Low,
-    }
 }

@@ -4,6 +4,7 @@
 mod changes;
 mod check;
 pub(crate) mod checked;
+mod checks;
 mod defaults;
 mod describe;
 mod limits;
@@ -14,6 +15,7 @@ pub(crate) mod report;
 mod scalars;
 mod stable;
 pub(crate) mod summary;
+mod values;
 
 pub(crate) use changes::changes;
 pub(crate) use describe::schemas;

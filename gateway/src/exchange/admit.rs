@@ -3,10 +3,10 @@
 
 use super::Step;
 use super::client::Client;
-use super::detached::Queued;
+use super::final_part::FinalPart;
 use super::recorder::{Concluded, Recorder, Served};
-use super::reply::FinalPart;
 use super::resolve::{self, Resolved};
+use crate::fault;
 use crate::gate::{self, AdmittedRequest, QueuedRequest, SlotPermit};
 use crate::upstream::RoutingHint;
 use bytes::Bytes;
@@ -45,6 +45,14 @@ pub(super) struct Admitted<'b> {
     pub(super) asks_usage: bool,
     /// The status of the latest server's answer; `None` until it answers.
     pub(super) upstream_status: Option<u16>,
+}
+
+/// A request that waits for a slot without its client.
+pub(super) struct Queued {
+    pub(super) recorder: Recorder,
+    pub(super) request: AdmissionRequest,
+    pub(super) hint: RoutingHint,
+    pub(super) queued: QueuedRequest,
 }
 
 impl<'b> Resolved<'b> {
@@ -123,6 +131,7 @@ impl<'b> Admitted<'b> {
             translation,
         } = resolved;
         let slot = take(&mut recorder, &request, granted);
+        fault::at(fault::Step::Admitted);
         let strips_usage = parsed.is_streaming && !parsed.wants_usage;
         Self {
             meter: Meter::new(recorder.record.operation, strips_usage),

@@ -3,10 +3,11 @@
 use super::admit::Admitted;
 use super::client::{Client, piece};
 use super::encoding::{self, Coding, Decoder};
-use super::forward::Outgoing;
-use super::reply::{self, FinalPart};
+use super::final_part::FinalPart;
+use super::reply;
 use super::retry_after;
 use crate::config::Deadlines;
+use crate::fault;
 use crate::upstream::{Answer, Endpoint, Outbound, failure};
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
@@ -15,12 +16,20 @@ use pingora_core::protocols::http::HttpTask;
 use protocol::error::{self, Blame, ErrorCode, RequestError};
 use protocol::stream::{Split, StreamSplitter};
 use protocol::translate::Translation;
-use protocol::{Protocol, generate, upstream_error, whole};
+use protocol::{Protocol, generate, whole};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Pieces of a stream gathered into one write, at most.
 const GATHER: usize = 64;
+
+/// A request in the words of the server that it goes to.
+pub(super) struct Outgoing {
+    pub(super) body: Bytes,
+    pub(super) translation: Option<Translation>,
+}
+/// How long after a client's own deadline a server's would end.
+const AFTER_CLIENT: Duration = Duration::from_secs(1);
 
 /// Asks one server, and passes its answer on.
 pub(super) async fn exchange(
@@ -38,16 +47,20 @@ pub(super) async fn exchange(
     let model = snapshot.config.model(record.terms.model);
     let operation = translation
         .as_ref()
-        .map_or(record.operation, |translation| translation.call);
+        .map_or(record.operation, |translation| translation.operation);
     record.upstream = Some(Arc::clone(&endpoint.authority));
     record.was_forwarded = true;
+    admitted.slot.mark_forwarded();
     admitted.upstream_status = None;
+    fault::at(fault::Step::Forwarding);
     let name = model.upstream_name.as_deref().unwrap_or(&model.name);
     let first_token = if record.streamed {
         left.min(first_token_timeout(&model.deadlines, endpoint, name))
     } else {
         left
     };
+    let deadline = recorder.head.timeout;
+    let is_clients = deadline.is_some_and(|deadline| deadline <= model.deadlines.total) && first_token == left;
     let outbound = Outbound {
         path: operation.upstream_path(),
         body,
@@ -58,10 +71,14 @@ pub(super) async fn exchange(
         } else {
             &[]
         },
-        timeout: recorder.head.timeout.map(|_| left),
+        timeout: deadline.map(|_| left),
         deadlines: model.deadlines,
-        first: first_token,
-        is_client_deadline: recorder.head.timeout.is_some() && first_token == left,
+        // A client's own deadline ends the wait first, so that it does not count as the server's failure.
+        first: if is_clients {
+            first_token.saturating_add(AFTER_CLIENT)
+        } else {
+            first_token
+        },
         tokens: record.terms.estimate.tokens(),
     };
     let answer = tokio::select! {
@@ -71,12 +88,17 @@ pub(super) async fn exchange(
     };
     let status = answer.session.response_header().map_or(0, |head| head.status.as_u16());
     admitted.upstream_status = Some(status);
+    fault::at(fault::Step::Answering);
     let coding = coding(&answer)?;
-    if status == 200 && admitted.recorder.record.streamed {
+    if is_success(status) && admitted.recorder.record.streamed {
         stream(admitted, client, answer, translation, coding).await
     } else {
         whole(admitted, client, answer, translation, coding, status).await
     }
+}
+
+fn is_success(status: u16) -> bool {
+    (200..300).contains(&status)
 }
 
 /// The longest wait for the first token; longer while the server has to load the model.
@@ -118,7 +140,7 @@ async fn stream(
     let meter = &mut admitted.meter;
     let operation = translation
         .as_ref()
-        .map_or(record.operation, |translation| translation.call);
+        .map_or(record.operation, |translation| translation.operation);
     let mut splitter = StreamSplitter::new(operation.protocol());
     let most = record.snapshot.config.gateway.max_response_bytes;
     let mut decoder = (coding != Coding::Identity).then(|| Decoder::new(coding, most));
@@ -163,6 +185,7 @@ async fn stream(
             tasks.extend(head.take().map(|head| HttpTask::Header(head, false)));
             tasks.extend(split.ready.drain(..).map(piece));
             client.write(tasks).await?;
+            fault::at(fault::Step::Streaming);
         }
         if is_done {
             admitted.recorder.services.connector.keep(answer).await;
@@ -220,10 +243,10 @@ async fn whole(
     let retry_after = headers.and_then(retry_after::read);
     let record = &mut admitted.recorder.record;
     record.first_token = Some(record.started.elapsed());
-    if status == 200 {
+    if is_success(status) {
         admitted.meter.see_whole(&body);
         if let Some(failure) = admitted.meter.failure() {
-            let error = upstream_error::failed(Some(failure));
+            let error = error::server_failed(Some(failure));
             answer.in_flight.failed(&error.message);
             return Err(error);
         }
@@ -233,7 +256,7 @@ async fn whole(
         return Ok(part);
     }
     let endpoint = Arc::clone(&answer.in_flight.endpoint);
-    let error = error::upstream_error(status, &body, record.model_name(), &endpoint.authority).after(retry_after);
+    let error = error::server_refused(status, &body, record.model_name(), &endpoint.authority).after(retry_after);
     if status == 429 || (status == 503 && retry_after.is_some()) {
         endpoint.pause(retry_after.unwrap_or(Duration::from_secs(1)));
     } else if error.counts_against_server() {
@@ -303,12 +326,15 @@ fn answered(
 ) -> Result<FinalPart, RequestError> {
     let Some(mut translation) = translation else {
         let operation = admitted.recorder.record.operation;
-        let whole = is_stream(&content_type)
-            .then(|| whole::from_stream(operation, &body))
-            .flatten();
+        let is_json = body.trim_ascii_start().first() == Some(&b'{');
+        let is_typed_as_stream = is_stream(&content_type);
+        let may_be_stream = is_typed_as_stream || !is_json;
+        let whole = may_be_stream.then(|| whole::from_stream(operation, &body)).flatten();
+        let json = Bytes::from_static(b"application/json");
         let (content_type, body) = match whole {
             // A stream that was not asked for.
-            Some(whole) => (Bytes::from_static(b"application/json"), whole.into()),
+            Some(whole) => (json, whole.into()),
+            None if is_typed_as_stream && is_json => (json, body),
             None => (content_type, body),
         };
         return Ok(FinalPart::Body {

@@ -2,23 +2,26 @@
 //! `background: true`, and the lines of batches. They pass the same admission, forwarding and recording as all others;
 //! their answers are stored, or returned to the batch.
 
-use super::admit::Admitted;
+use super::admit::{Admitted, Queued};
 use super::client::Client;
+use super::final_part::FinalPart;
 use super::forward::Withdrawn;
 use super::recorder::{Concluded, Recorder};
-use super::reply::FinalPart;
 use super::resolve::{self, Resolution, Resolved};
-use super::{Reply, Step, stored};
 use crate::clock::now_ms;
+use crate::fault;
 use crate::gate::{self, QueuedRequest};
 use crate::identity;
 use crate::services::Services;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use ledger::jobs;
-use policy::{AdmissionRequest, Class, Priority};
+use policy::{Class, Priority};
 use protocol::error::{ErrorCode, RequestError};
 use protocol::{self, Operation, ParsedRequest};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 /// A batch line that was refused for lack of capacity is tried again after this, at least.
@@ -27,26 +30,7 @@ const SHORTEST_RETRY: Duration = Duration::from_millis(200);
 /// A request whose record cannot be written is sent again after this.
 const LEDGER_PAUSE: Duration = Duration::from_secs(1);
 
-/// A request that waits for a slot without its client.
-pub(super) struct Queued {
-    pub(super) recorder: Recorder,
-    pub(super) request: AdmissionRequest,
-    pub(super) hint: crate::upstream::RoutingHint,
-    pub(super) queued: QueuedRequest,
-}
-
 impl Queued {
-    /// Stores the request, answers `queued`, and goes on in a task of its own.
-    pub(super) async fn detach(self, body: Bytes) -> Step<Box<Reply>> {
-        let job = stored::job(&self.recorder.record, &body);
-        let accepted = match stored::accept(&self.recorder, &job, &body).await {
-            Ok(reply) => reply,
-            Err(error) => return self.recorder.reject(error),
-        };
-        tokio::spawn(stored::run(self, body));
-        Ok(Box::new(accepted))
-    }
-
     /// Waits for the slot and runs to the end. `None` if the gateway stops first, and the request has not begun.
     pub(super) async fn run(self, body: &Bytes, purpose: Purpose<'_>) -> Option<Result<Concluded, Withdrawn>> {
         let services = Arc::clone(&self.recorder.services);
@@ -125,6 +109,8 @@ pub(crate) struct DetachedRequest<'a> {
     pub(crate) class: Class,
     pub(crate) priority: Priority,
     pub(crate) body: &'a [u8],
+    /// Set when its batch is cancelled, before the batch's queued requests are.
+    pub(crate) is_cancelled: Option<&'a AtomicBool>,
 }
 
 /// The end of a detached request.
@@ -138,8 +124,14 @@ pub(crate) enum Outcome {
     Unavailable(Option<Duration>),
 }
 
-/// Runs a request to its end; `None` if the gateway stops first, and the request has not begun.
+/// Runs a request to its end; `None` if the gateway stops first, and the request has not begun. A panic ends the request
+/// with an error, as it does for a client; whoever runs many of them goes on.
 pub(crate) async fn run(services: &Arc<Services>, request: &DetachedRequest<'_>) -> Option<Outcome> {
+    let outcome = AssertUnwindSafe(run_once(services, request)).catch_unwind().await;
+    outcome.unwrap_or_else(|_| Some(refused(request, &super::panicked())))
+}
+
+async fn run_once(services: &Arc<Services>, request: &DetachedRequest<'_>) -> Option<Outcome> {
     if services.ledger.check_writable().is_err() {
         return Some(Outcome::RetryAfter(LEDGER_PAUSE));
     }
@@ -163,18 +155,21 @@ pub(crate) async fn run(services: &Arc<Services>, request: &DetachedRequest<'_>)
     };
     let result = match recorder.durable().await {
         Ok(()) => result,
-        Err(error) => Err(stored::unavailable(&error)),
+        Err(error) => Err(unavailable(&error)),
     };
     Some(match result {
         Ok(FinalPart::Body { status, body, .. } | FinalPart::Refused { status, body, .. }) => {
             Outcome::Answered(status, body)
         }
         Ok(FinalPart::StreamEnd(_)) => Outcome::Answered(200, Bytes::new()),
-        Err(error) => {
-            let body = error.body(recorder.record.protocol(), request.id);
-            Outcome::Answered(error.code.status(), body.into())
-        }
+        Err(error) => refused(request, &error),
     })
+}
+
+/// An error as a client would have got it.
+fn refused(request: &DetachedRequest<'_>, error: &RequestError) -> Outcome {
+    let body = error.body(request.operation.protocol(), request.id);
+    Outcome::Answered(error.code.status(), body.into())
 }
 
 /// Asks policy for a slot. A request that could run at once takes the same way as one that waits.
@@ -192,6 +187,7 @@ pub(super) fn admit(
         Ok(resolution) => resolution,
         Err(error) => return Err(Box::new((recorder, error))),
     };
+    fault::at(fault::Step::Resolved);
     let (admission, rate_limits) = recorder.services.gate.offer(&admission_request);
     recorder.rate_limits = rate_limits;
     let queued = match admission {
@@ -201,6 +197,10 @@ pub(super) fn admit(
     };
     recorder.record.terms = queued.terms();
     recorder.registration.update(admission_request.project, queued.ticket());
+    // Whoever cancels its batch either finds it queued or has set this flag before it was.
+    if request.is_cancelled.is_some_and(|flag| flag.load(Relaxed)) {
+        recorder.registration.cancel();
+    }
     Ok(Queued {
         recorder,
         request: admission_request,
@@ -225,4 +225,13 @@ fn resolution(
     record.caller = Some(caller.clone());
     recorder.registration.update(caller.project, None);
     resolve::resolution(recorder, &caller, request.body, parsed)
+}
+
+/// The error of a request that cannot be stored.
+pub(super) fn unavailable(error: &ledger::Error) -> RequestError {
+    tracing::error!(%error, "cannot store a queued request");
+    RequestError::new(
+        ErrorCode::StoreUnavailable,
+        "the gateway's database cannot store the request; try again later",
+    )
 }

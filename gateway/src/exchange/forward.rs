@@ -2,19 +2,22 @@
 
 use super::Reply;
 use super::admit::Admitted;
-use super::answer;
+use super::answer::{self, Outgoing};
 use super::client::Client;
+use super::final_part::FinalPart;
 use super::recorder::Concluded;
-use super::reply::{self, FinalPart};
+use super::reply;
 use super::resolve::about;
 use crate::record::Record;
 use crate::services::Services;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use pingora_timeout::fast_timeout::fast_timeout;
 use protocol::error::{Blame, ErrorCode, RequestError};
 use protocol::meter::Meter;
-use protocol::translate::{self, Translation};
+use protocol::translate;
 use protocol::{self, Operation, RequestChanges};
+use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,12 +28,6 @@ const INTENT_AFTER: Duration = Duration::from_millis(250);
 
 /// A request that was given back without a record; the pause that its servers ask for.
 pub(super) struct Withdrawn(pub(super) Option<Duration>);
-
-/// A request in the words of the server that it goes to.
-pub(super) struct Outgoing {
-    pub(super) body: Bytes,
-    pub(super) translation: Option<Translation>,
-}
 
 impl Admitted<'_> {
     /// Forwards to the model's servers and to its fallbacks, settles, records, and makes the reply.
@@ -43,7 +40,7 @@ impl Admitted<'_> {
     pub(super) async fn run(self, client: &mut Client<'_>) -> Concluded {
         let mut admitted = self;
         loop {
-            let result = admitted.ask_model(client).await;
+            let result = admitted.ask(client).await;
             match result {
                 Err(error) if error.may_retry() && !client.head_is_sent() => {
                     match admitted.fall_back(client, error).await {
@@ -59,9 +56,9 @@ impl Admitted<'_> {
     /// Forwards to the model's own servers. While they are unreachable, overloaded or limiting, the request is withdrawn
     /// without a record: nothing of an answer was made, and it is sent again later, after the time that they ask for.
     pub(super) async fn run_or_withdraw(mut self, client: &mut Client<'_>) -> Result<Concluded, Withdrawn> {
-        match self.ask_model(client).await {
+        match self.ask(client).await {
             Err(error) if self.is_unavailable(&error) => {
-                // Dropping the slot unsettled returns everything, the request in the counters too.
+                self.slot.withdraw();
                 self.recorder.abandon();
                 Err(Withdrawn(error.retry_after))
             }
@@ -74,8 +71,15 @@ impl Admitted<'_> {
         error.code == ErrorCode::NoHealthyUpstream || (error.code == ErrorCode::UpstreamError && !has_answered)
     }
 
+    /// Asks one model's servers. A panic on the way is an error like any other, so that what was used is settled and a
+    /// client that has the beginning of its answer is told.
+    async fn ask(&mut self, client: &mut Client<'_>) -> Result<FinalPart, RequestError> {
+        let asked = AssertUnwindSafe(self.ask_model(client)).catch_unwind().await;
+        asked.unwrap_or_else(|_| Err(super::panicked()))
+    }
+
     /// Asks one model's servers, within the deadline for the whole request.
-    pub(super) async fn ask_model(&mut self, client: &mut Client<'_>) -> Result<FinalPart, RequestError> {
+    async fn ask_model(&mut self, client: &mut Client<'_>) -> Result<FinalPart, RequestError> {
         let recorder = &mut self.recorder;
         let snapshot = Arc::clone(&recorder.record.snapshot);
         let services = Arc::clone(&recorder.services);
@@ -130,7 +134,7 @@ impl Admitted<'_> {
                 Err(error) if error.may_retry() && !client.head_is_sent() => {
                     attempts += 1;
                     // A sole server is asked once more if its connection broke before any part of an answer.
-                    let is_unanswered = matches!(self.upstream_status, None | Some(200));
+                    let is_unanswered = matches!(self.upstream_status, None | Some(200..300));
                     let has_begun = self.recorder.record.first_token.is_some();
                     let broke = error.code == ErrorCode::UpstreamError && is_unanswered && !has_begun;
                     let is_worth_it = has_choice || (broke && attempts == 1);
@@ -155,8 +159,12 @@ impl Admitted<'_> {
         let (Ok(FinalPart::Refused { error, .. }) | Err(error)) = result else {
             return false;
         };
-        let is_ours = self.asks_usage && self.parsed.is_streaming && !self.parsed.wants_usage;
-        is_ours && error.code == ErrorCode::BadRequest && error.message.contains("stream_options")
+        let record = &self.recorder.record;
+        let native_apis = record.snapshot.upstreams.native_apis(record.terms.model);
+        let is_translated = !native_apis.supports(record.operation);
+        let is_ours = self.asks_usage && self.parsed.is_streaming && (is_translated || !self.parsed.wants_usage);
+        let is_named = |name: &str| error.message.contains(name) || error.param.as_deref() == Some(name);
+        is_ours && error.code == ErrorCode::BadRequest && (is_named("stream_options") || is_named("include_usage"))
     }
 
     /// The body as the server is to have it, translated if need be; and a fresh meter for its answer.
@@ -186,16 +194,17 @@ impl Admitted<'_> {
         let Some(mut translation) = translation else {
             let strips_usage = self.parsed.is_streaming && !self.parsed.wants_usage;
             self.meter = Meter::new(operation, strips_usage);
+            self.recorder.dropped = self.parsed.withheld();
             let rewritten = protocol::rewrite(operation, self.body, &self.parsed, &changes(operation)).map(Bytes::from);
             return Ok(Outgoing {
                 body: rewritten.unwrap_or_else(|| self.body.clone()),
                 translation: None,
             });
         };
-        self.meter = Meter::new(translation.call, false);
+        self.meter = Meter::new(translation.operation, false);
         self.recorder.dropped.clone_from(&translation.dropped);
         Ok(Outgoing {
-            body: translation.body(&changes(translation.call)).into(),
+            body: translation.body(&changes(translation.operation)).into(),
             translation: Some(translation),
         })
     }

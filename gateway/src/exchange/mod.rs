@@ -21,6 +21,7 @@ mod client;
 pub(crate) mod detached;
 mod encoding;
 mod fallback;
+mod final_part;
 mod forward;
 pub(crate) mod head;
 pub(crate) mod receive;
@@ -30,6 +31,7 @@ mod resolve;
 mod retry_after;
 pub(crate) mod stored;
 
+use crate::fault;
 use crate::services::Services;
 use admit::Admission;
 use futures_util::FutureExt;
@@ -76,10 +78,15 @@ async fn answer(
     cors: Headers,
 ) -> Step<Box<Reply>> {
     let received = Received::new(services, session, operation, cors);
+    fault::at(fault::Step::Received);
     let authenticated = received.authenticate(session)?;
+    fault::at(fault::Step::Authenticated);
     let (authenticated, body) = authenticated.read_body(session).await?;
+    fault::at(fault::Step::BodyRead);
     let parsed = authenticated.parse(session, &body, model)?;
+    fault::at(fault::Step::Parsed);
     let resolved = parsed.resolve()?.answer_here()?;
+    fault::at(fault::Step::Resolved);
     let mut client = resolved.client(session);
     match resolved.admit(&mut client).await? {
         Admission::Slot(admitted) => Ok(admitted.forward(&mut client).await),
@@ -97,13 +104,18 @@ impl Received {
     }
 }
 
+/// The error of a request whose handling panicked.
+fn panicked() -> RequestError {
+    RequestError::new(
+        ErrorCode::InternalError,
+        "internal error: the gateway failed while it handled this request; see its log",
+    )
+}
+
 /// Answers a request whose handling panicked; its record has been written while the stack unwound.
 async fn after_panic(session: &mut ServerSession, operation: Operation) -> bool {
     if session.response_written().is_none() {
-        let error = RequestError::new(
-            ErrorCode::InternalError,
-            "internal error: the gateway failed while it handled this request; see its log",
-        );
+        let error = panicked();
         let body = error.body(operation.protocol(), "").into();
         let _ = session.respond_error_with_body(error.code.status(), body).await;
     }

@@ -1,9 +1,9 @@
 //! The record of one request, written exactly once however the request ends: [`Recorder`] is a guard, so an error, a
 //! panic and a dropped task all leave a record, and the resources beside it are released by guards of their own.
 
-use super::Step;
+use super::final_part::FinalPart;
 use super::head::RequestHead;
-use super::reply;
+use crate::fault;
 use crate::gate::SlotPermit;
 use crate::record::Record;
 use crate::registry::{Registration, random_request_id};
@@ -27,7 +27,7 @@ pub(crate) struct Recorder {
     pub(super) head: RequestHead,
     /// The caller's rate limits after this request, for the response headers.
     pub(super) rate_limits: RateLimitStatus,
-    /// Hints of the request that the server's protocol cannot say.
+    /// Fields of the request that its server does not get, for the header `x-sluice-dropped`.
     pub(super) dropped: Vec<Cow<'static, str>>,
     trace: Option<Trace>,
     /// The gateway's own time before it asked for a slot.
@@ -35,12 +35,14 @@ pub(crate) struct Recorder {
     /// How long after its start the request was last sent to a server.
     pub(super) forwarded_after: Duration,
     is_written: bool,
+    /// Whether the client has the head of an answer, so that the status that it got is 200.
+    head_is_sent: bool,
     /// Of the record, once it is in the journal.
     receipt: Option<Receipt>,
 }
 
 /// A request whose record is written, with what is left to tell its client.
-pub(super) type Concluded = (Recorder, Result<reply::FinalPart, RequestError>);
+pub(super) type Concluded = (Recorder, Result<FinalPart, RequestError>);
 
 /// What was used, by whom it was served, and how fast: input of a settlement.
 pub(super) struct Served {
@@ -99,14 +101,9 @@ impl Recorder {
             overhead: None,
             forwarded_after: Duration::ZERO,
             is_written: false,
+            head_is_sent: false,
             receipt: None,
         }
-    }
-
-    /// Ends a request that was never admitted.
-    pub(super) fn reject<T>(mut self, error: RequestError) -> Step<T> {
-        let result = self.conclude(Err(error), None);
-        Err(Box::new(reply::build(&mut self, result, false)))
     }
 
     /// Settles and records; the answer's last bytes may go out once the record is [durable](Self::durable).
@@ -115,10 +112,11 @@ impl Recorder {
     /// The error that ended the request, or `ledger_unavailable` if its record cannot be written.
     pub(super) fn conclude(
         &mut self,
-        result: Result<reply::FinalPart, RequestError>,
+        result: Result<FinalPart, RequestError>,
         served: Option<Served>,
-    ) -> Result<reply::FinalPart, RequestError> {
-        self.note_end(&result, served.as_ref().is_some_and(|served| served.head_is_sent));
+    ) -> Result<FinalPart, RequestError> {
+        self.head_is_sent = served.as_ref().is_some_and(|served| served.head_is_sent);
+        self.note_end(&result);
         if let Some(served) = served {
             self.settle(served);
         }
@@ -129,13 +127,14 @@ impl Recorder {
     }
 
     /// Notes how the request ended.
-    fn note_end(&mut self, result: &Result<reply::FinalPart, RequestError>, head_is_sent: bool) {
+    fn note_end(&mut self, result: &Result<FinalPart, RequestError>) {
+        let head_is_sent = self.head_is_sent;
         let record = &mut self.record;
         record.latency = record.started.elapsed();
         match result {
             Ok(part) => {
                 record.http_status = part.status();
-                if let reply::FinalPart::Refused { error, .. } = part {
+                if let FinalPart::Refused { error, .. } = part {
                     record.error = Some(error.clone());
                 }
                 record.outcome = if record.http_status == 200 {
@@ -159,7 +158,7 @@ impl Recorder {
     }
 
     /// Replaces what was reserved by what was used, and frees the slot.
-    fn settle(&mut self, served: Served) {
+    fn settle(&mut self, mut served: Served) {
         let outcome = self.record.outcome;
         // The server has worked for a client that disconnects or sets a short deadline.
         let is_clients_end = self
@@ -171,12 +170,13 @@ impl Recorder {
             || served.head_is_sent
             || outcome == Outcome::Cancelled
             || (outcome == Outcome::TimedOut && is_clients_end);
+        fault::at(fault::Step::Settling);
         if self.record.was_forwarded && has_worked {
             (self.record.usage, self.record.usage_source) = self.used(&served.meter, &served.request);
             self.record.cost = self.record.price(self.record.usage);
         }
         let usage = self.record.usage;
-        let settled = served.slot.settle(&Settlement {
+        served.slot.note(Settlement {
             usage: policy::Usage {
                 input_tokens: usage.input_tokens,
                 output_tokens: usage.output_tokens,
@@ -188,6 +188,7 @@ impl Recorder {
             has_completed: outcome == Outcome::Completed,
             was_answered: served.upstream_status.is_some(),
         });
+        let settled = served.slot.settle();
         for alert in &settled.alerts {
             self.alert(alert);
         }
@@ -254,9 +255,38 @@ impl Recorder {
             .alert(self.record.project_id(), alert.window.name());
     }
 
-    /// Observes metrics, ends the trace and commits the record.
+    /// Commits the record, observes metrics and ends the trace.
     fn write(&mut self) -> Result<(), RequestError> {
+        let committed = self.commit();
         self.is_written = true;
+        self.observe();
+        committed
+    }
+
+    /// Appends the record to the ledger, under a number of its own: if this panics, the guard appends it again, and of two
+    /// records with one number the first one counts.
+    fn commit(&mut self) -> Result<(), RequestError> {
+        if self.record.error.as_ref().is_some_and(|error| !error.is_recorded()) {
+            // The ledger takes no records at present; the refusal is counted in the metrics.
+            return Ok(());
+        }
+        let ledger = &self.services.ledger;
+        self.record.number.get_or_insert_with(|| ledger.next_number());
+        fault::at(fault::Step::Recording);
+        let receipt = ledger.append(&self.record.entry()).map_err(|error| {
+            tracing::error!(%error, request_id = self.record.request_id, "cannot write the record of a request");
+            RequestError::new(
+                ErrorCode::RecordNotWritten,
+                "the gateway cannot write its ledger; try again later",
+            )
+        })?;
+        self.receipt = Some(receipt);
+        fault::at(fault::Step::Recorded);
+        Ok(())
+    }
+
+    /// Observes metrics, ends the trace and writes the line in the log.
+    fn observe(&self) {
         let record = &self.record;
         let overhead = self.overhead.filter(|_| record.was_forwarded);
         self.services.metrics.observe(record, overhead);
@@ -270,19 +300,6 @@ impl Recorder {
         if record.snapshot.config.gateway.log_requests {
             crate::telemetry::log(record);
         }
-        if record.error.as_ref().is_some_and(|error| !error.is_recorded()) {
-            // The ledger takes no records at present; the refusal is counted in the metrics.
-            return Ok(());
-        }
-        let receipt = self.services.ledger.append(&record.entry()).map_err(|error| {
-            tracing::error!(%error, request_id = record.request_id, "cannot write the record of a request");
-            RequestError::new(
-                ErrorCode::RecordNotWritten,
-                "the gateway cannot write its ledger; try again later",
-            )
-        })?;
-        self.receipt = Some(receipt);
-        Ok(())
     }
 
     /// The receipt of the record, to be waited for before the last bytes.
@@ -310,14 +327,11 @@ impl Drop for Recorder {
             return;
         }
         let error = if std::thread::panicking() {
-            RequestError::new(
-                ErrorCode::InternalError,
-                "the gateway failed while it handled this request",
-            )
+            super::panicked()
         } else {
             super::client::shutting_down()
         };
-        self.note_end(&Err(error), false);
+        self.note_end(&Err(error));
         if let Err(error) = self.write() {
             tracing::error!(error = error.message, "a request ended early and has no record");
         }

@@ -3,8 +3,8 @@
 
 use super::authenticate::{self, Parsed};
 use super::client::Client;
+use super::final_part::FinalPart;
 use super::recorder::Recorder;
-use super::reply::FinalPart;
 use super::{Step, answered_here};
 use crate::config::{Config, Model};
 use crate::identity::Caller;
@@ -58,6 +58,7 @@ impl Resolved<'_> {
         let Some(answer) = answered_here::answer(&self.recorder.record, &self.parsed, self.request.input_tokens) else {
             return Ok(self);
         };
+        self.recorder.dropped = self.parsed.withheld();
         let result: Result<FinalPart, RequestError> = self.recorder.conclude(Ok(answer), None);
         Err(Box::new(super::reply::build(&mut self.recorder, result, false)))
     }

@@ -1,20 +1,25 @@
 //! Stored requests: accepted with `queued`, kept in the ledger's database until they are done, and polled for. A stop or a
 //! crash loses none; the next process resumes them.
 
-use super::detached::{self, DetachedRequest, Purpose, Queued};
+use super::Step;
+use super::admit::Queued;
+use super::detached::{self, DetachedRequest, Purpose, unavailable};
+use super::final_part::FinalPart;
 use super::recorder::Recorder;
-use super::reply::{FinalPart, Reply};
+use super::reply::Reply;
 use crate::clock::now_ms;
 use crate::record::Record;
 use crate::registry::Status;
 use crate::services::Services;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use ledger::GatewayId;
 use ledger::jobs::{self, Job, JobState};
 use policy::ProjectId;
 use protocol::error::{ErrorCode, RequestError};
 use protocol::{Operation, responses};
 use serde_json::{Value, json};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +29,19 @@ const MAX_ATTEMPTS: i64 = 3;
 /// Pauses before an answer that could not be stored is stored again: the first, which doubles, and the longest.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+impl Queued {
+    /// Stores the request, answers `queued`, and goes on in a task of its own.
+    pub(super) async fn detach(self, body: Bytes) -> Step<Box<Reply>> {
+        let job = job(&self.recorder.record, &body);
+        let accepted = match accept(&self.recorder, &job, &body).await {
+            Ok(reply) => reply,
+            Err(error) => return self.recorder.reject(error),
+        };
+        tokio::spawn(run(self, body));
+        Ok(Box::new(accepted))
+    }
+}
 
 /// The job of a request.
 pub(super) fn job(record: &Record, body: &Bytes) -> Job {
@@ -62,17 +80,29 @@ pub(super) async fn run(queued: Queued, body: Bytes) {
 }
 
 async fn run_job(queued: Queued, project: &str, body: Bytes) {
-    if let Some(Ok((mut recorder, result))) = queued.run(&body, Purpose::Job(project)).await {
-        let result = match recorder.durable().await {
-            Ok(()) => result,
-            Err(error) => Err(unavailable(&error)),
-        };
-        store_answer(&recorder, project, result, &body).await;
+    let (services, accepted) = (Arc::clone(&queued.recorder.services), queued.recorder.record.clone());
+    let ran = AssertUnwindSafe(queued.run(&body, Purpose::Job(project))).catch_unwind();
+    match ran.await {
+        Ok(Some(Ok((mut recorder, result)))) => {
+            let result = match recorder.durable().await {
+                Ok(()) => result,
+                Err(error) => Err(unavailable(&error)),
+            };
+            store_answer(&services, &recorder.record, project, result, &body).await;
+        }
+        Ok(_) => {}
+        // Its record was written while the stack unwound.
+        Err(_) => store_answer(&services, &accepted, project, Err(super::panicked()), &body).await,
     }
 }
 
-async fn store_answer(recorder: &Recorder, project: &str, result: Result<FinalPart, RequestError>, asked: &[u8]) {
-    let record = &recorder.record;
+async fn store_answer(
+    services: &Services,
+    record: &Record,
+    project: &str,
+    result: Result<FinalPart, RequestError>,
+    asked: &[u8],
+) {
     let is_response = record.operation == Operation::Responses;
     let answer = match result {
         Ok(part) if is_response => response(record, part, asked),
@@ -87,7 +117,7 @@ async fn store_answer(recorder: &Recorder, project: &str, result: Result<FinalPa
             answer
         }
     };
-    keep_answer(&recorder.services, project, &record.request_id, &answer).await;
+    keep_answer(services, project, &record.request_id, &answer).await;
 }
 
 /// Stores a job's answer; again while the database fails, until the gateway stops.
@@ -157,7 +187,7 @@ async fn resume(services: Arc<Services>, job: Job) {
     if recorded.is_ok_and(|ids| ids.contains(&*job.id)) {
         let message = "the request completed, and its answer was lost when the gateway was killed";
         let lost = RequestError::new(ErrorCode::UpstreamError, message);
-        store_answer(&recorder, &job.project_id, Err(lost), &job.body).await;
+        store_answer(&services, &recorder.record, &job.project_id, Err(lost), &job.body).await;
         recorder.abandon();
         return;
     }
@@ -169,6 +199,7 @@ async fn resume(services: Arc<Services>, job: Job) {
         class: job.class,
         priority: job.priority,
         body: &job.body,
+        is_cancelled: None,
     };
     let admitted = if job.attempts >= MAX_ATTEMPTS {
         let message = format!("the gateway was killed during each of {MAX_ATTEMPTS} attempts");
@@ -189,7 +220,7 @@ async fn resume(services: Arc<Services>, job: Job) {
                 return;
             }
             let result = recorder.conclude(Err(error), None);
-            store_answer(&recorder, &job.project_id, result, &job.body).await;
+            store_answer(&services, &recorder.record, &job.project_id, result, &job.body).await;
         }
     }
 }
@@ -286,13 +317,4 @@ fn status_name(error: &RequestError) -> &'static str {
         ErrorCode::QueueFull => "rejected",
         _ => "failed",
     }
-}
-
-/// The error of a request that cannot be stored.
-pub(super) fn unavailable(error: &ledger::Error) -> RequestError {
-    tracing::error!(%error, "cannot store a queued request");
-    RequestError::new(
-        ErrorCode::StoreUnavailable,
-        "the gateway's database cannot store the request; try again later",
-    )
 }

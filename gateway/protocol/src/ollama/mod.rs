@@ -2,16 +2,22 @@
 
 pub(crate) mod client;
 mod history;
+mod keep_alive;
 pub(crate) mod upstream;
 pub(crate) mod view;
+mod whole;
 
 use crate::Operation;
 use crate::catalogue::{self, Entry};
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, NativeApis, Server};
 use crate::error::RequestError;
+use crate::hub::{About, Chat, Encoder};
+use crate::meter::view::Seen;
 use crate::request::{Limit, Limited, ModelLoad, ParsedRequest, Places, RequestChanges, model_named, splice_limits};
 use crate::scan::{Raw, Splices, fields, inner, top_level};
 use crate::size::PromptSize;
+use crate::unsupported::{Dropped, Side};
+use crate::wire::Framing;
 use serde_json::{Value, json};
 
 fields! {
@@ -46,6 +52,7 @@ impl Dialect for Ollama {
                 limit.value = Limited::Unlimited;
             }
         }
+        let unloads = unloads(head.keep_alive);
         Ok(ParsedRequest {
             model: model_named(named)?,
             is_streaming: operation.generates() && head.stream.truth().unwrap_or(true),
@@ -53,12 +60,13 @@ impl Dialect for Ollama {
             answers: 1,
             size: size(&head),
             wants_usage: true,
-            load: operation.generates().then(|| load(operation, &head)).flatten(),
+            load: operation.generates().then(|| load(operation, &head, unloads)).flatten(),
             prompt: [head.messages, head.prompt, head.input].into_iter().find_map(Raw::text),
             places: Places {
                 model: named.range(body),
                 limits,
                 options: head.options.range(body),
+                unload: head.keep_alive.range(body).filter(|_| unloads),
                 ..Places::default()
             },
             ..ParsedRequest::default()
@@ -73,10 +81,13 @@ impl Dialect for Ollama {
         changes: &RequestChanges<'_>,
         splices: &mut Splices,
     ) {
+        let places = &parsed.places;
+        if let Some(keep_alive) = &places.unload {
+            splices.remove_key(body, keep_alive.clone());
+        }
         if !operation.generates() || parsed.load.is_some() {
             return;
         }
-        let places = &parsed.places;
         let Some(granted) = changes.max_tokens else { return };
         if !places.limits.is_empty() {
             return splice_limits("num_predict", body, parsed, changes, splices);
@@ -111,8 +122,46 @@ impl Dialect for Ollama {
         format!("{}\n", self.error_body(error, request_id)).into_bytes()
     }
 
-    fn stream_type(&self) -> &'static str {
-        "application/x-ndjson"
+    fn has_no_default_limit(&self) -> bool {
+        true
+    }
+
+    fn framing(&self) -> Framing {
+        Framing::JsonLines
+    }
+
+    fn measure<'a>(&self, data: &'a [u8]) -> Option<Seen<'a>> {
+        view::view(data)
+    }
+
+    fn gathered(&self, records: &mut dyn Iterator<Item = Value>) -> Option<Value> {
+        whole::gathered(records)
+    }
+
+    fn is_native(&self, apis: NativeApis) -> bool {
+        apis.ollama
+    }
+
+    fn side(&self) -> Side {
+        Side::Ollama
+    }
+
+    fn read(
+        &self,
+        operation: Operation,
+        body: &[u8],
+        _: &ParsedRequest<'_>,
+        about: &About,
+        dropped: &mut Dropped,
+    ) -> Result<(Chat, Option<Box<dyn Encoder>>), RequestError> {
+        let chat = client::request(operation, body, about.context, dropped)?;
+        let is_chat = operation == Operation::OllamaChat;
+        let encoder = client::OllamaEncoder::new(about.clone(), is_chat);
+        Ok((chat, Some(Box::new(encoder))))
+    }
+
+    fn server(&self) -> Option<&'static dyn Server> {
+        Some(&upstream::OllamaServer)
     }
 }
 
@@ -137,15 +186,20 @@ fn size(head: &Head<'_>) -> PromptSize {
     size.split(inputs).truncated_if(true)
 }
 
+/// Whether a request has its model unloaded when it is done.
+fn unloads(keep_alive: Raw<'_>) -> bool {
+    let value = keep_alive.text().and_then(|text| serde_json::from_str(text).ok());
+    value.is_some_and(|value: Value| keep_alive::unloads(&value))
+}
+
 /// Whether there is nothing to answer: no messages, or no prompt.
-fn load(operation: Operation, head: &Head<'_>) -> Option<ModelLoad> {
+fn load(operation: Operation, head: &Head<'_>, unloads: bool) -> Option<ModelLoad> {
     let mut messages = 0;
     head.messages.each(|_| messages += 1);
     let is_empty = match operation {
         Operation::OllamaChat => messages == 0,
         _ => head.prompt.text().is_none_or(|prompt| prompt == "\"\""),
     };
-    let unloads = matches!(head.keep_alive.text(), Some("0" | "\"0\"" | "\"0s\"" | "\"0m\""));
     is_empty.then_some(if unloads { ModelLoad::Unload } else { ModelLoad::Load })
 }
 
