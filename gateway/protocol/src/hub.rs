@@ -14,6 +14,14 @@ use serde_json::{Map, Value, json};
 /// A request between two protocols: a chat completion without model and limit.
 pub(crate) type Chat = Map<String, Value>;
 
+/// Leaves `top_logprobs` out of a request that does not ask for `logprobs`: Ollama and the responses API ignore it then,
+/// and servers of chat completions refuse it.
+pub(crate) fn without_lone_top_logprobs(chat: &mut Chat) {
+    if chat.get("logprobs").is_none_or(|logprobs| *logprobs != true) {
+        chat.remove("top_logprobs");
+    }
+}
+
 /// Part of an answer; a whole answer is one part.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Part {

@@ -300,8 +300,8 @@ const RULES: &[Rule] = &[
     rule(
         Side::Ollama,
         Refused,
-        &["template", "context"],
-        "the model would not see the content",
+        &["template", "context", "system", "images"],
+        "the model would not see the content; `system` and `images` only beside `raw` or `suffix`",
     ),
     rule(
         Side::OllamaServer,

@@ -2,7 +2,10 @@
 
 use super::history;
 use crate::error::RequestError;
-use crate::hub::{About, Chat, Encoder, Fields, Finish, Offered, Part, ToolPart, bad, event, message, untranslatable};
+use crate::hub::{
+    About, Chat, Encoder, Fields, Finish, Offered, Part, ToolPart, bad, event, message, untranslatable,
+    without_lone_top_logprobs,
+};
 use crate::unsupported::{Dropped, Side, Unsupported};
 use crate::usage::Usage;
 use serde_json::{Map, Value, json};
@@ -53,6 +56,7 @@ pub(crate) fn read(body: &[u8], dropped: &mut Dropped) -> Result<(Chat, Map<Stri
     );
     tools(&mut fields, &mut chat, dropped)?;
     include(&mut fields, &mut chat, dropped)?;
+    without_lone_top_logprobs(&mut chat);
     if let Some(text) = fields.take("text") {
         let mut text = Fields::of("text.", text)?;
         if let Some(format) = text.take("format") {
