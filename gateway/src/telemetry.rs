@@ -56,6 +56,7 @@ pub(crate) struct Metrics {
     ledger_backlog: IntGauge,
     ledger_healthy: IntGauge,
     ledger_damaged_lines: IntGauge,
+    ledger_rejected_records: IntGauge,
     ledger_writer_restarts: IntGauge,
     config_reloads: IntCounterVec,
     /// Completed and failed requests since the start, for `/queue/status`.
@@ -243,6 +244,10 @@ impl Metrics {
             ledger_damaged_lines: make.gauge(
                 "ledger_damaged_lines",
                 "Torn or damaged journal lines moved to a .damaged file since the start.",
+            )?,
+            ledger_rejected_records: make.gauge(
+                "ledger_rejected_records",
+                "Records that the database refused, moved to a .rejected file since the start.",
             )?,
             ledger_writer_restarts: make.gauge(
                 "ledger_writer_restarts",
@@ -434,6 +439,7 @@ impl Metrics {
         self.ledger_backlog.set(whole(ledger.backlog));
         self.ledger_healthy.set(i64::from(ledger.reason().is_none()));
         self.ledger_damaged_lines.set(count(ledger.damaged_lines));
+        self.ledger_rejected_records.set(count(ledger.rejected_records));
         self.ledger_writer_restarts.set(count(ledger.writer_restarts));
         let mut text = Vec::with_capacity(16 << 10);
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;

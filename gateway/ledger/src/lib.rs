@@ -21,6 +21,7 @@ pub mod records;
 pub mod report;
 mod rollup;
 mod row;
+mod segments;
 mod slot;
 mod sqlite;
 mod state;

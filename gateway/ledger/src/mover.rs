@@ -8,11 +8,12 @@ use crate::error::Error;
 use crate::health::State;
 use crate::id::GatewayId;
 use crate::jobs;
-use crate::journal::{self, Journal, Lines};
+use crate::journal::{Journal, Lines};
+use crate::row::Row;
+use crate::segments::{self, SetAside};
 use crate::slot::{Slot, Slots};
 use parking_lot::{Condvar, Mutex};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::oneshot;
@@ -41,8 +42,10 @@ pub(crate) trait Writer: Send {
     /// Writes a segment's lines in one transaction: records that are not there yet, their sums, and intents of requests
     /// that run on.
     fn write(&mut self, lines: &Lines) -> Result<(), Error>;
-    /// Makes records of the intents that a gateway has left when it was killed; how many.
-    fn conclude_intents(&mut self, owner: &GatewayId) -> Result<usize, Error>;
+    /// The intents that a gateway has left when it was killed, as the records that they become.
+    fn intents(&mut self, owner: &GatewayId) -> Result<Vec<Row<'static>>, Error>;
+    /// Deletes intents by their numbers.
+    fn delete_intents(&mut self, ids: &[i64]) -> Result<(), Error>;
     /// The greatest number of a record.
     fn last_number(&mut self) -> Result<i64, Error>;
     /// Deletes some of the records that began before a time, oldest first; their sums stay. How many.
@@ -80,8 +83,8 @@ pub(crate) struct Mover {
 pub(crate) struct Recovered {
     /// The greatest number of a record.
     pub(crate) last_number: i64,
-    /// Lines that were kept aside.
-    pub(crate) damaged_lines: u64,
+    /// What was set aside.
+    pub(crate) aside: SetAside,
 }
 
 /// Starts the thread: it recovers what is in the slots, tells, and then waits for what to move.
@@ -129,18 +132,12 @@ fn recover_all<'a>(
     slots: impl Iterator<Item = &'a Slot>,
 ) -> Result<(Box<dyn Writer>, Recovered), Error> {
     let mut writer = connect()?;
-    let mut damaged_lines = 0;
+    let mut aside = SetAside::default();
     for slot in slots {
-        damaged_lines += recover(&mut *writer, slot)?;
+        aside += segments::recover(&mut *writer, slot)?;
     }
     let last_number = writer.last_number()?;
-    Ok((
-        writer,
-        Recovered {
-            last_number,
-            damaged_lines,
-        },
-    ))
+    Ok((writer, Recovered { last_number, aside }))
 }
 
 impl Shared {
@@ -204,8 +201,8 @@ impl Mover {
             Some(writer) => writer,
             none => none.insert((self.connect)()?),
         };
-        let damaged = move_segments(&mut **writer, &self.base, shared.journal.number())?;
-        shared.state.lock().damaged_lines += damaged;
+        let aside = segments::move_before(&mut **writer, &self.base, shared.journal.number())?;
+        shared.state.lock().aside += aside;
         closed?;
         delete_old(&mut **writer, shared.keep)?;
         if self.expired_at.is_none_or(|at| at.elapsed() >= EXPIRE_EVERY) {
@@ -213,8 +210,8 @@ impl Mover {
         }
         if let Some((slot, sender)) = self.predecessor.take() {
             match recover_predecessor(&mut **writer, &slot) {
-                Ok(Some(damaged)) => {
-                    shared.state.lock().damaged_lines += damaged;
+                Ok(Some(aside)) => {
+                    shared.state.lock().aside += aside;
                     let _ = sender.send(slot.owner);
                 }
                 Ok(None) => self.predecessor = Some((slot, sender)),
@@ -259,43 +256,12 @@ fn delete_expired(writer: &mut dyn Writer) -> Result<bool, Error> {
     Ok(false)
 }
 
-/// Recovers the slot of a gateway that has ended; `None` while it has not. Lines that were kept aside.
-fn recover_predecessor(writer: &mut dyn Writer, slot: &Slot) -> Result<Option<u64>, Error> {
+/// Recovers the slot of a gateway that has ended; `None` while it has not.
+fn recover_predecessor(writer: &mut dyn Writer, slot: &Slot) -> Result<Option<SetAside>, Error> {
     match slot.lock()? {
         None => Ok(None),
-        Some(locked) => recover(writer, &locked.slot).map(Some),
+        Some(locked) => segments::recover(writer, &locked.slot).map(Some),
     }
-}
-
-/// Moves what a crash has left: segments, and intents of requests that ran. Lines that were kept aside.
-fn recover(writer: &mut dyn Writer, slot: &Slot) -> Result<u64, Error> {
-    let damaged = move_segments(writer, &slot.journal, u64::MAX)?;
-    let interrupted = writer.conclude_intents(&slot.owner)?;
-    if interrupted > 0 {
-        tracing::warn!(
-            requests = interrupted,
-            "requests were running when the gateway was killed"
-        );
-    }
-    Ok(damaged)
-}
-
-/// Moves the segments before number `until` into the database, in their order. Lines that were kept aside.
-fn move_segments(writer: &mut dyn Writer, base: &Path, until: u64) -> Result<u64, Error> {
-    let mut damaged = 0;
-    let segments = journal::segments(base)?;
-    for (_, segment) in segments.into_iter().take_while(|(number, _)| *number < until) {
-        let lines = journal::read(&segment)?;
-        writer.write(&lines)?;
-        if !lines.damaged.is_empty() {
-            let file = journal::keep_aside(base, &lines.damaged)?;
-            let count = lines.damaged.len();
-            tracing::error!(lines = count, file = %file.display(), "torn or damaged lines of the journal are kept aside");
-            damaged += count as u64;
-        }
-        std::fs::remove_file(&segment)?;
-    }
-    Ok(damaged)
 }
 
 /// What a panic says.
