@@ -19,6 +19,7 @@ mod mover;
 mod postgres;
 pub mod records;
 pub mod report;
+pub mod responses;
 mod rollup;
 mod row;
 mod segments;

@@ -3,6 +3,7 @@
 use crate::Operation;
 use crate::catalogue::Entry;
 use crate::error::RequestError;
+use crate::responses::Storage;
 use crate::scan::{Raw, Splices, quoted};
 use crate::size::PromptSize;
 use policy::{Class, Priority};
@@ -36,6 +37,8 @@ pub struct ParsedRequest<'a> {
     pub in_background: bool,
     /// Whether it only loads or unloads the model, as Ollama's requests without a prompt do.
     pub load: Option<ModelLoad>,
+    /// What it says of responses that the gateway stores.
+    pub storage: Storage<'a>,
     /// What the model reads first, as JSON: requests that begin alike are best served by the same server.
     pub prompt: Option<&'a str>,
     pub(crate) places: Places,

@@ -98,7 +98,7 @@ pub enum Route<'a> {
     Usage,
     /// OpenAI's files and batches.
     FilesAndBatches(FilesAndBatches<'a>),
-    /// A response that is made in the background.
+    /// A response that is made in the background, or stored.
     Response(Background<'a>),
     /// `GET /requests/{id}`: the state of a request.
     Status(&'a str),
@@ -135,7 +135,7 @@ pub enum FilesAndBatches<'a> {
     CancelBatch(&'a str),
 }
 
-/// An operation on a response that is made in the background.
+/// An operation on a response that is made in the background, or stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Background<'a> {
     /// Returns it, or its state.
@@ -144,6 +144,8 @@ pub enum Background<'a> {
     Cancel(&'a str),
     /// Deletes it.
     Delete(&'a str),
+    /// Lists what it answers.
+    InputItems(&'a str),
 }
 
 /// Routes a request; `path` is [cleaned](clean_path).
@@ -198,8 +200,10 @@ fn response<'a>(method: &str, parts: &[&'a str]) -> Option<Route<'a>> {
         ([id], "GET") if !id.is_empty() => Background::Show(id),
         ([id], "DELETE") if !id.is_empty() => Background::Delete(id),
         ([id, "cancel"], "POST") if !id.is_empty() => Background::Cancel(id),
+        ([id, "input_items"], "GET") if !id.is_empty() => Background::InputItems(id),
         ([_], _) => return Some(Route::WrongMethod("GET, DELETE")),
         ([_, "cancel"], _) => return Some(Route::WrongMethod("POST")),
+        ([_, "input_items"], _) => return Some(Route::WrongMethod("GET")),
         _ => return None,
     }))
 }
@@ -271,6 +275,12 @@ mod tests {
                 "/v1/responses/r/cancel",
                 Route::Response(Background::Cancel("r")),
             ),
+            (
+                "GET",
+                "/v1/responses/r/input_items",
+                Route::Response(Background::InputItems("r")),
+            ),
+            ("POST", "/v1/responses/r/input_items", Route::WrongMethod("GET")),
             ("GET", "/v1/responses/", Route::WrongMethod("GET, DELETE")),
             (
                 "GET",

@@ -17,7 +17,7 @@ pub(crate) fn as_stream(call: Operation, wants_usage: bool, body: &[u8]) -> Vec<
     let mut out = Vec::new();
     match call.protocol() {
         Protocol::OpenAi | Protocol::Generate => completion_stream(whole, wants_usage, &mut out),
-        Protocol::Responses => response_stream(&whole.into(), &mut out),
+        Protocol::Responses => response_stream(&whole.into(), None, &mut out),
         Protocol::Anthropic => message_stream(whole.into(), &mut out),
         // A line of JSON is a stream of one.
         Protocol::Ollama => return body.to_vec(),
@@ -58,13 +58,16 @@ fn completion_stream(mut whole: Map<String, Value>, wants_usage: bool, out: &mut
     out.extend_from_slice(b"data: [DONE]\n\n");
 }
 
-fn response_stream(whole: &Value, out: &mut Vec<u8>) {
+/// A whole response as a stream, without the events up to the sequence number `after`.
+pub(crate) fn response_stream(whole: &Value, after: Option<u64>, out: &mut Vec<u8>) {
     let mut sequence = 0;
     let mut write = |name: &str, mut data: Value| {
         data["type"] = name.into();
         data["sequence_number"] = sequence.into();
+        if after.is_none_or(|after| sequence > after) {
+            event(out, Some(name), &data);
+        }
         sequence += 1;
-        event(out, Some(name), &data);
     };
     let mut begun = whole.clone();
     begun["status"] = "in_progress".into();

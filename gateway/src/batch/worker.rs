@@ -1,6 +1,6 @@
 //! Does a batch: a task a batch, some requests of it at a time, each through the gate like any other.
 
-use super::{lines, path_of};
+use super::{expires_at, lines, path_of};
 use crate::clock::now_ms;
 use crate::exchange::detached::{self, DetachedRequest, Outcome};
 use crate::services::Services;
@@ -256,6 +256,7 @@ impl Work<'_> {
             key_id: batch.key_id.as_deref(),
             class: Class::Batch,
             priority: batch.priority,
+            project_id: &batch.project_id,
             body: line.body.get().as_bytes(),
         };
         let mut pause = FIRST_PAUSE;
@@ -346,13 +347,15 @@ impl Work<'_> {
             if bytes == 0 {
                 continue;
             }
+            let now = now_ms() / 1000;
             let file = File {
                 id: id.into(),
                 project_id: batch.project_id.clone(),
                 filename: format!("{id}.jsonl"),
                 purpose: FilePurpose::BatchOutput,
                 bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
-                created_at: now_ms() / 1000,
+                created_at: now,
+                expires_at: expires_at(self.services, now, batch.output_expires_seconds),
             };
             files::add(store, &file).await.map_err(|error| error.to_string())?;
             *kept = Some(FileId::from(id));

@@ -261,6 +261,7 @@ fn spawn_background_tasks(services: &Arc<Services>, reloader: &Arc<Reloader>, co
     tokio::spawn(history::keep(Arc::clone(services), console));
     tokio::spawn(Arc::clone(reloader).watch());
     tokio::spawn(follow_keys(Arc::clone(services), store));
+    tokio::spawn(batch::expiry::run(Arc::clone(services)));
     tokio::spawn(Arc::clone(&services.gate).keep_time());
     let current = Arc::clone(&services.current);
     let probing = move || {

@@ -251,6 +251,8 @@ impl Check<'_> {
             max_response_bytes: raw.bounds.max_response_bytes,
             max_buffered_bytes: raw.bounds.max_buffered_bytes,
             max_files_bytes: i64::try_from(raw.bounds.max_files_bytes).unwrap_or(i64::MAX),
+            stored_responses: self.stored_responses(&raw.stored_responses),
+            files_keep: self.kept_files(&raw.files),
             head_timeout: timeouts.head_seconds,
             body_timeout: timeouts.body_seconds,
             keepalive: timeouts.keepalive_seconds,

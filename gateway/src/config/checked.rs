@@ -1,6 +1,7 @@
 //! The configuration as it is meant: references are indices that exist, numbers are in range. Built
 //! once, and never checked again.
 
+use super::kept::StoredResponses;
 use super::raw;
 use policy::{
     Allowance, BreakerRules, Class, Concurrency, Degradation, GlobalLimits, KeyId, ModelId, ModelRules, PlanId, Prices,
@@ -49,6 +50,10 @@ pub(crate) struct Gateway {
     pub(crate) max_response_bytes: usize,
     pub(crate) max_buffered_bytes: usize,
     pub(crate) max_files_bytes: i64,
+    /// How responses are stored; `None`: none are.
+    pub(crate) stored_responses: Option<StoredResponses>,
+    /// How long files and ended batches are kept; `None`: until they are deleted.
+    pub(crate) files_keep: Option<Duration>,
     pub(crate) head_timeout: Duration,
     pub(crate) body_timeout: Duration,
     pub(crate) keepalive: Duration,

@@ -6,6 +6,7 @@ mod check;
 pub(crate) mod checked;
 mod defaults;
 mod describe;
+mod kept;
 mod limits;
 mod models;
 mod raw;
@@ -17,6 +18,7 @@ pub(crate) mod summary;
 
 pub(crate) use changes::changes;
 pub(crate) use describe::schemas;
+pub(crate) use kept::StoredResponses;
 pub(crate) use stable::keep_ids;
 
 pub(crate) use checked::{

@@ -4,6 +4,7 @@
 
 pub(crate) use super::defaults::Places;
 use super::defaults::default;
+use super::kept::{FileSettings, StoredResponseSettings};
 use super::read::{At, Named, choice, section};
 use policy::NanoEuro;
 use std::time::Duration;
@@ -303,6 +304,10 @@ section! {
         ollama_version: String = protocol::catalogue::OLLAMA_VERSION.to_owned(),
         /// Ledger settings.
         ledger: LedgerSettings = LedgerSettings::default(),
+        /// Responses that clients ask to store with `store: true`, for `previous_response_id`.
+        stored_responses: StoredResponseSettings = StoredResponseSettings::default(),
+        /// Files and batches.
+        files: FileSettings = FileSettings::default(),
         /// Size limits.
         bounds: Bounds = Bounds::default(),
         /// Timeouts.

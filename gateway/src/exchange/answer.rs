@@ -2,6 +2,7 @@
 
 use super::admit::Admitted;
 use super::client::{Client, piece};
+use super::conversation;
 use super::encoding::{self, Coding, Decoder};
 use super::forward::Outgoing;
 use super::reply::{self, FinalPart};
@@ -114,6 +115,7 @@ async fn stream(
     };
     let head = reply::head(&admitted.recorder, 200, &content_type, None).map_err(|_| broken_head())?;
     let mut head = Some(head);
+    let label = conversation::label(&admitted.recorder).filter(|_| translation.is_none());
     let record = &mut admitted.recorder.record;
     let meter = &mut admitted.meter;
     let operation = translation
@@ -123,6 +125,10 @@ async fn stream(
     let most = record.snapshot.config.gateway.max_response_bytes;
     let mut decoder = (coding != Coding::Identity).then(|| Decoder::new(coding, most));
     let mut split = Split::default();
+    let labelled = |events: Bytes| match &label {
+        Some(label) => label.events(&events).into(),
+        None => events,
+    };
     loop {
         let arrived = tokio::select! {
             biased;
@@ -161,7 +167,7 @@ async fn stream(
         if may_send && !split.ready.is_empty() {
             let mut tasks = Vec::with_capacity(split.ready.len() + 1);
             tasks.extend(head.take().map(|head| HttpTask::Header(head, false)));
-            tasks.extend(split.ready.drain(..).map(piece));
+            tasks.extend(split.ready.drain(..).map(|events| piece(labelled(events))));
             client.write(tasks).await?;
         }
         if is_done {
@@ -169,7 +175,7 @@ async fn stream(
             if let Some(head) = head {
                 client.write(vec![HttpTask::Header(head, false)]).await?;
             }
-            return Ok(FinalPart::StreamEnd(end));
+            return Ok(FinalPart::StreamEnd(end.map(labelled)));
         }
     }
 }
@@ -311,6 +317,8 @@ fn answered(
             Some(whole) => (Bytes::from_static(b"application/json"), whole.into()),
             None => (content_type, body),
         };
+        let label = conversation::label(&admitted.recorder);
+        let body = label.and_then(|label| label.whole(&body)).map_or(body, Bytes::from);
         return Ok(FinalPart::Body {
             status: 200,
             content_type,

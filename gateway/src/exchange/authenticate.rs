@@ -28,6 +28,15 @@ pub(super) struct Body {
     _buffered: BufferedBytes,
 }
 
+impl Body {
+    pub(super) fn new(bytes: Bytes, buffered: BufferedBytes) -> Self {
+        Self {
+            bytes,
+            _buffered: buffered,
+        }
+    }
+}
+
 /// A request whose caller is known and whose body is understood as far as policy needs.
 pub(super) struct Parsed<'b> {
     pub(super) recorder: Recorder,
@@ -89,10 +98,7 @@ async fn buffered_body(
     let mut buffered = recorder.services.buffer(config, expected)?;
     let bytes = protocol::without_byte_order_mark(receive::body(session, config).await?);
     buffered.resize(bytes.len());
-    Ok(Body {
-        bytes,
-        _buffered: buffered,
-    })
+    Ok(Body::new(bytes, buffered))
 }
 
 fn parse_and_identify<'b>(

@@ -4,6 +4,7 @@
 
 use super::admit::Admitted;
 use super::client::Client;
+use super::conversation::{self, Recalled};
 use super::forward::Withdrawn;
 use super::recorder::{Concluded, Recorder};
 use super::reply::FinalPart;
@@ -11,7 +12,7 @@ use super::resolve::{self, Resolution, Resolved};
 use super::{Reply, Step, stored};
 use crate::clock::now_ms;
 use crate::gate::{self, QueuedRequest};
-use crate::identity;
+use crate::identity::{self, Caller};
 use crate::services::Services;
 use bytes::Bytes;
 use ledger::jobs;
@@ -38,7 +39,7 @@ pub(super) struct Queued {
 impl Queued {
     /// Stores the request, answers `queued`, and goes on in a task of its own.
     pub(super) async fn detach(self, body: Bytes) -> Step<Box<Reply>> {
-        let job = stored::job(&self.recorder.record, &body);
+        let job = stored::job(&self.recorder, &body);
         let accepted = match stored::accept(&self.recorder, &job, &body).await {
             Ok(reply) => reply,
             Err(error) => return self.recorder.reject(error),
@@ -124,6 +125,8 @@ pub(crate) struct DetachedRequest<'a> {
     pub(crate) key_id: Option<&'a str>,
     pub(crate) class: Class,
     pub(crate) priority: Priority,
+    /// The project whose stored conversations it may go on from.
+    pub(crate) project_id: &'a str,
     pub(crate) body: &'a [u8],
 }
 
@@ -143,15 +146,26 @@ pub(crate) async fn run(services: &Arc<Services>, request: &DetachedRequest<'_>)
     if services.ledger.check_writable().is_err() {
         return Some(Outcome::RetryAfter(LEDGER_PAUSE));
     }
-    let recorder = Recorder::resume(services, request.id, request.operation);
-    let (mut recorder, result) = match admit(recorder, request) {
-        Ok(queued) => {
-            let body = Bytes::copy_from_slice(request.body);
-            match queued.run(&body, Purpose::BatchLine).await? {
-                Ok(concluded) => concluded,
-                Err(Withdrawn(after)) => return Some(Outcome::Unavailable(after)),
-            }
+    let mut recorder = Recorder::resume(services, request.id, request.operation);
+    let mut body = Bytes::new();
+    let admitted = match recall(&mut recorder, request).await {
+        Ok(recalled) => {
+            body = recalled;
+            admit(
+                recorder,
+                &DetachedRequest {
+                    body: &body,
+                    ..*request
+                },
+            )
         }
+        Err(error) => Err(Box::new((recorder, error))),
+    };
+    let concluded = match admitted {
+        Ok(queued) => match queued.run(&body, Purpose::BatchLine).await? {
+            Ok(concluded) => concluded,
+            Err(Withdrawn(after)) => return Some(Outcome::Unavailable(after)),
+        },
         Err(rejected) => {
             let (recorder, error) = *rejected;
             if let Some(after) = error.retry_after {
@@ -161,20 +175,40 @@ pub(crate) async fn run(services: &Arc<Services>, request: &DetachedRequest<'_>)
             end(recorder, error)
         }
     };
+    Some(outcome(concluded, request.id).await)
+}
+
+/// The request's body without its dependence on stored responses.
+async fn recall(recorder: &mut Recorder, request: &DetachedRequest<'_>) -> Result<Bytes, RequestError> {
+    let parsed = protocol::parse(request.operation, request.body)?;
+    if parsed.storage.is_used() {
+        identify(recorder, request, &parsed)?;
+        let (services, operation) = (&recorder.services, request.operation);
+        let recalled = conversation::recall(services, request.project_id, operation, &parsed.storage, request.body);
+        if let Some(Recalled { body, conversation }) = recalled.await? {
+            recorder.conversation = conversation;
+            return Ok(body);
+        }
+    }
+    Ok(Bytes::copy_from_slice(request.body))
+}
+
+/// The end of a recorded request, once its record is durable and its response is stored, if that was asked for.
+async fn outcome((mut recorder, result): Concluded, id: &str) -> Outcome {
     let result = match recorder.durable().await {
-        Ok(()) => result,
+        Ok(()) => conversation::keep(&mut recorder, result).await,
         Err(error) => Err(stored::unavailable(&error)),
     };
-    Some(match result {
+    match result {
         Ok(FinalPart::Body { status, body, .. } | FinalPart::Refused { status, body, .. }) => {
             Outcome::Answered(status, body)
         }
         Ok(FinalPart::StreamEnd(_)) => Outcome::Answered(200, Bytes::new()),
         Err(error) => {
-            let body = error.body(recorder.record.protocol(), request.id);
+            let body = error.body(recorder.record.protocol(), id);
             Outcome::Answered(error.code.status(), body.into())
         }
-    })
+    }
 }
 
 /// Asks policy for a slot. A request that could run at once takes the same way as one that waits.
@@ -218,11 +252,21 @@ fn resolution(
         let message = "`stream` cannot be true for a request without a client connection; leave it out";
         return Err(RequestError::param(ErrorCode::BadRequest, "stream", message));
     }
+    let caller = identify(recorder, request, parsed)?;
+    resolve::resolution(recorder, &caller, request.body, parsed)
+}
+
+/// Identifies the user that submitted a request, and notes whose request it is.
+fn identify(
+    recorder: &mut Recorder,
+    request: &DetachedRequest<'_>,
+    parsed: &ParsedRequest<'_>,
+) -> Result<Caller, RequestError> {
     let record = &mut recorder.record;
     let caller = identity::owner(&record.snapshot, request.user_id, request.key_id, now_ms())?;
     record.requested_model = parsed.model.chars().take(256).collect();
     (record.class, record.priority) = (request.class, request.priority);
     record.caller = Some(caller.clone());
     recorder.registration.update(caller.project, None);
-    resolve::resolution(recorder, &caller, request.body, parsed)
+    Ok(caller)
 }

@@ -4,6 +4,7 @@ use super::Reply;
 use super::admit::Admitted;
 use super::answer;
 use super::client::Client;
+use super::conversation;
 use super::recorder::Concluded;
 use super::reply::{self, FinalPart};
 use super::resolve::about;
@@ -36,6 +37,7 @@ impl Admitted<'_> {
     /// Forwards to the model's servers and to its fallbacks, settles, records, and makes the reply.
     pub(super) async fn forward(self, client: &mut Client<'_>) -> Box<Reply> {
         let (mut recorder, result) = Box::pin(self.run(client)).await;
+        let result = conversation::keep(&mut recorder, result).await;
         Box::new(reply::build(&mut recorder, result, client.head_is_sent()))
     }
 

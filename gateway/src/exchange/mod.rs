@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | [`Received`] | head, record | here | |
 //! | [`Authenticated`] | credentials | `authenticate` | 401, 403 |
-//! | [`Parsed`] | caller, parsed body | `authenticate` | 400, 403, 408, 413 |
+//! | [`Parsed`] | caller, parsed body; of a stored conversation, its history too | `authenticate`, `conversation` | 400, 403, 408, 413 |
 //! | [`Resolved`] | model, worst case, translation | `resolve` | 400, 403, 404 |
 //! | [`Admitted`] | slot, reservation | `admit` | 400, 429, 503 |
 //! | answered | the answer's last part | `forward`, `fallback`, `answer` | 502, 503, 504 |
@@ -18,6 +18,7 @@ mod answer;
 mod answered_here;
 mod authenticate;
 mod client;
+mod conversation;
 pub(crate) mod detached;
 mod encoding;
 mod fallback;
@@ -78,12 +79,14 @@ async fn answer(
     let received = Received::new(services, session, operation, cors);
     let authenticated = received.authenticate(session)?;
     let (authenticated, body) = authenticated.read_body(session).await?;
+    let mut recalled = None;
     let parsed = authenticated.parse(session, &body, model)?;
+    let parsed = parsed.recall(model, &mut recalled).await?;
     let resolved = parsed.resolve()?.answer_here()?;
     let mut client = resolved.client(session);
     match resolved.admit(&mut client).await? {
         Admission::Slot(admitted) => Ok(admitted.forward(&mut client).await),
-        Admission::Detached(queued) => queued.detach(body.bytes).await,
+        Admission::Detached(queued) => queued.detach(recalled.unwrap_or(body).bytes).await,
     }
 }
 

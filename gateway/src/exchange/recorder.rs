@@ -2,6 +2,7 @@
 //! panic and a dropped task all leave a record, and the resources beside it are released by guards of their own.
 
 use super::Step;
+use super::conversation::Conversation;
 use super::head::RequestHead;
 use super::reply;
 use crate::gate::SlotPermit;
@@ -29,6 +30,8 @@ pub(crate) struct Recorder {
     pub(super) rate_limits: RateLimitStatus,
     /// Hints of the request that the server's protocol cannot say.
     pub(super) dropped: Vec<Cow<'static, str>>,
+    /// What of it belongs to a stored conversation.
+    pub(super) conversation: Conversation,
     trace: Option<Trace>,
     /// The gateway's own time before it asked for a slot.
     pub(super) overhead: Option<Duration>,
@@ -95,6 +98,7 @@ impl Recorder {
             head,
             rate_limits: RateLimitStatus::default(),
             dropped: Vec::new(),
+            conversation: Conversation::default(),
             trace: None,
             overhead: None,
             forwarded_after: Duration::ZERO,

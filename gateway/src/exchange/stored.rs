@@ -1,6 +1,7 @@
 //! Stored requests: accepted with `queued`, kept in the ledger's database until they are done, and polled for. A stop or a
 //! crash loses none; the next process resumes them.
 
+use super::conversation::{self, Conversation, response_id};
 use super::detached::{self, DetachedRequest, Purpose, Queued};
 use super::recorder::Recorder;
 use super::reply::{FinalPart, Reply};
@@ -26,7 +27,8 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// The job of a request.
-pub(super) fn job(record: &Record, body: &Bytes) -> Job {
+pub(super) fn job(recorder: &Recorder, body: &Bytes) -> Job {
+    let (record, conversation) = (&recorder.record, &recorder.conversation);
     let key = record.caller.as_ref().and_then(|caller| caller.key.as_ref());
     Job {
         id: record.request_id.as_str().into(),
@@ -38,6 +40,8 @@ pub(super) fn job(record: &Record, body: &Bytes) -> Job {
         priority: record.priority,
         body: body.to_vec(),
         attempts: 0,
+        previous_response_id: conversation.previous_response_id.clone(),
+        kept_input: conversation.kept_input.clone(),
     }
 }
 
@@ -48,7 +52,7 @@ pub(super) async fn accept(recorder: &Recorder, job: &Job, body: &Bytes) -> Resu
         .await
         .map_err(|error| unavailable(&error))?;
     let queued = match recorder.record.operation {
-        Operation::Responses => responses::pending(body, &job.id, now_ms() / 1000, "queued"),
+        Operation::Responses => pending(recorder, body, "queued"),
         _ => status_body(&recorder.record, "queued", "Request queued for background processing"),
     };
     Reply::json(recorder, &queued)
@@ -75,8 +79,14 @@ async fn store_answer(recorder: &Recorder, project: &str, result: Result<FinalPa
     let record = &recorder.record;
     let is_response = record.operation == Operation::Responses;
     let answer = match result {
-        Ok(part) if is_response => response(record, part, asked),
-        Err(error) if is_response => failed_response(record, &error, asked),
+        Ok(part) if is_response => {
+            let mut answer = response(recorder, part, asked);
+            if let Some(input) = recorder.conversation.kept_input.clone() {
+                answer["store"] = conversation::store(recorder, input, &answer).await.into();
+            }
+            answer
+        }
+        Err(error) if is_response => failed_response(recorder, &error, asked),
         Ok(FinalPart::Body { body, .. } | FinalPart::Refused { body, .. }) => {
             serde_json::from_slice(&body).unwrap_or_default()
         }
@@ -103,34 +113,42 @@ async fn keep_answer(services: &Services, project: &str, id: &str, answer: &Valu
 }
 
 /// A response as it is fetched later, also one that the model's server refused.
-fn response(record: &Record, part: FinalPart, asked: &[u8]) -> Value {
+fn response(recorder: &Recorder, part: FinalPart, asked: &[u8]) -> Value {
     let (status, body) = match part {
         FinalPart::Body { status, body, .. } | FinalPart::Refused { status, body, .. } => (status, body),
         FinalPart::StreamEnd(_) => (502, Bytes::new()),
     };
     let mut answer: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let id = &record.request_id;
     if status != 200 || !answer.is_object() {
-        let mut failed = responses::pending(asked, id, now_ms() / 1000, "failed");
+        let mut failed = pending(recorder, asked, "failed");
         let message = answer.pointer("/error/message").cloned();
         let message = message.unwrap_or_else(|| "the model's server did not answer".into());
         failed["error"] = json!({"code": "server_error", "message": message});
         return failed;
     }
-    answer["id"] = format!("resp_{id}").into();
+    answer["id"] = response_id(&recorder.record.request_id).into();
     answer["background"] = true.into();
     answer
 }
 
 /// A response that ended with an error.
-fn failed_response(record: &Record, error: &RequestError, asked: &[u8]) -> Value {
+fn failed_response(recorder: &Recorder, error: &RequestError, asked: &[u8]) -> Value {
     let is_cancelled = matches!(error.code, ErrorCode::Cancelled | ErrorCode::ClientGone);
     let status = if is_cancelled { "cancelled" } else { "failed" };
-    let mut answer = responses::pending(asked, &record.request_id, now_ms() / 1000, status);
+    let mut answer = pending(recorder, asked, status);
     if !is_cancelled {
         answer["error"] = json!({"code": error.code.name(), "message": error.message});
     }
     answer
+}
+
+/// A response that has no output (yet).
+fn pending(recorder: &Recorder, asked: &[u8], status: &str) -> Value {
+    let conversation = &recorder.conversation;
+    let mut shown = responses::pending(asked, &recorder.record.request_id, now_ms() / 1000, status);
+    shown["previous_response_id"] = conversation.previous_response_id.as_deref().into();
+    shown["store"] = conversation.kept_input.is_some().into();
+    shown
 }
 
 /// Resumes the stored requests of `owner`, a process that has ended, each in a task of its own.
@@ -152,7 +170,11 @@ async fn resume(services: Arc<Services>, job: Job) {
     } else {
         Operation::Generate
     };
-    let recorder = Recorder::resume(&services, &job.id, operation);
+    let mut recorder = Recorder::resume(&services, &job.id, operation);
+    recorder.conversation = Conversation {
+        previous_response_id: job.previous_response_id,
+        kept_input: job.kept_input,
+    };
     let recorded = jobs::recorded(services.ledger.store(), &job.project_id, &job.id).await;
     if recorded.is_ok_and(|ids| ids.contains(&*job.id)) {
         let message = "the request completed, and its answer was lost when the gateway was killed";
@@ -168,6 +190,7 @@ async fn resume(services: Arc<Services>, job: Job) {
         key_id: job.key_id.as_deref(),
         class: job.class,
         priority: job.priority,
+        project_id: &job.project_id,
         body: &job.body,
     };
     let admitted = if job.attempts >= MAX_ATTEMPTS {
@@ -257,10 +280,18 @@ pub(crate) async fn find_response(
     let job = jobs::find(services.ledger.store(), project_id, id).await?;
     Ok(job.map(|job| match job {
         JobState::Finished(answer) => answer,
-        JobState::Unfinished { body, created_at_ms } => {
+        JobState::Unfinished {
+            body,
+            created_at_ms,
+            previous_response_id,
+            is_kept,
+        } => {
             let is_running = services.registry.status(id, project) == Some(Status::Processing);
             let status = if is_running { "in_progress" } else { "queued" };
-            responses::pending(&body, id, created_at_ms / 1000, status)
+            let mut shown = responses::pending(&body, id, created_at_ms / 1000, status);
+            shown["previous_response_id"] = previous_response_id.into();
+            shown["store"] = is_kept.into();
+            shown
         }
     }))
 }

@@ -1,10 +1,12 @@
 //! OpenAI: responses.
 
 pub(crate) mod client;
+mod conversation;
 mod history;
 mod input_tokens;
 pub(crate) mod view;
 
+pub use conversation::{Label, Stateless, Storage, history, input_items, last_response, not_stored, replay, stateless};
 pub(crate) use input_tokens::InputTokens;
 
 use crate::Operation;
@@ -21,7 +23,7 @@ fields! {
     struct Head {
         model, stream, background, service_tier, truncation,
         max_output_tokens, max_tokens, max_completion_tokens,
-        input, instructions, tools, text, previous_response_id, conversation, prompt,
+        input, instructions, tools, text, previous_response_id, conversation, prompt, store,
     }
 }
 
@@ -56,6 +58,7 @@ impl Dialect for Responses {
             },
             in_background,
             prompt: head.input.text(),
+            storage: Storage::of(&head),
             places: Places {
                 model: head.model.range(body),
                 limits,
