@@ -22,6 +22,7 @@ mod restore;
 mod services;
 mod shutdown;
 mod snapshot;
+mod strangers;
 mod telemetry;
 mod tokens;
 mod traces;

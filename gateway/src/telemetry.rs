@@ -35,6 +35,7 @@ pub(crate) struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
     refusals: IntCounterVec,
+    unrecorded: IntCounterVec,
     tokens: IntCounterVec,
     cost: CounterVec,
     request_seconds: HistogramVec,
@@ -165,6 +166,11 @@ impl Metrics {
                 "Requests that were refused or failed, by reason.",
                 &["reason", "project"],
             )?,
+            unrecorded: make.counters(
+                "unrecorded_refusals_total",
+                "Refused requests that have no record in the ledger, by reason.",
+                &["reason"],
+            )?,
             tokens: make.counters(
                 "tokens_total",
                 "Input and output tokens processed by models.",
@@ -274,6 +280,13 @@ impl Metrics {
             .with_label_values(&[env!("CARGO_PKG_VERSION")])
             .set(1);
         Ok(metrics)
+    }
+
+    /// Counts a refused request that has no record.
+    pub(crate) fn unrecorded(&self, record: &Record) {
+        if let Some(error) = &record.error {
+            self.unrecorded.with_label_values(&[error.code.name()]).inc();
+        }
     }
 
     /// Observes one finished request; `overhead` is the gateway's own time before the upstream.

@@ -15,13 +15,14 @@ first = client.responses.create(model=model, input="tell me a joke", store=True,
 assert first.store is True and first.previous_response_id is None and first.output_text, first
 assert client.responses.retrieve(first.id) == first
 
-with client.responses.stream(
-    model=model, previous_response_id=first.id, input=[{"role": "user", "content": "explain why this is funny"}],
-    store=True, max_output_tokens=12,
-) as stream:
-    for event in stream:
-        pass
-    second = stream.get_final_response()
+question = {"role": "user", "content": "explain why this is funny"}
+events = list(
+    client.responses.create(
+        model=model, previous_response_id=first.id, input=[question], store=True, max_output_tokens=12, stream=True
+    )
+)
+second = events[-1].response
+assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == second.output_text
 assert second.previous_response_id == first.id and second.store is True, second
 assert second.usage.input_tokens > first.usage.input_tokens + first.usage.output_tokens, (first.usage, second.usage)
 assert client.responses.retrieve(second.id).output_text == second.output_text

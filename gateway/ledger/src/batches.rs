@@ -194,15 +194,15 @@ pub async fn claim(store: &Store, from: &GatewayId, to: &GatewayId) -> Result<Ve
     Ok(batches)
 }
 
-/// Deletes at most `limit` batches that ended before a time; how many. Their records and sums stay.
+/// Deletes at most `limit` batches that had ended at a time; how many. Their records and sums stay.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn delete_finished(store: &Store, before: i64, limit: i64) -> Result<u64, Error> {
+pub async fn delete_finished(store: &Store, at: i64, limit: i64) -> Result<u64, Error> {
     let deleted = sqlx::query(
-        "DELETE FROM batches WHERE id IN (SELECT id FROM batches WHERE finished_at < $1 ORDER BY finished_at LIMIT $2)",
+        "DELETE FROM batches WHERE id IN (SELECT id FROM batches WHERE finished_at <= $1 ORDER BY finished_at LIMIT $2)",
     )
-    .bind(before)
+    .bind(at)
     .bind(limit)
     .execute(&store.pool())
     .timed(store)

@@ -143,3 +143,6 @@ fn file(row: &AnyRow) -> Result<File, Error> {
         expires_at: row.try_get("expires_at")?,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -47,8 +47,8 @@ async fn delete_expired(services: &Services, now: i64) -> Result<(), ledger::Err
         let keep = i64::try_from(keep.as_secs()).unwrap_or(i64::MAX).max(1);
         files::expire_by_default(store, keep).await?;
         for _ in 0..STATEMENTS {
-            let before = now.saturating_sub(keep);
-            if batches::delete_finished(store, before, AT_ONCE).await? < AT_ONCE.unsigned_abs() {
+            let at = now.saturating_sub(keep);
+            if batches::delete_finished(store, at, AT_ONCE).await? < AT_ONCE.unsigned_abs() {
                 break;
             }
         }

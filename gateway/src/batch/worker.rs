@@ -223,6 +223,13 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + 
     done.unwrap_or_else(|error| Err(error.to_string()))
 }
 
+/// Removes the contents of a file that nothing was written to, and that is not in the database.
+async fn remove_empty(services: &Services, id: &str) {
+    if let Err(error) = tokio::fs::remove_file(path_of(services, id)).await {
+        tracing::warn!(%error, file = id, "an empty file of a batch not removed");
+    }
+}
+
 /// Opens a file of answers to go on with it, and says which have been written.
 async fn continued(services: &Services, id: &str) -> Result<(std::fs::File, HashSet<String>), String> {
     let path = path_of(services, id);
@@ -345,6 +352,7 @@ impl Work<'_> {
             (errors_id, sizes[1], &mut batch.error_file_id),
         ] {
             if bytes == 0 {
+                remove_empty(self.services, id).await;
                 continue;
             }
             let now = now_ms() / 1000;

@@ -19,6 +19,7 @@ use crate::restore;
 use crate::services::Services;
 use crate::shutdown::Shutdown;
 use crate::snapshot::Current;
+use crate::strangers::Strangers;
 use crate::telemetry::Metrics;
 use crate::traces::Traces;
 use crate::upstream::health::{self, Probing};
@@ -231,6 +232,7 @@ async fn build(config: Config, database: Database, bundled: Option<SocketAddr>) 
         )
         .await?,
         registry: Arc::default(),
+        strangers: Strangers::default(),
         shutdown: Arc::new(Shutdown::default()),
         buffered: AtomicUsize::new(0),
         metrics: Arc::new(metrics),

@@ -81,3 +81,56 @@ impl Check<'_> {
         Some(Duration::from_secs_f64(days.value * DAY))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Found, load};
+    use std::path::Path;
+
+    /// The repository's configuration with a line more in `gateway.yaml`.
+    fn with(line: &str) -> Result<(Option<StoredResponses>, Option<Duration>), String> {
+        let dir = tempfile::TempDir::new().expect("a directory");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config");
+        for entry in std::fs::read_dir(source).expect("config/") {
+            let path = entry.expect("an entry").path();
+            let name = path.file_name().expect("a name");
+            let mut text = std::fs::read_to_string(&path).expect("readable");
+            if name == "gateway.yaml" {
+                text += line;
+            }
+            std::fs::write(dir.path().join(name), text).expect("written");
+        }
+        let gateway = load(dir.path(), &Found::new())
+            .map_err(|report| report.to_string())?
+            .gateway;
+        Ok((gateway.stored_responses, gateway.files_keep))
+    }
+
+    #[test]
+    fn nothing_is_kept_unless_a_time_is_given() {
+        assert_eq!(with(""), Ok((None, None)));
+        assert_eq!(with("\nstored_responses: {max_turns: 3}\n"), Ok((None, None)));
+        let (stored, files) = with("\nstored_responses: {keep_days: 0.5}\nfiles: {keep_days: 30}\n").expect("valid");
+        let stored = stored.expect("switched on");
+        assert_eq!(stored.keep, Duration::from_secs(43_200));
+        assert_eq!((stored.max_turns, stored.max_bytes), (200, 1 << 30));
+        assert_eq!(files, Some(Duration::from_secs(30 * 86_400)));
+    }
+
+    #[test]
+    fn a_time_that_cannot_be_is_an_error_with_its_key() {
+        for (line, key) in [
+            ("stored_responses: {keep_days: 0}", "stored_responses.keep_days"),
+            ("stored_responses: {keep_days: 36501}", "stored_responses.keep_days"),
+            (
+                "stored_responses: {keep_days: 1, max_turns: 0}",
+                "stored_responses.max_turns",
+            ),
+            ("files: {keep_days: 0}", "files.keep_days"),
+        ] {
+            let error = with(&format!("\n{line}\n")).expect_err(line);
+            assert!(error.contains(key), "{line}: {error}");
+        }
+    }
+}

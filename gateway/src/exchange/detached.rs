@@ -248,11 +248,11 @@ fn resolution(
     request: &DetachedRequest<'_>,
     parsed: &ParsedRequest<'_>,
 ) -> Result<Resolution, RequestError> {
+    let caller = identify(recorder, request, parsed)?;
     if parsed.is_streaming {
         let message = "`stream` cannot be true for a request without a client connection; leave it out";
         return Err(RequestError::param(ErrorCode::BadRequest, "stream", message));
     }
-    let caller = identify(recorder, request, parsed)?;
     resolve::resolution(recorder, &caller, request.body, parsed)
 }
 

@@ -274,8 +274,12 @@ impl Recorder {
         if record.snapshot.config.gateway.log_requests {
             crate::telemetry::log(record);
         }
-        if record.error.as_ref().is_some_and(|error| !error.is_recorded()) {
-            // The ledger takes no records at present; the refusal is counted in the metrics.
+        // The ledger takes no records at present, or too many strangers call; the refusal is counted in the metrics.
+        let is_unrecorded = |error: &RequestError| {
+            !error.is_recorded() || (error.is_strangers() && !self.services.strangers.may_record())
+        };
+        if record.error.as_ref().is_some_and(is_unrecorded) {
+            self.services.metrics.unrecorded(record);
             return Ok(());
         }
         let receipt = self.services.ledger.append(&record.entry()).map_err(|error| {

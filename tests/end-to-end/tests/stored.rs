@@ -32,7 +32,13 @@ async fn answering(body: &'static str) -> Scripted {
 
 /// The body of the last request that an upstream has got.
 fn last_body(upstream: &Scripted) -> Value {
-    let request = upstream.requests.lock().expect("no panic").last().cloned().expect("a request");
+    let request = upstream
+        .requests
+        .lock()
+        .expect("no panic")
+        .last()
+        .cloned()
+        .expect("a request");
     let (_, body) = request.split_once("\r\n\r\n").expect("a body");
     serde_json::from_str(body).expect("JSON")
 }
@@ -45,7 +51,12 @@ async fn respond(gateway: &Gateway, body: &Value) -> Value {
 }
 
 async fn get(gateway: &Gateway, path: &str) -> (u16, Value) {
-    let answer = gateway.http.get(format!("{}{path}", gateway.proxy)).send().await.expect("an answer");
+    let answer = gateway
+        .http
+        .get(format!("{}{path}", gateway.proxy))
+        .send()
+        .await
+        .expect("an answer");
     (answer.status().as_u16(), answer.json().await.expect("JSON"))
 }
 
@@ -73,14 +84,25 @@ async fn reads_the_same(gateway: &Gateway, upstream: &Scripted) {
     let mut previous = Value::Null;
     let mut everything: Vec<Value> = Vec::new();
     for (number, input) in turns().into_iter().enumerate() {
-        let settings = json!({"model": "tested", "instructions": format!("instruction {number}"), "max_output_tokens": 30});
+        let settings =
+            json!({"model": "tested", "instructions": format!("instruction {number}"), "max_output_tokens": 30});
         let with = |more: Value| {
             let mut body = settings.clone();
-            body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+            body.as_object_mut()
+                .expect("an object")
+                .extend(more.as_object().expect("an object").clone());
             body
         };
-        let response = respond(gateway, &with(json!({"input": input, "previous_response_id": previous, "store": true}))).await;
-        assert_eq!((&response["previous_response_id"], &response["store"]), (&previous, &json!(true)), "{response}");
+        let response = respond(
+            gateway,
+            &with(json!({"input": input, "previous_response_id": previous, "store": true})),
+        )
+        .await;
+        assert_eq!(
+            (&response["previous_response_id"], &response["store"]),
+            (&previous, &json!(true)),
+            "{response}"
+        );
         let chained = last_body(upstream);
         everything.extend(items(&input));
         let alone = respond(gateway, &with(json!({"input": everything}))).await;
@@ -91,7 +113,10 @@ async fn reads_the_same(gateway: &Gateway, upstream: &Scripted) {
     }
     // The reservation counts all of it.
     let records = gateway.records().await;
-    assert_eq!(records[0]["input_tokens_estimated"], records[1]["input_tokens_estimated"], "{records:?}");
+    assert_eq!(
+        records[0]["input_tokens_estimated"], records[1]["input_tokens_estimated"],
+        "{records:?}"
+    );
     assert!(records[0]["input_tokens_estimated"].as_u64() > records[5]["input_tokens_estimated"].as_u64());
 }
 
@@ -118,11 +143,23 @@ const NATIVE: &str = "{\"id\":\"resp_servers\",\"object\":\"response\",\"created
 #[tokio::test]
 async fn over_a_server_of_responses_it_is_the_same_and_the_ids_are_the_gateways() {
     let upstream = answering(NATIVE).await;
-    let dir = storing("keep_days: 30", "openai", &upstream.url, "    native_apis: [responses]\n");
+    let dir = storing(
+        "keep_days: 30",
+        "openai",
+        &upstream.url,
+        "    native_apis: [responses]\n",
+    );
     let gateway = Gateway::start_in(dir, &[]).await;
     let first = respond(&gateway, &json!({"model": "tested", "input": "a", "store": true})).await;
-    assert!(first["id"].as_str().is_some_and(|id| id.starts_with("resp_req_")), "{first}");
-    assert_eq!(last_body(&upstream)["store"], false, "the server is not to store it too");
+    assert!(
+        first["id"].as_str().is_some_and(|id| id.starts_with("resp_req_")),
+        "{first}"
+    );
+    assert_eq!(
+        last_body(&upstream)["store"],
+        false,
+        "the server is not to store it too"
+    );
     let second = json!({"model": "tested", "input": "b", "store": true, "previous_response_id": first["id"]});
     let second = respond(&gateway, &second).await;
     assert_eq!(second["previous_response_id"], first["id"]);
@@ -131,7 +168,10 @@ async fn over_a_server_of_responses_it_is_the_same_and_the_ids_are_the_gateways(
     assert_eq!(last_body(&upstream)["input"], expected);
     assert_eq!(last_body(&upstream)["previous_response_id"], Value::Null);
     let id = second["id"].as_str().expect("an id");
-    assert_eq!(get(&gateway, &format!("/v1/responses/{id}")).await, (200, second.clone()));
+    assert_eq!(
+        get(&gateway, &format!("/v1/responses/{id}")).await,
+        (200, second.clone())
+    );
     // Without storage the server's answer is not touched.
     let plain = respond(&gateway, &json!({"model": "tested", "input": "c"})).await;
     assert_eq!(plain, serde_json::from_str::<Value>(NATIVE).expect("JSON"));
@@ -154,14 +194,32 @@ async fn a_streamed_response_is_stored_when_its_stream_ends_and_a_broken_one_nev
     .await;
     let gateway = Gateway::start_in(storing("keep_days: 30", "openai", &upstream.url, ""), &[]).await;
     let body = json!({"model": "tested", "input": "a", "store": true, "stream": true});
-    let whole = gateway.post("/v1/responses", &body).await.text().await.expect("a stream");
-    let data = whole.lines().filter_map(|line| line.strip_prefix("data: ")).last().expect("an event");
+    let whole = gateway
+        .post("/v1/responses", &body)
+        .await
+        .text()
+        .await
+        .expect("a stream");
+    let data = whole
+        .lines()
+        .filter_map(|line| line.strip_prefix("data: "))
+        .last()
+        .expect("an event");
     let last: Value = serde_json::from_str(data).expect("JSON");
-    assert_eq!((&last["type"], &last["response"]["store"]), (&json!("response.completed"), &json!(true)));
+    assert_eq!(
+        (&last["type"], &last["response"]["store"]),
+        (&json!("response.completed"), &json!(true))
+    );
     let id = last["response"]["id"].as_str().expect("an id");
-    assert_eq!(get(&gateway, &format!("/v1/responses/{id}")).await, (200, last["response"].clone()));
+    assert_eq!(
+        get(&gateway, &format!("/v1/responses/{id}")).await,
+        (200, last["response"].clone())
+    );
     let answer = gateway.post("/v1/responses", &body).await;
-    let broken = answer.headers()["x-sluice-request-id"].to_str().expect("text").to_owned();
+    let broken = answer.headers()["x-sluice-request-id"]
+        .to_str()
+        .expect("text")
+        .to_owned();
     let _ = answer.bytes().await;
     assert_eq!(get(&gateway, &format!("/v1/responses/resp_{broken}")).await.0, 404);
 }
@@ -186,9 +244,7 @@ async fn conversations_are_bounded_and_what_cannot_be_stored_says_so() {
     let upstream = answering(WHOLE).await;
     let settings = "keep_days: 30, max_turns: 2, max_bytes: 4000";
     let gateway = Gateway::start_in(storing(settings, "openai", &upstream.url, ""), &[]).await;
-    let turn = |input: &str, previous: &Value| {
-        json!({"model": "tested", "input": input, "store": true, "previous_response_id": previous})
-    };
+    let turn = |input: &str, previous: &Value| json!({"model": "tested", "input": input, "store": true, "previous_response_id": previous});
     let first = respond(&gateway, &turn("a", &Value::Null)).await;
     let second = respond(&gateway, &turn("b", &first["id"])).await;
     let third = respond(&gateway, &turn("c", &second["id"])).await;
@@ -203,18 +259,30 @@ async fn conversations_are_bounded_and_what_cannot_be_stored_says_so() {
     };
     let (status, error) = refusal(turn("d", &third["id"])).await;
     assert_eq!((status, &error["param"]), (400, &json!("previous_response_id")));
-    assert!(error["message"].as_str().is_some_and(|text| text.contains("max_turns")), "{error}");
+    assert!(
+        error["message"].as_str().is_some_and(|text| text.contains("max_turns")),
+        "{error}"
+    );
     let (status, error) = refusal(json!({"model": "tested", "input": "d", "conversation": "conv_1"})).await;
     assert_eq!((status, &error["param"]), (400, &json!("conversation")));
     // The project's bytes are used up; the answer is given all the same.
     let large = respond(&gateway, &turn(&"e".repeat(4000), &Value::Null)).await;
-    assert_eq!((&large["store"], &large["status"]), (&json!(false), &json!("completed")));
+    assert_eq!(
+        (&large["store"], &large["status"]),
+        (&json!(false), &json!("completed"))
+    );
     let (status, error) = refusal(turn("f", &large["id"])).await;
     assert_eq!((status, &error["code"]), (400, &json!("previous_response_not_found")));
     let sent = upstream.requests.lock().expect("no panic").len();
     assert_eq!(sent, 4, "no refused request has reached the server");
-    assert!(gateway.records().await.iter().any(|record| record["reason"] == "previous_response_not_found"
-        && record["project_id"] == "standard_project"));
+    assert!(
+        gateway
+            .records()
+            .await
+            .iter()
+            .any(|record| record["reason"] == "previous_response_not_found"
+                && record["project_id"] == "standard_project")
+    );
 }
 
 #[tokio::test]
@@ -225,7 +293,10 @@ async fn a_response_expires_after_its_time() {
     let first = respond(&gateway, &json!({"model": "tested", "input": "a", "store": true})).await;
     let path = format!("/v1/responses/{}", first["id"].as_str().expect("an id"));
     assert_eq!(get(&gateway, &path).await.0, 200);
-    wait_for("expiry", || async { (get(&gateway, &path).await.0 == 404).then_some(()) }).await;
+    wait_for("expiry", || async {
+        (get(&gateway, &path).await.0 == 404).then_some(())
+    })
+    .await;
     let next = json!({"model": "tested", "input": "b", "previous_response_id": first["id"]});
     assert_eq!(gateway.post("/v1/responses", &next).await.status(), 400);
 }
@@ -237,23 +308,42 @@ async fn a_background_response_is_stored_too_and_continues_a_conversation() {
     let first = respond(&gateway, &json!({"model": "tested", "input": "a", "store": true})).await;
     let body = json!({"model": "tested", "input": "b", "store": true, "background": true, "previous_response_id": first["id"]});
     let queued = respond(&gateway, &body).await;
-    assert_eq!((&queued["status"], &queued["previous_response_id"]), (&json!("queued"), &first["id"]));
+    assert_eq!(
+        (&queued["status"], &queued["previous_response_id"]),
+        (&json!("queued"), &first["id"])
+    );
     let id = queued["id"].as_str().expect("an id");
     let done = wait_for("the end", || async {
         let (_, shown) = get(&gateway, &format!("/v1/responses/{id}")).await;
         (shown["status"] == "completed").then_some(shown)
     })
     .await;
-    assert_eq!((&done["store"], &done["previous_response_id"]), (&json!(true), &first["id"]));
-    let third = respond(&gateway, &json!({"model": "tested", "input": "c", "previous_response_id": id})).await;
+    assert_eq!(
+        (&done["store"], &done["previous_response_id"]),
+        (&json!(true), &first["id"])
+    );
+    let third = respond(
+        &gateway,
+        &json!({"model": "tested", "input": "c", "previous_response_id": id}),
+    )
+    .await;
     assert_eq!(third["store"], false);
-    let said: Vec<Value> = last_body(&upstream)["messages"].as_array().expect("a list").iter()
-        .map(|message| message["content"].clone()).collect();
+    let said: Vec<Value> = last_body(&upstream)["messages"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|message| message["content"].clone())
+        .collect();
     assert_eq!(said, ["a", "hello", "b", "hello", "c"]);
     let (_, listed) = get(&gateway, &format!("/v1/responses/{id}/input_items?order=asc")).await;
     assert_eq!(listed["data"].as_array().expect("a list").len(), 3);
     // Forgotten everywhere at once.
-    let deleted = gateway.http.delete(format!("{}/v1/responses/{id}", gateway.proxy)).send().await.expect("an answer");
+    let deleted = gateway
+        .http
+        .delete(format!("{}/v1/responses/{id}", gateway.proxy))
+        .send()
+        .await
+        .expect("an answer");
     assert_eq!(deleted.status(), 200);
     assert_eq!(get(&gateway, &format!("/v1/responses/{id}")).await.0, 404);
 }
@@ -265,18 +355,27 @@ async fn outlives_a_restart(flags: &[&str]) {
     let mut gateway = Gateway::start_in(storing("keep_days: 30", "openai", &upstream.url, ""), &flags).await;
     let mut keys = Vec::new();
     for user in ["user_standard_01", "user_vip_01"] {
-        let made = sluice(gateway.dir.path(), &[&["keys", "create", "--user", user], &flags[2..]].concat());
+        let made = sluice(
+            gateway.dir.path(),
+            &[&["keys", "create", "--user", user], &flags[2..]].concat(),
+        );
         assert!(made.status.success(), "{made:?}");
         keys.push(String::from_utf8(made.stdout).expect("text").trim().to_owned());
     }
     wait_for("valid keys", || async {
-        let request = gateway.http.get(format!("{}/v1/models", gateway.proxy)).bearer_auth(&keys[1]);
+        let request = gateway
+            .http
+            .get(format!("{}/v1/models", gateway.proxy))
+            .bearer_auth(&keys[1]);
         (request.send().await.expect("an answer").status() == 200).then_some(())
     })
     .await;
     let ask = |gateway: &Gateway, by: usize, previous: Value| {
         let body = json!({"model": "tested", "input": "a", "store": true, "previous_response_id": previous});
-        let request = gateway.http.post(format!("{}/v1/responses", gateway.proxy)).bearer_auth(&keys[by]);
+        let request = gateway
+            .http
+            .post(format!("{}/v1/responses", gateway.proxy))
+            .bearer_auth(&keys[by]);
         async move {
             let answer = request.json(&body).send().await.expect("an answer");
             (answer.status().as_u16(), answer.json::<Value>().await.expect("JSON"))
@@ -289,7 +388,10 @@ async fn outlives_a_restart(flags: &[&str]) {
     gateway.ended().await;
     let gateway = Gateway::start_in(gateway.left(), &flags).await;
     wait_for("valid keys", || async {
-        let request = gateway.http.get(format!("{}/v1/models", gateway.proxy)).bearer_auth(&keys[1]);
+        let request = gateway
+            .http
+            .get(format!("{}/v1/models", gateway.proxy))
+            .bearer_auth(&keys[1]);
         (request.send().await.expect("an answer").status() == 200).then_some(())
     })
     .await;
@@ -314,7 +416,8 @@ async fn what_is_stored_outlives_a_restart_and_belongs_to_its_project_on_sqlite(
 async fn what_is_stored_outlives_a_restart_and_belongs_to_its_project_on_postgresql() {
     let postgres = Postgres::start();
     outlives_a_restart(&["--database-url", &postgres.url]).await;
-    let kept = postgres.column("SELECT previous_id IS NULL FROM responses ORDER BY created_at, previous_id NULLS FIRST");
+    let kept =
+        postgres.column("SELECT previous_id IS NULL FROM responses ORDER BY created_at, previous_id NULLS FIRST");
     assert_eq!(kept.len(), 3, "{kept:?}");
 }
 
