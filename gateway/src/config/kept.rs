@@ -39,12 +39,6 @@ impl Default for StoredResponseSettings {
     }
 }
 
-impl Default for FileSettings {
-    fn default() -> Self {
-        Self { keep_days: None }
-    }
-}
-
 /// How responses are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct StoredResponses {

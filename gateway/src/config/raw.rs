@@ -307,7 +307,7 @@ section! {
         /// Responses that clients ask to store with `store: true`, for `previous_response_id`.
         stored_responses: StoredResponseSettings = StoredResponseSettings::default(),
         /// Files and batches.
-        files: FileSettings = FileSettings::default(),
+        files: FileSettings = FileSettings { keep_days: None },
         /// Size limits.
         bounds: Bounds = Bounds::default(),
         /// Timeouts.
