@@ -1,5 +1,6 @@
 //! The front of the ledger: entries go in, and it says how it is.
 
+use crate::database::Database;
 use crate::durability::Durability;
 use crate::entry::{Correction, Entry};
 use crate::error::Error;
@@ -9,7 +10,7 @@ use crate::journal::{Disk, FileSystem, Journal, Receipt};
 use crate::mover::{self, GATHER, Shared};
 use crate::row::Row;
 use crate::slot::Slot;
-use crate::store::{Database, Store};
+use crate::store::Store;
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};

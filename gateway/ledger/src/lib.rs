@@ -4,6 +4,7 @@
 //! The only crate that knows SQL. It knows nothing of configuration, HTTP or the proxy: it is handed plain data.
 
 pub mod batches;
+mod database;
 mod durability;
 mod entry;
 mod error;
@@ -31,7 +32,9 @@ mod time;
 pub mod totals;
 mod verify;
 pub mod versions;
+mod writer;
 
+pub use database::{Database, open};
 pub use durability::Durability;
 pub use entry::{Correction, Entry};
 pub use error::Error;
@@ -40,7 +43,7 @@ pub use id::{BatchId, EntryNumber, FileId, GatewayId, RequestId};
 pub use journal::Receipt;
 pub use ledger::{Bounds, Ledger, Observer};
 pub use state::{BatchStatus, Decision, FilePurpose, KeyState, Outcome};
-pub use store::{Database, Store, connect, open};
+pub use store::{Store, connect};
 pub use time::day_of;
 pub use verify::{Verified, verify};
 

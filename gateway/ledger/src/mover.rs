@@ -8,10 +8,10 @@ use crate::error::Error;
 use crate::health::State;
 use crate::id::GatewayId;
 use crate::jobs;
-use crate::journal::{Journal, Lines};
-use crate::row::Row;
+use crate::journal::Journal;
 use crate::segments::{self, SetAside};
 use crate::slot::{Slot, Slots};
+use crate::writer::{Connect, DELETE_AT_ONCE, Writer};
 use parking_lot::{Condvar, Mutex};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
@@ -30,32 +30,11 @@ const WRITE_EVERY: Duration = Duration::from_millis(100);
 /// After an error, the first pause, which doubles up to the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
-/// Rows that one statement of housekeeping deletes at most, and such statements between two segments.
-pub(crate) const DELETE_AT_ONCE: i64 = 1000;
+/// Statements of housekeeping between two segments.
 const DELETIONS: usize = 10;
 
 /// Expired answers are looked for so often.
 const EXPIRE_EVERY: Duration = Duration::from_secs(60);
-
-/// Writes records into a database.
-pub(crate) trait Writer: Send {
-    /// Writes a segment's lines in one transaction: records that are not there yet, their sums, and intents of requests
-    /// that run on.
-    fn write(&mut self, lines: &Lines) -> Result<(), Error>;
-    /// The intents that a gateway has left when it was killed, as the records that they become.
-    fn intents(&mut self, owner: &GatewayId) -> Result<Vec<Row<'static>>, Error>;
-    /// Deletes intents by their numbers.
-    fn delete_intents(&mut self, ids: &[i64]) -> Result<(), Error>;
-    /// The greatest number of a record.
-    fn last_number(&mut self) -> Result<i64, Error>;
-    /// Deletes some of the records that began before a time, oldest first; their sums stay. How many.
-    fn delete_old_records(&mut self, before: SystemTime) -> Result<u64, Error>;
-    /// Deletes some of the jobs that were finished before a time, in milliseconds since 1970. How many.
-    fn delete_finished_jobs(&mut self, before_ms: i64) -> Result<u64, Error>;
-}
-
-/// Connects a writer.
-pub(crate) type Connect = Box<dyn Fn() -> Result<Box<dyn Writer>, Error> + Send>;
 
 /// What the ledger and the thread share.
 #[derive(Debug)]

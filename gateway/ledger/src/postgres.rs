@@ -6,11 +6,11 @@
 use crate::error::Error;
 use crate::id::GatewayId;
 use crate::journal::Lines;
-use crate::mover::{DELETE_AT_ONCE, Writer};
 use crate::rollup::{ADD_TO_LATENCIES, ADD_TO_ROLLUPS, Rollup};
 use crate::row::{COLUMNS, Row};
 use crate::store::POSTGRES_SESSION;
 use crate::time::iso;
+use crate::writer::{DELETE_AT_ONCE, Writer};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{Connection, QueryBuilder, Row as _};
 use std::collections::HashSet;

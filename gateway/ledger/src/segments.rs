@@ -3,9 +3,9 @@
 
 use crate::error::Error;
 use crate::journal::{self, Lines};
-use crate::mover::Writer;
 use crate::row::Row;
 use crate::slot::Slot;
+use crate::writer::Writer;
 use std::collections::HashSet;
 use std::ops::AddAssign;
 use std::path::Path;

@@ -1,17 +1,11 @@
-//! Opens the database, SQLite or PostgreSQL, and brings its schema up to date. Queries are written in the SQL that both
+//! The database, SQLite or PostgreSQL: connects, and brings its schema up to date. Queries are written in the SQL that both
 //! understand; only the schema's types and the writing of records differ.
 
 use crate::durability::Durability;
 use crate::error::Error;
-use crate::id::{GatewayId, random_hex};
 use crate::migrations::migrator;
-use crate::mover::Connect;
-use crate::postgres::PostgresWriter;
-use crate::slot::{self, Slots};
-use crate::sqlite::SqliteWriter;
 use arc_swap::ArcSwap;
 use sqlx::AnyPool;
-use sqlx::Row;
 use sqlx::any::AnyPoolOptions;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -86,33 +80,14 @@ pub(crate) trait Timed<T>: Future<Output = Result<T, sqlx::Error>> + Send + Size
 
 impl<T, F: Future<Output = Result<T, sqlx::Error>> + Send> Timed<T> for F {}
 
-/// The database and the journal of a gateway that is about to start.
-pub struct Database {
-    pub(crate) store: Store,
-    /// Connects what records are written with.
-    pub(crate) connect: Connect,
-    /// The journal, and the id by which this gateway is known among all that share the database.
-    pub(crate) slots: Slots,
-    /// The gateway's number, which ends the numbers of its entries.
-    pub(crate) gateway_number: i64,
-    pub(crate) durability: Durability,
-}
-
-impl Database {
-    /// The database.
-    pub fn store(&self) -> &Store {
-        &self.store
-    }
-}
-
 /// Which database a URL names.
-enum Kind {
+pub(crate) enum Kind {
     Sqlite(PathBuf),
     Postgres,
 }
 
 impl Kind {
-    fn of(url: &str) -> Result<Self, Error> {
+    pub(crate) fn of(url: &str) -> Result<Self, Error> {
         let file = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:"));
         match file {
             Some(file) => Ok(Kind::Sqlite(PathBuf::from(file.split('?').next().unwrap_or(file)))),
@@ -132,7 +107,8 @@ pub async fn connect(url: &str) -> Result<Store, Error> {
     connect_as(url, Durability::Strict).await
 }
 
-async fn connect_as(url: &str, durability: Durability) -> Result<Store, Error> {
+/// Connects as [`connect`] does, with the session that a durability asks for.
+pub(crate) async fn connect_as(url: &str, durability: Durability) -> Result<Store, Error> {
     sqlx::any::install_default_drivers();
     let (url, session, is_sqlite) = match Kind::of(url)? {
         Kind::Postgres => (url.to_owned(), POSTGRES_SESSION, false),
@@ -190,61 +166,4 @@ fn options(session: &'static [&'static str]) -> AnyPoolOptions {
                 Ok(())
             })
         })
-}
-
-/// Connects, and locks a journal slot in `data_dir`; `is_hand_over`: beside the gateway that this one takes over from.
-///
-/// # Errors
-/// When the database cannot be reached, or both slots are locked.
-pub async fn open(url: &str, data_dir: &Path, is_hand_over: bool, durability: Durability) -> Result<Database, Error> {
-    let store = connect_as(url, durability).await?;
-    let (url, data_dir) = (url.to_owned(), data_dir.to_owned());
-    let locked = tokio::task::spawn_blocking(move || lock(&url, &data_dir, is_hand_over, durability));
-    let (slots, connect) = locked.await.map_err(|error| Error::Setup(error.to_string()))??;
-    // A number among those that share the database, so that no two records get the same id.
-    let number = sqlx::query(
-        "INSERT INTO settings VALUES ('gateways', '1') ON CONFLICT (name) \
-         DO UPDATE SET value = CAST(CAST(settings.value AS BIGINT) + 1 AS TEXT) RETURNING value",
-    )
-    .fetch_one(&store.pool())
-    .timed(&store)
-    .await?;
-    let number: String = number.try_get("value")?;
-    Ok(Database {
-        store,
-        connect,
-        slots,
-        gateway_number: number.parse().map_err(Error::invalid)?,
-        durability,
-    })
-}
-
-/// Locks a slot, and says how to connect what its records are written with.
-fn lock(url: &str, data_dir: &Path, is_hand_over: bool, durability: Durability) -> Result<(Slots, Connect), Error> {
-    let owner = own_id(&data_dir.join("gateway.id"))?;
-    let kind = Kind::of(url)?;
-    let journal = match &kind {
-        Kind::Sqlite(file) => file.clone(),
-        Kind::Postgres => data_dir.join("postgres"),
-    };
-    let slots = slot::take(&journal, &owner, is_hand_over)?;
-    let owner = slots.own.slot.owner.clone();
-    let url = url.to_owned();
-    let connect: Connect = match kind {
-        Kind::Sqlite(file) => Box::new(move || Ok(Box::new(SqliteWriter::open(&file, owner.clone(), durability)?))),
-        Kind::Postgres => Box::new(move || Ok(Box::new(PostgresWriter::open(&url, owner.clone())?))),
-    };
-    Ok((slots, connect))
-}
-
-/// The id in a file, made at the first start.
-fn own_id(file: &Path) -> Result<GatewayId, Error> {
-    match std::fs::read_to_string(file) {
-        Ok(id) if !id.trim().is_empty() => Ok(id.trim().into()),
-        _ => {
-            let id = &random_hex()?[..16];
-            std::fs::write(file, id)?;
-            Ok(id.into())
-        }
-    }
 }

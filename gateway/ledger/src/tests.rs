@@ -3,10 +3,10 @@
 
 use crate::journal::faulty::FaultyDisk;
 use crate::journal::{Lines, segments};
-use crate::mover::Writer;
 use crate::records::{self, Search};
 use crate::report::{self, Filter};
 use crate::row::Row;
+use crate::writer::Writer;
 use crate::{Bounds, Correction, Decision, Durability, Entry, Error, GatewayId, Ledger, Observer, Outcome, Store};
 use parking_lot::Mutex;
 use policy::{Class, NanoEuro, Priority};

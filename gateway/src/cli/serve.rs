@@ -149,7 +149,7 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
         console: Arc::clone(&console),
     };
     spawn_admin(admin, admin_listener);
-    spawn_background_tasks(&services, &reloader, console, store);
+    spawn_background_tasks(&services, &reloader, &console, store);
     let endpoints = Endpoints {
         services: Arc::clone(&services),
         batches,
@@ -259,8 +259,8 @@ async fn finish(services: Arc<Services>) {
 }
 
 /// Starts everything that runs beside requests.
-fn spawn_background_tasks(services: &Arc<Services>, reloader: &Arc<Reloader>, console: Arc<Console>, store: Store) {
-    tokio::spawn(history::keep(Arc::clone(services), console));
+fn spawn_background_tasks(services: &Arc<Services>, reloader: &Arc<Reloader>, console: &Console, store: Store) {
+    tokio::spawn(history::keep(Arc::clone(services), Arc::clone(&console.history)));
     tokio::spawn(Arc::clone(reloader).watch());
     tokio::spawn(follow_keys(Arc::clone(services), store));
     tokio::spawn(batch::expiry::run(Arc::clone(services)));

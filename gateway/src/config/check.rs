@@ -2,13 +2,15 @@
 //! after a mistake, so that all are found.
 
 use super::Found;
-use super::checked::{Config, Gateway, Identity, Project, Startup, Telemetry, Tls, User, position};
+use super::checked::{Config, Gateway, Identity, Project, Startup, StoredResponses, Telemetry, Tls, User};
+use super::checks::{Check, band};
+use super::kept::{Durability, FileSettings, StoredResponseSettings};
 use super::limits::allowance;
 use super::models::expanded;
 use super::raw::{self, IdentityMode};
-use super::read::{At, Named, nearest};
+use super::read::{At, Named};
 use super::report::Problem;
-use policy::{BreakerRules, Class, PlanId, Priority, ProjectId, Rates, SubjectRules, UserId};
+use policy::{BreakerRules, Class, PlanId, ProjectId, Rates, SubjectRules, UserId};
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,6 +18,11 @@ use std::time::Duration;
 
 /// Records are kept for a hundred years at most, or for ever.
 const MAX_RETENTION_DAYS: u64 = 36_500;
+
+/// The same for what clients have the gateway keep.
+const MAX_KEEP_DAYS: f64 = 36_500.0;
+
+const DAY_SECONDS: f64 = 86_400.0;
 
 /// What was read; `None` where a file could not be.
 pub(super) type Files = (
@@ -80,61 +87,7 @@ pub(super) fn check(dir: &Path, files: Files, found: &Found, problems: &mut Vec<
     })
 }
 
-/// Where a problem is: file, line and key.
-pub(super) struct Check<'a> {
-    dir: &'a Path,
-    problems: &'a mut Vec<Problem>,
-}
-
 impl Check<'_> {
-    pub(super) fn problem(&mut self, file: &str, line: usize, key: String, message: impl Into<String>) {
-        self.problems.push(Problem {
-            file: self.dir.join(file).to_string_lossy().into_owned(),
-            line,
-            key,
-            message: message.into(),
-        });
-    }
-
-    /// The index of a name that must exist; 0 where it does not, or is a placeholder.
-    pub(super) fn reference(
-        &mut self,
-        (file, key): (&str, String),
-        name: &At<String>,
-        known: Option<&[String]>,
-        what: &str,
-    ) -> u32 {
-        let Some(known) = known.filter(|_| name.line > 0) else {
-            return 0;
-        };
-        if let Some(index) = position(known.iter().position(|known| *known == name.value)) {
-            return index;
-        }
-        let hint = nearest(&name.value, known.iter().map(String::as_str)).map_or_else(
-            || format!("there are {}", known.join(", ")),
-            |near| format!("did you mean `{near}`?"),
-        );
-        self.problem(
-            file,
-            name.line,
-            key,
-            format!("there is no {what} `{}`; {hint}", name.value),
-        );
-        0
-    }
-
-    pub(super) fn at_least_one<T: PartialEq + From<u8>>(&mut self, file: &str, key: &str, number: &At<T>) {
-        if number.line > 0 && number.value == T::from(0) {
-            self.problem(file, number.line, key.to_owned(), "must be at least 1");
-        }
-    }
-
-    pub(super) fn at_least_one_of(&mut self, file: &str, key: &str, line: usize, count: usize) {
-        if line > 0 && count == 0 {
-            self.problem(file, line, key.to_owned(), "must be at least 1");
-        }
-    }
-
     fn users(&mut self, raw: &Named<raw::User>, projects: Option<&[String]>) -> Vec<User> {
         let mut users = Vec::new();
         for (id, user) in &raw.0 {
@@ -234,9 +187,9 @@ impl Check<'_> {
                 metrics_need_token: raw.metrics_need_token,
                 ledger_backlog: raw.bounds.ledger_backlog,
                 ledger_durability: match raw.ledger.durability {
-                    raw::Durability::Relaxed => ledger::Durability::Relaxed,
-                    raw::Durability::Strict => ledger::Durability::Strict,
-                    raw::Durability::Synced => ledger::Durability::Synced,
+                    Durability::Relaxed => ledger::Durability::Relaxed,
+                    Durability::Strict => ledger::Durability::Strict,
+                    Durability::Synced => ledger::Durability::Synced,
                 },
                 drain: timeouts.drain_seconds,
                 tls: raw.tls.as_ref().and_then(|tls| self.tls(tls)),
@@ -285,6 +238,31 @@ impl Check<'_> {
         raw.iter().map(|origin| origin.value.clone()).collect()
     }
 
+    /// How responses are stored; `None`: none are.
+    fn stored_responses(&mut self, raw: &StoredResponseSettings) -> Option<StoredResponses> {
+        self.at_least_one("gateway.yaml", "stored_responses.max_turns", &raw.max_turns);
+        Some(StoredResponses {
+            keep: self.days("stored_responses.keep_days", raw.keep_days.as_ref())?,
+            max_bytes: i64::try_from(raw.max_bytes).unwrap_or(i64::MAX),
+            max_turns: raw.max_turns.value.max(1).into(),
+        })
+    }
+
+    /// How long files and ended batches are kept; `None`: until they are deleted.
+    fn kept_files(&mut self, raw: &FileSettings) -> Option<Duration> {
+        self.days("files.keep_days", raw.keep_days.as_ref())
+    }
+
+    fn days(&mut self, key: &str, days: Option<&At<f64>>) -> Option<Duration> {
+        let days = days?;
+        if days.value <= 0.0 || days.value > MAX_KEEP_DAYS {
+            let message = format!("must be above 0 and at most {MAX_KEEP_DAYS}; omit it for the default");
+            self.problem("gateway.yaml", days.line, key.to_owned(), message);
+            return None;
+        }
+        Some(Duration::from_secs_f64(days.value * DAY_SECONDS))
+    }
+
     fn telemetry(&mut self, raw: &raw::Telemetry) -> Telemetry {
         let file = "gateway.yaml";
         let ratio = &raw.sample_ratio;
@@ -329,19 +307,6 @@ impl Check<'_> {
         })
     }
 
-    /// Whether a file that is named can be read.
-    pub(super) fn file_is_there(&mut self, file: &str, key: &str, name: &At<String>) -> bool {
-        if name.line == 0 {
-            return false;
-        }
-        let read = std::fs::File::open(&name.value);
-        if let Err(error) = &read {
-            let message = format!("`{}` cannot be read: {error}", name.value);
-            self.problem(file, name.line, key.to_owned(), message);
-        }
-        read.is_ok()
-    }
-
     fn breaker(&mut self, raw: &raw::Health) -> BreakerRules {
         self.at_least_one("gateway.yaml", "health.failures", &raw.failures);
         BreakerRules {
@@ -369,12 +334,4 @@ impl Check<'_> {
 
 fn names<T>(all: &[T], name: impl Fn(&T) -> &String) -> Vec<String> {
     all.iter().map(|one| name(one).clone()).collect()
-}
-
-pub(super) fn band(band: raw::Band) -> Priority {
-    match band {
-        raw::Band::High => Priority::High,
-        raw::Band::Normal => Priority::Normal,
-        raw::Band::Low => Priority::Low,
-    }
 }

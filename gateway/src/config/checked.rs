@@ -1,7 +1,6 @@
 //! The configuration as it is meant: references are indices that exist, numbers are in range. Built
 //! once, and never checked again.
 
-use super::kept::StoredResponses;
 use super::raw;
 use policy::{
     Allowance, BreakerRules, Class, Concurrency, Degradation, GlobalLimits, KeyId, ModelId, ModelRules, PlanId, Prices,
@@ -69,6 +68,16 @@ pub(crate) struct Gateway {
     pub(crate) cors_origins: Vec<String>,
     /// The version that `GET /api/version` answers.
     pub(crate) ollama_version: String,
+}
+
+/// How responses are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StoredResponses {
+    pub(crate) keep: Duration,
+    /// Of a project.
+    pub(crate) max_bytes: i64,
+    /// Of a conversation.
+    pub(crate) max_turns: i64,
 }
 
 /// Settings that take effect on restart.

@@ -1,15 +1,17 @@
-//! What clients have the gateway keep for them, and for how long: stored responses, files, batches.
+//! What the gateway keeps, how safely and for how long: records, stored responses, files, batches.
 
-use super::check::Check;
-use super::read::{At, section};
-use std::time::Duration;
-
-/// Nothing is kept longer, in days: a hundred years.
-const MAX_DAYS: f64 = 36_500.0;
-
-const DAY: f64 = 86_400.0;
+use super::read::{At, choice, section};
 
 section! {
+    /// Ledger settings.
+    struct LedgerSettings {
+        /// When a record counts as safe, so that its answer may end. `strict`: written to the operating system;
+        /// survives `kill -9`, but a power failure can lose the last moments. `synced`: synced to disk; survives a
+        /// power failure, at the price of waiting for the disk. `relaxed`: in memory, written within 0.1 s; `kill -9`
+        /// can lose it.
+        durability: Durability = Durability::Strict; restart,
+    }
+
     /// Responses that clients ask to store with `store: true`, for `previous_response_id`.
     struct StoredResponseSettings {
         /// Days that a response is kept after it was made, or after the last response that continues it; fractions are
@@ -29,58 +31,23 @@ section! {
     }
 }
 
-impl Default for StoredResponseSettings {
-    fn default() -> Self {
-        Self {
-            keep_days: None,
-            max_bytes: 1 << 30,
-            max_turns: At { value: 200, line: 0 },
-        }
-    }
-}
-
-/// How responses are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct StoredResponses {
-    pub(crate) keep: Duration,
-    /// Of a project.
-    pub(crate) max_bytes: i64,
-    /// Of a conversation.
-    pub(crate) max_turns: i64,
-}
-
-impl Check<'_> {
-    /// How responses are stored; `None`: none are.
-    pub(super) fn stored_responses(&mut self, raw: &StoredResponseSettings) -> Option<StoredResponses> {
-        self.at_least_one("gateway.yaml", "stored_responses.max_turns", &raw.max_turns);
-        Some(StoredResponses {
-            keep: self.days("stored_responses.keep_days", raw.keep_days.as_ref())?,
-            max_bytes: i64::try_from(raw.max_bytes).unwrap_or(i64::MAX),
-            max_turns: raw.max_turns.value.max(1).into(),
-        })
-    }
-
-    /// How long files and ended batches are kept; `None`: until they are deleted.
-    pub(super) fn kept_files(&mut self, raw: &FileSettings) -> Option<Duration> {
-        self.days("files.keep_days", raw.keep_days.as_ref())
-    }
-
-    fn days(&mut self, key: &str, days: Option<&At<f64>>) -> Option<Duration> {
-        let days = days?;
-        if days.value <= 0.0 || days.value > MAX_DAYS {
-            let message = format!("must be above 0 and at most {MAX_DAYS}; omit it for the default");
-            self.problem("gateway.yaml", days.line, key.to_owned(), message);
-            return None;
-        }
-        Some(Duration::from_secs_f64(days.value * DAY))
+choice! {
+    /// When an answer may end.
+    enum Durability {
+        /// When the operating system has its record, which then survives `kill -9`.
+        Strict = "strict",
+        /// Immediately; the record is written within 0.1 s, and `kill -9` can lose it.
+        Relaxed = "relaxed",
+        /// When the disk has its record, which then survives a power failure. One sync serves all waiting records.
+        Synced = "synced",
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::config::{Found, load};
+    use crate::config::{Found, StoredResponses, load};
     use std::path::Path;
+    use std::time::Duration;
 
     /// The repository's configuration with a line more in `gateway.yaml`.
     fn with(line: &str) -> Result<(Option<StoredResponses>, Option<Duration>), String> {

@@ -1,8 +1,8 @@
 //! `limits.yaml` and `degradation.yaml`, and the quotas and budgets of users, projects and keys: from what
 //! was written to what policy needs.
 
-use super::check::{Check, band};
 use super::checked::{Model, Plan, Project, User};
+use super::checks::{Check, band};
 use super::raw::{self, Places};
 use super::read::{At, Named};
 use policy::{
@@ -18,9 +18,6 @@ const AUTO_MOST: usize = 1024;
 
 /// Without `reserved_active_requests`, one slot in so many is reserved for high priority.
 const RESERVED_BY_DEFAULT: usize = 10;
-
-/// The most requests that run or wait, anywhere: more than any machine holds, and far from where a number overflows.
-const MOST_REQUESTS: usize = 10_000_000;
 
 /// What `limits.yaml` says, but for the limits of single subjects.
 pub(super) struct Limits {
@@ -107,18 +104,6 @@ impl Check<'_> {
             plans,
             scheduling: self.scheduling(raw),
             keys: raw.key_limits.as_ref().map(|keys| self.keys(keys)).unwrap_or_default(),
-        }
-    }
-
-    /// Checks that a number of requests can be held at all.
-    pub(super) fn at_most(&mut self, file: &str, key: &str, line: usize, count: usize) {
-        if line > 0 && count > MOST_REQUESTS {
-            self.problem(
-                file,
-                line,
-                key.to_owned(),
-                format!("must be at most {MOST_REQUESTS}, not {count}"),
-            );
         }
     }
 

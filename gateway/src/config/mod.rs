@@ -4,6 +4,7 @@
 mod changes;
 mod check;
 pub(crate) mod checked;
+mod checks;
 mod defaults;
 mod describe;
 mod kept;
@@ -15,14 +16,15 @@ pub(crate) mod report;
 mod scalars;
 mod stable;
 pub(crate) mod summary;
+mod values;
 
 pub(crate) use changes::changes;
 pub(crate) use describe::schemas;
-pub(crate) use kept::StoredResponses;
 pub(crate) use stable::keep_ids;
 
 pub(crate) use checked::{
-    Backend, Config, Deadlines, Discovery, Endpoint, EndpointTls, Identity, Model, Telemetry, Tls, limits_anything,
+    Backend, Config, Deadlines, Discovery, Endpoint, EndpointTls, Identity, Model, StoredResponses, Telemetry, Tls,
+    limits_anything,
 };
 
 use read::{FromNode, Reader};

@@ -1,8 +1,8 @@
 //! Models and where they are: what is in `models.yaml`, checked.
 
 use super::Found;
-use super::check::{Check, band};
 use super::checked::{Backend, Deadlines, Discovery, Endpoint, EndpointTls, Model};
+use super::checks::{Check, band};
 use super::limits::concurrency;
 use super::raw::{self, Api, Places};
 use super::read::{At, Named};

@@ -2,10 +2,10 @@
 //!
 //! References between files are checked in [`super::checked`].
 
-pub(crate) use super::defaults::Places;
-use super::defaults::default;
-use super::kept::{FileSettings, StoredResponseSettings};
+use super::kept::{FileSettings, LedgerSettings, StoredResponseSettings};
 use super::read::{At, Named, choice, section};
+pub(crate) use super::values::Places;
+use super::values::default;
 use policy::NanoEuro;
 use std::time::Duration;
 
@@ -336,15 +336,6 @@ section! {
         service_name: String = Telemetry::default().service_name; restart,
     }
 
-    /// Ledger settings.
-    struct LedgerSettings {
-        /// When a record counts as safe, so that its answer may end. `strict`: written to the operating system;
-        /// survives `kill -9`, but a power failure can lose the last moments. `synced`: synced to disk; survives a
-        /// power failure, at the price of waiting for the disk. `relaxed`: in memory, written within 0.1 s; `kill -9`
-        /// can lose it.
-        durability: Durability = Durability::Strict; restart,
-    }
-
     /// TLS on the proxy listener.
     struct Tls {
         /// Certificate chain (PEM).
@@ -460,16 +451,6 @@ choice! {
         Ollama = "ollama",
         /// Any OpenAI-compatible server.
         Openai = "openai",
-    }
-
-    /// When an answer may end.
-    enum Durability {
-        /// When the operating system has its record, which then survives `kill -9`.
-        Strict = "strict",
-        /// Immediately; the record is written within 0.1 s, and `kill -9` can lose it.
-        Relaxed = "relaxed",
-        /// When the disk has its record, which then survives a power failure. One sync serves all waiting records.
-        Synced = "synced",
     }
 
     /// API of a server.

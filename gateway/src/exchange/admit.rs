@@ -3,9 +3,8 @@
 
 use super::Step;
 use super::client::Client;
-use super::detached::Queued;
+use super::final_part::FinalPart;
 use super::recorder::{Concluded, Recorder, Served};
-use super::reply::FinalPart;
 use super::resolve::{self, Resolved};
 use crate::gate::{self, AdmittedRequest, QueuedRequest, SlotPermit};
 use crate::upstream::RoutingHint;
@@ -45,6 +44,14 @@ pub(super) struct Admitted<'b> {
     pub(super) asks_usage: bool,
     /// The status of the latest server's answer; `None` until it answers.
     pub(super) upstream_status: Option<u16>,
+}
+
+/// A request that waits for a slot without its client.
+pub(super) struct Queued {
+    pub(super) recorder: Recorder,
+    pub(super) request: AdmissionRequest,
+    pub(super) hint: RoutingHint,
+    pub(super) queued: QueuedRequest,
 }
 
 impl<'b> Resolved<'b> {

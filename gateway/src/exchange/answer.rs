@@ -2,11 +2,11 @@
 
 use super::admit::Admitted;
 use super::client::{Client, piece};
-use super::conversation;
 use super::encoding::{self, Coding, Decoder};
-use super::forward::Outgoing;
-use super::reply::{self, FinalPart};
+use super::final_part::FinalPart;
+use super::reply;
 use super::retry_after;
+use super::storage;
 use crate::config::Deadlines;
 use crate::upstream::{Answer, Endpoint, Outbound, failure};
 use bytes::{Bytes, BytesMut};
@@ -22,6 +22,12 @@ use std::time::Duration;
 
 /// Pieces of a stream gathered into one write, at most.
 const GATHER: usize = 64;
+
+/// A request in the words of the server that it goes to.
+pub(super) struct Outgoing {
+    pub(super) body: Bytes,
+    pub(super) translation: Option<Translation>,
+}
 
 /// Asks one server, and passes its answer on.
 pub(super) async fn exchange(
@@ -115,7 +121,7 @@ async fn stream(
     };
     let head = reply::head(&admitted.recorder, 200, &content_type, None).map_err(|_| broken_head())?;
     let mut head = Some(head);
-    let label = conversation::label(&admitted.recorder).filter(|_| translation.is_none());
+    let label = storage::label(&admitted.recorder).filter(|_| translation.is_none());
     let record = &mut admitted.recorder.record;
     let meter = &mut admitted.meter;
     let operation = translation
@@ -317,7 +323,7 @@ fn answered(
             Some(whole) => (Bytes::from_static(b"application/json"), whole.into()),
             None => (content_type, body),
         };
-        let label = conversation::label(&admitted.recorder);
+        let label = storage::label(&admitted.recorder);
         let body = label.and_then(|label| label.whole(&body)).map_or(body, Bytes::from);
         return Ok(FinalPart::Body {
             status: 200,

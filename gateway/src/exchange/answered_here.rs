@@ -1,6 +1,6 @@
 //! Operations that name a model and need none of its servers.
 
-use super::reply::FinalPart;
+use super::final_part::FinalPart;
 use crate::record::Record;
 use bytes::Bytes;
 use protocol::{ModelLoad, ParsedRequest};

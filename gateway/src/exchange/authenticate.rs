@@ -2,6 +2,7 @@
 //! costs the gateway a head.
 
 use super::client::Client;
+use super::conversation::{self, Recalled};
 use super::recorder::Recorder;
 use super::{Received, Step, receive};
 use crate::clock::now_ms;
@@ -85,6 +86,58 @@ impl Authenticated {
             }),
             Err(error) => recorder.reject(error),
         }
+    }
+}
+
+impl<'b> Parsed<'b> {
+    /// Puts the history of a stored conversation into the request's body, which is then in `room`.
+    pub(super) async fn recall(mut self, model: Option<&str>, room: &'b mut Option<Body>) -> Step<Self> {
+        if !self.parsed.storage.is_used() {
+            return Ok(self);
+        }
+        let recalled = {
+            let recorder = &self.recorder;
+            let operation = recorder.record.operation;
+            conversation::recall(
+                &recorder.services,
+                recorder.record.project_id(),
+                operation,
+                &self.parsed.storage,
+                self.body,
+            )
+            .await
+        };
+        let read = match recalled {
+            Ok(None) => return Ok(self),
+            Ok(Some(recalled)) => self.read_recalled(recalled, model, room),
+            Err(error) => Err(error),
+        };
+        match read {
+            Ok((body, parsed)) => {
+                self.body = body;
+                self.parsed = parsed;
+                Ok(self)
+            }
+            Err(error) => self.reject(error),
+        }
+    }
+
+    fn read_recalled(
+        &mut self,
+        recalled: Recalled,
+        model: Option<&str>,
+        room: &'b mut Option<Body>,
+    ) -> Result<(&'b Bytes, ParsedRequest<'b>), RequestError> {
+        let recorder = &mut self.recorder;
+        let buffered = recorder
+            .services
+            .buffer(&recorder.record.snapshot.config, recalled.body.len())?;
+        recorder.conversation = recalled.conversation;
+        let body = &room.insert(Body::new(recalled.body, buffered)).bytes;
+        Ok((
+            body,
+            protocol::parse_with_model(recorder.record.operation, body, model)?,
+        ))
     }
 }
 

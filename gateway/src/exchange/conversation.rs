@@ -1,21 +1,15 @@
-//! Stored responses: a request that goes on from one gets the conversation's history before its own input, and then
-//! depends on nothing that is stored; the response to a request with `store: true` is stored when its record is written.
-//! A request that uses neither never reaches the database here.
+//! Stored conversations: a request that goes on from a stored response gets the conversation's history before its own
+//! input, and then depends on nothing that is stored. A request that uses no storage never reaches the database here.
 
-use super::Step;
-use super::authenticate::{Body, Parsed};
 use super::encoding::too_large;
-use super::recorder::Recorder;
-use super::reply::FinalPart;
 use crate::clock::now_ms;
 use crate::config::{Config, StoredResponses};
 use crate::services::Services;
 use bytes::Bytes;
-use ledger::responses::{self as stored, Chain, ChainBounds, ChainEnd, StoredResponse};
+use ledger::responses::{self as stored, Chain, ChainBounds, ChainEnd};
+use protocol::Operation;
 use protocol::error::{ErrorCode, RequestError};
-use protocol::responses::{self, Label, Storage};
-use protocol::{Operation, Protocol};
-use serde_json::Value;
+use protocol::responses::{self, Storage};
 
 /// What belongs to a stored conversation of a request.
 #[derive(Debug, Clone, Default)]
@@ -28,7 +22,7 @@ pub(super) struct Conversation {
 
 impl Conversation {
     /// Whether the response says anything of storage.
-    fn is_used(&self) -> bool {
+    pub(super) fn is_used(&self) -> bool {
         self.previous_response_id.is_some() || self.kept_input.is_some()
     }
 }
@@ -37,58 +31,6 @@ impl Conversation {
 pub(super) struct Recalled {
     pub(super) body: Bytes,
     pub(super) conversation: Conversation,
-}
-
-impl<'b> Parsed<'b> {
-    /// Puts the history of a stored conversation into the request's body, which is then in `room`.
-    pub(super) async fn recall(mut self, model: Option<&str>, room: &'b mut Option<Body>) -> Step<Self> {
-        if !self.parsed.storage.is_used() {
-            return Ok(self);
-        }
-        let recalled = {
-            let recorder = &self.recorder;
-            let operation = recorder.record.operation;
-            recall(
-                &recorder.services,
-                recorder.record.project_id(),
-                operation,
-                &self.parsed.storage,
-                self.body,
-            )
-            .await
-        };
-        let read = match recalled {
-            Ok(None) => return Ok(self),
-            Ok(Some(recalled)) => self.read_recalled(recalled, model, room),
-            Err(error) => Err(error),
-        };
-        match read {
-            Ok((body, parsed)) => {
-                self.body = body;
-                self.parsed = parsed;
-                Ok(self)
-            }
-            Err(error) => self.reject(error),
-        }
-    }
-
-    fn read_recalled(
-        &mut self,
-        recalled: Recalled,
-        model: Option<&str>,
-        room: &'b mut Option<Body>,
-    ) -> Result<(&'b Bytes, protocol::ParsedRequest<'b>), RequestError> {
-        let recorder = &mut self.recorder;
-        let buffered = recorder
-            .services
-            .buffer(&recorder.record.snapshot.config, recalled.body.len())?;
-        recorder.conversation = recalled.conversation;
-        let body = &room.insert(Body::new(recalled.body, buffered)).bytes;
-        Ok((
-            body,
-            protocol::parse_with_model(recorder.record.operation, body, model)?,
-        ))
-    }
 }
 
 /// The request without its dependence on stored responses; `None` if it has none, or if none are stored here.
@@ -195,100 +137,7 @@ fn not_found(id: &str, missing: &str) -> RequestError {
     RequestError::param(ErrorCode::PreviousResponseNotFound, "previous_response_id", message)
 }
 
-/// The label for the answers of servers that speak the Responses API themselves; `None` if nothing in them changes.
-pub(super) fn label(recorder: &Recorder) -> Option<Label> {
-    let (record, conversation) = (&recorder.record, &recorder.conversation);
-    let is_response = record.operation == Operation::Responses && record.protocol() == Protocol::Responses;
-    (is_response && conversation.is_used()).then(|| Label {
-        id: response_id(&record.request_id),
-        previous_response_id: conversation.previous_response_id.clone(),
-        store: conversation.kept_input.is_some(),
-    })
-}
-
 /// The id of the response to a request.
 pub(super) fn response_id(request_id: &str) -> String {
     format!("resp_{request_id}")
-}
-
-/// Stores the response of a request that asked for it, before the last part of its answer goes out. If that fails, the
-/// answer says that it is not stored.
-pub(super) async fn keep(
-    recorder: &mut Recorder,
-    result: Result<FinalPart, RequestError>,
-) -> Result<FinalPart, RequestError> {
-    let Some(input) = recorder.conversation.kept_input.take() else {
-        return result;
-    };
-    let part = result?;
-    let response = match &part {
-        FinalPart::Body { status: 200, body, .. } => serde_json::from_slice(body).ok(),
-        FinalPart::StreamEnd(Some(end)) => responses::last_response(end),
-        _ => return Ok(part),
-    };
-    let is_stored = match response {
-        Some(response) => store(recorder, input, &response).await,
-        None => {
-            tracing::warn!(
-                request_id = recorder.record.request_id,
-                "a response to store cannot be read"
-            );
-            false
-        }
-    };
-    if is_stored {
-        return Ok(part);
-    }
-    Ok(match part {
-        FinalPart::Body {
-            status,
-            content_type,
-            body,
-        } => FinalPart::Body {
-            status,
-            content_type,
-            body: responses::not_stored(&body).into(),
-        },
-        FinalPart::StreamEnd(end) => FinalPart::StreamEnd(end.map(|end| responses::not_stored(&end).into())),
-        refused @ FinalPart::Refused { .. } => refused,
-    })
-}
-
-/// Stores a response; whether that worked.
-pub(super) async fn store(recorder: &Recorder, input: String, response: &Value) -> bool {
-    let record = &recorder.record;
-    let services = &recorder.services;
-    let Some(settings) = services.current.get().config.gateway.stored_responses else {
-        return false;
-    };
-    if !matches!(response["status"].as_str(), Some("completed" | "incomplete")) {
-        return false;
-    }
-    let now = now_ms() / 1000;
-    let keep = i64::try_from(settings.keep.as_secs()).unwrap_or(i64::MAX).max(1);
-    let kept = StoredResponse {
-        id: response_id(&record.request_id),
-        project_id: record.project_id().to_owned(),
-        previous_id: recorder.conversation.previous_response_id.clone(),
-        input,
-        response: response.to_string(),
-        created_at: now,
-        expires_at: now.saturating_add(keep),
-    };
-    match stored::add(services.ledger.store(), &kept, settings.max_bytes).await {
-        Ok(true) => true,
-        Ok(false) => {
-            let (project, request_id) = (&kept.project_id, &record.request_id);
-            tracing::warn!(
-                project,
-                request_id,
-                "a response does not fit into stored_responses.max_bytes"
-            );
-            false
-        }
-        Err(error) => {
-            tracing::error!(%error, request_id = record.request_id, "cannot store a response");
-            false
-        }
-    }
 }

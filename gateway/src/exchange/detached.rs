@@ -2,21 +2,21 @@
 //! `background: true`, and the lines of batches. They pass the same admission, forwarding and recording as all others;
 //! their answers are stored, or returned to the batch.
 
-use super::admit::Admitted;
+use super::admit::{Admitted, Queued};
 use super::client::Client;
 use super::conversation::{self, Recalled};
+use super::final_part::FinalPart;
 use super::forward::Withdrawn;
 use super::recorder::{Concluded, Recorder};
-use super::reply::FinalPart;
 use super::resolve::{self, Resolution, Resolved};
-use super::{Reply, Step, stored};
+use super::storage;
 use crate::clock::now_ms;
 use crate::gate::{self, QueuedRequest};
 use crate::identity::{self, Caller};
 use crate::services::Services;
 use bytes::Bytes;
 use ledger::jobs;
-use policy::{AdmissionRequest, Class, Priority};
+use policy::{Class, Priority};
 use protocol::error::{ErrorCode, RequestError};
 use protocol::{self, Operation, ParsedRequest};
 use std::sync::Arc;
@@ -28,26 +28,7 @@ const SHORTEST_RETRY: Duration = Duration::from_millis(200);
 /// A request whose record cannot be written is sent again after this.
 const LEDGER_PAUSE: Duration = Duration::from_secs(1);
 
-/// A request that waits for a slot without its client.
-pub(super) struct Queued {
-    pub(super) recorder: Recorder,
-    pub(super) request: AdmissionRequest,
-    pub(super) hint: crate::upstream::RoutingHint,
-    pub(super) queued: QueuedRequest,
-}
-
 impl Queued {
-    /// Stores the request, answers `queued`, and goes on in a task of its own.
-    pub(super) async fn detach(self, body: Bytes) -> Step<Box<Reply>> {
-        let job = stored::job(&self.recorder, &body);
-        let accepted = match stored::accept(&self.recorder, &job, &body).await {
-            Ok(reply) => reply,
-            Err(error) => return self.recorder.reject(error),
-        };
-        tokio::spawn(stored::run(self, body));
-        Ok(Box::new(accepted))
-    }
-
     /// Waits for the slot and runs to the end. `None` if the gateway stops first, and the request has not begun.
     pub(super) async fn run(self, body: &Bytes, purpose: Purpose<'_>) -> Option<Result<Concluded, Withdrawn>> {
         let services = Arc::clone(&self.recorder.services);
@@ -196,8 +177,8 @@ async fn recall(recorder: &mut Recorder, request: &DetachedRequest<'_>) -> Resul
 /// The end of a recorded request, once its record is durable and its response is stored, if that was asked for.
 async fn outcome((mut recorder, result): Concluded, id: &str) -> Outcome {
     let result = match recorder.durable().await {
-        Ok(()) => conversation::keep(&mut recorder, result).await,
-        Err(error) => Err(stored::unavailable(&error)),
+        Ok(()) => storage::keep(&mut recorder, result).await,
+        Err(error) => Err(unavailable(&error)),
     };
     match result {
         Ok(FinalPart::Body { status, body, .. } | FinalPart::Refused { status, body, .. }) => {
@@ -269,4 +250,13 @@ fn identify(
     record.caller = Some(caller.clone());
     recorder.registration.update(caller.project, None);
     Ok(caller)
+}
+
+/// The error of a request that cannot be stored.
+pub(super) fn unavailable(error: &ledger::Error) -> RequestError {
+    tracing::error!(%error, "cannot store a queued request");
+    RequestError::new(
+        ErrorCode::StoreUnavailable,
+        "the gateway's database cannot store the request; try again later",
+    )
 }

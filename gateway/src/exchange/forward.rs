@@ -2,19 +2,20 @@
 
 use super::Reply;
 use super::admit::Admitted;
-use super::answer;
+use super::answer::{self, Outgoing};
 use super::client::Client;
-use super::conversation;
+use super::final_part::FinalPart;
 use super::recorder::Concluded;
-use super::reply::{self, FinalPart};
+use super::reply;
 use super::resolve::about;
+use super::storage;
 use crate::record::Record;
 use crate::services::Services;
 use bytes::Bytes;
 use pingora_timeout::fast_timeout::fast_timeout;
 use protocol::error::{Blame, ErrorCode, RequestError};
 use protocol::meter::Meter;
-use protocol::translate::{self, Translation};
+use protocol::translate;
 use protocol::{self, Operation, RequestChanges};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -27,17 +28,11 @@ const INTENT_AFTER: Duration = Duration::from_millis(250);
 /// A request that was given back without a record; the pause that its servers ask for.
 pub(super) struct Withdrawn(pub(super) Option<Duration>);
 
-/// A request in the words of the server that it goes to.
-pub(super) struct Outgoing {
-    pub(super) body: Bytes,
-    pub(super) translation: Option<Translation>,
-}
-
 impl Admitted<'_> {
     /// Forwards to the model's servers and to its fallbacks, settles, records, and makes the reply.
     pub(super) async fn forward(self, client: &mut Client<'_>) -> Box<Reply> {
         let (mut recorder, result) = Box::pin(self.run(client)).await;
-        let result = conversation::keep(&mut recorder, result).await;
+        let result = storage::keep(&mut recorder, result).await;
         Box::new(reply::build(&mut recorder, result, client.head_is_sent()))
     }
 

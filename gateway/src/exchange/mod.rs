@@ -22,6 +22,7 @@ mod conversation;
 pub(crate) mod detached;
 mod encoding;
 mod fallback;
+mod final_part;
 mod forward;
 pub(crate) mod head;
 pub(crate) mod receive;
@@ -29,6 +30,7 @@ mod recorder;
 mod reply;
 mod resolve;
 mod retry_after;
+mod storage;
 pub(crate) mod stored;
 
 use crate::services::Services;

@@ -1,10 +1,9 @@
 //! The record of one request, written exactly once however the request ends: [`Recorder`] is a guard, so an error, a
 //! panic and a dropped task all leave a record, and the resources beside it are released by guards of their own.
 
-use super::Step;
 use super::conversation::Conversation;
+use super::final_part::FinalPart;
 use super::head::RequestHead;
-use super::reply;
 use crate::gate::SlotPermit;
 use crate::record::Record;
 use crate::registry::{Registration, random_request_id};
@@ -43,7 +42,7 @@ pub(crate) struct Recorder {
 }
 
 /// A request whose record is written, with what is left to tell its client.
-pub(super) type Concluded = (Recorder, Result<reply::FinalPart, RequestError>);
+pub(super) type Concluded = (Recorder, Result<FinalPart, RequestError>);
 
 /// What was used, by whom it was served, and how fast: input of a settlement.
 pub(super) struct Served {
@@ -107,21 +106,15 @@ impl Recorder {
         }
     }
 
-    /// Ends a request that was never admitted.
-    pub(super) fn reject<T>(mut self, error: RequestError) -> Step<T> {
-        let result = self.conclude(Err(error), None);
-        Err(Box::new(reply::build(&mut self, result, false)))
-    }
-
     /// Settles and records; the answer's last bytes may go out once the record is [durable](Self::durable).
     ///
     /// # Errors
     /// The error that ended the request, or `ledger_unavailable` if its record cannot be written.
     pub(super) fn conclude(
         &mut self,
-        result: Result<reply::FinalPart, RequestError>,
+        result: Result<FinalPart, RequestError>,
         served: Option<Served>,
-    ) -> Result<reply::FinalPart, RequestError> {
+    ) -> Result<FinalPart, RequestError> {
         self.note_end(&result, served.as_ref().is_some_and(|served| served.head_is_sent));
         if let Some(served) = served {
             self.settle(served);
@@ -133,13 +126,13 @@ impl Recorder {
     }
 
     /// Notes how the request ended.
-    fn note_end(&mut self, result: &Result<reply::FinalPart, RequestError>, head_is_sent: bool) {
+    fn note_end(&mut self, result: &Result<FinalPart, RequestError>, head_is_sent: bool) {
         let record = &mut self.record;
         record.latency = record.started.elapsed();
         match result {
             Ok(part) => {
                 record.http_status = part.status();
-                if let reply::FinalPart::Refused { error, .. } = part {
+                if let FinalPart::Refused { error, .. } = part {
                     record.error = Some(error.clone());
                 }
                 record.outcome = if record.http_status == 200 {

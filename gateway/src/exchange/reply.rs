@@ -1,6 +1,8 @@
 //! Response heads, and the part of an answer that goes out once the ledger has the record.
 
+use super::Step;
 use super::client::{last, piece, write};
+use super::final_part::FinalPart;
 use super::recorder::Recorder;
 use bytes::Bytes;
 use http::StatusCode;
@@ -11,35 +13,6 @@ use pingora_http::ResponseHeader;
 use policy::{NanoEuro, RateWindow};
 use protocol::error::{ErrorCode, RequestError};
 use std::time::Duration;
-
-/// The end of a successful answer.
-pub(super) enum FinalPart {
-    /// A whole answer.
-    Body {
-        status: u16,
-        content_type: Bytes,
-        body: Bytes,
-    },
-    /// The refusal of a server that speaks the client's protocol, passed on as it is.
-    Refused {
-        status: u16,
-        content_type: Bytes,
-        body: Bytes,
-        /// The same for the ledger.
-        error: RequestError,
-    },
-    /// What is left of a stream whose beginning has been sent.
-    StreamEnd(Option<Bytes>),
-}
-
-impl FinalPart {
-    pub(super) fn status(&self) -> u16 {
-        match self {
-            FinalPart::Body { status, .. } | FinalPart::Refused { status, .. } => *status,
-            FinalPart::StreamEnd(_) => 200,
-        }
-    }
-}
 
 /// What remains to be written to the client.
 pub(crate) struct Reply {
@@ -77,6 +50,14 @@ impl Reply {
             return self.keeps_connection;
         }
         write(session, self.tasks).await.is_ok() && self.keeps_connection
+    }
+}
+
+impl Recorder {
+    /// Ends a request that was never admitted.
+    pub(super) fn reject<T>(mut self, error: RequestError) -> Step<T> {
+        let result = self.conclude(Err(error), None);
+        Err(Box::new(build(&mut self, result, false)))
     }
 }
 

@@ -3,8 +3,8 @@
 
 use super::authenticate::{self, Parsed};
 use super::client::Client;
+use super::final_part::FinalPart;
 use super::recorder::Recorder;
-use super::reply::FinalPart;
 use super::{Step, answered_here};
 use crate::config::{Config, Model};
 use crate::identity::Caller;

@@ -1,10 +1,14 @@
 //! Stored requests: accepted with `queued`, kept in the ledger's database until they are done, and polled for. A stop or a
 //! crash loses none; the next process resumes them.
 
-use super::conversation::{self, Conversation, response_id};
-use super::detached::{self, DetachedRequest, Purpose, Queued};
+use super::Step;
+use super::admit::Queued;
+use super::conversation::{Conversation, response_id};
+use super::detached::{self, DetachedRequest, Purpose, unavailable};
+use super::final_part::FinalPart;
 use super::recorder::Recorder;
-use super::reply::{FinalPart, Reply};
+use super::reply::Reply;
+use super::storage;
 use crate::clock::now_ms;
 use crate::record::Record;
 use crate::registry::Status;
@@ -25,6 +29,19 @@ const MAX_ATTEMPTS: i64 = 3;
 /// Pauses before an answer that could not be stored is stored again: the first, which doubles, and the longest.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+impl Queued {
+    /// Stores the request, answers `queued`, and goes on in a task of its own.
+    pub(super) async fn detach(self, body: Bytes) -> Step<Box<Reply>> {
+        let job = job(&self.recorder, &body);
+        let accepted = match accept(&self.recorder, &job, &body).await {
+            Ok(reply) => reply,
+            Err(error) => return self.recorder.reject(error),
+        };
+        tokio::spawn(run(self, body));
+        Ok(Box::new(accepted))
+    }
+}
 
 /// The job of a request.
 pub(super) fn job(recorder: &Recorder, body: &Bytes) -> Job {
@@ -82,7 +99,7 @@ async fn store_answer(recorder: &Recorder, project: &str, result: Result<FinalPa
         Ok(part) if is_response => {
             let mut answer = response(recorder, part, asked);
             if let Some(input) = recorder.conversation.kept_input.clone() {
-                answer["store"] = conversation::store(recorder, input, &answer).await.into();
+                answer["store"] = storage::store(recorder, input, &answer).await.into();
             }
             answer
         }
@@ -317,13 +334,4 @@ fn status_name(error: &RequestError) -> &'static str {
         ErrorCode::QueueFull => "rejected",
         _ => "failed",
     }
-}
-
-/// The error of a request that cannot be stored.
-pub(super) fn unavailable(error: &ledger::Error) -> RequestError {
-    tracing::error!(%error, "cannot store a queued request");
-    RequestError::new(
-        ErrorCode::StoreUnavailable,
-        "the gateway's database cannot store the request; try again later",
-    )
 }

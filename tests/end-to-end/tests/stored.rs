@@ -203,7 +203,7 @@ async fn a_streamed_response_is_stored_when_its_stream_ends_and_a_broken_one_nev
     let data = whole
         .lines()
         .filter_map(|line| line.strip_prefix("data: "))
-        .last()
+        .next_back()
         .expect("an event");
     let last: Value = serde_json::from_str(data).expect("JSON");
     assert_eq!(

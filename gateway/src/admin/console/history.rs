@@ -51,7 +51,7 @@ impl History {
 }
 
 /// Takes samples for as long as the process runs.
-pub(crate) async fn keep(services: Arc<Services>, console: Arc<super::session::Console>) {
+pub(crate) async fn keep(services: Arc<Services>, history: Arc<History>) {
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut before = (Instant::now(), services.metrics.totals());
@@ -64,7 +64,7 @@ pub(crate) async fn keep(services: Arc<Services>, console: Arc<super::session::C
             let mut sample = between(&before.1, &now.1, elapsed);
             sample.running = real(occupancy.active as u64);
             sample.waiting = real(occupancy.waiting as u64);
-            console.history.push(sample);
+            history.push(sample);
         }
         before = now;
     }

@@ -4,6 +4,7 @@ use super::history::History;
 use axum::http::{HeaderMap, header};
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a link works.
@@ -22,7 +23,7 @@ pub(crate) struct Console {
     /// By the SHA-256 of the secret, when it ends.
     links: Mutex<HashMap<[u8; 32], Instant>>,
     sessions: Mutex<HashMap<[u8; 32], (Instant, Session)>>,
-    pub(crate) history: History,
+    pub(crate) history: Arc<History>,
 }
 
 /// A session of an operator.

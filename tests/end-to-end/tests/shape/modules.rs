@@ -99,6 +99,11 @@ impl Modules {
         }
     }
 
+    /// The path of every module.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &ModulePath> {
+        self.references.keys()
+    }
+
     /// Which children of a module refer to which others, and not to themselves.
     pub(crate) fn graph(&self, parent: &[&str]) -> Graph {
         let depth = parent.len();

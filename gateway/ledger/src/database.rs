@@ -1,0 +1,88 @@
+//! The database and the journal of a gateway that is about to start: connected, locked and numbered.
+
+use crate::durability::Durability;
+use crate::error::Error;
+use crate::id::{GatewayId, random_hex};
+use crate::postgres::PostgresWriter;
+use crate::slot::{self, Slots};
+use crate::sqlite::SqliteWriter;
+use crate::store::{Kind, Store, Timed, connect_as};
+use crate::writer::Connect;
+use sqlx::Row;
+use std::path::Path;
+
+/// The database and the journal of a gateway that is about to start.
+pub struct Database {
+    pub(crate) store: Store,
+    /// Connects what records are written with.
+    pub(crate) connect: Connect,
+    /// The journal, and the id by which this gateway is known among all that share the database.
+    pub(crate) slots: Slots,
+    /// The gateway's number, which ends the numbers of its entries.
+    pub(crate) gateway_number: i64,
+    pub(crate) durability: Durability,
+}
+
+impl Database {
+    /// The database.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+}
+
+/// Connects, and locks a journal slot in `data_dir`; `is_hand_over`: beside the gateway that this one takes over from.
+///
+/// # Errors
+/// When the database cannot be reached, or both slots are locked.
+pub async fn open(url: &str, data_dir: &Path, is_hand_over: bool, durability: Durability) -> Result<Database, Error> {
+    let store = connect_as(url, durability).await?;
+    let (url, data_dir) = (url.to_owned(), data_dir.to_owned());
+    let locked = tokio::task::spawn_blocking(move || lock(&url, &data_dir, is_hand_over, durability));
+    let (slots, connect) = locked.await.map_err(|error| Error::Setup(error.to_string()))??;
+    // A number among those that share the database, so that no two records get the same id.
+    let number = sqlx::query(
+        "INSERT INTO settings VALUES ('gateways', '1') ON CONFLICT (name) \
+         DO UPDATE SET value = CAST(CAST(settings.value AS BIGINT) + 1 AS TEXT) RETURNING value",
+    )
+    .fetch_one(&store.pool())
+    .timed(&store)
+    .await?;
+    let number: String = number.try_get("value")?;
+    Ok(Database {
+        store,
+        connect,
+        slots,
+        gateway_number: number.parse().map_err(Error::invalid)?,
+        durability,
+    })
+}
+
+/// Locks a slot, and says how to connect what its records are written with.
+fn lock(url: &str, data_dir: &Path, is_hand_over: bool, durability: Durability) -> Result<(Slots, Connect), Error> {
+    let owner = own_id(&data_dir.join("gateway.id"))?;
+    let kind = Kind::of(url)?;
+    let journal = match &kind {
+        Kind::Sqlite(file) => file.clone(),
+        Kind::Postgres => data_dir.join("postgres"),
+    };
+    let slots = slot::take(&journal, &owner, is_hand_over)?;
+    let owner = slots.own.slot.owner.clone();
+    let url = url.to_owned();
+    let connect: Connect = match kind {
+        Kind::Sqlite(file) => Box::new(move || Ok(Box::new(SqliteWriter::open(&file, owner.clone(), durability)?))),
+        Kind::Postgres => Box::new(move || Ok(Box::new(PostgresWriter::open(&url, owner.clone())?))),
+    };
+    Ok((slots, connect))
+}
+
+/// The id in a file, made at the first start.
+fn own_id(file: &Path) -> Result<GatewayId, Error> {
+    match std::fs::read_to_string(file) {
+        Ok(id) if !id.trim().is_empty() => Ok(id.trim().into()),
+        _ => {
+            let id = &random_hex()?[..16];
+            std::fs::write(file, id)?;
+            Ok(id.into())
+        }
+    }
+}
