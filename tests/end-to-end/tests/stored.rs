@@ -5,6 +5,8 @@ use end_to_end::postgres::Postgres;
 use end_to_end::upstream::{Scripted, USAGE, WHOLE, delta};
 use end_to_end::{Gateway, config_dir, python, roomy, sluice, wait_for, with_model};
 use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use tempfile::TempDir;
 
 /// A configuration that stores responses, with one model more at an upstream of the test's.
@@ -118,6 +120,21 @@ async fn reads_the_same(gateway: &Gateway, upstream: &Scripted) {
         "{records:?}"
     );
     assert!(records[0]["input_tokens_estimated"].as_u64() > records[5]["input_tokens_estimated"].as_u64());
+    // So does a count of its tokens.
+    everything.push(json!({"role": "user", "content": "go on"}));
+    let mut counts = Vec::new();
+    for body in [
+        json!({"model": "tested", "input": "go on", "previous_response_id": previous}),
+        json!({"model": "tested", "input": everything}),
+    ] {
+        let answer = gateway.post("/v1/responses/input_tokens", &body).await;
+        counts.push(
+            answer.json::<Value>().await.expect("JSON")["input_tokens"]
+                .as_u64()
+                .expect("a count"),
+        );
+    }
+    assert_eq!(counts[0], counts[1]);
 }
 
 #[tokio::test]
@@ -346,6 +363,65 @@ async fn a_background_response_is_stored_too_and_continues_a_conversation() {
         .expect("an answer");
     assert_eq!(deleted.status(), 200);
     assert_eq!(get(&gateway, &format!("/v1/responses/{id}")).await.0, 404);
+}
+
+#[tokio::test]
+async fn a_background_response_that_a_kill_cut_off_is_made_again_and_stored() {
+    let has_hung = Arc::new(AtomicBool::new(false));
+    let upstream = Scripted::start(move |mut connection| {
+        let has_hung = Arc::clone(&has_hung);
+        async move {
+            while connection.read_request().await {
+                if connection.last_request().contains("cut off") && !has_hung.swap(true, Relaxed) {
+                    return connection.closed().await;
+                }
+                connection.answer("200 OK", WHOLE).await;
+            }
+        }
+    })
+    .await;
+    let mut gateway = Gateway::start_in(storing("keep_days: 30", "openai", &upstream.url, ""), &[]).await;
+    let first = respond(&gateway, &json!({"model": "tested", "input": "a", "store": true})).await;
+    let body = json!({"model": "tested", "input": "cut off", "store": true, "background": true,
+        "previous_response_id": first["id"]});
+    let queued = respond(&gateway, &body).await;
+    let path = format!("/v1/responses/{}", queued["id"].as_str().expect("an id"));
+    wait_for("the request at the server", || async {
+        (get(&gateway, &path).await.1["status"] == "in_progress").then_some(())
+    })
+    .await;
+    wait_for("the request at the server", || async {
+        let requests = upstream.requests.lock().expect("no panic").len();
+        (requests == 2).then_some(())
+    })
+    .await;
+    gateway.signal("KILL");
+    gateway.ended().await;
+    let gateway = Gateway::start_in(gateway.left(), &[]).await;
+    let done = wait_for("the end", || async {
+        let (_, shown) = get(&gateway, &path).await;
+        (shown["status"] == "completed").then_some(shown)
+    })
+    .await;
+    assert_eq!(
+        (&done["store"], &done["previous_response_id"]),
+        (&json!(true), &first["id"])
+    );
+    let said: Vec<Value> = last_body(&upstream)["messages"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|message| message["content"].clone())
+        .collect();
+    assert_eq!(said, ["a", "hello", "cut off"]);
+    let (_, listed) = get(&gateway, &format!("{path}/input_items?order=asc")).await;
+    let texts: Vec<&Value> = listed["data"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|item| &item["content"][0]["text"])
+        .collect();
+    assert_eq!(texts, ["a", "hello", "cut off"]);
 }
 
 /// A conversation of two projects through a restart, on a database.
