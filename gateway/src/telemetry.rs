@@ -36,6 +36,7 @@ pub(crate) struct Metrics {
     requests: IntCounterVec,
     refusals: IntCounterVec,
     unrecorded: IntCounterVec,
+    stored_responses: IntCounterVec,
     tokens: IntCounterVec,
     cost: CounterVec,
     request_seconds: HistogramVec,
@@ -171,6 +172,11 @@ impl Metrics {
                 "Refused requests that have no record in the ledger, by reason.",
                 &["reason"],
             )?,
+            stored_responses: make.counters(
+                "stored_responses_total",
+                "Responses that clients asked to store: stored, full (stored_responses.max_bytes) or failed.",
+                &["result", "project"],
+            )?,
             tokens: make.counters(
                 "tokens_total",
                 "Input and output tokens processed by models.",
@@ -280,6 +286,11 @@ impl Metrics {
             .with_label_values(&[env!("CARGO_PKG_VERSION")])
             .set(1);
         Ok(metrics)
+    }
+
+    /// Counts a response that was to be stored.
+    pub(crate) fn stored_response(&self, result: &str, project: &str) {
+        self.stored_responses.with_label_values(&[result, project]).inc();
     }
 
     /// Counts a refused request that has no record.

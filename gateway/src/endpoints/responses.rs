@@ -43,9 +43,12 @@ pub(super) async fn answer(
     match what {
         Background::Show(_) => show(found.or_stored(shown).await?, query),
         Background::Cancel(_) => {
-            let is_cancelled = services.registry.cancel(found.id, project);
-            let mut shown = found.or_stored(shown).await?;
-            if is_cancelled {
+            let Some(mut shown) = shown else {
+                found.or_stored(None).await?;
+                let message = format!("cannot cancel response `{name}`: it was not created with `background: true`");
+                return Err(RequestError::new(ErrorCode::BadRequest, message));
+            };
+            if services.registry.cancel(found.id, project) {
                 shown["status"] = "cancelled".into();
             }
             Ok(shown.into())

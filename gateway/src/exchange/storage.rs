@@ -86,8 +86,9 @@ pub(super) async fn store(recorder: &Recorder, input: String, response: &Value) 
         created_at: now,
         expires_at: now.saturating_add(keep),
     };
-    match stored::add(services.ledger.store(), &kept, settings.max_bytes).await {
-        Ok(true) => true,
+    let added = stored::add(services.ledger.store(), &kept, settings.max_bytes).await;
+    let result = match &added {
+        Ok(true) => "stored",
         Ok(false) => {
             let (project, request_id) = (&kept.project_id, &record.request_id);
             tracing::warn!(
@@ -95,11 +96,13 @@ pub(super) async fn store(recorder: &Recorder, input: String, response: &Value) 
                 request_id,
                 "a response does not fit into stored_responses.max_bytes"
             );
-            false
+            "full"
         }
         Err(error) => {
             tracing::error!(%error, request_id = record.request_id, "cannot store a response");
-            false
+            "failed"
         }
-    }
+    };
+    services.metrics.stored_response(result, &kept.project_id);
+    matches!(added, Ok(true))
 }

@@ -181,7 +181,7 @@ pub(crate) async fn recover(services: &Arc<Services>, owner: &GatewayId) -> Resu
 }
 
 /// Resumes a request that an earlier process had accepted.
-async fn resume(services: Arc<Services>, job: Job) {
+async fn resume(services: Arc<Services>, mut job: Job) {
     let operation = if job.endpoint == Operation::Responses.client_path() {
         Operation::Responses
     } else {
@@ -189,14 +189,18 @@ async fn resume(services: Arc<Services>, job: Job) {
     };
     let mut recorder = Recorder::resume(&services, &job.id, operation);
     recorder.conversation = Conversation {
-        previous_response_id: job.previous_response_id,
-        kept_input: job.kept_input,
+        previous_response_id: job.previous_response_id.take(),
+        kept_input: job.kept_input.take(),
     };
     let recorded = jobs::recorded(services.ledger.store(), &job.project_id, &job.id).await;
     if recorded.is_ok_and(|ids| ids.contains(&*job.id)) {
-        let message = "the request completed, and its answer was lost when the gateway was killed";
-        let lost = RequestError::new(ErrorCode::UpstreamError, message);
-        store_answer(&recorder, &job.project_id, Err(lost), &job.body).await;
+        if let Some(answer) = stored_answer(&services, &job).await {
+            keep_answer(&services, &job.project_id, &job.id, &answer).await;
+        } else {
+            let message = "the request completed, and its answer was lost when the gateway was killed";
+            let lost = RequestError::new(ErrorCode::UpstreamError, message);
+            store_answer(&recorder, &job.project_id, Err(lost), &job.body).await;
+        }
         recorder.abandon();
         return;
     }
@@ -232,6 +236,13 @@ async fn resume(services: Arc<Services>, job: Job) {
             store_answer(&recorder, &job.project_id, result, &job.body).await;
         }
     }
+}
+
+/// The response that a job had stored before the gateway was killed.
+async fn stored_answer(services: &Services, job: &Job) -> Option<Value> {
+    let (store, id) = (services.ledger.store(), response_id(&job.id));
+    let found = ledger::responses::find(store, Some(&job.project_id), &id, now_ms() / 1000).await;
+    serde_json::from_str(&found.ok()??).ok()
 }
 
 /// Admits a job that was accepted before. What only time changes (a rate limit, a full queue) delays it; it does not fail

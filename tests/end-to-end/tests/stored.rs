@@ -288,6 +288,10 @@ async fn conversations_are_bounded_and_what_cannot_be_stored_says_so() {
         (&large["store"], &large["status"]),
         (&json!(false), &json!("completed"))
     );
+    let counted =
+        |result: &str| format!("sluice_stored_responses_total{{project=\"standard_project\",result=\"{result}\"}}");
+    assert_eq!(gateway.metric(&counted("stored")).await.to_string(), "3");
+    assert_eq!(gateway.metric(&counted("full")).await.to_string(), "1");
     let (status, error) = refusal(turn("f", &large["id"])).await;
     assert_eq!((status, &error["code"]), (400, &json!("previous_response_not_found")));
     let sent = upstream.requests.lock().expect("no panic").len();
@@ -310,6 +314,12 @@ async fn a_response_expires_after_its_time() {
     let first = respond(&gateway, &json!({"model": "tested", "input": "a", "store": true})).await;
     let path = format!("/v1/responses/{}", first["id"].as_str().expect("an id"));
     assert_eq!(get(&gateway, &path).await.0, 200);
+    let cancel = gateway.http.post(format!("{}{path}/cancel", gateway.proxy));
+    assert_eq!(
+        cancel.send().await.expect("an answer").status(),
+        400,
+        "it has been answered"
+    );
     wait_for("expiry", || async {
         (get(&gateway, &path).await.0 == 404).then_some(())
     })
@@ -422,6 +432,39 @@ async fn a_background_response_that_a_kill_cut_off_is_made_again_and_stored() {
         .map(|item| &item["content"][0]["text"])
         .collect();
     assert_eq!(texts, ["a", "hello", "cut off"]);
+}
+
+#[tokio::test]
+async fn a_background_response_that_was_stored_just_before_a_kill_is_not_lost() {
+    let upstream = answering(WHOLE).await;
+    let mut gateway = Gateway::start_in(storing("keep_days: 30", "openai", &upstream.url, ""), &[]).await;
+    let body = json!({"model": "tested", "input": "a", "store": true, "background": true});
+    let queued = respond(&gateway, &body).await;
+    let path = format!("/v1/responses/{}", queued["id"].as_str().expect("an id"));
+    let done = wait_for("the end", || async {
+        let (_, shown) = get(&gateway, &path).await;
+        (shown["status"] == "completed").then_some(shown)
+    })
+    .await;
+    gateway.signal("TERM");
+    gateway.ended().await;
+    // As if the gateway had been killed between the storing of the response and the end of the job.
+    let script = "import sqlite3; c = sqlite3.connect('data/usage.db'); \
+        c.execute('UPDATE jobs SET finished_at = NULL, answer = NULL'); c.commit()";
+    let python = std::process::Command::new("python3")
+        .args(["-c", script])
+        .current_dir(gateway.dir.path())
+        .status();
+    assert!(python.expect("python runs").success());
+    let gateway = Gateway::start_in(gateway.left(), &[]).await;
+    let again = wait_for("the end", || async {
+        let (_, shown) = get(&gateway, &path).await;
+        (!matches!(shown["status"].as_str(), Some("queued" | "in_progress"))).then_some(shown)
+    })
+    .await;
+    assert_eq!(again, done);
+    let sent = upstream.requests.lock().expect("no panic").len();
+    assert_eq!(sent, 1, "it is not made twice");
 }
 
 /// A conversation of two projects through a restart, on a database.
