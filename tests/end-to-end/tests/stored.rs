@@ -540,6 +540,39 @@ async fn what_is_stored_outlives_a_restart_and_belongs_to_its_project_on_postgre
     assert_eq!(kept.len(), 3, "{kept:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn without_its_database_only_requests_that_use_storage_notice() {
+    let mut postgres = Postgres::start();
+    let upstream = answering(WHOLE).await;
+    let dir = storing("keep_days: 30", "openai", &upstream.url, "");
+    let gateway = Gateway::start_in(dir, &["--database-url", &postgres.url]).await;
+    let first = respond(&gateway, &json!({"model": "tested", "input": "a", "store": true})).await;
+    assert_eq!(first["store"], true);
+    postgres.stop();
+    let plain = respond(&gateway, &json!({"model": "tested", "input": "b"})).await;
+    assert_eq!(plain["status"], "completed");
+    // The tokens are spent: the client gets its answer, which says that it is not stored.
+    let unstored = respond(&gateway, &json!({"model": "tested", "input": "c", "store": true})).await;
+    assert_eq!(
+        (&unstored["status"], &unstored["store"]),
+        (&json!("completed"), &json!(false))
+    );
+    let next = json!({"model": "tested", "input": "d", "previous_response_id": first["id"]});
+    let refused = gateway.post("/v1/responses", &next).await;
+    assert_eq!(refused.status(), 503);
+    assert!(refused.headers().contains_key("retry-after"));
+    assert_eq!(
+        refused.json::<Value>().await.expect("JSON")["error"]["code"],
+        "ledger_unavailable"
+    );
+    postgres.run();
+    wait_for("the database", || async {
+        (gateway.post("/v1/responses", &next).await.status() == 200).then_some(())
+    })
+    .await;
+    assert_eq!(last_body(&upstream)["messages"].as_array().map(Vec::len), Some(3));
+}
+
 #[tokio::test]
 async fn openais_client_stores_continues_lists_replays_and_deletes() {
     let dir = storing("keep_days: 30", "openai", "http://127.0.0.1:9", "");
