@@ -1,10 +1,11 @@
 # Every command of the project. `make run` and `make test` set up what they need themselves.
 .PHONY: run build test check fmt bench simulate docs deps test-deps architecture
 
-run: build            ## build, then serve config/ with SQLite in data/ and the bundled simulated upstream
+run: deps             ## build the gateway alone, then serve config/ with SQLite in data/ and the bundled simulated upstream
+	cargo build --release -p gateway
 	./target/release/sluice serve --config config
 
-build: deps
+build: deps           ## the gateway and its tools: sluice-stress, sluice-eval, simulated-upstream
 	cargo build --release --workspace --bins
 
 test: deps test-deps  ## unit, property and end-to-end tests with the real programs

@@ -4,7 +4,7 @@
 use crate::clock;
 use policy::{
     AdmissionRequest, Attempt, Balance, ByClass, Decision, ModelId, PlanId, Policy, QueueEntry, RateLimitKind,
-    RateLimitStatus, RateWindow, Refusal, Rules, Settled, Settlement, Subject, Terms, TicketId, Time,
+    RateLimitStatus, RateWindow, Refusal, Rules, ServerLoad, Settled, Settlement, Subject, Terms, TicketId, Time,
 };
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -51,11 +51,12 @@ pub(crate) struct AdmittedRequest {
     pub(crate) waited: Option<Duration>,
 }
 
-/// A slot with the upstreams, and what is reserved with it. Dropped unsettled, nothing was used.
+/// A slot with the upstreams, and what is reserved with it. However it goes, it is settled with what was noted last.
 #[derive(Debug)]
 pub(crate) struct SlotPermit {
     gate: Arc<Gate>,
     ticket: Option<TicketId>,
+    settlement: Settlement,
 }
 
 /// A position in the queue; dropping it gives it up.
@@ -164,6 +165,16 @@ impl Gate {
         state.wake(now);
     }
 
+    /// Applies the loads that the models' servers report.
+    pub(crate) fn observe_loads(&self, loads: &[(ModelId, ServerLoad)]) {
+        let now = clock::now();
+        let mut state = self.lock();
+        for (model, load) in loads {
+            state.policy.observe_load(*model, load, now);
+        }
+        state.wake(now);
+    }
+
     /// The requests that run and wait now, with those of the first `models` models.
     pub(crate) fn occupancy(&self, models: usize) -> Occupancy {
         let now = clock::now();
@@ -226,6 +237,7 @@ impl Gate {
         SlotPermit {
             gate: Arc::clone(self),
             ticket: Some(ticket),
+            settlement: Settlement::default(),
         }
     }
 
@@ -304,6 +316,7 @@ impl QueuedRequest {
                 permit: SlotPermit {
                     gate: Arc::clone(&self.gate),
                     ticket: self.ticket.take(),
+                    settlement: Settlement::default(),
                 },
                 terms: self.terms,
                 waited: Some(self.since.elapsed()),
@@ -330,12 +343,28 @@ impl QueuedRequest {
 }
 
 impl SlotPermit {
-    /// Replaces what was reserved by the actual, and lets the next request run.
-    pub(crate) fn settle(mut self, settlement: &Settlement) -> Settled {
+    /// Notes that the request is sent to a server: from now on it counts as a request, as it does in the ledger.
+    pub(crate) fn mark_forwarded(&mut self) {
+        self.settlement.was_forwarded = true;
+    }
+
+    /// Notes what the request has used. The record is to say the same from then on.
+    pub(crate) fn note(&mut self, settlement: Settlement) {
+        self.settlement = settlement;
+    }
+
+    /// Replaces what was reserved by what was noted, and lets the next request run.
+    pub(crate) fn settle(mut self) -> Settled {
         match self.ticket.take() {
-            Some(ticket) => self.gate.settle(ticket, settlement),
+            Some(ticket) => self.gate.settle(ticket, &self.settlement),
             None => Settled::default(),
         }
+    }
+
+    /// Returns everything, for a request that is made again later and leaves no record now.
+    pub(crate) fn withdraw(mut self) {
+        self.note(Settlement::default());
+        self.settle();
     }
 
     /// Settles an attempt that failed, and decides on its request again, for another model. What the attempt used stays
@@ -361,7 +390,7 @@ impl SlotPermit {
 impl Drop for SlotPermit {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket.take() {
-            self.gate.settle(ticket, &Settlement::default());
+            self.gate.settle(ticket, &self.settlement);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Who sends a request: from credentials and claims to a caller that exists and is allowed to send.
+//! The sender of a request: from credentials and claims to a caller that exists and is allowed to send.
 //!
 //! Two steps, so that a stranger costs a request's head and no more: [`authenticate`] looks at the headers alone;
 //! [`Credentials::identify`] adds what a body may claim (`/generate` names its user there).
@@ -20,7 +20,7 @@ pub(crate) struct Caller {
     pub(crate) project: ProjectId,
     pub(crate) key: Option<Arc<Key>>,
     /// The project whose requests, files and answers the caller may look up; `None` (any) only under open identity,
-    /// for a caller who claims nobody's name.
+    /// for a caller that names no user.
     pub(crate) visible_project: Option<ProjectId>,
 }
 

@@ -10,6 +10,7 @@ mod config;
 mod csv;
 mod endpoints;
 mod exchange;
+mod fault;
 mod gate;
 mod identity;
 mod keys;

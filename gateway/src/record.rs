@@ -155,7 +155,7 @@ impl Record {
         }
     }
 
-    /// Its entry if the gateway is killed while it runs: its prompt has been read, and nobody can say how much of the
+    /// Its entry if the gateway is killed while it runs: its prompt has been read, and it is unknown how much of the
     /// answer was made.
     pub(crate) fn interrupted(&self) -> Entry<'_> {
         let usage = Usage {

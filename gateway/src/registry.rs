@@ -123,6 +123,11 @@ impl Registration {
         *self.live.state.lock() = (Some(project), ticket);
     }
 
+    /// Cancels the request.
+    pub(crate) fn cancel(&self) {
+        self.live.cancellation.cancel();
+    }
+
     /// A listener for the request's cancellation.
     pub(crate) fn cancel_listener(&self) -> CancelListener {
         CancelListener(Arc::clone(&self.live))

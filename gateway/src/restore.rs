@@ -1,5 +1,5 @@
 //! Used quotas and budgets after a restart or a reload: the ledger's sums of the day and the month are the least that has
-//! been used, whoever recorded it.
+//! been used, by whichever gateway it was recorded.
 
 use crate::config::Config;
 use crate::gate::Gate;

@@ -48,22 +48,22 @@ pub(crate) struct Steps {
     pub(crate) asked: Duration,
 }
 
-/// The exporter; what cannot be sent is told now and then, since no other log has it.
+/// The exporter; failures are logged, at most one a minute.
 #[derive(Debug)]
-struct Told {
+struct ReportingExporter {
     otlp: Otlp,
     endpoint: String,
-    /// In seconds, when it was told last.
-    told: AtomicI64,
+    /// When a failure was last logged, in seconds since 1970.
+    reported_at: AtomicI64,
 }
 
-impl SpanExporter for Told {
+impl SpanExporter for ReportingExporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let spans = batch.len();
         let sent = self.otlp.export(batch).await;
         if let Err(error) = &sent {
             let now = crate::clock::now_ms() / 1000;
-            if now - self.told.swap(now, Relaxed) >= 60 {
+            if now - self.reported_at.swap(now, Relaxed) >= 60 {
                 tracing::warn!(%error, endpoint = self.endpoint, spans, "traces cannot be sent; these are lost");
             }
         }
@@ -87,10 +87,10 @@ impl Traces {
             .with_timeout(Duration::from_secs(5))
             .build()
             .map_err(|error| format!("telemetry.otlp_endpoint: {error}"))?;
-        let exporter = Told {
+        let exporter = ReportingExporter {
             otlp,
             endpoint: endpoint.clone(),
-            told: AtomicI64::new(0),
+            reported_at: AtomicI64::new(0),
         };
         let mut processor = BatchSpanProcessor::new(exporter, BatchConfig::default());
         let resource = Resource::builder_empty()

@@ -114,7 +114,9 @@ fn want(request: Request, keep_alive: Option<Duration>) -> Want {
         within_context: false,
         limit: options
             .and_then(|options| options.num_predict)
-            .and_then(|limit| u64::try_from(limit).ok()),
+            .and_then(|limit| u64::try_from(limit).ok())
+            // Ollama's runner stops at a number above 0 only.
+            .filter(|limit| *limit > 0),
         ignore_eos: false,
         stop: texts(options.and_then(|options| options.stop.as_ref())),
         seed: options.and_then(|options| options.seed).unwrap_or(0),

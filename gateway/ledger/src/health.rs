@@ -1,4 +1,4 @@
-//! The state of the ledger, for `/ready`, metrics and whoever takes on requests.
+//! The state of the ledger, for `/ready`, metrics and the acceptance of requests.
 
 use crate::segments::SetAside;
 use std::time::{Duration, Instant};

@@ -130,7 +130,7 @@ impl Ledger {
         self.append(entry)?.durable().await
     }
 
-    /// Appends an entry to the journal: for whoever cannot wait, such as a guard that is dropped. Of two entries with one
+    /// Appends an entry to the journal: for callers that cannot wait, such as a guard that is dropped. Of two entries with one
     /// number the first one counts, so that a guard may append what another way out has appended already.
     ///
     /// # Errors
@@ -242,7 +242,7 @@ impl Ledger {
         }
     }
 
-    /// Returns when all that has been appended so far is in the database, for whoever wants to read it; or after a
+    /// Returns when all that has been appended so far is in the database, for readers; or after a
     /// second, if the database does not take it.
     pub async fn flush(&self) {
         if self.backlog() == 0 {

@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 /// Records are moved when so many have gathered,
 pub(crate) const GATHER: usize = 4096;
 
-/// or after so long, or when somebody wants to read them.
+/// or after so long, or when a reader waits for them.
 const MOVE_EVERY: Duration = Duration::from_secs(1);
 
 /// What was gathered in memory is written so often.
@@ -51,7 +51,7 @@ pub(crate) struct Shared {
 pub(crate) struct Mover {
     connect: Connect,
     writer: Option<Box<dyn Writer>>,
-    /// The slot of the gateway that this one takes over from, and who wants to know when it has ended.
+    /// The slot of the gateway that this one takes over from, and the receiver that waits for its end.
     predecessor: Option<(Slot, oneshot::Sender<GatewayId>)>,
     base: std::path::PathBuf,
     pause: Duration,
@@ -120,7 +120,7 @@ fn recover_all<'a>(
 }
 
 impl Shared {
-    /// Returns whoever waits to read, when there is something to do; `None` when the ledger is closed.
+    /// Returns the readers that wait, when there is something to do; `None` when the ledger is closed.
     fn wait_until_due(&self) -> Option<Vec<oneshot::Sender<()>>> {
         let since = Instant::now();
         let step = if self.is_relaxed { WRITE_EVERY } else { MOVE_EVERY };
@@ -165,7 +165,7 @@ impl Mover {
         let mut state = shared.state.lock();
         tracing::error!(error, records = state.moving, "records not moved into the database");
         state.fail(error);
-        // Whoever waits to read gets what is there; a close ends the pause.
+        // Waiting readers get what is there; a close ends the pause.
         drop(readers);
         shared
             .due

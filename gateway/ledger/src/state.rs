@@ -95,7 +95,7 @@ states! {
         Active = "active",
         /// Not any more: its lifetime is over.
         Expired = "expired",
-        /// Not any more: somebody has revoked it.
+        /// Revoked.
         Revoked = "revoked",
     }
 }

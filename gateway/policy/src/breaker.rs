@@ -99,7 +99,7 @@ impl Breaker {
         match self.passage(now, is_only) {
             BreakerDecision::Allow => true,
             BreakerDecision::Probe => {
-                // One slow probe holds back nobody for longer than this.
+                // One slow probe holds back no request for longer than this.
                 self.state = State::HalfOpen(now + self.rules.rest);
                 true
             }

@@ -35,7 +35,7 @@ pub struct QueueTicket {
     pub deadline: Time,
     /// The wait that is expected at the present pace.
     pub expected: Duration,
-    /// The ticket that lost its position to this one, to be told so: the newest of a lower class, or of the project
+    /// The ticket that lost its position to this one and must be answered: the newest of a lower class, or of the project
     /// or user with the most waiting.
     pub displaced: Option<TicketId>,
 }

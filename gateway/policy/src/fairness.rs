@@ -1,46 +1,28 @@
-//! Who is next: between bands by weight, between the projects of a band, between a project's users, and
-//! then first in, first out.
+//! The order of the queue: between bands by weight, between the projects of a band, between a project's users,
+//! and then first in, first out.
 //!
 //! What is shared is work, not requests: one request can be a thousand times another. Each band, project
-//! and user carries a counter of what it has been served, and whoever has the smallest goes first. This is
+//! and user carries a counter of the work that it has been served, and the smallest goes first. This is
 //! the virtual token counter of Sheng et al., "Fairness in Serving Large Language Models" (OSDI 2024): an
-//! input token counts 1, an output token 2. A request is charged when it starts with what such requests
-//! usually use, and corrected when its actual usage is known.
+//! uncached input token counts 1, a cached one a tenth, an output token 2 ([`TokenWeights`](crate::TokenWeights)). A request is
+//! charged when it starts with what such requests usually use, and corrected when its actual usage is known.
 //!
-//! Nobody can save up: whoever begins to wait is lifted to the counter of whoever was served last, so that
+//! Credit is not saved up: a flow that begins to wait is lifted to the counter that was served last, so that
 //! an hour of silence, or of work at a quiet time, buys no right to the next hour.
 //!
-//! Counters are kept a band; what waits is listed a model, so that a full model holds back nobody else.
+//! Counters are kept a band; what waits is listed a model, so that a full model holds back no other.
 
 use crate::tickets::List;
 use crate::{ModelId, Order, ProjectId, QueueClass, Rules, Time, UserId};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// What an output token weighs against an input token.
-const OUTPUT_WEIGHS: u64 = 2;
-
-/// Counters of bands are scaled, so that dividing by a weight loses nothing that matters.
-const SCALE: u64 = 1 << 16;
-
-/// The work of a request, for those who share.
-pub(crate) fn work(input_tokens: u64, output_tokens: u64) -> u64 {
-    input_tokens
-        .saturating_add(output_tokens.saturating_mul(OUTPUT_WEIGHS))
-        .max(1)
-}
-
-/// The share of a class's counter that some work is.
-pub(crate) fn weighed(work: u64, weight: u64) -> u64 {
-    work.saturating_mul(SCALE) / weight.max(1)
-}
-
 /// What a band, a project or a user has been served.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Served(pub(crate) u64);
 
 impl Served {
-    /// Whoever begins to wait gets no credit for the time before.
+    /// Raises the counter where waiting begins, so that the time before gives no credit.
     pub(crate) fn lift(&mut self, to: u64) {
         self.0 = self.0.max(to);
     }
@@ -55,12 +37,12 @@ impl Served {
     }
 }
 
-/// Who waits for a model in one class.
+/// The requests that wait for a model in one class.
 #[derive(Debug, Default)]
 pub(crate) struct ClassQueue {
     /// Projects that could run, by what orders them.
     pub(crate) projects: BTreeSet<(u64, ProjectId)>,
-    /// The counter of whoever was served last.
+    /// The counter of the project that was served last.
     pub(crate) reached: u64,
     /// Waiting requests of projects that could run.
     pub(crate) held_back: usize,

@@ -11,6 +11,7 @@ mod audit;
 mod breaker;
 mod capacity;
 mod cell;
+mod charge;
 mod decision;
 mod degradation;
 mod fairness;
@@ -35,7 +36,7 @@ mod view;
 pub use admission::QueueEntry;
 pub use allowance::{Alert, Balance, RecordedUsage};
 pub use breaker::{Breaker, BreakerDecision, BreakerRules, Failure};
-pub use capacity::Pace;
+pub use capacity::{Pace, ServerLoad};
 pub use cell::RateWindow;
 pub use decision::{Decision, DegradationsApplied, Grant, QueueTicket, RateLimitStatus, Terms};
 pub use ids::{Id, IdMap, KeyId, ModelId, PlanId, ProjectId, Subject, UserId};
@@ -50,7 +51,7 @@ pub use retries::RetryBudget;
 pub use routing::{Candidate, pick};
 pub use rules::{
     Allowance, AllowanceActions, Caps, Concurrency, Degradation, GlobalLimits, Level, LevelActions, ModelRules, Order,
-    Prices, ProjectRules, Rates, Rules, Scheduling, SubjectRules, TokenWeights,
+    Prices, ProjectRules, Rates, Rules, Scheduling, SubjectRules, TokenLimit, TokenWeights,
 };
 pub use tickets::TicketId;
 pub use time::Time;

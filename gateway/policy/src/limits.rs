@@ -17,7 +17,7 @@ use std::num::NonZeroU64;
 pub(crate) struct Charge {
     /// Counts charges, so that a refund finds its own.
     pub(crate) number: u64,
-    /// Requests, at the levels of those who send: 0 where the request has been charged before, for another model.
+    /// Requests, at the levels of its senders: 0 where the request has been charged before, for another model.
     pub(crate) requests: u64,
     /// Requests, at the level of the model.
     pub(crate) model_requests: u64,

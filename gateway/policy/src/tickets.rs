@@ -1,13 +1,14 @@
-//! Everyone who runs or waits: a slab of tickets, and the lists that those who wait stand in.
+//! The requests that run and wait: a slab of tickets, and the lists of those that wait.
 //!
 //! The lists are links inside the tickets, so joining, leaving from the middle and being served cost no
 //! allocation and no search. A ticket stands in three: its own queue (user, model, class), in which it is
 //! served, and by age in its flow's (project, model, class) and in its class's, which know the oldest and the newest.
 
+use crate::charge::Charge;
 use crate::{ModelId, ProjectId, QueueClass, Time, UserId};
 
 /// A request that was let in: it waits or runs, until it is settled or cancelled. A number that is used
-/// again carries another generation, so an old ticket is nobody's.
+/// again carries another generation, so an old ticket is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TicketId {
     pub(crate) index: u32,
@@ -23,8 +24,12 @@ pub(crate) struct Ticket {
     pub(crate) class: QueueClass,
     /// Position in the order of arrival.
     pub(crate) sequence: u64,
-    /// What it is charged to those who share, until it is settled.
-    pub(crate) cost: u64,
+    /// The work that such a request usually is.
+    pub(crate) work: u64,
+    /// The charge to its band, project and user, from its start until it is settled.
+    pub(crate) charged: Charge,
+    /// Its tokens in flight while it runs: its uncached prompt, and the usual length of its answer.
+    pub(crate) tokens: u64,
     /// Since when it waits, or runs.
     pub(crate) since: Time,
     pub(crate) deadline: Time,

@@ -26,6 +26,16 @@ impl Policy {
         self.scheduler.slots_of(model).filter(|slots| *slots < usize::MAX)
     }
 
+    /// Tokens that a model has in flight: uncached prompts, and the usual length of their answers.
+    pub fn tokens_of(&self, model: ModelId) -> u64 {
+        self.scheduler.tokens_of(model)
+    }
+
+    /// Tokens that a model may have in flight now; `None` where nothing limits them.
+    pub fn token_limit_of(&self, model: ModelId, now: Time) -> Option<u64> {
+        self.scheduler.token_limit_of(model, now)
+    }
+
     /// Requests that wait.
     pub fn waiting(&self) -> usize {
         self.scheduler.waiting()

@@ -1,11 +1,12 @@
 //! What the fair order promises, on ten simulated minutes at three times what the server can do. The whole
-//! hour, with a real trace, is `examples/simulate.rs`.
+//! hour, with a real trace, is `examples/simulate`.
 
 #![allow(missing_docs, unreachable_pub, dead_code, clippy::pedantic)]
 
 mod simulation;
 
-use policy::{GlobalLimits, Order, Priority, ProjectId, Rules, Scheduling};
+use policy::{GlobalLimits, Order, Priority, ProjectId, Rules, Scheduling, TokenWeights};
+use simulation::cached::{Client, jain, share};
 use simulation::{Outcome, Random, Run, Source, poisson, service};
 use std::time::Duration;
 
@@ -82,4 +83,20 @@ fn bands_that_flood_get_what_they_weigh() {
         // A low band of a sixteenth of forty places is served in few, large pieces.
         assert!((got / due - 1.0).abs() < 0.1, "band {band} got {got} instead of {due}");
     }
+}
+
+#[test]
+fn an_agent_with_cached_prompts_and_a_chat_get_the_same_work() {
+    let clients = [(20_000, 0.9, 120), (800, 0.0, 250)].map(|(input, cached, output)| Client { input, cached, output });
+    let given = share(&clients, TokenWeights::default(), 10_000, 1);
+    assert!(jain(&given.work) > 0.99, "{given:?}");
+    // By hand: a request of the agent's is 2,000 + 1,800 + 2 · 120 of work and holds its slot for 2.65 s, one of the
+    // chat's is 800 + 2 · 250 and 5.13 s.
+    let per_work = [2.65 / 4_040.0, 5.13 / 1_300.0];
+    let due = per_work[0] / (per_work[0] + per_work[1]);
+    assert!(
+        (given.shares[0] / due - 1.0).abs() < 0.05,
+        "{} instead of {due}",
+        given.shares[0]
+    );
 }

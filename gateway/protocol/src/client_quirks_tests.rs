@@ -10,7 +10,7 @@
 use super::tests::{OLLAMA, OPENAI, about, changes, translated};
 use super::*;
 use crate::parse;
-use crate::unsupported::Unsupported;
+use crate::unsupported::{Unsupported, dropped_header};
 use serde_json::json;
 use std::collections::BTreeSet;
 
@@ -271,16 +271,56 @@ fn names_that_a_client_made_up_make_no_header_of_their_own() {
     let translation = translated(OPENAI, Operation::Messages, &body)
         .expect("fine")
         .expect("needed");
-    assert_eq!(translation.dropped_header().as_deref(), Some("x??set-cookie:?a??b?"));
+    assert_eq!(
+        dropped_header(&translation.dropped).as_deref(),
+        Some("x??set-cookie:?a??b?")
+    );
     let many: serde_json::Map<String, Value> = (0..500).map(|at| (format!("field_{at}"), at.into())).collect();
     let mut body = json!({"model": "m", "messages": [], "max_tokens": 9});
     body.as_object_mut().expect("an object").extend(many);
     let translation = translated(OPENAI, Operation::Messages, &body)
         .expect("fine")
         .expect("needed");
-    assert!(
-        translation
-            .dropped_header()
-            .is_some_and(|header| header.len() < 20 * 82)
-    );
+    assert!(dropped_header(&translation.dropped).is_some_and(|header| header.len() < 20 * 82));
+}
+
+/// anthropic-sdk-python's tool runner and Claude Code send the whole conversation once they read this code.
+#[test]
+fn a_thread_is_refused_in_the_words_by_which_anthropics_sdks_go_on_without_it() {
+    for native_apis in [OPENAI, OLLAMA] {
+        let body = json!({"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}],
+            "thread": {"type": "create"}});
+        let error = translated(native_apis, Operation::Messages, &body).expect_err("no other server keeps threads");
+        let answer: Value = serde_json::from_slice(&error.body(Protocol::Anthropic, "req-1")).expect("JSON");
+        assert_eq!(error.code.status(), 400);
+        assert_eq!(
+            answer,
+            json!({"type": "error", "request_id": "req-1", "error": {
+                "type": "invalid_request_error",
+                "message": "`thread` is not supported by this model's server; send the whole conversation in `messages`",
+                "details": {"error_code": "thread_unsupported_request"},
+            }})
+        );
+    }
+    let null = json!({"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}], "thread": null});
+    translated(OPENAI, Operation::Messages, &null).expect("nothing is asked for");
+}
+
+#[test]
+fn a_translated_request_never_unloads_the_model_of_an_ollama_server() {
+    let message = json!([{"role": "user", "content": "hi"}]);
+    for (keep_alive, sent, dropped) in [
+        (json!(0), Value::Null, &["keep_alive"][..]),
+        (json!("0ms"), Value::Null, &["keep_alive"]),
+        (json!("5m"), json!("5m"), &[]),
+        (json!(-1), json!(-1), &[]),
+    ] {
+        let body = json!({"model": "m", "messages": message, "keep_alive": keep_alive});
+        let mut translation = translated(OLLAMA, Operation::ChatCompletions, &body)
+            .expect("a hint")
+            .expect("another protocol");
+        let asked: Value = serde_json::from_slice(&translation.body(&changes())).expect("JSON");
+        assert_eq!(asked["keep_alive"], sent);
+        assert_eq!(translation.dropped, dropped);
+    }
 }

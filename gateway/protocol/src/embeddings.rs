@@ -1,12 +1,11 @@
 //! Embeddings between OpenAI's API and Ollama's two.
 
 use super::Operation;
-use super::error::RequestError;
+use super::error::{RequestError, message_in, reports_failure, server_failed};
 use super::hub::{Chat, Fields, bad, not_an_answer};
 use super::meter::Usage;
 use super::openai::client::usage as openai_usage;
 use super::unsupported::Dropped;
-use super::upstream_error;
 use super::wire::lenient::{self, Count, Each, Object};
 use base64::Engine;
 use serde::Deserialize;
@@ -117,8 +116,8 @@ struct Tokens {
 /// Makes the client's answer of the server's.
 pub(crate) fn answer(body: &[u8], wanted: Wanted, model: &str) -> Result<Value, RequestError> {
     let said: Said = lenient::parse(body).ok_or_else(not_an_answer)?;
-    if !said.error.is_null() {
-        return Err(upstream_error::failed(upstream_error::message(body).as_deref()));
+    if reports_failure(&said.error) {
+        return Err(server_failed(message_in(&said.error).as_deref()));
     }
     let vectors = match (said.embeddings, said.data) {
         (Some(vectors), _) => vectors,

@@ -59,11 +59,17 @@ pub enum Finish {
 }
 
 impl Finish {
+    /// Reads a `finish_reason`: OpenAI's words, and those of TGI, Mistral, Gemini and Anthropic, which proxies pass on in
+    /// OpenAI's field.
     pub(crate) fn from_openai(word: &str) -> Self {
-        match word {
-            "length" | "max_tokens" | "model_length" => Finish::Length,
-            "tool_calls" | "function_call" => Finish::Tools,
-            "content_filter" => Finish::Filter,
+        let word = word.to_ascii_lowercase();
+        match word.as_str() {
+            "length" | "max_tokens" | "model_length" | "max_output_tokens" | "max_new_tokens" | "max_length"
+            | "context_length" => Finish::Length,
+            "tool_calls" | "tool_call" | "tool_use" | "function_call" => Finish::Tools,
+            "content_filter" | "content-filter" | "safety" | "recitation" | "prohibited_content" | "blocklist" => {
+                Finish::Filter
+            }
             _ => Finish::Stop,
         }
     }
@@ -262,13 +268,19 @@ pub(crate) fn function(name: &str, arguments: &str, id: &str) -> Value {
     json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}})
 }
 
-/// The arguments of a call as JSON. What the model wrote is no JSON where its answer was cut; a client must not take that
-/// for a call without arguments, so it gets the text under a name that no schema has.
+/// The arguments of a call as a JSON object; some servers encode them twice. What the model wrote is no object where its
+/// answer was cut; a client must not take that for a call without arguments, so it gets the text under a name that no
+/// schema has.
 pub(crate) fn arguments(text: &str) -> Value {
     match lenient::value(text.as_bytes()) {
-        Some(arguments) => arguments,
+        Some(arguments @ Value::Object(_)) => arguments,
+        Some(Value::Null) => json!({}),
+        Some(Value::String(inner)) => match lenient::value(inner.as_bytes()) {
+            Some(arguments @ Value::Object(_)) => arguments,
+            _ => json!({"invalid_json": inner}),
+        },
         None if text.trim().is_empty() => json!({}),
-        None => json!({"invalid_json": text}),
+        _ => json!({"invalid_json": text}),
     }
 }
 

@@ -30,7 +30,6 @@ pub mod stream;
 pub mod tokens;
 pub mod translate;
 pub mod unsupported;
-pub mod upstream_error;
 pub mod whole;
 mod wire;
 

@@ -53,6 +53,15 @@ pub enum ModelLoad {
     Unload,
 }
 
+impl ParsedRequest<'_> {
+    /// Names of the fields that [`rewrite`] withholds from a server of the same protocol, for the header
+    /// `x-sluice-dropped`: a `keep_alive` that would unload the model, which other projects use.
+    pub fn withheld(&self) -> Vec<Cow<'static, str>> {
+        let keep_alive = self.places.unload.as_ref();
+        keep_alive.map(|_| "keep_alive".into()).into_iter().collect()
+    }
+}
+
 /// The class and priority to which a request lowers itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Lowered {
@@ -74,6 +83,8 @@ pub(crate) struct Places {
     pub(crate) options: Option<Range<usize>>,
     /// Of a response, that it is made in the background.
     pub(crate) background: Option<Range<usize>>,
+    /// A `keep_alive` that has the model unloaded when the request is done.
+    pub(crate) unload: Option<Range<usize>>,
 }
 
 /// An output limit in the body.
@@ -113,6 +124,12 @@ impl Limit {
             is_number: number.is_none_or(|number| number.is_number),
             range,
         }))
+    }
+
+    /// Reads a limit of another server or protocol, which the model's server may not know: what cannot be read is left to
+    /// the server.
+    pub(crate) fn of_another(key: &'static str, raw: Raw<'_>, body: &[u8]) -> Option<Self> {
+        Self::read(key, raw, body).ok().flatten()
     }
 
     /// Reads all limits that are given.

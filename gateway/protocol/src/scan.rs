@@ -54,7 +54,7 @@ impl<'a> Raw<'a> {
             .map_err(|_| RequestError::invalid(key, format!("`{key}` is not a valid string")))
     }
 
-    /// The value as a whole number: `8`, `8.0` and `"8"` are 8, as servers in Python and C++ read them.
+    /// The value as a number: `8`, `8.0` and `"8"` are 8, as servers in Python and C++ read them, and 8.5 is 9 at most.
     pub(crate) fn number(self, key: &'static str) -> Result<Option<Number>, RequestError> {
         let Some(text) = self.text() else { return Ok(None) };
         Number::read(text).map(Some).ok_or_else(|| {
@@ -77,16 +77,17 @@ impl<'a> Raw<'a> {
         }
     }
 
-    /// The value as true or false.
-    pub(crate) fn truth(self, key: &'static str) -> Result<Option<bool>, RequestError> {
-        match self.text() {
-            None => Ok(None),
-            Some("true") => Ok(Some(true)),
-            Some("false") => Ok(Some(false)),
-            Some(other) => Err(RequestError::invalid(
-                key,
-                format!("`{key}` must be true or false, not {}", shortened(other)),
-            )),
+    /// The value as true or false, also in the words and numbers that servers in Python take for it. `None` for any
+    /// other value: whether that is refused is the server's decision.
+    pub(crate) fn truth(self) -> Option<bool> {
+        let text = self.text()?.trim_matches('"');
+        let is_any_of = |words: &[&str]| words.iter().any(|word| text.eq_ignore_ascii_case(word));
+        if is_any_of(&["true", "1", "1.0", "t", "yes", "y", "on"]) {
+            Some(true)
+        } else if is_any_of(&["false", "0", "0.0", "f", "no", "n", "off"]) {
+            Some(false)
+        } else {
+            None
         }
     }
 
@@ -118,7 +119,7 @@ impl<'de, F: FnMut(&'de str)> Visitor<'de> for Items<'_, F> {
     }
 }
 
-/// A whole number as a client gave it.
+/// A number of tokens or answers as a client gave it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Number {
     /// `None`: below 0, which servers read as no limit.
@@ -140,11 +141,8 @@ impl Number {
             Some(count)
         } else {
             let number: f64 = digits.parse().ok().filter(|number: &f64| number.is_finite())?;
-            if number.fract() != 0.0 {
-                return None;
-            }
-            // Too large for the type is the type's largest.
-            (number >= 0.0).then_some(number as u64)
+            // A server that takes a fraction rounds it down. Too large for the type is the type's largest.
+            (number >= 0.0).then_some(number.ceil() as u64)
         };
         Some(Self { value, is_number })
     }
@@ -308,12 +306,37 @@ impl Splices {
         self.0.insert(0, (brace..brace, format!("\"{key}\":{value}{comma}")));
     }
 
+    /// Removes the key that has the value at `value` from its object, and the comma beside it.
+    pub(crate) fn remove_key(&mut self, body: &[u8], value: Range<usize>) {
+        let before = |end: usize| body[..end].trim_ascii_end();
+        let Some(colon) = before(value.start).strip_suffix(b":") else {
+            return;
+        };
+        let Some(quoted) = before(colon.len()).strip_suffix(b"\"") else {
+            return;
+        };
+        let Some(start) = memchr::memrchr(b'"', quoted) else {
+            return;
+        };
+        if let Some(others) = before(start).strip_suffix(b",") {
+            return self.0.push((others.len()..value.end, String::new()));
+        }
+        let after = body[value.end..].trim_ascii_start();
+        let end = if after.first() == Some(&b',') {
+            body.len() - after.len() + 1
+        } else {
+            value.end
+        };
+        self.0.push((start..end, String::new()));
+    }
+
     /// The changed body; `None` if nothing changes.
     pub(crate) fn apply(mut self, body: &[u8]) -> Option<Vec<u8>> {
         if self.0.is_empty() {
             return None;
         }
-        self.0.sort_by_key(|(range, _)| range.start);
+        // What is added at a place comes before what is removed from there on.
+        self.0.sort_by_key(|(range, _)| (range.start, range.end));
         let added: usize = self.0.iter().map(|(_, new)| new.len()).sum();
         let mut out = Vec::with_capacity(body.len() + added);
         let mut copied = 0;

@@ -5,11 +5,10 @@
 //! of another. The last event, and all that follows it, is held until the ledger has the record.
 
 use crate::Protocol;
-use crate::error::{ErrorCode, RequestError};
+use crate::error::{ErrorCode, RequestError, server_failed};
 use crate::hub::not_an_answer;
 use crate::meter::{Meter, Verdict, is_json};
 use crate::translate::Translation;
-use crate::upstream_error;
 use crate::wire::{Framing, Scanner};
 use bytes::{Bytes, BytesMut};
 
@@ -154,7 +153,7 @@ impl StreamSplitter {
                 }
                 Verdict::Failed => {
                     run.flush(piece, split);
-                    return Err(upstream_error::failed(meter.failure()));
+                    return Err(server_failed(meter.failure()));
                 }
             }
             start = end;
@@ -187,7 +186,7 @@ impl StreamSplitter {
             let event = joined.as_deref().unwrap_or(&piece[start..end]);
             let verdict = meter.see(event);
             result = match verdict {
-                Verdict::Failed => Err(upstream_error::failed(meter.failure())),
+                Verdict::Failed => Err(server_failed(meter.failure())),
                 _ => translation.event(event, &mut out),
             };
             start = end;
@@ -239,7 +238,7 @@ impl StreamSplitter {
         let mut out = Vec::new();
         if !rest.is_empty() {
             match meter.see_rest(&rest) {
-                Verdict::Failed => return Err(upstream_error::failed(meter.failure())),
+                Verdict::Failed => return Err(server_failed(meter.failure())),
                 _ => {
                     if let Some(translation) = &mut translation {
                         translation.event(&rest, &mut out)?;
@@ -263,7 +262,7 @@ impl StreamSplitter {
 fn whole(body: &[u8], meter: &mut Meter, translation: Option<&mut Translation>) -> Result<Option<Bytes>, RequestError> {
     meter.see_whole(body);
     if meter.failure().is_some() {
-        return Err(upstream_error::failed(meter.failure()));
+        return Err(server_failed(meter.failure()));
     }
     match translation {
         Some(translation) => translation.stream_from_whole(body).map(Some),

@@ -53,6 +53,13 @@ impl TextSize {
 
     /// The size of a JSON string's text, given with its escapes and without its quotes.
     pub(crate) fn of_escaped(text: &[u8]) -> Self {
+        if text.is_ascii() && !text.contains(&b'\\') {
+            let mut counter = Counter::default();
+            for byte in text {
+                counter.add(char::from(*byte));
+            }
+            return counter.size;
+        }
         let text = String::from_utf8_lossy(text);
         if !text.contains('\\') {
             return Self::of(&text);

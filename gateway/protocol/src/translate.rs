@@ -183,23 +183,6 @@ impl Translation {
         serde_json::to_vec(&self.body).unwrap_or_default()
     }
 
-    /// The value of the header `x-sluice-dropped`; `None` where nothing was left out. Names come from the client's JSON:
-    /// what no header may have in it is a question mark.
-    pub fn dropped_header(&self) -> Option<String> {
-        let name = |name: &Cow<'static, str>| -> String {
-            let sane = |character: char| {
-                if character.is_ascii_graphic() && character != ',' {
-                    character
-                } else {
-                    '?'
-                }
-            };
-            name.chars().take(LONGEST_NAME).map(sane).collect()
-        };
-        let names: Vec<String> = self.dropped.iter().take(MOST_NAMES).map(name).collect();
-        (!names.is_empty()).then(|| names.join(", "))
-    }
-
     /// Translates an event of the server's stream.
     pub fn event(&mut self, event: &[u8], out: &mut Vec<u8>) -> Result<(), RequestError> {
         let read = match Framing::of(self.call.protocol()) {
@@ -276,10 +259,6 @@ impl Translation {
         Ok(part)
     }
 }
-
-/// Names in `x-sluice-dropped`, and characters of one, at most.
-const MOST_NAMES: usize = 20;
-const LONGEST_NAME: usize = 80;
 
 type Read = (Part, Vec<CallPiece>);
 

@@ -319,6 +319,12 @@ const RULES: &[Rule] = &[
     ),
     rule(
         Side::OllamaServer,
+        Hint,
+        &["keep_alive"],
+        "dropped only if it is shorter than a second, which would unload the model that other projects use",
+    ),
+    rule(
+        Side::OllamaServer,
         Refused,
         &[
             "logit_bias",
@@ -374,6 +380,24 @@ impl Dropped {
         }
     }
 }
+
+/// The value of the header `x-sluice-dropped`; `None` where nothing was left out. Names come from the client's JSON: a
+/// character that no header may have becomes a question mark.
+pub fn dropped_header(dropped: &[Cow<'static, str>]) -> Option<String> {
+    let is_allowed = |character: char| character.is_ascii_graphic() && character != ',';
+    let name = |name: &Cow<'static, str>| -> String {
+        let characters = name.chars().take(LONGEST_NAME);
+        characters
+            .map(|character| if is_allowed(character) { character } else { '?' })
+            .collect()
+    };
+    let names: Vec<String> = dropped.iter().take(MOST_NAMES).map(name).collect();
+    (!names.is_empty()).then(|| names.join(", "))
+}
+
+/// Names in `x-sluice-dropped`, and characters of one, at most.
+const MOST_NAMES: usize = 20;
+const LONGEST_NAME: usize = 80;
 
 /// What becomes of a field: by its own name before any pattern, and the first rule of those that fit.
 fn treatment(side: Side, path: &str) -> Treatment {

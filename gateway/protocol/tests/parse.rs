@@ -45,6 +45,7 @@ fn any_value() -> impl Strategy<Value = Value> {
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
         (-5i64..5000).prop_map(Value::from),
+        Just(json!(0)),
         any::<f64>().prop_map(Value::from),
         "[a-zA-Z0-9+/=,:;%]{0,40}".prop_map(Value::from),
         Just(json!("data:image/png;base64,iVBORw0KGgo")),
@@ -260,5 +261,47 @@ fn a_lists_prompts_are_answered_each_as_often_as_is_asked() {
             answers,
             "{fields}"
         );
+    }
+}
+
+/// Ollama unloads a model after a request with `keep_alive: 0`, and other projects use the same model.
+#[test]
+fn a_server_of_ollamas_api_is_never_told_to_unload_its_model() {
+    let operations = [
+        (Operation::OllamaChat, r#""messages":[{"role":"user","content":"hi"}]"#),
+        (Operation::OllamaGenerate, r#""prompt":"hi""#),
+        (Operation::OllamaEmbed, r#""input":["hi"]"#),
+        (Operation::OllamaEmbeddings, r#""prompt":"hi""#),
+    ];
+    for (operation, asked) in operations {
+        for keep_alive in ["0", "0.0", "-0", "\"0s\"", "\"0\\u006ds\""] {
+            let bodies = [
+                format!(r#"{{"keep_alive":{keep_alive},"model":"m",{asked}}}"#),
+                format!("{{ \"keep\\u005falive\" : {keep_alive}\n , \"model\":\"m\",{asked} }}"),
+                format!("{{\"model\":\"m\" ,\t\"keep_alive\": {keep_alive} ,{asked}}}"),
+                format!(r#"{{"model":"m",{asked},"keep_alive":{keep_alive}}}"#),
+            ];
+            for body in bodies {
+                let parsed = parse(operation, body.as_bytes()).expect("valid");
+                assert_eq!(parsed.withheld(), ["keep_alive"], "{body}");
+                let changes = RequestChanges::new(&parsed, "m", 7, operation.limit_rule(false));
+                let out = rewrite(operation, body.as_bytes(), &parsed, &changes).expect("changed");
+                let out: Value = serde_json::from_slice(&out).expect("JSON");
+                let mut wanted: Value = serde_json::from_str(&format!(r#"{{"model":"m",{asked}}}"#)).expect("JSON");
+                if operation.generates() {
+                    wanted["options"] = json!({"num_predict": 7});
+                }
+                assert_eq!(out, wanted, "{body}");
+            }
+        }
+        for keep_alive in ["300", "-1", "\"5m\"", "null"] {
+            let body = format!(r#"{{"model":"m",{asked},"keep_alive":{keep_alive}}}"#);
+            let parsed = parse(operation, body.as_bytes()).expect("valid");
+            assert!(parsed.withheld().is_empty(), "{body}");
+            let changes = RequestChanges::new(&parsed, "n", 7, operation.limit_rule(false));
+            let out = rewrite(operation, body.as_bytes(), &parsed, &changes).expect("changed");
+            let out = String::from_utf8(out).expect("UTF-8");
+            assert!(out.ends_with(&format!(",\"keep_alive\":{keep_alive}}}")), "{out}");
+        }
     }
 }

@@ -238,10 +238,36 @@ fn values_are_read_as_servers_read_them() {
     assert_eq!(limit("-1"), Ok(None));
     assert_eq!(limit("8.0"), Ok(Some(8)));
     assert_eq!(limit("1e2"), Ok(Some(100)));
+    assert_eq!(limit("8.5"), Ok(Some(9)));
     assert_eq!(limit("\"64\""), Ok(Some(64)));
     assert_eq!(limit("99999999999999999999999"), Ok(Some(u64::MAX)));
-    for wrong in ["8.5", "true", "[]", "{}", "\"\"", "\"many\"", "1e999"] {
+    for wrong in ["true", "[]", "{}", "\"\"", "\"many\"", "1e999"] {
         assert_eq!(limit(wrong).expect_err(wrong).param.as_deref(), Some("max_tokens"));
+    }
+}
+
+#[test]
+fn what_a_server_may_not_know_or_reads_in_another_way_is_left_to_it() {
+    let text = |fields: &str| format!(r#"{{"model":"m","messages":[],"max_tokens":5,{fields}}}"#);
+    for field in ["n_predict", "num_predict", "max_new_tokens", "min_tokens", "best_of"] {
+        for wrong in ["true", "[]", "\"many\""] {
+            let body = text(&format!(r#""{field}":{wrong}"#));
+            let parsed = parse(Operation::ChatCompletions, body.as_bytes()).expect("valid");
+            assert_eq!((parsed.max_tokens, parsed.answers), (Some(5), 1), "{body}");
+        }
+    }
+    // The values that pydantic takes for a boolean, and what it refuses.
+    for (stream, is_streaming) in [
+        ("1", true),
+        ("\"true\"", true),
+        ("\"Yes\"", true),
+        ("0", false),
+        ("\"off\"", false),
+        ("[]", false),
+    ] {
+        let body = text(&format!(r#""stream":{stream}"#));
+        let parsed = parse(Operation::ChatCompletions, body.as_bytes()).expect("valid");
+        assert_eq!(parsed.is_streaming, is_streaming, "{body}");
     }
 }
 

@@ -146,7 +146,7 @@ mod tests {
             good.replace("embeddings", "models")
         );
         let problems = read(&text, "/v1/embeddings").expect_err("four are wrong");
-        let told: Vec<(String, i64)> = problems["data"]
+        let found: Vec<(String, i64)> = problems["data"]
             .as_array()
             .expect("a list")
             .iter()
@@ -163,7 +163,7 @@ mod tests {
             ("invalid_method", 4),
             ("mismatched_url", 5),
         ];
-        assert_eq!(told, expected.map(|(code, line)| (code.to_owned(), line)));
+        assert_eq!(found, expected.map(|(code, line)| (code.to_owned(), line)));
         assert_eq!(read(good, "/v1/embeddings").expect("right").len(), 1);
         assert!(read("\n", "/v1/embeddings").is_err());
     }

@@ -145,14 +145,14 @@ impl Progress {
 
 async fn run(services: &Arc<Services>, mut batch: Batch, is_cancelled: &AtomicBool) -> Result<(), String> {
     let store = services.ledger.store();
-    let told = |error: ledger::Error| error.to_string();
+    let message = |error: ledger::Error| error.to_string();
     let operation = lines::endpoint(&batch.endpoint).ok_or("the endpoint is not known any more")?;
     let asked = match requests(services, &batch).await? {
         Ok(asked) => asked,
         Err(problems) => {
             batch.status = BatchStatus::Failed;
             (batch.problems, batch.finished_at) = (Some(problems.to_string()), Some(now_ms() / 1000));
-            return batches::update(store, &batch).await.map_err(told);
+            return batches::update(store, &batch).await.map_err(message);
         }
     };
     let (output_id, errors_id) = (format!("file-{}-output", batch.id), format!("file-{}-errors", batch.id));
@@ -165,13 +165,13 @@ async fn run(services: &Arc<Services>, mut batch: Batch, is_cancelled: &AtomicBo
     if is_new {
         batch.status = BatchStatus::InProgress;
     }
-    batches::update(store, &batch).await.map_err(told)?;
+    batches::update(store, &batch).await.map_err(message)?;
     let recorded = if is_new {
         HashSet::new()
     } else {
         jobs::recorded(store, &batch.project_id, &format!("{}-", batch.id))
             .await
-            .map_err(told)?
+            .map_err(message)?
     };
     let progress = Progress {
         completed: batch.completed,
@@ -237,17 +237,17 @@ async fn continued(services: &Services, id: &str) -> Result<(std::fs::File, Hash
 }
 
 fn open_answers(path: &Path) -> Result<(std::fs::File, HashSet<String>), String> {
-    let said = |error: std::io::Error| format!("{}: {error}", path.display());
+    let with_path = |error: std::io::Error| format!("{}: {error}", path.display());
     let before = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-        Err(error) => return Err(said(error)),
+        Err(error) => return Err(with_path(error)),
     };
     // What a crash has torn off goes.
     let whole = before.rfind('\n').map_or(0, |end| end + 1);
     let mut options = std::fs::OpenOptions::new();
-    let file = options.create(true).append(true).open(path).map_err(said)?;
-    file.set_len(whole as u64).map_err(said)?;
+    let file = options.create(true).append(true).open(path).map_err(with_path)?;
+    file.set_len(whole as u64).map_err(with_path)?;
     Ok((file, lines::done(&before[..whole]).collect()))
 }
 
@@ -265,6 +265,7 @@ impl Work<'_> {
             priority: batch.priority,
             project_id: &batch.project_id,
             body: line.body.get().as_bytes(),
+            is_cancelled: Some(self.is_cancelled),
         };
         let mut pause = FIRST_PAUSE;
         loop {
@@ -332,7 +333,7 @@ impl Work<'_> {
         if (completed + failed) % TELL_EVERY != 0 {
             return Ok(());
         }
-        // Only a figure for who asks: the files say what is done.
+        // Only a figure for status answers: the files hold what is done.
         let (store, batch) = (self.services.ledger.store(), &self.batch);
         if let Err(error) = batches::update_counts(store, batch, completed, failed).await {
             tracing::warn!(%error, batch = %batch.id, "counts of a batch not updated");

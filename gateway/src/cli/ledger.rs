@@ -137,7 +137,7 @@ async fn export_parquet(pool: &Store, page: &mut Page) -> Result<ExitCode, Failu
     Ok(ExitCode::SUCCESS)
 }
 
-/// Page by page, so that memory does not grow with the ledger. Who reads may stop reading.
+/// Page by page, so that memory does not grow with the ledger. The reader may close the pipe early.
 async fn export(pool: &Store, page: &mut Page, as_json: bool) -> Result<ExitCode, Failure> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let head = if as_json {

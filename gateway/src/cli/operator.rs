@@ -101,7 +101,7 @@ impl AdminArgs {
         })?;
         let mut admin = addresses.admin;
         if admin.ip().is_unspecified() {
-            // Who listens everywhere listens here.
+            // A listener on all addresses listens on loopback too.
             admin.set_ip(match admin {
                 SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
                 SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),

@@ -275,8 +275,12 @@ fn spawn_background_tasks(services: &Arc<Services>, reloader: &Arc<Reloader>, co
             timeout,
         })
     };
+    let probed = {
+        let services = Arc::clone(services);
+        move || services.gate.observe_loads(&services.current.get().upstreams.loads())
+    };
     let connector = &services.connector;
-    tokio::spawn(health::watch(Arc::clone(connector), probing));
+    tokio::spawn(health::watch(Arc::clone(connector), probing, probed));
     tokio::spawn(discovery::run(Arc::clone(reloader), Arc::clone(connector)));
 }
 

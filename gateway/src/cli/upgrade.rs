@@ -55,7 +55,7 @@ pub(super) async fn take_socket(data_dir: &Path, addr_file: &Path) -> Result<Soc
     socket.map_err(Failure::other)
 }
 
-/// Hands the socket to whoever waits for it, and returns when that one is ready; an error says why it is not, and then
+/// Hands the socket to the gateway that waits for it, and returns when that one is ready; an error says why it is not, and then
 /// this one goes on.
 pub(super) async fn hand_over(socket: &Socket, data_dir: &Path, addr_file: &Path) -> Result<(), String> {
     let (socket, meeting) = (socket.clone(), meeting(data_dir));

@@ -1,4 +1,4 @@
-//! `sluice usage`: who used how much, as a table, from the ledger.
+//! `sluice usage`: usage by subject as a table, from the ledger.
 
 use super::table::aligned;
 use super::{Failure, StoreArgs};

@@ -1,7 +1,7 @@
 //! What differs between two configurations, key by key, for the log and for `/config/reload`.
 
 use super::restart_keys;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// Keys whose values hold secrets.
 const SECRET: [&str; 2] = ["database_url", "cluster_url"];
@@ -23,26 +23,27 @@ struct Changes {
 }
 
 impl Changes {
+    /// Lists what differs at a path. An absent value is a null, and a section that is added or removed is compared key by
+    /// key with one that has nothing set.
     fn compare(&mut self, path: &mut Vec<String>, before: &Value, after: &Value) {
-        if before == after {
-            return;
-        }
-        let (Value::Object(old), Value::Object(new)) = (before, after) else {
-            self.add(path, &format!("{} → {}", render(path, before), render(path, after)));
-            return;
+        let (nothing, unset) = (Map::new(), Value::Null);
+        let (old, new) = match (before, after) {
+            (Value::Object(old), Value::Object(new)) => (old, new),
+            (Value::Object(old), Value::Null) => (old, &nothing),
+            (Value::Null, Value::Object(new)) => (&nothing, new),
+            _ if before == after => return,
+            _ => return self.add(path, &format!("{} → {}", render(path, before), render(path, after))),
         };
-        for (name, value) in old {
+        let listed = self.lines.len();
+        let added = new.keys().filter(|name| !old.contains_key(*name));
+        for name in old.keys().chain(added) {
             path.push(name.clone());
-            match new.get(name) {
-                Some(other) => self.compare(path, value, other),
-                None => self.add(path, "removed"),
-            }
+            self.compare(path, old.get(name).unwrap_or(&unset), new.get(name).unwrap_or(&unset));
             path.pop();
         }
-        for (name, value) in new.iter().filter(|(name, _)| !old.contains_key(*name)) {
-            path.push(name.clone());
-            self.add(path, &format!("added, {}", render(path, &without_nulls(value))));
-            path.pop();
+        if self.lines.len() == listed && before.is_null() != after.is_null() {
+            // A section in which nothing is set, such as an entry that has a name alone.
+            self.add(path, if before.is_null() { "added" } else { "removed" });
         }
     }
 
@@ -67,17 +68,6 @@ fn render(path: &[String], value: &Value) -> String {
     }
 }
 
-fn without_nulls(value: &Value) -> Value {
-    match value {
-        Value::Object(object) => object
-            .iter()
-            .filter(|(_, value)| !value.is_null())
-            .map(|(key, value)| (key.clone(), without_nulls(value)))
-            .collect(),
-        value => value.clone(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,14 +77,16 @@ mod tests {
 
     #[test]
     fn changes_are_listed_key_by_key() {
-        let before =
-            json!({"limits": {"a": 60, "b": 1}, "users": {"x": {}}, "gateway": {"listen": "a", "simulated": false}});
-        let after = json!({"limits": {"a": 120, "b": null}, "users": {"y": {"n": 1}}, "gateway": {"listen": "b", "simulated": true}});
+        let before = json!({"limits": {"a": 60, "b": 1, "c": null}, "users": {"x": {"n": 2}, "z": {"n": null}}, "gateway": {"listen": "a", "simulated": false}});
+        let after = json!({"limits": {"a": 120, "b": null, "c": {"d": {"e": 1, "f": null, "g": 2}}}, "users": {"y": {"n": 1}}, "gateway": {"listen": "b", "simulated": true}});
         let expected = [
             "limits.a: 60 → 120",
             "limits.b: 1 → not set",
-            "users.x: removed",
-            "users.y: added, {\"n\":1}",
+            "limits.c.d.e: not set → 1",
+            "limits.c.d.g: not set → 2",
+            "users.x.n: 2 → not set",
+            "users.z: removed",
+            "users.y.n: not set → 1",
             "gateway.listen: \"a\" → \"b\" (takes effect on restart)",
             "gateway.simulated: false → true",
         ];
@@ -126,12 +118,7 @@ mod tests {
                 *at(&mut changed[name], &path) = json!("another value");
                 let key = [&[name.to_owned()], &path[..]].concat().join(".");
                 let lines = changes(&written, &changed);
-                // A section that was not set is one line.
-                let is_listed = |line: &String| {
-                    let (listed, change) = line.split_once(": ").expect("a key and its change");
-                    let is_in_new_section = key.starts_with(&format!("{listed}.")) && change.starts_with("not set → ");
-                    listed == key || is_in_new_section
-                };
+                let is_listed = |line: &String| line.starts_with(&format!("{key}: "));
                 assert!(lines.iter().any(is_listed), "{key}: {lines:?}");
             }
         }

@@ -79,6 +79,7 @@ pub(super) fn check(dir: &Path, files: Files, found: &Found, problems: &mut Vec<
         models_by_name,
         degradation: degradation?,
         scheduling: limits.scheduling,
+        token_weights: limits.token_weights,
         global: limits.global,
         keys: limits.keys,
         request_timeout: limits.request_timeout,

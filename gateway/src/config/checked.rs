@@ -4,7 +4,7 @@
 use super::raw;
 use policy::{
     Allowance, BreakerRules, Class, Concurrency, Degradation, GlobalLimits, KeyId, ModelId, ModelRules, PlanId, Prices,
-    Priority, ProjectId, ProjectRules, Rates, Rules, Scheduling, SubjectRules, UserId,
+    Priority, ProjectId, ProjectRules, Rates, Rules, Scheduling, SubjectRules, TokenLimit, TokenWeights, UserId,
 };
 use protocol::catalogue::Entry;
 use protocol::translate::NativeApis;
@@ -25,6 +25,7 @@ pub(crate) struct Config {
     pub(crate) models: Vec<Model>,
     pub(crate) degradation: Degradation,
     pub(crate) scheduling: Scheduling,
+    pub(crate) token_weights: TokenWeights,
     pub(crate) global: GlobalLimits,
     /// By the key's id.
     pub(crate) keys: HashMap<String, SubjectRules>,
@@ -146,7 +147,7 @@ impl Identity {
     }
 }
 
-/// Someone who asks.
+/// A user: sends requests, on the account of a project.
 #[derive(Debug, Clone)]
 pub(crate) struct User {
     pub(crate) id: String,
@@ -160,7 +161,7 @@ pub(crate) struct User {
     pub(crate) limits: SubjectRules,
 }
 
-/// Someone who pays.
+/// A project: owns the limits, budgets and priority of its users' requests.
 #[derive(Debug, Clone)]
 pub(crate) struct Project {
     pub(crate) id: String,
@@ -206,6 +207,7 @@ pub(crate) struct Model {
     pub(crate) prices: Prices,
     pub(crate) rates: Rates,
     pub(crate) concurrency: Concurrency,
+    pub(crate) max_concurrent_tokens: TokenLimit,
     /// Where requests go when something has to give way.
     pub(crate) smaller: Option<ModelId>,
     /// How the simulated upstream spends its time.
@@ -213,7 +215,7 @@ pub(crate) struct Model {
     pub(crate) endpoints: Vec<Endpoint>,
     /// What its servers speak.
     pub(crate) native_apis: NativeApis,
-    /// Who answers while its servers do not.
+    /// Models asked in this order while its own servers do not answer.
     pub(crate) fallbacks: Vec<ModelId>,
     pub(crate) deadlines: Deadlines,
 }
@@ -239,7 +241,7 @@ pub(crate) struct Endpoint {
 pub(crate) struct EndpointTls {
     /// The name in its certificate.
     pub(crate) server_name: String,
-    /// Who signed it; else whoever the system trusts.
+    /// The authority that signs its certificate; `None`: those that the system trusts.
     pub(crate) ca_file: Option<String>,
 }
 
@@ -311,6 +313,7 @@ impl Config {
         let models = self.models.iter().zip(0..).map(|(model, at)| ModelRules {
             rates: model.rates,
             concurrency: model.concurrency,
+            max_concurrent_tokens: model.max_concurrent_tokens,
             prices: model.prices,
             max_input_tokens: model.max_input_tokens,
             max_output_tokens: model.max_output_tokens,
@@ -333,7 +336,7 @@ impl Config {
             users: self.users.iter().map(|user| user.limits).collect(),
             keys: keys.collect(),
             models: models.collect(),
-            token_weights: policy::TokenWeights::default(),
+            token_weights: self.token_weights,
         }
     }
 

@@ -1,7 +1,7 @@
 //! What holds where a file says nothing.
 
 use super::kept::{Durability, LedgerSettings, StoredResponseSettings};
-use super::raw::{Bounds, Health, Hysteresis, LogFormat, Retries, Telemetry, Timeouts};
+use super::raw::{Bounds, Health, Hysteresis, LogFormat, Retries, Telemetry, Timeouts, TokenWeights};
 use super::read::At;
 use std::time::Duration;
 
@@ -10,6 +10,15 @@ impl Default for Hysteresis {
         Self {
             margin: At { value: 0.05, line: 0 },
             hold_seconds: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Default for TokenWeights {
+    fn default() -> Self {
+        Self {
+            cached_input: At { value: 0.1, line: 0 },
+            output: At { value: 2.0, line: 0 },
         }
     }
 }

@@ -3,11 +3,11 @@
 
 use super::checked::{Model, Plan, Project, User};
 use super::checks::{Check, band};
-use super::raw::{self, Places};
+use super::raw::{self, Slots, TokenCount};
 use super::read::{At, Named};
 use policy::{
     AllowanceActions, Concurrency, Degradation, GlobalLimits, Level, LevelActions, Order, Rates, Scheduling,
-    SubjectRules,
+    SubjectRules, TokenLimit, TokenWeights,
 };
 use std::collections::HashMap;
 use std::num::NonZeroU64;
@@ -19,12 +19,16 @@ const AUTO_MOST: usize = 1024;
 /// Without `reserved_active_requests`, one slot in so many is reserved for high priority.
 const RESERVED_BY_DEFAULT: usize = 10;
 
+/// The most that an output token may weigh against an uncached input token.
+const MOST_OUTPUT_WEIGHT: u32 = 1000;
+
 /// What `limits.yaml` says, but for the limits of single subjects.
 pub(super) struct Limits {
     pub(super) global: GlobalLimits,
     pub(super) request_timeout: Duration,
     pub(super) plans: Vec<Plan>,
     pub(super) scheduling: Scheduling,
+    pub(super) token_weights: TokenWeights,
     pub(super) keys: HashMap<String, SubjectRules>,
 }
 
@@ -103,6 +107,7 @@ impl Check<'_> {
             request_timeout: timeout.value,
             plans,
             scheduling: self.scheduling(raw),
+            token_weights: self.token_weights(&raw.token_weights),
             keys: raw.key_limits.as_ref().map(|keys| self.keys(keys)).unwrap_or_default(),
         }
     }
@@ -141,6 +146,20 @@ impl Check<'_> {
             },
             weights: named.map(|(_, weight)| weight.value),
             reserved,
+        }
+    }
+
+    fn token_weights(&mut self, raw: &raw::TokenWeights) -> TokenWeights {
+        let mut weight = |name: &str, at: &At<f64>, most: u32| {
+            if at.line > 0 && at.value > f64::from(most) {
+                let key = format!("token_weights.{name}");
+                self.problem(FILE, at.line, key, format!("must be at most {most}, not {}", at.value));
+            }
+            thousandths(at.value, most)
+        };
+        TokenWeights {
+            cached_input: weight("cached_input", &raw.cached_input, 1),
+            output: weight("output", &raw.output, MOST_OUTPUT_WEIGHT),
         }
     }
 
@@ -223,7 +242,7 @@ impl Check<'_> {
                     "must be above 0, such as 0.9 for 90 %, and at most 2",
                 );
             }
-            Some(thousandths(at.value))
+            Some(thousandths(at.value, 2))
         };
         let alert = share("alert", raw.alert.as_ref());
         let throttle = share("throttle", raw.throttle.as_ref());
@@ -303,16 +322,16 @@ impl Check<'_> {
 pub(super) fn concurrency(model: &raw::Model) -> Concurrency {
     if let Some(slots) = &model.max_concurrent_requests {
         return match slots.value {
-            Places::Fixed(count) => Concurrency::Fixed(count),
-            Places::Auto => Concurrency::Auto(AUTO_MOST * model.endpoints.len().max(1)),
+            Slots::Fixed(count) => Concurrency::Fixed(count),
+            Slots::Auto => Concurrency::Auto(AUTO_MOST * model.endpoints.len().max(1)),
         };
     }
     let mut sum = 0_usize;
     let mut is_auto = false;
     for endpoint in &model.endpoints {
         match endpoint.max_concurrent_requests.as_ref().map(|at| at.value) {
-            Some(Places::Fixed(count)) => sum = count.saturating_add(sum),
-            Some(Places::Auto) => (sum, is_auto) = (AUTO_MOST.saturating_add(sum), true),
+            Some(Slots::Fixed(count)) => sum = count.saturating_add(sum),
+            Some(Slots::Auto) => (sum, is_auto) = (AUTO_MOST.saturating_add(sum), true),
             None => return Concurrency::Unlimited,
         }
     }
@@ -320,6 +339,15 @@ pub(super) fn concurrency(model: &raw::Model) -> Concurrency {
         (0, _) => Concurrency::Unlimited,
         (most, true) => Concurrency::Auto(most),
         (count, false) => Concurrency::Fixed(count),
+    }
+}
+
+/// The tokens that a model may have in flight.
+pub(super) fn token_limit(model: &raw::Model) -> TokenLimit {
+    match model.max_concurrent_tokens.as_ref().map(|at| at.value) {
+        Some(TokenCount::Fixed(count)) => TokenLimit::Fixed(count as u64),
+        Some(TokenCount::Auto) => TokenLimit::Auto,
+        None => TokenLimit::Default,
     }
 }
 
@@ -336,6 +364,6 @@ fn level_actions(raw: &raw::Actions) -> LevelActions {
 }
 
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-fn thousandths(share: f64) -> u32 {
-    (share * 1000.0).round().clamp(0.0, 2000.0) as u32
+fn thousandths(value: f64, most: u32) -> u32 {
+    (value.min(most.into()) * 1000.0).round() as u32
 }

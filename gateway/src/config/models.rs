@@ -3,8 +3,8 @@
 use super::Found;
 use super::checked::{Backend, Deadlines, Discovery, Endpoint, EndpointTls, Model};
 use super::checks::{Check, band};
-use super::limits::concurrency;
-use super::raw::{self, Api, Places};
+use super::limits::{concurrency, token_limit};
+use super::raw::{self, Api, Slots};
 use super::read::{At, Named};
 use policy::{ModelId, Prices, Rates};
 use protocol::translate::NativeApis;
@@ -63,6 +63,7 @@ impl Check<'_> {
                 prices: prices(model),
                 rates: Rates::default(),
                 concurrency: concurrency(model),
+                max_concurrent_tokens: token_limit(model),
                 smaller: None,
                 timing: self.timing(&name.value, model),
                 endpoints: self.endpoints(&name.value, model),
@@ -231,7 +232,7 @@ impl Check<'_> {
             let key = |field: &str| format!("models.{name}.endpoints.{index}.{field}");
             self.at_least_one(file, &key("weight"), &raw.weight);
             if let Some(at) = &raw.max_concurrent_requests
-                && let Places::Fixed(count) = at.value
+                && let Slots::Fixed(count) = at.value
             {
                 self.at_most(file, &key("max_concurrent_requests"), at.line, count);
             }
@@ -246,8 +247,8 @@ impl Check<'_> {
                 api_key_env: raw.api_key_env.as_ref().map(|at| at.value.clone()),
                 weight: raw.weight.value,
                 max_concurrent_requests: raw.max_concurrent_requests.as_ref().and_then(|at| match at.value {
-                    Places::Fixed(count) => Some(count),
-                    Places::Auto => None,
+                    Slots::Fixed(count) => Some(count),
+                    Slots::Auto => None,
                 }),
             }));
         }

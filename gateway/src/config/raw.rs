@@ -4,8 +4,8 @@
 
 use super::kept::{FileSettings, LedgerSettings, StoredResponseSettings};
 use super::read::{At, Named, choice, section};
-pub(crate) use super::values::Places;
 use super::values::default;
+pub(crate) use super::values::{Slots, TokenCount};
 use policy::NanoEuro;
 use std::time::Duration;
 
@@ -92,9 +92,12 @@ section! {
         cached_input_cost_per_1k_tokens_eur: Option<NanoEuro>,
         /// Price of 1,000 output tokens, in euros.
         output_cost_per_1k_tokens_eur: NanoEuro,
-        /// Slots: requests that may run at once, or `auto` to adapt to measured latency. Default: the sum of its
-        /// endpoints' limits, or no limit.
-        max_concurrent_requests: Option<At<Places>>,
+        /// Slots: requests that may run at once, or `auto` to find the number from the servers' own queues, the time to
+        /// first token and the time between tokens. Default: the sum of its endpoints' limits, or no limit.
+        max_concurrent_requests: Option<At<Slots>>,
+        /// Tokens in flight at once: uncached prompts and the usual length of their answers. `auto` keeps the KV cache
+        /// that the servers report below 80 %. Default: `auto` if `max_concurrent_requests` is `auto`, else no limit.
+        max_concurrent_tokens: Option<At<TokenCount>>,
         /// Model that requests are routed to under degradation or a `downgrade` threshold.
         smaller_model: Option<At<String>>,
         /// Simulated upstream only: latency of an answer of any length.
@@ -135,7 +138,7 @@ section! {
         /// Relative share of the load.
         weight: At<u32> = At { value: 1, line: 0 },
         /// Requests that the server runs at once, or `auto`; more are queued.
-        max_concurrent_requests: Option<At<Places>>,
+        max_concurrent_requests: Option<At<Slots>>,
         /// CA certificates (PEM) that verify the server's certificate, instead of the system's.
         ca_file: Option<At<String>>,
         /// Name expected in the server's certificate, if it differs from the host in `base_url`.
@@ -174,6 +177,16 @@ section! {
         reserved_active_requests: Option<Reserved>,
         /// Order in which queued requests are admitted.
         scheduling: Scheduling = Scheduling::Weighted,
+        /// Weights of tokens against an uncached input token, which counts 1.
+        token_weights: TokenWeights = TokenWeights::default(),
+    }
+
+    /// Weights of tokens against an uncached input token, which counts 1.
+    struct TokenWeights {
+        /// An input token that the server read from its prefix cache, 0 to 1; in fairness and in token rate limits.
+        cached_input: At<f64> = TokenWeights::default().cached_input,
+        /// An output token, 0 to 1000; in fairness.
+        output: At<f64> = TokenWeights::default().output,
     }
 
     /// Slots that only a priority and higher ones may use.

@@ -274,21 +274,8 @@ pub(super) fn mapping(doc: &str, fields: Vec<Field>) -> Value {
 /// the keys that rate limits, and quotas and budgets, have wherever they stand.
 macro_rules! section {
     () => {};
-    ($(#[doc = $doc:literal])* struct $name:ident with rates, quotas { $($fields:tt)* } $($rest:tt)*) => {
-        section! { $(#[doc = $doc])* struct $name with quotas {
-            $($fields)*
-            /// Requests per minute.
-            requests_per_minute: Option<At<u64>>,
-            /// Tokens per minute.
-            tokens_per_minute: Option<At<u64>>,
-            /// Requests per day.
-            requests_per_day: Option<At<u64>>,
-            /// Tokens per day.
-            tokens_per_day: Option<At<u64>>,
-        } $($rest)* }
-    };
-    ($(#[doc = $doc:literal])* struct $name:ident with rates { $($fields:tt)* } $($rest:tt)*) => {
-        section! { $(#[doc = $doc])* struct $name {
+    ($(#[doc = $doc:literal])* struct $name:ident with rates $(, $more:ident)? { $($fields:tt)* } $($rest:tt)*) => {
+        section! { $(#[doc = $doc])* struct $name $(with $more)? {
             $($fields)*
             /// Requests per minute.
             requests_per_minute: Option<At<u64>>,

@@ -1,5 +1,5 @@
 //! Keeps ids over a reload: whatever has the same name has the same number, what is new gets a new one, and what was
-//! removed stays, disabled, for the requests that still run. Policy counts by numbers, so nobody inherits what another
+//! removed stays, disabled, for the requests that still run. Policy counts by numbers, so no one inherits what another
 //! has used.
 
 use super::checked::{Config, Model, Project, User, position};

@@ -11,27 +11,34 @@ pub(super) fn default(text: &str) -> At<String> {
     }
 }
 
-/// How many requests run at once: a number, or `auto`.
+/// A number from 1 to `MOST`, or `auto`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Places {
-    /// So many.
+pub(crate) enum CountOrAuto<const MOST: usize> {
+    /// The number.
     Fixed(usize),
-    /// Found out.
+    /// Found from measurements.
     Auto,
 }
 
-impl FromNode for Places {
+/// Requests that run at once.
+pub(crate) type Slots = CountOrAuto<1_000_000>;
+
+/// Tokens in flight at once.
+pub(crate) type TokenCount = CountOrAuto<1_000_000_000>;
+
+impl<const MOST: usize> FromNode for CountOrAuto<MOST> {
     fn placeholder() -> Self {
-        Places::Auto
+        Self::Auto
     }
     fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
-        scalar(node, reader, "a whole number from 1 to 1000000, or auto", |text| {
+        let wanted = format!("a whole number from 1 to {MOST}, or auto");
+        scalar(node, reader, &wanted, |text| {
             if text.as_str() == "auto" {
-                return Some(Places::Auto);
+                return Some(Self::Auto);
             }
             text.as_usize()
-                .filter(|count| (1..=1_000_000).contains(count))
-                .map(Places::Fixed)
+                .filter(|count| (1..=MOST).contains(count))
+                .map(Self::Fixed)
         })
     }
     fn schema() -> Value {
@@ -39,8 +46,8 @@ impl FromNode for Places {
     }
     fn to_json(&self) -> Value {
         match self {
-            Places::Fixed(count) => (*count).into(),
-            Places::Auto => "auto".into(),
+            Self::Fixed(count) => (*count).into(),
+            Self::Auto => "auto".into(),
         }
     }
 }

@@ -6,6 +6,7 @@ use super::client::Client;
 use super::final_part::FinalPart;
 use super::recorder::{Concluded, Recorder, Served};
 use super::resolve::{self, Resolved};
+use crate::fault;
 use crate::gate::{self, AdmittedRequest, QueuedRequest, SlotPermit};
 use crate::upstream::RoutingHint;
 use bytes::Bytes;
@@ -130,6 +131,7 @@ impl<'b> Admitted<'b> {
             translation,
         } = resolved;
         let slot = take(&mut recorder, &request, granted);
+        fault::at(fault::Step::Admitted);
         let strips_usage = parsed.is_streaming && !parsed.wants_usage;
         Self {
             meter: Meter::new(recorder.record.operation, strips_usage),

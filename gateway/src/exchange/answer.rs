@@ -8,6 +8,7 @@ use super::reply;
 use super::retry_after;
 use super::storage;
 use crate::config::Deadlines;
+use crate::fault;
 use crate::upstream::{Answer, Endpoint, Outbound, failure};
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
@@ -16,7 +17,7 @@ use pingora_core::protocols::http::HttpTask;
 use protocol::error::{self, Blame, ErrorCode, RequestError};
 use protocol::stream::{Split, StreamSplitter};
 use protocol::translate::Translation;
-use protocol::{Protocol, generate, upstream_error, whole};
+use protocol::{Protocol, generate, whole};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ pub(super) struct Outgoing {
     pub(super) body: Bytes,
     pub(super) translation: Option<Translation>,
 }
+/// How long after a client's own deadline a server's would end.
+const AFTER_CLIENT: Duration = Duration::from_secs(1);
 
 /// Asks one server, and passes its answer on.
 pub(super) async fn exchange(
@@ -48,13 +51,17 @@ pub(super) async fn exchange(
         .map_or(record.operation, |translation| translation.call);
     record.upstream = Some(Arc::clone(&endpoint.authority));
     record.was_forwarded = true;
+    admitted.slot.mark_forwarded();
     admitted.upstream_status = None;
+    fault::at(fault::Step::Forwarding);
     let name = model.upstream_name.as_deref().unwrap_or(&model.name);
     let first_token = if record.streamed {
         left.min(first_token_timeout(&model.deadlines, endpoint, name))
     } else {
         left
     };
+    let deadline = recorder.head.timeout;
+    let is_clients = deadline.is_some_and(|deadline| deadline <= model.deadlines.total) && first_token == left;
     let outbound = Outbound {
         path: operation.upstream_path(),
         body,
@@ -65,10 +72,14 @@ pub(super) async fn exchange(
         } else {
             &[]
         },
-        timeout: recorder.head.timeout.map(|_| left),
+        timeout: deadline.map(|_| left),
         deadlines: model.deadlines,
-        first: first_token,
-        is_client_deadline: recorder.head.timeout.is_some() && first_token == left,
+        // A client's own deadline ends the wait first, so that it does not count as the server's failure.
+        first: if is_clients {
+            first_token.saturating_add(AFTER_CLIENT)
+        } else {
+            first_token
+        },
         tokens: record.terms.estimate.tokens(),
     };
     let answer = tokio::select! {
@@ -78,6 +89,7 @@ pub(super) async fn exchange(
     };
     let status = answer.session.response_header().map_or(0, |head| head.status.as_u16());
     admitted.upstream_status = Some(status);
+    fault::at(fault::Step::Answering);
     let coding = coding(&answer)?;
     if status == 200 && admitted.recorder.record.streamed {
         stream(admitted, client, answer, translation, coding).await
@@ -175,6 +187,7 @@ async fn stream(
             tasks.extend(head.take().map(|head| HttpTask::Header(head, false)));
             tasks.extend(split.ready.drain(..).map(|events| piece(labelled(events))));
             client.write(tasks).await?;
+            fault::at(fault::Step::Streaming);
         }
         if is_done {
             admitted.recorder.services.connector.keep(answer).await;
@@ -235,7 +248,7 @@ async fn whole(
     if status == 200 {
         admitted.meter.see_whole(&body);
         if let Some(failure) = admitted.meter.failure() {
-            let error = upstream_error::failed(Some(failure));
+            let error = error::server_failed(Some(failure));
             answer.in_flight.failed(&error.message);
             return Err(error);
         }
@@ -245,7 +258,7 @@ async fn whole(
         return Ok(part);
     }
     let endpoint = Arc::clone(&answer.in_flight.endpoint);
-    let error = error::upstream_error(status, &body, record.model_name(), &endpoint.authority).after(retry_after);
+    let error = error::server_refused(status, &body, record.model_name(), &endpoint.authority).after(retry_after);
     if status == 429 || (status == 503 && retry_after.is_some()) {
         endpoint.pause(retry_after.unwrap_or(Duration::from_secs(1)));
     } else if error.counts_against_server() {

@@ -11,15 +11,19 @@ use super::recorder::{Concluded, Recorder};
 use super::resolve::{self, Resolution, Resolved};
 use super::storage;
 use crate::clock::now_ms;
+use crate::fault;
 use crate::gate::{self, QueuedRequest};
 use crate::identity::{self, Caller};
 use crate::services::Services;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use ledger::jobs;
 use policy::{Class, Priority};
 use protocol::error::{ErrorCode, RequestError};
 use protocol::{self, Operation, ParsedRequest};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 /// A batch line that was refused for lack of capacity is tried again after this, at least.
@@ -109,6 +113,8 @@ pub(crate) struct DetachedRequest<'a> {
     /// The project whose stored conversations it may go on from.
     pub(crate) project_id: &'a str,
     pub(crate) body: &'a [u8],
+    /// Set when its batch is cancelled, before the batch's queued requests are.
+    pub(crate) is_cancelled: Option<&'a AtomicBool>,
 }
 
 /// The end of a detached request.
@@ -122,8 +128,14 @@ pub(crate) enum Outcome {
     Unavailable(Option<Duration>),
 }
 
-/// Runs a request to its end; `None` if the gateway stops first, and the request has not begun.
+/// Runs a request to its end; `None` if the gateway stops first, and the request has not begun. A panic ends the request
+/// with an error, as it does for a client; whoever runs many of them goes on.
 pub(crate) async fn run(services: &Arc<Services>, request: &DetachedRequest<'_>) -> Option<Outcome> {
+    let outcome = AssertUnwindSafe(run_once(services, request)).catch_unwind().await;
+    outcome.unwrap_or_else(|_| Some(refused(request, &super::panicked())))
+}
+
+async fn run_once(services: &Arc<Services>, request: &DetachedRequest<'_>) -> Option<Outcome> {
     if services.ledger.check_writable().is_err() {
         return Some(Outcome::RetryAfter(LEDGER_PAUSE));
     }
@@ -156,7 +168,7 @@ pub(crate) async fn run(services: &Arc<Services>, request: &DetachedRequest<'_>)
             end(recorder, error)
         }
     };
-    Some(outcome(concluded, request.id).await)
+    Some(outcome(concluded, request).await)
 }
 
 /// The request's body without its dependence on stored responses.
@@ -175,7 +187,7 @@ async fn recall(recorder: &mut Recorder, request: &DetachedRequest<'_>) -> Resul
 }
 
 /// The end of a recorded request, once its record is durable and its response is stored, if that was asked for.
-async fn outcome((mut recorder, result): Concluded, id: &str) -> Outcome {
+async fn outcome((mut recorder, result): Concluded, request: &DetachedRequest<'_>) -> Outcome {
     let result = match recorder.durable().await {
         Ok(()) => storage::keep(&mut recorder, result).await,
         Err(error) => Err(unavailable(&error)),
@@ -185,11 +197,14 @@ async fn outcome((mut recorder, result): Concluded, id: &str) -> Outcome {
             Outcome::Answered(status, body)
         }
         Ok(FinalPart::StreamEnd(_)) => Outcome::Answered(200, Bytes::new()),
-        Err(error) => {
-            let body = error.body(recorder.record.protocol(), id);
-            Outcome::Answered(error.code.status(), body.into())
-        }
+        Err(error) => refused(request, &error),
     }
+}
+
+/// An error as a client would have got it.
+fn refused(request: &DetachedRequest<'_>, error: &RequestError) -> Outcome {
+    let body = error.body(request.operation.protocol(), request.id);
+    Outcome::Answered(error.code.status(), body.into())
 }
 
 /// Asks policy for a slot. A request that could run at once takes the same way as one that waits.
@@ -207,6 +222,7 @@ pub(super) fn admit(
         Ok(resolution) => resolution,
         Err(error) => return Err(Box::new((recorder, error))),
     };
+    fault::at(fault::Step::Resolved);
     let (admission, rate_limits) = recorder.services.gate.offer(&admission_request);
     recorder.rate_limits = rate_limits;
     let queued = match admission {
@@ -216,6 +232,10 @@ pub(super) fn admit(
     };
     recorder.record.terms = queued.terms();
     recorder.registration.update(admission_request.project, queued.ticket());
+    // Whoever cancels its batch either finds it queued or has set this flag before it was.
+    if request.is_cancelled.is_some_and(|flag| flag.load(Relaxed)) {
+        recorder.registration.cancel();
+    }
     Ok(Queued {
         recorder,
         request: admission_request,

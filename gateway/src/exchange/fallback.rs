@@ -75,8 +75,9 @@ enum Held {
 impl Held {
     /// Ends the request, where no fallback was admitted.
     fn settle(self) {
-        if let Held::Slot(slot, failed) = self {
-            slot.settle(&failed);
+        if let Held::Slot(mut slot, failed) = self {
+            slot.note(failed);
+            slot.settle();
         }
     }
 }

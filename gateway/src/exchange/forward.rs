@@ -12,11 +12,13 @@ use super::storage;
 use crate::record::Record;
 use crate::services::Services;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use pingora_timeout::fast_timeout::fast_timeout;
 use protocol::error::{Blame, ErrorCode, RequestError};
 use protocol::meter::Meter;
 use protocol::translate;
 use protocol::{self, Operation, RequestChanges};
+use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,7 +42,7 @@ impl Admitted<'_> {
     pub(super) async fn run(self, client: &mut Client<'_>) -> Concluded {
         let mut admitted = self;
         loop {
-            let result = admitted.ask_model(client).await;
+            let result = admitted.ask(client).await;
             match result {
                 Err(error) if error.may_retry() && !client.head_is_sent() => {
                     match admitted.fall_back(client, error).await {
@@ -56,9 +58,9 @@ impl Admitted<'_> {
     /// Forwards to the model's own servers. While they are unreachable, overloaded or limiting, the request is withdrawn
     /// without a record: nothing of an answer was made, and it is sent again later, after the time that they ask for.
     pub(super) async fn run_or_withdraw(mut self, client: &mut Client<'_>) -> Result<Concluded, Withdrawn> {
-        match self.ask_model(client).await {
+        match self.ask(client).await {
             Err(error) if self.is_unavailable(&error) => {
-                // Dropping the slot unsettled returns everything, the request in the counters too.
+                self.slot.withdraw();
                 self.recorder.abandon();
                 Err(Withdrawn(error.retry_after))
             }
@@ -71,8 +73,15 @@ impl Admitted<'_> {
         error.code == ErrorCode::NoHealthyUpstream || (error.code == ErrorCode::UpstreamError && !has_answered)
     }
 
+    /// Asks one model's servers. A panic on the way is an error like any other, so that what was used is settled and a
+    /// client that has the beginning of its answer is told.
+    async fn ask(&mut self, client: &mut Client<'_>) -> Result<FinalPart, RequestError> {
+        let asked = AssertUnwindSafe(self.ask_model(client)).catch_unwind().await;
+        asked.unwrap_or_else(|_| Err(super::panicked()))
+    }
+
     /// Asks one model's servers, within the deadline for the whole request.
-    pub(super) async fn ask_model(&mut self, client: &mut Client<'_>) -> Result<FinalPart, RequestError> {
+    async fn ask_model(&mut self, client: &mut Client<'_>) -> Result<FinalPart, RequestError> {
         let recorder = &mut self.recorder;
         let snapshot = Arc::clone(&recorder.record.snapshot);
         let services = Arc::clone(&recorder.services);
@@ -183,6 +192,7 @@ impl Admitted<'_> {
         let Some(mut translation) = translation else {
             let strips_usage = self.parsed.is_streaming && !self.parsed.wants_usage;
             self.meter = Meter::new(operation, strips_usage);
+            self.recorder.dropped = self.parsed.withheld();
             let rewritten = protocol::rewrite(operation, self.body, &self.parsed, &changes(operation)).map(Bytes::from);
             return Ok(Outgoing {
                 body: rewritten.unwrap_or_else(|| self.body.clone()),

@@ -33,6 +33,7 @@ mod retry_after;
 mod storage;
 pub(crate) mod stored;
 
+use crate::fault;
 use crate::services::Services;
 use admit::Admission;
 use futures_util::FutureExt;
@@ -79,12 +80,17 @@ async fn answer(
     cors: Headers,
 ) -> Step<Box<Reply>> {
     let received = Received::new(services, session, operation, cors);
+    fault::at(fault::Step::Received);
     let authenticated = received.authenticate(session)?;
+    fault::at(fault::Step::Authenticated);
     let (authenticated, body) = authenticated.read_body(session).await?;
+    fault::at(fault::Step::BodyRead);
     let mut recalled = None;
     let parsed = authenticated.parse(session, &body, model)?;
     let parsed = parsed.recall(model, &mut recalled).await?;
+    fault::at(fault::Step::Parsed);
     let resolved = parsed.resolve()?.answer_here()?;
+    fault::at(fault::Step::Resolved);
     let mut client = resolved.client(session);
     match resolved.admit(&mut client).await? {
         Admission::Slot(admitted) => Ok(admitted.forward(&mut client).await),
@@ -102,13 +108,18 @@ impl Received {
     }
 }
 
+/// The error of a request whose handling panicked.
+fn panicked() -> RequestError {
+    RequestError::new(
+        ErrorCode::InternalError,
+        "internal error: the gateway failed while it handled this request; see its log",
+    )
+}
+
 /// Answers a request whose handling panicked; its record has been written while the stack unwound.
 async fn after_panic(session: &mut ServerSession, operation: Operation) -> bool {
     if session.response_written().is_none() {
-        let error = RequestError::new(
-            ErrorCode::InternalError,
-            "internal error: the gateway failed while it handled this request; see its log",
-        );
+        let error = panicked();
         let body = error.body(operation.protocol(), "").into();
         let _ = session.respond_error_with_body(error.code.status(), body).await;
     }

@@ -4,6 +4,7 @@
 use super::conversation::Conversation;
 use super::final_part::FinalPart;
 use super::head::RequestHead;
+use crate::fault;
 use crate::gate::SlotPermit;
 use crate::record::Record;
 use crate::registry::{Registration, random_request_id};
@@ -27,7 +28,7 @@ pub(crate) struct Recorder {
     pub(super) head: RequestHead,
     /// The caller's rate limits after this request, for the response headers.
     pub(super) rate_limits: RateLimitStatus,
-    /// Hints of the request that the server's protocol cannot say.
+    /// Fields of the request that its server does not get, for the header `x-sluice-dropped`.
     pub(super) dropped: Vec<Cow<'static, str>>,
     /// What of it belongs to a stored conversation.
     pub(super) conversation: Conversation,
@@ -37,6 +38,8 @@ pub(crate) struct Recorder {
     /// How long after its start the request was last sent to a server.
     pub(super) forwarded_after: Duration,
     is_written: bool,
+    /// Whether the client has the head of an answer, so that the status that it got is 200.
+    head_is_sent: bool,
     /// Of the record, once it is in the journal.
     receipt: Option<Receipt>,
 }
@@ -102,6 +105,7 @@ impl Recorder {
             overhead: None,
             forwarded_after: Duration::ZERO,
             is_written: false,
+            head_is_sent: false,
             receipt: None,
         }
     }
@@ -115,7 +119,8 @@ impl Recorder {
         result: Result<FinalPart, RequestError>,
         served: Option<Served>,
     ) -> Result<FinalPart, RequestError> {
-        self.note_end(&result, served.as_ref().is_some_and(|served| served.head_is_sent));
+        self.head_is_sent = served.as_ref().is_some_and(|served| served.head_is_sent);
+        self.note_end(&result);
         if let Some(served) = served {
             self.settle(served);
         }
@@ -126,7 +131,8 @@ impl Recorder {
     }
 
     /// Notes how the request ended.
-    fn note_end(&mut self, result: &Result<FinalPart, RequestError>, head_is_sent: bool) {
+    fn note_end(&mut self, result: &Result<FinalPart, RequestError>) {
+        let head_is_sent = self.head_is_sent;
         let record = &mut self.record;
         record.latency = record.started.elapsed();
         match result {
@@ -156,7 +162,7 @@ impl Recorder {
     }
 
     /// Replaces what was reserved by what was used, and frees the slot.
-    fn settle(&mut self, served: Served) {
+    fn settle(&mut self, mut served: Served) {
         let outcome = self.record.outcome;
         // The server has worked for a client that disconnects or sets a short deadline.
         let is_clients_end = self
@@ -168,12 +174,13 @@ impl Recorder {
             || served.head_is_sent
             || outcome == Outcome::Cancelled
             || (outcome == Outcome::TimedOut && is_clients_end);
+        fault::at(fault::Step::Settling);
         if self.record.was_forwarded && has_worked {
             (self.record.usage, self.record.usage_source) = self.used(&served.meter, &served.request);
             self.record.cost = self.record.price(self.record.usage);
         }
         let usage = self.record.usage;
-        let settled = served.slot.settle(&Settlement {
+        served.slot.note(Settlement {
             usage: policy::Usage {
                 input_tokens: usage.input_tokens,
                 output_tokens: usage.output_tokens,
@@ -185,6 +192,7 @@ impl Recorder {
             has_completed: outcome == Outcome::Completed,
             was_answered: served.upstream_status.is_some(),
         });
+        let settled = served.slot.settle();
         for alert in &settled.alerts {
             self.alert(alert);
         }
@@ -251,9 +259,42 @@ impl Recorder {
             .alert(self.record.project_id(), alert.window.name());
     }
 
-    /// Observes metrics, ends the trace and commits the record.
+    /// Commits the record, observes metrics and ends the trace.
     fn write(&mut self) -> Result<(), RequestError> {
+        let committed = self.commit();
         self.is_written = true;
+        self.observe();
+        committed
+    }
+
+    /// Appends the record to the ledger, under a number of its own: if this panics, the guard appends it again, and of two
+    /// records with one number the first one counts.
+    fn commit(&mut self) -> Result<(), RequestError> {
+        // The ledger takes no records at present, or too many strangers call; the refusal is counted in the metrics.
+        let is_unrecorded = |error: &RequestError| {
+            !error.is_recorded() || (error.is_strangers() && !self.services.strangers.may_record())
+        };
+        if self.record.error.as_ref().is_some_and(is_unrecorded) {
+            self.services.metrics.unrecorded(&self.record);
+            return Ok(());
+        }
+        let ledger = &self.services.ledger;
+        self.record.number.get_or_insert_with(|| ledger.next_number());
+        fault::at(fault::Step::Recording);
+        let receipt = ledger.append(&self.record.entry()).map_err(|error| {
+            tracing::error!(%error, request_id = self.record.request_id, "cannot write the record of a request");
+            RequestError::new(
+                ErrorCode::RecordNotWritten,
+                "the gateway cannot write its ledger; try again later",
+            )
+        })?;
+        self.receipt = Some(receipt);
+        fault::at(fault::Step::Recorded);
+        Ok(())
+    }
+
+    /// Observes metrics, ends the trace and writes the line in the log.
+    fn observe(&self) {
         let record = &self.record;
         let overhead = self.overhead.filter(|_| record.was_forwarded);
         self.services.metrics.observe(record, overhead);
@@ -267,23 +308,6 @@ impl Recorder {
         if record.snapshot.config.gateway.log_requests {
             crate::telemetry::log(record);
         }
-        // The ledger takes no records at present, or too many strangers call; the refusal is counted in the metrics.
-        let is_unrecorded = |error: &RequestError| {
-            !error.is_recorded() || (error.is_strangers() && !self.services.strangers.may_record())
-        };
-        if record.error.as_ref().is_some_and(is_unrecorded) {
-            self.services.metrics.unrecorded(record);
-            return Ok(());
-        }
-        let receipt = self.services.ledger.append(&record.entry()).map_err(|error| {
-            tracing::error!(%error, request_id = record.request_id, "cannot write the record of a request");
-            RequestError::new(
-                ErrorCode::RecordNotWritten,
-                "the gateway cannot write its ledger; try again later",
-            )
-        })?;
-        self.receipt = Some(receipt);
-        Ok(())
     }
 
     /// The receipt of the record, to be waited for before the last bytes.
@@ -311,14 +335,11 @@ impl Drop for Recorder {
             return;
         }
         let error = if std::thread::panicking() {
-            RequestError::new(
-                ErrorCode::InternalError,
-                "the gateway failed while it handled this request",
-            )
+            super::panicked()
         } else {
             super::client::shutting_down()
         };
-        self.note_end(&Err(error), false);
+        self.note_end(&Err(error));
         if let Err(error) = self.write() {
             tracing::error!(error = error.message, "a request ended early and has no record");
         }

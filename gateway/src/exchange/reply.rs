@@ -12,6 +12,7 @@ use pingora_core::protocols::http::{HttpTask, ServerSession};
 use pingora_http::ResponseHeader;
 use policy::{NanoEuro, RateWindow};
 use protocol::error::{ErrorCode, RequestError};
+use protocol::unsupported;
 use std::time::Duration;
 
 /// What remains to be written to the client.
@@ -153,8 +154,8 @@ pub(super) fn head(
     if let Some(degraded) = record.degraded() {
         head.insert_header("x-sluice-degraded", degraded)?;
     }
-    if !recorder.dropped.is_empty() {
-        head.insert_header("x-sluice-dropped", recorder.dropped.join(", "))?;
+    if let Some(dropped) = unsupported::dropped_header(&recorder.dropped) {
+        head.insert_header("x-sluice-dropped", dropped)?;
     }
     if length.is_some() && record.cost.0 > 0 {
         head.insert_header("x-sluice-cost-eur", euros(record.cost))?;

@@ -58,6 +58,7 @@ impl Resolved<'_> {
         let Some(answer) = answered_here::answer(&self.recorder.record, &self.parsed, self.request.input_tokens) else {
             return Ok(self);
         };
+        self.recorder.dropped = self.parsed.withheld();
         let result: Result<FinalPart, RequestError> = self.recorder.conclude(Ok(answer), None);
         Err(Box::new(super::reply::build(&mut self.recorder, result, false)))
     }

@@ -1,10 +1,12 @@
 //! Stores the response to a request with `store: true`, once its record is written and before the last part of its answer
 //! goes out.
 
-use super::conversation::response_id;
+use super::conversation::{Conversation, response_id};
 use super::final_part::FinalPart;
 use super::recorder::Recorder;
 use crate::clock::now_ms;
+use crate::record::Record;
+use crate::services::Services;
 use ledger::responses::{self as stored, StoredResponse};
 use protocol::error::RequestError;
 use protocol::responses::{self, Label};
@@ -38,7 +40,15 @@ pub(super) async fn keep(
         _ => return Ok(part),
     };
     let is_stored = match response {
-        Some(response) => store(recorder, input, &response).await,
+        Some(response) => {
+            let Recorder {
+                services,
+                record,
+                conversation,
+                ..
+            } = &*recorder;
+            store(services, record, conversation, input, &response).await
+        }
         None => {
             tracing::warn!(
                 request_id = recorder.record.request_id,
@@ -66,9 +76,13 @@ pub(super) async fn keep(
 }
 
 /// Stores a response; whether that worked.
-pub(super) async fn store(recorder: &Recorder, input: String, response: &Value) -> bool {
-    let record = &recorder.record;
-    let services = &recorder.services;
+pub(super) async fn store(
+    services: &Services,
+    record: &Record,
+    conversation: &Conversation,
+    input: String,
+    response: &Value,
+) -> bool {
     let Some(settings) = services.current.get().config.gateway.stored_responses else {
         return false;
     };
@@ -80,7 +94,7 @@ pub(super) async fn store(recorder: &Recorder, input: String, response: &Value) 
     let kept = StoredResponse {
         id: response_id(&record.request_id),
         project_id: record.project_id().to_owned(),
-        previous_id: recorder.conversation.previous_response_id.clone(),
+        previous_id: conversation.previous_response_id.clone(),
         input,
         response: response.to_string(),
         created_at: now,

@@ -14,12 +14,14 @@ use crate::record::Record;
 use crate::registry::Status;
 use crate::services::Services;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use ledger::GatewayId;
 use ledger::jobs::{self, Job, JobState};
 use policy::ProjectId;
 use protocol::error::{ErrorCode, RequestError};
 use protocol::{Operation, responses};
 use serde_json::{Value, json};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,6 +64,44 @@ pub(super) fn job(recorder: &Recorder, body: &Bytes) -> Job {
     }
 }
 
+/// A stored request, as far as its answer needs it.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    services: &'a Services,
+    record: &'a Record,
+    conversation: &'a Conversation,
+    body: &'a [u8],
+}
+
+impl<'a> Asked<'a> {
+    fn of(recorder: &'a Recorder, body: &'a [u8]) -> Self {
+        Self {
+            services: &recorder.services,
+            record: &recorder.record,
+            conversation: &recorder.conversation,
+            body,
+        }
+    }
+
+    /// Its response without output (yet).
+    fn pending(&self, status: &str) -> Value {
+        let shown = responses::pending(self.body, &self.record.request_id, now_ms() / 1000, status);
+        let conversation = self.conversation;
+        labelled(
+            shown,
+            conversation.previous_response_id.clone(),
+            conversation.kept_input.is_some(),
+        )
+    }
+}
+
+/// A response that says what it goes on from, and whether it is stored.
+fn labelled(mut response: Value, previous_response_id: Option<String>, is_stored: bool) -> Value {
+    response["previous_response_id"] = previous_response_id.into();
+    response["store"] = is_stored.into();
+    response
+}
+
 /// Stores a job, and makes the reply that it is queued.
 pub(super) async fn accept(recorder: &Recorder, job: &Job, body: &Bytes) -> Result<Reply, RequestError> {
     let ledger = &recorder.services.ledger;
@@ -69,7 +109,7 @@ pub(super) async fn accept(recorder: &Recorder, job: &Job, body: &Bytes) -> Resu
         .await
         .map_err(|error| unavailable(&error))?;
     let queued = match recorder.record.operation {
-        Operation::Responses => pending(recorder, body, "queued"),
+        Operation::Responses => Asked::of(recorder, body).pending("queued"),
         _ => status_body(&recorder.record, "queued", "Request queued for background processing"),
     };
     Reply::json(recorder, &queued)
@@ -83,27 +123,46 @@ pub(super) async fn run(queued: Queued, body: Bytes) {
 }
 
 async fn run_job(queued: Queued, project: &str, body: Bytes) {
-    if let Some(Ok((mut recorder, result))) = queued.run(&body, Purpose::Job(project)).await {
-        let result = match recorder.durable().await {
-            Ok(()) => result,
-            Err(error) => Err(unavailable(&error)),
-        };
-        store_answer(&recorder, project, result, &body).await;
+    let recorder = &queued.recorder;
+    let (services, accepted) = (Arc::clone(&recorder.services), recorder.record.clone());
+    let conversation = recorder.conversation.clone();
+    let ran = AssertUnwindSafe(queued.run(&body, Purpose::Job(project))).catch_unwind();
+    match ran.await {
+        Ok(Some(Ok((mut recorder, result)))) => {
+            let result = match recorder.durable().await {
+                Ok(()) => result,
+                Err(error) => Err(unavailable(&error)),
+            };
+            store_answer(Asked::of(&recorder, &body), project, result).await;
+        }
+        Ok(_) => {}
+        // Its record was written while the stack unwound.
+        Err(_) => {
+            let asked = Asked {
+                services: &services,
+                record: &accepted,
+                conversation: &conversation,
+                body: &body,
+            };
+            store_answer(asked, project, Err(super::panicked())).await;
+        }
     }
 }
 
-async fn store_answer(recorder: &Recorder, project: &str, result: Result<FinalPart, RequestError>, asked: &[u8]) {
-    let record = &recorder.record;
+async fn store_answer(asked: Asked<'_>, project: &str, result: Result<FinalPart, RequestError>) {
+    let Asked { services, record, .. } = asked;
     let is_response = record.operation == Operation::Responses;
     let answer = match result {
         Ok(part) if is_response => {
-            let mut answer = response(recorder, part, asked);
-            if let Some(input) = recorder.conversation.kept_input.clone() {
-                answer["store"] = storage::store(recorder, input, &answer).await.into();
+            let mut answer = response(&asked, part);
+            if let Some(input) = asked.conversation.kept_input.clone() {
+                answer["store"] = storage::store(services, record, asked.conversation, input, &answer)
+                    .await
+                    .into();
             }
             answer
         }
-        Err(error) if is_response => failed_response(recorder, &error, asked),
+        Err(error) if is_response => failed_response(&asked, &error),
         Ok(FinalPart::Body { body, .. } | FinalPart::Refused { body, .. }) => {
             serde_json::from_slice(&body).unwrap_or_default()
         }
@@ -114,7 +173,7 @@ async fn store_answer(recorder: &Recorder, project: &str, result: Result<FinalPa
             answer
         }
     };
-    keep_answer(&recorder.services, project, &record.request_id, &answer).await;
+    keep_answer(services, project, &record.request_id, &answer).await;
 }
 
 /// Stores a job's answer; again while the database fails, until the gateway stops.
@@ -130,42 +189,33 @@ async fn keep_answer(services: &Services, project: &str, id: &str, answer: &Valu
 }
 
 /// A response as it is fetched later, also one that the model's server refused.
-fn response(recorder: &Recorder, part: FinalPart, asked: &[u8]) -> Value {
+fn response(asked: &Asked<'_>, part: FinalPart) -> Value {
     let (status, body) = match part {
         FinalPart::Body { status, body, .. } | FinalPart::Refused { status, body, .. } => (status, body),
         FinalPart::StreamEnd(_) => (502, Bytes::new()),
     };
     let mut answer: Value = serde_json::from_slice(&body).unwrap_or_default();
     if status != 200 || !answer.is_object() {
-        let mut failed = pending(recorder, asked, "failed");
+        let mut failed = asked.pending("failed");
         let message = answer.pointer("/error/message").cloned();
         let message = message.unwrap_or_else(|| "the model's server did not answer".into());
         failed["error"] = json!({"code": "server_error", "message": message});
         return failed;
     }
-    answer["id"] = response_id(&recorder.record.request_id).into();
+    answer["id"] = response_id(&asked.record.request_id).into();
     answer["background"] = true.into();
     answer
 }
 
 /// A response that ended with an error.
-fn failed_response(recorder: &Recorder, error: &RequestError, asked: &[u8]) -> Value {
+fn failed_response(asked: &Asked<'_>, error: &RequestError) -> Value {
     let is_cancelled = matches!(error.code, ErrorCode::Cancelled | ErrorCode::ClientGone);
     let status = if is_cancelled { "cancelled" } else { "failed" };
-    let mut answer = pending(recorder, asked, status);
+    let mut answer = asked.pending(status);
     if !is_cancelled {
         answer["error"] = json!({"code": error.code.name(), "message": error.message});
     }
     answer
-}
-
-/// A response that has no output (yet).
-fn pending(recorder: &Recorder, asked: &[u8], status: &str) -> Value {
-    let conversation = &recorder.conversation;
-    let mut shown = responses::pending(asked, &recorder.record.request_id, now_ms() / 1000, status);
-    shown["previous_response_id"] = conversation.previous_response_id.as_deref().into();
-    shown["store"] = conversation.kept_input.is_some().into();
-    shown
 }
 
 /// Resumes the stored requests of `owner`, a process that has ended, each in a task of its own.
@@ -199,7 +249,7 @@ async fn resume(services: Arc<Services>, mut job: Job) {
         } else {
             let message = "the request completed, and its answer was lost when the gateway was killed";
             let lost = RequestError::new(ErrorCode::UpstreamError, message);
-            store_answer(&recorder, &job.project_id, Err(lost), &job.body).await;
+            store_answer(Asked::of(&recorder, &job.body), &job.project_id, Err(lost)).await;
         }
         recorder.abandon();
         return;
@@ -213,6 +263,7 @@ async fn resume(services: Arc<Services>, mut job: Job) {
         priority: job.priority,
         project_id: &job.project_id,
         body: &job.body,
+        is_cancelled: None,
     };
     let admitted = if job.attempts >= MAX_ATTEMPTS {
         let message = format!("the gateway was killed during each of {MAX_ATTEMPTS} attempts");
@@ -233,7 +284,7 @@ async fn resume(services: Arc<Services>, mut job: Job) {
                 return;
             }
             let result = recorder.conclude(Err(error), None);
-            store_answer(&recorder, &job.project_id, result, &job.body).await;
+            store_answer(Asked::of(&recorder, &job.body), &job.project_id, result).await;
         }
     }
 }
@@ -316,10 +367,8 @@ pub(crate) async fn find_response(
         } => {
             let is_running = services.registry.status(id, project) == Some(Status::Processing);
             let status = if is_running { "in_progress" } else { "queued" };
-            let mut shown = responses::pending(&body, id, created_at_ms / 1000, status);
-            shown["previous_response_id"] = previous_response_id.into();
-            shown["store"] = is_kept.into();
-            shown
+            let shown = responses::pending(&body, id, created_at_ms / 1000, status);
+            labelled(shown, previous_response_id, is_kept)
         }
     }))
 }

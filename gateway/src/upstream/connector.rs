@@ -43,8 +43,6 @@ pub(crate) struct Outbound<'a> {
     pub(crate) deadlines: Deadlines,
     /// Until the first token of a stream, or the whole of another answer.
     pub(crate) first: Duration,
-    /// Whether `first` is what is left of the client's own timeout: running into it is no failure of the server.
-    pub(crate) is_client_deadline: bool,
     /// Tokens to read and write, at most.
     pub(crate) tokens: u64,
 }
@@ -93,10 +91,7 @@ impl Connector {
                 gap: outbound.deadlines.gap,
             }),
             Err(error) => {
-                let is_clients = outbound.is_client_deadline && error.code == ErrorCode::UpstreamTimeout;
-                if !is_clients {
-                    in_flight.failed(&error.message);
-                }
+                in_flight.failed(&error.message);
                 Err(error)
             }
         }

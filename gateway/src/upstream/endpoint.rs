@@ -5,7 +5,7 @@ use crate::config::{self, Backend};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 use pingora_core::upstreams::peer::HttpPeer;
-use policy::{Breaker, BreakerDecision, BreakerRules, Candidate, Failure, Time};
+use policy::{Breaker, BreakerDecision, BreakerRules, Candidate, Failure, ServerLoad, Time};
 use protocol::error::{ErrorCode, RequestError};
 use std::collections::HashSet;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -55,11 +55,13 @@ pub(crate) struct Endpoint {
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     /// It was found to be away.
-    pub(super) is_away: AtomicBool,
+    pub(super) is_unreachable: AtomicBool,
     /// Requests of others that it has, running and waiting.
     pub(super) foreign: AtomicU64,
     /// Thousandths of its cache in use.
     pub(super) cache: AtomicU64,
+    /// The load that it reported last, if the last probe returned one.
+    pub(super) load: ArcSwapOption<ServerLoad>,
     /// Models in its memory, where it says so.
     pub(super) loaded: ArcSwapOption<HashSet<String>>,
     /// Why it failed last.
@@ -159,7 +161,7 @@ impl Endpoint {
         self.breaker.lock().enter(now, is_only)
     }
 
-    pub(super) fn breaker_word(&self) -> &'static str {
+    pub(super) fn breaker_state_name(&self) -> &'static str {
         self.breaker.lock().word()
     }
 
@@ -232,7 +234,7 @@ impl Endpoint {
     /// Asked how it is, it did not say.
     pub(super) fn mark_unreachable(&self, why: &str) {
         self.seen.last_failure.store(Arc::new(why.to_owned()));
-        if !self.seen.is_away.swap(true, Relaxed) {
+        if !self.seen.is_unreachable.swap(true, Relaxed) {
             tracing::warn!(upstream = %self.authority, why, "upstream is unreachable");
         }
         self.breaker.lock().mark_unreachable(now(), jitter());
@@ -241,10 +243,21 @@ impl Endpoint {
 
     /// Asked how it is, it answered.
     pub(super) fn mark_reachable(&self) {
-        if self.seen.is_away.swap(false, Relaxed) {
+        if self.seen.is_unreachable.swap(false, Relaxed) {
             tracing::info!(upstream = %self.authority, "upstream is reachable again");
             self.succeeded();
         }
+    }
+
+    /// Records the load that its metrics report; `None` if they report none.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    pub(super) fn report(&self, load: Option<ServerLoad>) {
+        let requests = load.map_or(0, |load| load.running.saturating_add(load.waiting));
+        let foreign = requests.saturating_sub(self.under_way.load(Relaxed));
+        let kv_used = load.and_then(|load| load.kv_used).unwrap_or(0.0);
+        self.seen.foreign.store(foreign as u64, Relaxed);
+        self.seen.cache.store((kv_used * 1000.0) as u64, Relaxed);
+        self.seen.load.store(load.map(Arc::new));
     }
 
     /// The peer to connect to; looks the name up if it is not known.

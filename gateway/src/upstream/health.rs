@@ -3,17 +3,17 @@
 use super::{Connector, Endpoint};
 use crate::config::Backend;
 use futures_util::future::join_all;
+use policy::ServerLoad;
 use serde_json::Value;
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 /// How often it is looked whether there is something to do, while probes are off.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// Names under which servers count the requests that they run, let wait, and how full their cache is: vLLM, llama.cpp,
-/// SGLang, TGI, each by its own documentation of `/metrics`.
+/// Names of the gauges of running requests, waiting requests and the used part of the KV cache: those of vLLM, llama.cpp,
+/// SGLang and TGI, each by its own documentation of `/metrics`.
 const RUNNING: &[&str] = &[
     "vllm:num_requests_running",
     "llamacpp:requests_processing",
@@ -41,9 +41,9 @@ pub(crate) struct Probing {
     pub(crate) timeout: Duration,
 }
 
-/// Probes servers for as long as the process runs; `probing` says what is configured at present, `None` if probes are off.
-/// Requests tell of a server's health too; probes find out without them.
-pub(crate) async fn watch(connector: Arc<Connector>, probing: impl Fn() -> Option<Probing>) {
+/// Probes servers for as long as the process runs. `probing` returns the present configuration, `None` if probes are off;
+/// `probed` is called after each round.
+pub(crate) async fn watch(connector: Arc<Connector>, probing: impl Fn() -> Option<Probing>, probed: impl Fn()) {
     loop {
         let Some(Probing { interval, .. }) = probing() else {
             tokio::time::sleep(IDLE).await;
@@ -54,10 +54,12 @@ pub(crate) async fn watch(connector: Arc<Connector>, probing: impl Fn() -> Optio
             continue;
         };
         join_all(endpoints.iter().map(|endpoint| probe(&connector, endpoint, timeout))).await;
+        probed();
     }
 }
 
 async fn probe(connector: &Connector, endpoint: &Arc<Endpoint>, within: Duration) {
+    endpoint.seen.load.store(None);
     match is_alive(connector, endpoint, within).await {
         Ok(()) => endpoint.mark_reachable(),
         Err(why) => return endpoint.mark_unreachable(&why),
@@ -71,13 +73,8 @@ async fn probe(connector: &Connector, endpoint: &Arc<Endpoint>, within: Duration
             .loaded
             .store(names.map(|names| Arc::new(ollama_names(&names))));
     } else if let Ok((200, body)) = connector.get(endpoint, "/metrics", within).await {
-        let figures = read_metrics(&String::from_utf8_lossy(&body));
-        let own = endpoint.under_way.load(Relaxed) as u64;
-        endpoint
-            .seen
-            .foreign
-            .store(figures.requests.saturating_sub(own), Relaxed);
-        endpoint.seen.cache.store(figures.cache_thousandths, Relaxed);
+        let load = read_metrics(&String::from_utf8_lossy(&body));
+        endpoint.report(load);
     }
 }
 
@@ -102,36 +99,40 @@ async fn is_alive(connector: &Connector, endpoint: &Arc<Endpoint>, within: Durat
     }
 }
 
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Figures {
-    requests: u64,
-    cache_thousandths: u64,
-}
-
-/// Reads what counts of a server's `/metrics`; several models of one server are added up.
+/// The load that a server's `/metrics` report; `None` if they count no requests. Several models or engines of one server
+/// are added up.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-fn read_metrics(text: &str) -> Figures {
-    let mut requests = 0.0;
-    let mut cache = 0.0f64;
+fn read_metrics(text: &str) -> Option<ServerLoad> {
+    let (mut running, mut waiting, mut kv_used) = (None, None, None);
     for line in text.lines().filter(|line| !line.starts_with('#')) {
-        let Some((series, value)) = line.rsplit_once(' ') else {
+        let Some((name, value)) = read_sample(line) else {
             continue;
         };
-        let name = series.split('{').next().unwrap_or_default().trim();
-        let value: f64 = value.parse().unwrap_or(0.0);
-        if !value.is_finite() || value < 0.0 {
-            continue;
-        }
-        if RUNNING.contains(&name) || WAITING.contains(&name) {
-            requests += value;
+        if RUNNING.contains(&name) {
+            running = Some(running.unwrap_or(0.0) + value);
+        } else if WAITING.contains(&name) {
+            waiting = Some(waiting.unwrap_or(0.0) + value);
         } else if CACHE.contains(&name) {
-            cache = cache.max(value);
+            kv_used = Some(value.max(kv_used.unwrap_or(0.0)));
         }
     }
-    Figures {
-        requests: requests as u64,
-        cache_thousandths: (cache * 1000.0) as u64,
-    }
+    running.or(waiting)?;
+    Some(ServerLoad {
+        running: running.unwrap_or(0.0) as usize,
+        waiting: waiting.unwrap_or(0.0) as usize,
+        kv_used,
+    })
+}
+
+/// The name and the value of a line `name{labels} value [timestamp]`, if the value is a number from 0.
+fn read_sample(line: &str) -> Option<(&str, f64)> {
+    let name_ends = line.find(['{', ' '])?;
+    let rest = match line[name_ends..].strip_prefix('{') {
+        Some(labels) => &labels[labels.rfind('}')? + 1..],
+        None => &line[name_ends..],
+    };
+    let value: f64 = rest.split_ascii_whitespace().next()?.parse().ok()?;
+    (value.is_finite() && value >= 0.0).then_some((&line[..name_ends], value))
 }
 
 /// Model names in Ollama's lists.
@@ -157,23 +158,49 @@ pub(crate) fn openai_names(list: &Value) -> HashSet<String> {
 mod tests {
     use super::*;
 
+    fn load(running: usize, waiting: usize, kv_used: Option<f64>) -> ServerLoad {
+        ServerLoad {
+            running,
+            waiting,
+            kv_used,
+        }
+    }
+
+    /// Lines as the servers' own documentation shows them.
     #[test]
-    fn what_a_server_has_to_do_is_read_from_its_metrics() {
-        let vllm = "# HELP vllm:num_requests_running x\nvllm:num_requests_running{model_name=\"a\"} 3.0\n\
-            vllm:num_requests_waiting{model_name=\"a\"} 2.0\nvllm:kv_cache_usage_perc{model_name=\"a\"} 0.25\n";
-        let expected = Figures {
-            requests: 5,
-            cache_thousandths: 250,
-        };
-        assert_eq!(read_metrics(vllm), expected);
+    fn running_and_waiting_requests_and_cache_use_are_read_from_each_servers_metrics() {
+        let vllm = "# HELP vllm:num_requests_running Number of requests in model execution batches.\n\
+            # TYPE vllm:num_requests_running gauge\n\
+            vllm:num_requests_running{engine=\"0\",model_name=\"meta-llama/Llama-3.1-8B\"} 3.0\n\
+            vllm:num_requests_waiting{engine=\"0\",model_name=\"meta-llama/Llama-3.1-8B\"} 2.0\n\
+            vllm:kv_cache_usage_perc{engine=\"0\",model_name=\"meta-llama/Llama-3.1-8B\"} 0.25\n";
+        assert_eq!(read_metrics(vllm), Some(load(3, 2, Some(0.25))));
+        let sglang = "sglang:num_running_reqs{model_name=\"a b\"} 162.0\nsglang:num_queue_reqs{model_name=\"a b\"} 2826.0\n\
+            sglang:token_usage{model_name=\"a b\"} 0.28\n";
+        assert_eq!(read_metrics(sglang), Some(load(162, 2826, Some(0.28))));
+        let tgi = "# TYPE tgi_batch_current_size gauge\ntgi_batch_current_size 4\ntgi_queue_size 7\n";
+        assert_eq!(read_metrics(tgi), Some(load(4, 7, None)));
         let llama = "llamacpp:requests_processing 1\nllamacpp:requests_deferred 4\nother 9\nllamacpp:kv_cache_usage_ratio NaN\n";
-        assert_eq!(
-            read_metrics(llama),
-            Figures {
-                requests: 5,
-                cache_thousandths: 0
-            }
-        );
-        assert_eq!(read_metrics("nonsense"), Figures::default());
+        assert_eq!(read_metrics(llama), Some(load(1, 4, None)));
+    }
+
+    #[test]
+    fn engines_of_one_server_are_added_up_and_the_fullest_cache_counts() {
+        let engines = "vllm:num_requests_running{engine=\"0\"} 3 1764000000000\nvllm:num_requests_running{engine=\"1\"} 4 1764000000000\n\
+            vllm:kv_cache_usage_perc{engine=\"0\"} 0.5\nvllm:kv_cache_usage_perc{engine=\"1\"} 0.9\n";
+        assert_eq!(read_metrics(engines), Some(load(7, 0, Some(0.9))));
+    }
+
+    #[test]
+    fn what_counts_no_requests_is_no_report() {
+        for text in [
+            "",
+            "nonsense",
+            "{ {} }",
+            "go_goroutines 8\nvllm:kv_cache_usage_perc 0.5\n",
+            "vllm:num_requests_running NaN\nvllm:num_requests_waiting -1\nvllm:num_requests_running{a=\"}\n",
+        ] {
+            assert_eq!(read_metrics(text), None, "{text}");
+        }
     }
 }

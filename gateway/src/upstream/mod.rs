@@ -11,7 +11,7 @@ pub(crate) use endpoint::{Endpoint, now};
 
 use crate::config::{Backend, Config, Model};
 use parking_lot::Mutex;
-use policy::{BreakerDecision, Candidate, ModelId, RetryBudget, Time};
+use policy::{BreakerDecision, Candidate, ModelId, RetryBudget, ServerLoad, Time};
 use protocol::error::{ErrorCode, RequestError};
 use protocol::translate::NativeApis;
 use serde_json::{Value, json};
@@ -178,6 +178,15 @@ impl Upstreams {
         all
     }
 
+    /// The load that each model's servers reported last, summed over those that are healthy. Models whose servers report
+    /// none are left out.
+    pub(crate) fn loads(&self) -> Vec<(ModelId, ServerLoad)> {
+        let models = self.by_model.iter().zip(0..);
+        models
+            .filter_map(|(route, at)| Some((ModelId(at), route.load()?)))
+            .collect()
+    }
+
     /// Every server with its models, load and health, for operators.
     pub(crate) fn status(&self, config: &Config) -> Vec<Value> {
         let status = |endpoint: &Arc<Endpoint>| {
@@ -197,8 +206,8 @@ impl Upstreams {
                 "backend": endpoint.backend.word(),
                 "models": models,
                 "healthy": endpoint.is_healthy(),
-                "breaker": endpoint.breaker_word(),
-                "away": endpoint.seen.is_away.load(Relaxed),
+                "breaker": endpoint.breaker_state_name(),
+                "away": endpoint.seen.is_unreachable.load(Relaxed),
                 "active_requests": endpoint.under_way.load(Relaxed),
                 "outstanding_tokens": endpoint.tokens.load(Relaxed),
                 "requests_of_others": endpoint.seen.foreign.load(Relaxed),
@@ -208,6 +217,18 @@ impl Upstreams {
             })
         };
         self.endpoints().iter().map(status).collect()
+    }
+}
+
+impl Route {
+    fn load(&self) -> Option<ServerLoad> {
+        let healthy = self.choices.iter().filter(|choice| choice.endpoint.is_healthy());
+        let loads = healthy.filter_map(|choice| choice.endpoint.seen.load.load_full());
+        loads.map(|load| *load).reduce(|sum, load| ServerLoad {
+            running: sum.running.saturating_add(load.running),
+            waiting: sum.waiting.saturating_add(load.waiting),
+            kv_used: sum.kv_used.into_iter().chain(load.kv_used).reduce(f64::max),
+        })
     }
 }
 

@@ -1,11 +1,15 @@
 //! Starts the real programs for black-box tests, and ends them. Knows the gateway only over HTTP and
 //! by its files.
 
+mod accounts;
+mod batches;
 pub mod llama;
 pub mod postgres;
 pub mod python;
 pub mod silent_proxy;
 pub mod upstream;
+
+pub use accounts::ledger_agrees;
 
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
@@ -162,12 +166,18 @@ impl Gateway {
 
     /// Starts in a directory that has `config/`, and waits until it is ready.
     pub async fn start_in(dir: TempDir, flags: &[&str]) -> Self {
+        Self::start_with(dir, flags, &[]).await
+    }
+
+    /// The same with environment variables.
+    pub async fn start_with(dir: TempDir, flags: &[&str], variables: &[(&str, &str)]) -> Self {
         let log = std::fs::File::create(dir.path().join("sluice.log")).expect("writable");
         let child = Command::new(program("sluice"))
             .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
             .args(flags)
             .env("SLUICE_ADMIN_TOKEN", "admin-of-the-test")
             .env("UPSTREAM_KEY", "sk-up")
+            .envs(variables.iter().copied())
             .current_dir(dir.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())

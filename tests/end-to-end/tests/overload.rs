@@ -363,3 +363,49 @@ async fn a_budget_goes_on_after_a_restart_where_it_was() {
         before
     );
 }
+
+/// A server that runs eight requests at once and keeps the rest in a queue of its own, which its metrics show.
+const EIGHT_AT_ONCE: &str = "weights_ms: 5\ntoken_ms: 0.01\ncontext_ms: 0.00001\nattention_ms: 0.000001\n\
+    sequence_ms: 0.01\napi_ms: 1\nkv_tokens: 100000\nmax_sequences: 8\ntoken_budget: 2048\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn auto_gives_a_server_what_it_runs_at_once_and_keeps_the_queue_in_the_gateway() {
+    let profiles = tempfile::tempdir().expect("a directory");
+    let profile = profiles.path().join("eight.yaml");
+    std::fs::write(&profile, EIGHT_AT_ONCE).expect("written");
+    let upstream = Simulated::start(&[&format!("tested={}", profile.display())]);
+    let dir = config(&upstream.url, 4, |name, text| match name {
+        "models.yaml" => text.replace("max_concurrent_requests: 4", "max_concurrent_requests: auto"),
+        "gateway.yaml" => text.replace("interval_seconds: 0", "interval_seconds: 0.25"),
+        "limits.yaml" => text.replace("max_active_requests: 50", "max_active_requests: 500"),
+        _ => text,
+    });
+    let gateway = Gateway::start_in(dir, &[]).await;
+    let until = Instant::now() + Duration::from_secs(15);
+    let samples = async {
+        let mut samples = Vec::new();
+        while Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(250)).await;
+            let slots = gateway.metric("sluice_model_places{model=\"tested\"}").await;
+            let waiting = upstream.metric("vllm:num_requests_waiting").await;
+            samples.push((slots, waiting));
+        }
+        samples
+    };
+    // Answers that come in one piece show no time to first token: only the server's metrics tell of its queue.
+    let clients: FuturesUnordered<_> = (0..48)
+        .map(|_| async {
+            while Instant::now() < until {
+                let answer = ask(&gateway, "user_standard_01", &chat(32)).await;
+                assert_eq!(answer.status(), 200, "none is refused");
+                answer.bytes().await.expect("unbroken");
+            }
+        })
+        .collect();
+    let (_, samples) = tokio::join!(clients.collect::<Vec<()>>(), samples);
+    let later = &samples[samples.len() / 2..];
+    let mean = |value: &dyn Fn(&(f64, f64)) -> f64| later.iter().map(value).sum::<f64>() / later.len() as f64;
+    let (slots, waiting) = (mean(&|(slots, _)| *slots), mean(&|(_, waiting)| *waiting));
+    assert!((6.0..=16.0).contains(&slots), "{slots} slots for 8: {samples:?}");
+    assert!(waiting <= 8.0, "{waiting} of 48 wait in the server: {samples:?}");
+}

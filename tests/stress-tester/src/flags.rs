@@ -1,5 +1,9 @@
 //! The command line.
 
+mod generators;
+
+pub(crate) use generators::{FollowArgs, LeadArgs};
+
 use crate::arrivals::Arrivals;
 use crate::protocol::Protocol;
 use crate::scenario::Scenario;
@@ -34,6 +38,10 @@ pub(crate) enum Command {
         #[arg(required = true)]
         runs: Vec<PathBuf>,
     },
+    /// Run one workload on several generators: give each `follow` its part, start them together, and join their reports.
+    Lead(LeadArgs),
+    /// Be one of the generators of a `lead`.
+    Follow(FollowArgs),
 }
 
 #[allow(clippy::struct_excessive_bools)]

@@ -12,6 +12,7 @@ use crate::scenario::{Scenario, User};
 use crate::summary::{RunRecord, Window, steady};
 use crate::terminal::note;
 use crate::workload;
+use crate::workload::Session;
 use crate::workload::text::TextMaker;
 use crate::workload::tokenizer::Tokenizer;
 use hyper::HeaderMap;
@@ -24,6 +25,21 @@ use std::time::Duration;
 
 /// A year: no request lasts so long.
 const NO_LIMIT: Duration = Duration::from_secs(31_536_000);
+
+/// A workload that only has to be sent.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    sessions: Vec<Session>,
+    settings: Arc<Settings>,
+    metadata: Metadata,
+}
+
+impl Prepared {
+    /// Requests of the workload, or of this generator's part.
+    pub(crate) fn requests(&self) -> usize {
+        self.sessions.iter().map(|session| session.turns.len()).sum()
+    }
+}
 
 /// Runs scenarios against one server.
 #[derive(Debug)]
@@ -72,6 +88,14 @@ impl<'a> Launcher<'a> {
     /// # Errors
     /// An invalid scenario, trace or data set, or a run without a single request.
     pub(crate) async fn run(&self, scenario: &Scenario, arrivals: Option<&Arrivals>) -> Result<RunRecord, String> {
+        self.run_prepared(self.prepare(scenario, arrivals).await?).await
+    }
+
+    /// Makes the requests of a scenario.
+    ///
+    /// # Errors
+    /// An invalid scenario, trace or data set.
+    pub(crate) async fn prepare(&self, scenario: &Scenario, arrivals: Option<&Arrivals>) -> Result<Prepared, String> {
         scenario.check()?;
         let args = self.args;
         let users = self.users(scenario)?;
@@ -84,12 +108,22 @@ impl<'a> Launcher<'a> {
         if let Some(part) = args.shard {
             sessions = workload::shard(sessions, part);
         }
-        let planned = sessions.iter().map(|session| session.turns.len()).sum();
-        let settings = Arc::new(self.settings(scenario).await?);
-        let metadata = self.metadata(scenario, arrivals);
-        let live = Live::start(planned, args.json);
+        Ok(Prepared {
+            sessions,
+            settings: Arc::new(self.settings(scenario).await?),
+            metadata: self.metadata(scenario, arrivals),
+        })
+    }
+
+    /// Sends what was prepared.
+    ///
+    /// # Errors
+    /// A run without a single request.
+    pub(crate) async fn run_prepared(&self, prepared: Prepared) -> Result<RunRecord, String> {
+        let args = self.args;
+        let live = Live::start(prepared.requests(), args.json);
         let watch = self.admin.clone().map(Admin::watch);
-        let mut observed = run::run(&self.http, sessions, settings, live).await;
+        let mut observed = run::run(&self.http, prepared.sessions, prepared.settings, live).await;
         observed.samples.sort_by_key(|sample| sample.request_index);
         if observed.samples.is_empty() {
             return Err("no request was sent".to_owned());
@@ -111,7 +145,7 @@ impl<'a> Launcher<'a> {
             },
             watched: watch.map(gateway::Watch::end).unwrap_or_default(),
             client: observed.client,
-            metadata,
+            metadata: prepared.metadata,
         };
         record.settle();
         Ok(record)

@@ -5,6 +5,7 @@ mod client;
 mod compare;
 mod flags;
 mod gateway;
+mod generators;
 mod launch;
 mod live;
 mod metadata;
@@ -19,7 +20,7 @@ mod terminal;
 mod workload;
 
 use clap::Parser;
-use flags::{Command, Flags, RunArgs};
+use flags::{Command, Flags, LeadArgs, RunArgs};
 use launch::Launcher;
 use scenario::Scenario;
 use serde_json::Value;
@@ -34,7 +35,9 @@ fn main() -> ExitCode {
         Some(Command::Scenarios { name }) => scenarios(name.as_deref()),
         Some(Command::Compare { one, other }) => compare(&one, &other),
         Some(Command::Merge { out, runs }) => merge(&out, &runs),
-        None => in_runtime(&flags.run),
+        Some(Command::Lead(args)) => in_runtime(None, lead(&args)),
+        Some(Command::Follow(args)) => in_runtime(None, generators::follow(&args)),
+        None => in_runtime(flags.run.threads, run(&flags.run)),
     };
     done.unwrap_or_else(|message| {
         note(&message);
@@ -73,31 +76,41 @@ fn merge(out: &Path, runs: &[PathBuf]) -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn in_runtime(args: &RunArgs) -> Result<ExitCode, String> {
+fn in_runtime(
+    threads: Option<usize>,
+    work: impl Future<Output = Result<ExitCode, String>>,
+) -> Result<ExitCode, String> {
     raise_file_limit();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if let Some(threads) = args.threads {
+    if let Some(threads) = threads {
         runtime.worker_threads(threads.max(1));
     }
     let runtime = runtime
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start threads: {error}"))?;
-    let done = runtime.block_on(async {
-        let mut scenario = Scenario::load(&args.scenario)?;
-        args.apply(&mut scenario);
-        let launcher = Launcher::new(args).await?;
-        if args.find_capacity {
-            sweep::find_capacity(&launcher, &scenario, args).await
-        } else if args.sweep_rate.is_empty() && args.sweep_concurrency.is_empty() {
-            one_run(&launcher, &scenario, args).await
-        } else {
-            sweep::sweep(&launcher, &scenario, args).await
-        }
-    });
+    let done = runtime.block_on(work);
     // Connections and a thread that waits for its time are not worth waiting for.
     runtime.shutdown_background();
     done
+}
+
+async fn run(args: &RunArgs) -> Result<ExitCode, String> {
+    let mut scenario = Scenario::load(&args.scenario)?;
+    args.apply(&mut scenario);
+    let launcher = Launcher::new(args).await?;
+    if args.find_capacity {
+        sweep::find_capacity(&launcher, &scenario, args).await
+    } else if args.sweep_rate.is_empty() && args.sweep_concurrency.is_empty() {
+        one_run(&launcher, &scenario, args).await
+    } else {
+        sweep::sweep(&launcher, &scenario, args).await
+    }
+}
+
+async fn lead(args: &LeadArgs) -> Result<ExitCode, String> {
+    let (run, record) = generators::lead(args).await?;
+    conclude(&record, &run)
 }
 
 /// Each request under way has a connection; the soft limit on open files is often 1,024.
@@ -111,9 +124,13 @@ fn raise_file_limit() {
 
 async fn one_run(launcher: &Launcher<'_>, scenario: &Scenario, args: &RunArgs) -> Result<ExitCode, String> {
     let arrivals = sweep::arrivals(scenario, args)?;
-    let record = launcher.run(scenario, arrivals.as_ref()).await?;
-    let summary = write_and_print(&record, args)?;
-    let mut failed = Verdict::of(&record).hopeless;
+    conclude(&launcher.run(scenario, arrivals.as_ref()).await?, args)
+}
+
+/// Writes the reports of a run, and judges it.
+fn conclude(record: &RunRecord, args: &RunArgs) -> Result<ExitCode, String> {
+    let summary = write_and_print(record, args)?;
+    let mut failed = Verdict::of(record).hopeless;
     failed.extend(args.fail_if.iter().filter_map(|condition| condition.failed(&summary)));
     for why in &failed {
         note(&format!("failed: {why}"));

@@ -26,6 +26,25 @@ pub(crate) struct Metadata {
     pub(crate) cores: usize,
     pub(crate) memory_bytes: u64,
     pub(crate) system: String,
+    /// Those of a run by several generators.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) generators: Vec<Generator>,
+}
+
+/// One of several generators of a run (`lead`).
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Generator {
+    pub(crate) name: String,
+    /// Requests of its part.
+    pub(crate) requests: usize,
+    /// How far its clock is ahead of the lead's.
+    pub(crate) clock_ahead_seconds: f64,
+    /// Of the message that compared the clocks: the difference is known to half of it.
+    pub(crate) round_trip_seconds: f64,
+    /// How much later than the common start it began, by the lead's clock.
+    pub(crate) started_late_seconds: f64,
+    /// Why its requests are missing.
+    pub(crate) lost: Option<String>,
 }
 
 impl Metadata {
@@ -60,7 +79,7 @@ impl Metadata {
 
     /// The fields that a reader looks at, in words.
     pub(crate) fn rows(&self) -> Vec<(&'static str, String)> {
-        vec![
+        let mut rows = vec![
             ("command", self.command.clone()),
             ("started", self.started_at.clone()),
             ("version", self.version.clone()),
@@ -82,7 +101,26 @@ impl Metadata {
                     self.host, self.cores, self.processor, self.system
                 ),
             ),
-        ]
+        ];
+        rows.extend(
+            self.generators
+                .iter()
+                .map(|generator| ("generator", generator.in_words())),
+        );
+        rows
+    }
+}
+
+impl Generator {
+    fn in_words(&self) -> String {
+        let millis = |seconds: f64| format!("{:.1} ms", seconds * 1e3);
+        let fate = match &self.lost {
+            Some(why) => format!("lost: {why}"),
+            None => format!("started {} late", millis(self.started_late_seconds)),
+        };
+        let (ahead, trip) = (millis(self.clock_ahead_seconds), millis(self.round_trip_seconds));
+        let (name, requests) = (&self.name, self.requests);
+        format!("{name}: {requests} requests, clock {ahead} ahead (round trip {trip}), {fate}")
     }
 }
 
@@ -94,7 +132,7 @@ fn command(args: impl Iterator<Item = String>) -> String {
         let (flag, value) = arg
             .split_once('=')
             .map_or((arg.as_str(), None), |(flag, value)| (flag, Some(value)));
-        let is_secret = matches!(flag, "--key" | "--admin-token" | "--header" | "-H");
+        let is_secret = matches!(flag, "--key" | "--token" | "--admin-token" | "--header" | "-H");
         shown.push(match (hides_next, is_secret, value) {
             (true, ..) => hidden(&arg),
             (false, true, Some(value)) => format!("{flag}={}", hidden(value)),

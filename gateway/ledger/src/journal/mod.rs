@@ -121,7 +121,7 @@ impl Journal {
         segment.flush().inspect_err(|error| self.fail(error))
     }
 
-    /// Sends new records to a new segment, and waits for those who still write to the old one; lines of the old one.
+    /// Sends new records to a new segment, and waits for threads that still write to the old one; lines of the old one.
     pub(crate) fn rotate(&self) -> io::Result<usize> {
         let current = self.segment.load();
         if current.lines() == 0 {

@@ -17,7 +17,7 @@ struct Queue {
     due: Condvar,
 }
 
-/// Segments to sync, and who waits for each.
+/// Segments to sync, with the waiting receipts of each.
 type Group = Vec<(Arc<Segment>, oneshot::Sender<Result<(), Error>>)>;
 
 #[derive(Debug, Default)]

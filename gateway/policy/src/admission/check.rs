@@ -1,6 +1,6 @@
 //! A second, slow count of all that runs and waits, for debug and test builds.
 
-use super::Scheduler;
+use super::state::{Scheduler, Turn};
 use crate::QueueClass;
 use crate::tickets::Ticket;
 
@@ -25,7 +25,14 @@ impl Scheduler {
         }
         for (id, model) in self.models.iter() {
             let is = |ticket: &Ticket| ticket.model == id;
-            assert_eq!(model.running, count(true, &is), "running for {id:?}");
+            assert_eq!(model.capacity.running(), count(true, &is), "running for {id:?}");
+            let tickets = self.tickets.all().filter(|ticket| ticket.is_running && is(ticket));
+            let tokens: u64 = tickets.map(|ticket| ticket.tokens).sum();
+            assert_eq!(model.capacity.tokens(), tokens, "tokens in flight for {id:?}");
+            assert!(
+                model.turn == Turn::Free || model.waiting > 0,
+                "none waits, yet {id:?} is blocked"
+            );
             assert_eq!(model.waiting, count(false, &is), "waiting for {id:?}");
             for class in QueueClass::ALL {
                 let is_held_back =

@@ -1,13 +1,12 @@
-//! How long a wait will be, and what whoever cannot wait is told.
+//! The expected wait of a request, and the refusal of one that would wait too long.
 
-use super::queue::{flow, queue};
-use super::{Scheduler, project_slots};
+use super::state::{Scheduler, flow, project_slots, queue};
 use crate::tickets::Ticket;
 use crate::{Order, QueueClass, Refusal, Rules};
 use std::time::Duration;
 
 impl Scheduler {
-    /// How long a newcomer would wait at the present pace, and whether its project's own limit is why.
+    /// The wait of a new request at the present pace, and whether its project's own limit is the cause.
     ///
     /// Little's law gives the pace: as many end in a second as run, divided by how long one runs. Of that,
     /// a newcomer gets its user's share of its project's share of its band's share.
@@ -17,9 +16,8 @@ impl Scheduler {
         let Some(seconds) = model.service.0.or(self.service.0) else {
             return (Duration::ZERO, false);
         };
-        let is_model_full = model.running >= model.capacity.limit();
-        let (running, waiting) = if is_model_full {
-            (model.running, model.waiting)
+        let (running, waiting) = if model.is_full() {
+            (model.capacity.running(), model.waiting)
         } else {
             (self.running, self.waiting)
         };

@@ -3,8 +3,7 @@
 //! A request that waits for its own project's limit, or that is next and could run, is no pressure on others. One
 //! that waits for a slot of its model presses on that model alone; one that waits for a slot of all, on all.
 
-use super::queue::flow_mut;
-use super::{Model, Scheduler};
+use super::state::{Model, Scheduler, flow_mut};
 use crate::fairness::HeldBack;
 use crate::{ModelId, ProjectId, QueueClass, Rules};
 
@@ -97,11 +96,6 @@ impl Scheduler {
 }
 
 impl Model {
-    /// Whether it has no slot left.
-    pub(super) fn is_full(&self) -> bool {
-        self.running >= self.capacity.limit()
-    }
-
     /// The requests of a class that shared capacity holds back; those that wait for a slot of all count from when the
     /// model has had one.
     fn pressing(&self, class: QueueClass, is_paused: bool) -> Pressing {

@@ -1,12 +1,32 @@
 //! The queue: joining, leaving, displacement, and the lists that requests stand in.
 
-use super::{Project, Scheduler, User, project_slots};
-use crate::fairness::{Flow, HeldBack, Queue, project_key, user_key};
-use crate::tickets::{List, Ticket, TicketId, Which};
-use crate::{ModelId, Order, ProjectId, QueueClass, Rules, UserId};
-use std::collections::BTreeSet;
+use super::state::{Project, Scheduler, Turn, User, flow_mut, queue_mut};
+use crate::fairness::{project_key, user_key};
+use crate::tickets::{Ticket, TicketId, Which};
+use crate::{Order, ProjectId, QueueClass, Rules, UserId};
 
 impl Scheduler {
+    /// Applies changed rules. Running requests go on; smaller limits take effect as slots become free.
+    pub(crate) fn reconfigure(&mut self, rules: &Rules) {
+        for (id, model) in self.models.iter_mut() {
+            model.capacity.reconfigure(&rules.model(id));
+            model.turn.recheck();
+            model.free_since = self.now;
+        }
+        // A project's rank can be that of its first user: users come first.
+        for user in self.users.ids() {
+            for class in QueueClass::ALL {
+                self.relist_user(rules.scheduling.order, user, class);
+            }
+        }
+        for project in self.projects.ids() {
+            self.refresh(rules, project);
+            for class in QueueClass::ALL {
+                self.relist_project(rules.scheduling.order, project, class);
+            }
+        }
+    }
+
     pub(super) fn enqueue(&mut self, rules: &Rules, index: u32) {
         let Some(ticket) = self.tickets.at(index).copied() else {
             return;
@@ -23,6 +43,7 @@ impl Scheduler {
         self.waiting += 1;
         let model = &mut self.models[ticket.model];
         model.waiting += 1;
+        model.turn.recheck();
         let project = &mut self.projects[ticket.project];
         project.waiting += 1;
         let user = &mut self.users[ticket.user];
@@ -56,7 +77,12 @@ impl Scheduler {
         *left -= 1;
         band.projects_waiting -= usize::from(*left == 0);
         self.waiting -= 1;
-        self.models[ticket.model].waiting -= 1;
+        let model = &mut self.models[ticket.model];
+        model.waiting -= 1;
+        model.turn.recheck();
+        if model.waiting == 0 && model.turn != Turn::Free {
+            (model.turn, model.free_since) = (Turn::Free, self.now);
+        }
         let project = &mut self.projects[ticket.project];
         project.waiting -= 1;
         let flow = flow_mut(&mut project.flows, ticket.model, class);
@@ -126,11 +152,6 @@ impl Scheduler {
 
     // === the order
 
-    pub(super) fn is_free(&self, rules: &Rules, project: ProjectId) -> bool {
-        let state = &self.projects[project];
-        state.running < project_slots(rules, project, state.is_throttled)
-    }
-
     /// Lists or removes a project whose own limit may have been reached or left.
     pub(super) fn refresh(&mut self, rules: &Rules, project: ProjectId) {
         let is_free = self.is_free(rules, project);
@@ -180,59 +201,4 @@ impl Scheduler {
             }
         }
     }
-}
-
-pub(super) fn flow(flows: &[Flow], model: ModelId, class: QueueClass) -> Option<&Flow> {
-    flows.iter().find(|flow| flow.model == model && flow.class == class)
-}
-
-pub(super) fn flow_mut(flows: &mut Vec<Flow>, model: ModelId, class: QueueClass) -> &mut Flow {
-    let found = flows.iter().position(|flow| flow.model == model && flow.class == class);
-    let at = found.unwrap_or_else(|| {
-        flows.push(Flow {
-            model,
-            class,
-            users: BTreeSet::new(),
-            reached: 0,
-            listed: None,
-            by_age: List::default(),
-            held_back: HeldBack::default(),
-        });
-        flows.len() - 1
-    });
-    &mut flows[at]
-}
-
-pub(super) fn queue(
-    queues: &[(ProjectId, Queue)],
-    project: ProjectId,
-    model: ModelId,
-    class: QueueClass,
-) -> Option<&Queue> {
-    let found = queues
-        .iter()
-        .find(|(of, queue)| *of == project && queue.model == model && queue.class == class);
-    found.map(|(_, queue)| queue)
-}
-
-pub(super) fn queue_mut(
-    queues: &mut Vec<(ProjectId, Queue)>,
-    project: ProjectId,
-    model: ModelId,
-    class: QueueClass,
-) -> &mut Queue {
-    let found = queues
-        .iter()
-        .position(|(of, queue)| *of == project && queue.model == model && queue.class == class);
-    let at = found.unwrap_or_else(|| {
-        let queue = Queue {
-            model,
-            class,
-            list: List::default(),
-            listed: None,
-        };
-        queues.push((project, queue));
-        queues.len() - 1
-    });
-    &mut queues[at].1
 }

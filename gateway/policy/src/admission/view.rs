@@ -1,6 +1,6 @@
 //! Read-only views of the requests that run and wait.
 
-use super::Scheduler;
+use super::state::Scheduler;
 use crate::tickets::TicketId;
 use crate::{ModelId, ProjectId, QueueClass, Rules, Time, UserId};
 use std::time::Duration;
@@ -35,12 +35,22 @@ impl Scheduler {
 
     /// Tickets that run for a model.
     pub(crate) fn running_for(&self, model: ModelId) -> usize {
-        self.models.get(model).map_or(0, |model| model.running)
+        self.models.get(model).map_or(0, |model| model.capacity.running())
     }
 
     /// Slots that a model has now.
     pub(crate) fn slots_of(&self, model: ModelId) -> Option<usize> {
         self.models.get(model).map(|model| model.capacity.limit())
+    }
+
+    /// The tokens that a model may have in flight now.
+    pub(crate) fn token_limit_of(&self, model: ModelId, now: Time) -> Option<u64> {
+        self.models.get(model)?.capacity.token_limit(now)
+    }
+
+    /// The tokens that a model has in flight.
+    pub(crate) fn tokens_of(&self, model: ModelId) -> u64 {
+        self.models.get(model).map_or(0, |model| model.capacity.tokens())
     }
 
     /// Tickets that wait in a class.

@@ -9,7 +9,7 @@ use crate::{AdmissionRequest, QuotaWindow, Time};
 const TICKETS_EACH_STEP: usize = 64;
 
 impl Policy {
-    /// Compares the counters of those who pay for a request with the second count. Does nothing in release builds.
+    /// Compares the counters of the subjects that a request is billed to with the second count. Does nothing in release builds.
     ///
     /// # Panics
     ///

@@ -1,6 +1,11 @@
 //! A deterministic simulation: arrivals in, a made-up clock, the real policy, figures out. A server is so
 //! many places; how long a request holds one depends on its tokens.
 
+pub mod cached;
+pub mod engine;
+pub mod python_random;
+pub mod server;
+
 use policy::{
     AdmissionRequest, Class, Decision, ModelId, PlanId, Policy, Priority, ProjectId, Rules, Settlement, TicketId, Time,
     Usage, UserId,

@@ -13,6 +13,9 @@ use serde_json::{Map, Value, json};
 /// Reads a request.
 pub(crate) fn request(body: &[u8], dropped: &mut Dropped) -> Result<Chat, RequestError> {
     let mut fields = Fields::read(body)?;
+    if fields.take("thread").is_some() {
+        return Err(RequestError::thread_unsupported());
+    }
     let mut chat = Map::new();
     let mut said = Vec::new();
     match fields.take("system") {

@@ -37,7 +37,7 @@ impl Dialect for Anthropic {
         let is_unbounded = head.thread.text().is_some() || head.container.text().is_some();
         Ok(ParsedRequest {
             model: model_named(head.model)?,
-            is_streaming: head.stream.truth("stream")?.unwrap_or(false),
+            is_streaming: head.stream.truth().unwrap_or(false),
             max_tokens: Limit::largest(&limits),
             answers: 1,
             size: PromptSize::of(&read).unbounded_if(is_unbounded),

@@ -8,7 +8,8 @@ mod code;
 mod upstream;
 
 pub use code::ErrorCode;
-pub use upstream::{upstream_error, upstream_message};
+pub(crate) use upstream::{message_in, reason_in, reports_failure};
+pub use upstream::{server_failed, server_message, server_refused};
 
 use crate::Protocol;
 use policy::{QuotaUnit, Refusal};
@@ -105,7 +106,7 @@ impl RequestError {
 
     /// The refusal of Anthropic's server-side threads, which only Anthropic keeps. Its SDKs and Claude Code then
     /// send the whole conversation, and no `thread` any more.
-    pub fn thread_unsupported() -> Self {
+    pub(crate) fn thread_unsupported() -> Self {
         let message = "`thread` is not supported by this model's server; send the whole conversation in `messages`";
         Self {
             detail: Some("thread_unsupported_request"),
@@ -297,13 +298,5 @@ mod tests {
             assert_eq!(error.blame, Blame::Gateway);
             assert_eq!(error.is_recorded(), code != ErrorCode::LedgerBacklogFull);
         }
-    }
-
-    #[test]
-    fn anthropics_sdk_finds_why_a_thread_was_refused() {
-        let body = RequestError::thread_unsupported().body(Protocol::Anthropic, "req-1");
-        let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
-        assert_eq!(body["error"]["details"]["error_code"], "thread_unsupported_request");
-        assert_eq!(body["error"]["type"], "invalid_request_error");
     }
 }

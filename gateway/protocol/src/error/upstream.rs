@@ -1,80 +1,125 @@
-//! A model's server that returned an error: its own sentence, and whose fault it is.
+//! A model's server that failed: its own sentence, and whose fault it is.
 
 use super::{Contact, ErrorCode, RequestError};
+use crate::wire::lenient;
 use serde_json::Value;
 
 /// Characters of a server's sentence that are passed on.
 const LONGEST_SENTENCE: usize = 500;
 
-/// The sentence in a server's error body: `error.message`, `error`, `message` or `detail` (a text, or FastAPI's list
-/// of what is wrong where); else the body itself, if it is a short line of text.
-pub fn upstream_message(body: &[u8]) -> Option<String> {
-    let sentence = match serde_json::from_slice::<Value>(body) {
-        Ok(body) => in_json(&body)?,
-        Err(_) => plain(body)?.to_owned(),
-    };
-    let sentence = sentence.trim();
-    (!sentence.is_empty()).then(|| sentence.chars().take(LONGEST_SENTENCE).collect())
+/// Where servers put their sentence: OpenAI's `error.message`, Ollama's `error`, `message` at the top (vLLM before 0.10),
+/// `detail` (FastAPI), and rarer ones.
+const KEYS: [&str; 8] = [
+    "message",
+    "error",
+    "detail",
+    "msg",
+    "reason",
+    "errors",
+    "error_message",
+    "error_msg",
+];
+
+/// The sentence in the body of a server's error: in its JSON, else the body's first line, if it is no page of HTML.
+pub fn server_message(body: &[u8]) -> Option<String> {
+    match lenient::value(body) {
+        Some(body) => message_in(&body),
+        None => plain(body).and_then(shortened),
+    }
 }
 
-fn in_json(body: &Value) -> Option<String> {
-    if let Value::String(text) = body {
-        return Some(text.clone());
+/// The sentence in a server's error as JSON.
+pub(crate) fn message_in(error: &Value) -> Option<String> {
+    sentence(error).as_deref().and_then(shortened)
+}
+
+/// The sentence in an error, or what else is said of it.
+pub(crate) fn reason_in(error: &[u8]) -> String {
+    let text = || shortened(&String::from_utf8_lossy(error));
+    server_message(error)
+        .or_else(text)
+        .unwrap_or_else(|| NO_REASON.to_owned())
+}
+
+/// Whether a field `error` of an answer reports a failure; some servers send an empty one with every answer.
+pub(crate) fn reports_failure(error: &Value) -> bool {
+    match error {
+        Value::Null | Value::Bool(false) => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(fields) => !fields.is_empty(),
+        Value::Bool(true) | Value::Number(_) => true,
     }
-    // Google's servers wrap the error into a list.
-    let body = body.get(0).unwrap_or(body);
-    let fields = [
-        "/error/message",
-        "/error",
-        "/message",
-        "/detail",
-        "/error/detail",
-        "/detail/message",
-    ];
-    let texts = fields.iter().find_map(|field| body.pointer(field)?.as_str());
-    texts.map(str::to_owned).or_else(|| validation(body.get("detail")?))
+}
+
+fn sentence(error: &Value) -> Option<String> {
+    match error {
+        Value::String(text) => Some(text.trim()).filter(|text| !text.is_empty()).map(str::to_owned),
+        // Google's servers wrap the error into a list.
+        Value::Array(items) => validation(items).or_else(|| items.iter().find_map(sentence)),
+        Value::Object(fields) => {
+            // Beside an error in detail, a message at the top says less; beside a name for it, it says more.
+            let detailed = fields.get("error").filter(|error| !error.is_string());
+            let others = || KEYS.into_iter().find_map(|key| sentence(fields.get(key)?));
+            detailed.and_then(sentence).or_else(others)
+        }
+        _ => None,
+    }
 }
 
 /// FastAPI's list of validation errors as one sentence: `body.messages: Field required; …`.
-fn validation(detail: &Value) -> Option<String> {
-    let errors = detail.as_array()?.iter().filter_map(|error| {
-        let message = error["msg"].as_str().or(error.as_str())?;
-        let place = error["loc"].as_array().into_iter().flatten();
-        let place: Vec<String> = place
+fn validation(errors: &[Value]) -> Option<String> {
+    let errors = errors.iter().filter_map(|error| {
+        let message = error["msg"].as_str()?;
+        let path = error["loc"].as_array().into_iter().flatten();
+        let path: Vec<String> = path
             .map(|part| part.as_str().map_or_else(|| part.to_string(), str::to_owned))
             .collect();
-        Some(if place.is_empty() {
+        Some(if path.is_empty() {
             message.to_owned()
         } else {
-            format!("{}: {message}", place.join("."))
+            format!("{}: {message}", path.join("."))
         })
     });
     let errors: Vec<String> = errors.collect();
     (!errors.is_empty()).then(|| errors.join("; "))
 }
 
-/// A body of text that is no page of HTML.
+/// The first line of a text that is no page of HTML.
 fn plain(body: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(body).ok()?.trim();
     (!text.starts_with('<')).then(|| text.lines().next()).flatten()
 }
 
+fn shortened(text: &str) -> Option<String> {
+    let text = text.trim();
+    (!text.is_empty()).then(|| text.chars().take(LONGEST_SENTENCE).collect())
+}
+
+const NO_REASON: &str = "no reason was given";
+
+/// A failure of the model's server in an answer that had begun, with its own sentence where it gives one.
+pub fn server_failed(message: Option<&str>) -> RequestError {
+    let reason = message.unwrap_or(NO_REASON);
+    RequestError::new(ErrorCode::UpstreamError, format!("the model's server failed: {reason}"))
+}
+
 /// The error for a client whose model's server returned `status`: the server's own sentence, with the names of model
 /// and server. What the request itself caused is the client's fault, whatever status the server chose for it.
-pub fn upstream_error(status: u16, body: &[u8], model: &str, server: &str) -> RequestError {
-    let sentence = upstream_message(body);
-    let said = sentence.as_deref().unwrap_or("no reason given");
-    let by = |what: &str| format!("{what} (model `{model}`, server {server}): {said}");
+pub fn server_refused(status: u16, body: &[u8], model: &str, server: &str) -> RequestError {
+    let message = server_message(body);
+    let sentence = message.as_deref().unwrap_or(NO_REASON);
+    let by = |what: &str| format!("{what} (model `{model}`, server {server}): {sentence}");
     let error = match status {
-        _ if is_context_exceeded(body, said) => {
+        _ if is_context_exceeded(body, sentence) => {
             RequestError::new(ErrorCode::ContextLengthExceeded, by("the prompt is too long"))
         }
         401 | 403 => RequestError::new(ErrorCode::UpstreamError, by("the server refused the gateway's API key")),
-        404 if sentence.is_none() => RequestError::new(ErrorCode::UpstreamError, by("the server returned 404")),
+        404 if message.is_none() => RequestError::new(ErrorCode::UpstreamError, by("the server returned 404")),
         408 | 504 => RequestError::new(ErrorCode::UpstreamTimeout, by("the server took too long")),
         429 | 503 => RequestError::new(ErrorCode::NoHealthyUpstream, by("the server is overloaded")),
         400..=499 => RequestError::new(ErrorCode::BadRequest, by("the server refused the request")),
-        500 | 501 if is_clients_fault(body, said) => {
+        500 | 501 if is_clients_fault(body, sentence) => {
             RequestError::new(ErrorCode::BadRequest, by("the server cannot serve the request"))
         }
         _ => RequestError::new(ErrorCode::UpstreamError, by(&format!("the server returned {status}"))),
@@ -113,7 +158,7 @@ fn is_clients_fault(body: &[u8], sentence: &str) -> bool {
 
 /// The error's `type` and `code`.
 fn error_words(body: &[u8]) -> Vec<String> {
-    let Ok(body) = serde_json::from_slice::<Value>(body) else {
+    let Some(body) = lenient::value(body) else {
         return Vec::new();
     };
     let error = body.get("error").filter(|error| error.is_object()).unwrap_or(&body);
@@ -146,26 +191,57 @@ mod tests {
                 Some("anthropic"),
             ),
             (r#"[{"error":{"message":"google"}}]"#, Some("google")),
+            (
+                r#"{"error":{"error":{"message":"nested"}},"message":null}"#,
+                Some("nested"),
+            ),
+            (r#"{"error":{"message":"inner"},"message":"outer"}"#, Some("inner")),
+            (
+                r#"{"statusCode":400,"error":"Bad Request","message":"said better"}"#,
+                Some("said better"),
+            ),
+            (
+                r#"{"object":"error","message":{"detail":[{"loc":["body"],"msg":"mistral"}]}}"#,
+                Some("body: mistral"),
+            ),
+            (r#"{"code":500,"msg":"in short","success":false}"#, Some("in short")),
+            (r#"{"errors":[{"message":"one of several"}]}"#, Some("one of several")),
+            (r#"{"error_code":336501,"error_msg":"baidu"}"#, Some("baidu")),
+            (r#""a text""#, Some("a text")),
+            ("\u{feff}{\"error\":\"cut \\ud83d\"}", Some("cut \u{fffd}")),
+            (r#"{"error":" spaced \n"}"#, Some("spaced")),
             ("Internal Server Error\n", Some("Internal Server Error")),
             ("<html>502</html>", None),
             ("", None),
             ("{}", None),
             (r#"{"error":{"code":5}}"#, None),
+            (r#"{"error":null}"#, None),
+            (r#"{"error":""}"#, None),
         ];
         for (body, sentence) in cases {
-            assert_eq!(upstream_message(body.as_bytes()).as_deref(), sentence, "{body}");
+            assert_eq!(server_message(body.as_bytes()).as_deref(), sentence, "{body}");
         }
+        for long in [
+            format!("{{\"error\":\"{}\"}}", "\u{e4}".repeat(900)),
+            "\u{e4}".repeat(900),
+        ] {
+            assert_eq!(
+                server_message(long.as_bytes()).map(|text| text.chars().count()),
+                Some(500)
+            );
+        }
+        assert_eq!(reason_in(br#"{"code":5}"#), r#"{"code":5}"#);
     }
 
     #[test]
     fn a_request_that_the_model_cannot_take_is_the_clients_fault_whatever_the_status() {
         // llama.cpp's answer to a picture for a model without eyes.
         let body = br#"{"error":{"code":500,"message":"image input is not supported - hint: if this is unexpected, you may need to provide the mmproj","type":"server_error"}}"#;
-        let error = upstream_error(500, body, "m", "127.0.0.1:1");
+        let error = server_refused(500, body, "m", "127.0.0.1:1");
         assert_eq!((error.code, error.blame), (ErrorCode::BadRequest, Blame::Client));
         assert!(!error.counts_against_server() && !error.may_retry());
         assert!(error.message.contains("`m`") && error.message.contains("image input is not supported"));
-        let error = upstream_error(500, br#"{"error":"CUDA out of memory"}"#, "m", "s");
+        let error = server_refused(500, br#"{"error":"CUDA out of memory"}"#, "m", "s");
         assert!(error.may_retry() && error.counts_against_server());
         assert_eq!(error.contact, Contact::Answered(500));
     }
@@ -176,7 +252,7 @@ mod tests {
         let llama = br#"{"error":{"code":400,"message":"the request exceeds the available context size","type":"exceed_context_size_error"}}"#;
         for body in [&vllm[..], &llama[..]] {
             assert_eq!(
-                upstream_error(400, body, "m", "s").code,
+                server_refused(400, body, "m", "s").code,
                 ErrorCode::ContextLengthExceeded
             );
         }

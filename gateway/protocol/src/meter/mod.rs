@@ -8,8 +8,8 @@ pub(crate) mod view;
 
 pub use usage::{Bounds, Source, Usage};
 
+use crate::error::reason_in;
 use crate::tokens::TextSize;
-use crate::upstream_error;
 use crate::whole;
 use crate::wire::sse::Event;
 use crate::wire::{Framing, lenient, records};
@@ -76,8 +76,7 @@ impl Meter {
             return Verdict::Pass;
         };
         if event.name == b"error" {
-            let message = upstream_error::message(data);
-            return self.fail(message.unwrap_or_else(|| String::from_utf8_lossy(data).chars().take(500).collect()));
+            return self.fail(reason_in(data));
         }
         if data != b"[DONE]" {
             return self.see_data(data);
@@ -126,8 +125,7 @@ impl Meter {
         self.delivered.answers = self.begun.count_ones();
         self.is_done |= seen.is_last;
         if seen.has_failed {
-            let message = upstream_error::message(seen.told);
-            return self.fail(message.unwrap_or_else(|| "no reason was given".to_owned()));
+            return self.fail(reason_in(seen.told));
         }
         if seen.is_last {
             Verdict::Last

@@ -83,6 +83,20 @@ impl Reported {
     pub(crate) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+
+    /// The figures as they were given, without a check; what is missing follows from the total. `None` where there is none.
+    pub(crate) fn usage(&self) -> Option<Usage> {
+        if self.is_empty() {
+            return None;
+        }
+        let from_total = |other: Option<u64>| self.total.unwrap_or(0).saturating_sub(other.unwrap_or(0));
+        let input_tokens = self.input.unwrap_or_else(|| from_total(self.output));
+        Some(Usage {
+            input_tokens,
+            output_tokens: self.output.unwrap_or_else(|| from_total(Some(input_tokens))),
+            cached_input_tokens: self.cached.unwrap_or(0),
+        })
+    }
 }
 
 /// What of an answer went to the client.

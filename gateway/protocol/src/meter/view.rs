@@ -34,7 +34,7 @@ pub(crate) fn message(value: &mut Cursor<'_>, all: &mut TextSize) -> Option<()> 
         match key {
             b"content" => *all += value.content()?,
             b"refusal" => *all += value.size()?,
-            b"reasoning_content" | b"reasoning" | b"thinking" => {
+            b"reasoning_content" | b"reasoning" | b"thinking" | b"reasoning_text" | b"reasoning_details" => {
                 let size = value.content()?;
                 if size.bytes > thought.bytes {
                     thought = size;
@@ -43,6 +43,7 @@ pub(crate) fn message(value: &mut Cursor<'_>, all: &mut TextSize) -> Option<()> 
             b"tool_calls" => value.list(|call| {
                 call.object(|key, value| match key {
                     b"function" => function(value, all),
+                    b"name" | b"arguments" => value.size().map(|size| *all += size),
                     _ => value.skip(),
                 })
             })?,

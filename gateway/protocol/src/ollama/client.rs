@@ -1,6 +1,6 @@
 //! A client of Ollama's API whose model's server speaks another protocol.
 
-use super::history;
+use super::{history, keep_alive};
 use crate::Operation;
 use crate::error::RequestError;
 use crate::hub::{About, Chat, Encoder, Fields, Finish, Part, ToolPart, arguments, bad, message, untranslatable};
@@ -69,8 +69,7 @@ pub(crate) fn request(call: Operation, body: &[u8], context: u64, dropped: &mut 
         }
     }
     // The server keeps its model loaded, whatever is asked; only that it be unloaded is not done.
-    let unloads = |keep: &Value| keep == 0 || keep == "0" || keep == "0s";
-    if !fields.peek("keep_alive").is_some_and(unloads) {
+    if !fields.peek("keep_alive").is_some_and(keep_alive::unloads) {
         fields.ignore(&["keep_alive"]);
     }
     fields.pass(&["logprobs", "top_logprobs"], &mut chat);

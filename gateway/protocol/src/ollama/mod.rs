@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 mod history;
+mod keep_alive;
 pub(crate) mod upstream;
 pub(crate) mod view;
 
@@ -46,19 +47,21 @@ impl Dialect for Ollama {
                 limit.value = Limited::Unlimited;
             }
         }
+        let unloads = unloads(head.keep_alive);
         Ok(ParsedRequest {
             model: model_named(named)?,
-            is_streaming: operation.generates() && head.stream.truth("stream")?.unwrap_or(true),
+            is_streaming: operation.generates() && head.stream.truth().unwrap_or(true),
             max_tokens: Limit::largest(&limits),
             answers: 1,
             size: size(&head),
             wants_usage: true,
-            load: operation.generates().then(|| load(operation, &head)).flatten(),
+            load: operation.generates().then(|| load(operation, &head, unloads)).flatten(),
             prompt: [head.messages, head.prompt, head.input].into_iter().find_map(Raw::text),
             places: Places {
                 model: named.range(body),
                 limits,
                 options: head.options.range(body),
+                unload: head.keep_alive.range(body).filter(|_| unloads),
                 ..Places::default()
             },
             ..ParsedRequest::default()
@@ -73,10 +76,13 @@ impl Dialect for Ollama {
         changes: &RequestChanges<'_>,
         splices: &mut Splices,
     ) {
+        let places = &parsed.places;
+        if let Some(keep_alive) = &places.unload {
+            splices.remove_key(body, keep_alive.clone());
+        }
         if !operation.generates() || parsed.load.is_some() {
             return;
         }
-        let places = &parsed.places;
         let Some(granted) = changes.max_tokens else { return };
         if !places.limits.is_empty() {
             return splice_limits("num_predict", body, parsed, changes, splices);
@@ -137,15 +143,20 @@ fn size(head: &Head<'_>) -> PromptSize {
     size.split(inputs).truncated_if(true)
 }
 
+/// Whether a request has its model unloaded when it is done.
+fn unloads(keep_alive: Raw<'_>) -> bool {
+    let value = keep_alive.text().and_then(|text| serde_json::from_str(text).ok());
+    value.is_some_and(|value: Value| keep_alive::unloads(&value))
+}
+
 /// Whether there is nothing to answer: no messages, or no prompt.
-fn load(operation: Operation, head: &Head<'_>) -> Option<ModelLoad> {
+fn load(operation: Operation, head: &Head<'_>, unloads: bool) -> Option<ModelLoad> {
     let mut messages = 0;
     head.messages.each(|_| messages += 1);
     let is_empty = match operation {
         Operation::OllamaChat => messages == 0,
         _ => head.prompt.text().is_none_or(|prompt| prompt == "\"\""),
     };
-    let unloads = matches!(head.keep_alive.text(), Some("0" | "\"0\"" | "\"0s\"" | "\"0m\""));
     is_empty.then_some(if unloads { ModelLoad::Unload } else { ModelLoad::Load })
 }
 

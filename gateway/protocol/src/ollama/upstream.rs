@@ -1,12 +1,12 @@
 //! A server that speaks Ollama's native API: how it is asked, and what it says.
 
+use super::keep_alive;
 use crate::Operation;
 use crate::calls::CallPiece;
-use crate::error::RequestError;
+use crate::error::{RequestError, message_in, reports_failure, server_failed};
 use crate::hub::{Chat, Fields, Finish, Part, arguments, bad, not_an_answer, untranslatable};
 use crate::meter::Usage;
 use crate::unsupported::Dropped;
-use crate::upstream_error;
 use crate::wire::lenient::{self, Count, Each, Object, Text};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -57,7 +57,13 @@ pub(crate) fn request(
     }
     chat.rename("guided_json", "format", &mut to);
     thinking(&mut chat, &mut to, dropped)?;
-    chat.pass(&["keep_alive", "logprobs", "top_logprobs"], &mut to);
+    match chat.take("keep_alive") {
+        // Other projects use the same model.
+        Some(keep_alive) if keep_alive::unloads(&keep_alive) => dropped.leave_out("keep_alive")?,
+        Some(keep_alive) => drop(to.insert("keep_alive".to_owned(), keep_alive)),
+        None => {}
+    }
+    chat.pass(&["logprobs", "top_logprobs"], &mut to);
     let mut options = match chat.take("options") {
         None => Map::new(),
         Some(Value::Object(options)) => options,
@@ -195,10 +201,7 @@ fn called(call: &Value, names: &mut HashMap<String, Value>) -> Value {
 /// The arguments of a call in a history: what a model once wrote, right or wrong.
 fn given(text: &Value) -> Value {
     match text {
-        Value::String(text) => match arguments(text) {
-            object @ Value::Object(_) => object,
-            _ => json!({"invalid_json": text}),
-        },
+        Value::String(text) => arguments(text),
         Value::Null => json!({}),
         other => other.clone(),
     }
@@ -297,9 +300,8 @@ pub(crate) fn line(line: &[u8]) -> Result<Option<(Part, Vec<CallPiece>)>, Reques
         return Ok(None);
     }
     let line: Line = lenient::parse(line).ok_or_else(not_an_answer)?;
-    if !line.error.is_null() && line.error != "" {
-        let message = upstream_error::message(line.error.to_string().as_bytes());
-        return Err(upstream_error::failed(message.as_deref()));
+    if reports_failure(&line.error) {
+        return Err(server_failed(message_in(&line.error).as_deref()));
     }
     let message = line.message.map_or_else(
         || Message {

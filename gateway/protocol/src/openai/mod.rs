@@ -43,7 +43,7 @@ impl Dialect for OpenAi {
         let prompts = prompts(head.prompt);
         Ok(ParsedRequest {
             model: model_named(head.model)?,
-            is_streaming: head.stream.truth("stream")?.unwrap_or(false),
+            is_streaming: head.stream.truth().unwrap_or(false),
             max_tokens: Limit::largest(&limits),
             answers: answers(&head)?.saturating_mul(prompts),
             size: size(&head, prompts),
@@ -56,7 +56,7 @@ impl Dialect for OpenAi {
             places: Places {
                 model: head.model.range(body),
                 limits,
-                min_tokens: Limit::read("min_tokens", head.min_tokens, body)?,
+                min_tokens: Limit::of_another("min_tokens", head.min_tokens, body),
                 options: head.stream_options.range(body),
                 ..Places::default()
             },
@@ -88,21 +88,31 @@ impl Dialect for OpenAi {
 /// Every limit that is given. A minimum or `ignore_eos` changes nothing of it: the answer is as long as it may be.
 fn limits(head: &Head<'_>, body: &[u8]) -> Result<Vec<Limit>, RequestError> {
     let options: Options<'_> = inner(head.options, "options")?;
-    let given = [
+    let own = [
         ("max_tokens", head.max_tokens),
         ("max_completion_tokens", head.max_completion_tokens),
+    ];
+    let foreign = [
         ("max_output_tokens", head.max_output_tokens),
         ("max_new_tokens", head.max_new_tokens),
         ("n_predict", head.n_predict),
         ("num_predict", head.num_predict),
         ("options.num_predict", options.num_predict),
     ];
-    Limit::read_all(&given, body)
+    let mut limits = Limit::read_all(&own, body)?;
+    limits.extend(
+        foreign
+            .iter()
+            .filter_map(|(key, raw)| Limit::of_another(key, *raw, body)),
+    );
+    Ok(limits)
 }
 
 /// Answers to each prompt. llama.cpp knows `n` as `n_cmpl` too; of `best_of` answers, all are made.
 fn answers(head: &Head<'_>) -> Result<u64, RequestError> {
-    let best_of = head.best_of.number("best_of")?.and_then(|number| number.value);
+    // Many servers do not know `best_of`; one that does refuses what is no number.
+    let best_of = head.best_of.number("best_of").ok().flatten();
+    let best_of = best_of.and_then(|number| number.value);
     let counts = [head.n.count("n")?, head.n_cmpl.count("n_cmpl")?, best_of];
     Ok(counts.into_iter().flatten().max().unwrap_or(1).max(1))
 }
@@ -142,10 +152,7 @@ fn size(head: &Head<'_>, prompts: u64) -> PromptSize {
 
 fn wants_usage(stream_options: Raw<'_>) -> Result<bool, RequestError> {
     let options: StreamOptions<'_> = inner(stream_options, "stream_options")?;
-    Ok(options
-        .include_usage
-        .truth("stream_options.include_usage")?
-        .unwrap_or(false))
+    Ok(options.include_usage.truth().unwrap_or(false))
 }
 
 /// The client's own stream options, and that its usage is wanted.

@@ -1,11 +1,10 @@
 //! A server that speaks OpenAI's chat completions: how it is asked, and what it says.
 
+use super::view::{is_failure, view};
 use crate::Operation;
 use crate::calls::CallPiece;
-use crate::error::RequestError;
+use crate::error::{RequestError, message_in, reports_failure, server_failed};
 use crate::hub::{Chat, Finish, Part, not_an_answer};
-use crate::meter::Usage;
-use crate::upstream_error;
 use crate::wire::lenient::{self, Count, Each, Object, Text};
 use crate::wire::sse::Event;
 use serde::Deserialize;
@@ -16,7 +15,6 @@ use serde_json::{Value, json};
 #[serde(default)]
 struct Completion {
     choices: Each<Vec<Choice>>,
-    usage: Value,
     error: Value,
     object: Value,
     message: Value,
@@ -34,18 +32,51 @@ struct Choice {
     finish_reason: Value,
     /// vLLM's: the stop sequence, or the token, that was met.
     stop_reason: Value,
+    /// SGLang's name for the same.
+    matched_stop: Value,
     logprobs: Object<Logprobs>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Message {
-    content: Text,
-    /// The thought, under the name that a server prefers; some send both.
+    content: Value,
+    /// The reasoning, under the name that a server prefers; some send it under several.
     reasoning_content: Text,
     reasoning: Text,
+    thinking: Text,
+    reasoning_text: Text,
+    reasoning_details: Text,
     refusal: Text,
     tool_calls: Each<Vec<ToolCall>>,
+    /// The older form of a single call.
+    function_call: Option<Object<Function>>,
+}
+
+impl Message {
+    /// The reasoning that stands beside the content.
+    fn reasoning(&mut self) -> String {
+        let names = [
+            &mut self.reasoning_content,
+            &mut self.reasoning,
+            &mut self.thinking,
+            &mut self.reasoning_text,
+            &mut self.reasoning_details,
+        ];
+        let given = names.into_iter().find(|text| !text.0.is_empty());
+        given.map(|text| std::mem::take(&mut text.0)).unwrap_or_default()
+    }
+
+    fn calls(&mut self) -> Vec<CallPiece> {
+        let calls: Vec<CallPiece> = std::mem::take(&mut self.tool_calls.0).into_iter().map(call).collect();
+        match self.function_call.take() {
+            Some(function) if calls.is_empty() => vec![call(ToolCall {
+                function,
+                ..ToolCall::default()
+            })],
+            _ => calls,
+        }
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -54,6 +85,9 @@ struct ToolCall {
     index: Count,
     id: Text,
     function: Object<Function>,
+    /// Of servers that leave `function` out.
+    name: Text,
+    arguments: Value,
 }
 
 #[derive(Default, Deserialize)]
@@ -67,21 +101,6 @@ struct Function {
 #[serde(default)]
 struct Logprobs {
     content: Value,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Tokens {
-    prompt_tokens: Count,
-    completion_tokens: Count,
-    total_tokens: Count,
-    prompt_tokens_details: Object<Details>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Details {
-    cached_tokens: Count,
 }
 
 /// What is asked of it, and where.
@@ -116,79 +135,81 @@ pub(crate) fn whole(body: &[u8]) -> Result<(Part, Vec<CallPiece>), RequestError>
 
 fn read(data: &[u8]) -> Result<(Part, Vec<CallPiece>), RequestError> {
     let said: Completion = lenient::parse(data).ok_or_else(not_an_answer)?;
-    let has_failed = !matches!(&said.error, Value::Null | Value::Bool(false)) && said.error != "";
-    if has_failed || said.object == "error" {
-        let told = if has_failed { said.error } else { said.message };
-        return Err(upstream_error::failed(
-            upstream_error::message(told.to_string().as_bytes()).as_deref(),
-        ));
+    if reports_failure(&said.error) {
+        return Err(server_failed(message_in(&said.error).as_deref()));
+    }
+    if said.object == "error" {
+        return Err(server_failed(message_in(&said.message).as_deref()));
     }
     let mut part = Part {
-        usage: usage(said.usage),
+        usage: view(data).and_then(|seen| seen.reported.usage()),
         ..Part::default()
     };
     let Some(choice) = said.choices.0.into_iter().next() else {
         return Ok((part, Vec::new()));
     };
     let is_whole = choice.delta.is_none();
-    let message = choice.delta.or(choice.message).unwrap_or_default().0;
-    part.text = message.content.some().unwrap_or(choice.text.0);
+    let mut message = choice.delta.or(choice.message).unwrap_or_default().0;
+    (part.text, part.thought) = content(message.content.take());
+    if part.text.is_empty() {
+        part.text = choice.text.0;
+    }
     part.text += &message.refusal.0;
-    part.thought = message.reasoning_content.some().unwrap_or(message.reasoning.0);
-    let calls: Vec<CallPiece> = message.tool_calls.0.into_iter().map(call).collect();
+    part.thought += &message.reasoning();
+    let calls = message.calls();
     part.finish = finish(&choice.finish_reason)?;
     let says_something = !part.text.is_empty() || !part.thought.is_empty() || !calls.is_empty();
     if is_whole && says_something && part.finish.is_none() {
         part.finish = Some(Finish::Stop);
     }
-    part.stop_sequence = choice.stop_reason.as_str().map(str::to_owned);
+    let stopped_by = choice.stop_reason.as_str().or(choice.matched_stop.as_str());
+    part.stop_sequence = stopped_by.map(str::to_owned);
     if let Value::Array(logprobs) = choice.logprobs.0.content {
         part.logprobs = logprobs;
     }
     Ok((part, calls))
 }
 
+/// Text and reasoning of a content, which may be a list of parts: Mistral's reasoning is one of them.
+fn content(content: Value) -> (String, String) {
+    let text = |value: Value| Text::deserialize(value).unwrap_or_default().0;
+    let Value::Array(parts) = content else {
+        return (text(content), String::new());
+    };
+    let (mut all, mut reasoning) = (String::new(), String::new());
+    for part in parts {
+        let is_reasoning = part["type"] == "thinking" || part["type"] == "reasoning";
+        let to = if is_reasoning { &mut reasoning } else { &mut all };
+        *to += &text(part);
+    }
+    (all, reasoning)
+}
+
 fn finish(reason: &Value) -> Result<Option<Finish>, RequestError> {
-    match reason {
-        Value::String(word) if word == "error" || word == "abort" => {
-            Err(upstream_error::failed(Some("it gave the request up")))
-        }
-        Value::String(word) if !word.is_empty() => Ok(Some(Finish::from_openai(word))),
-        Value::Object(reason) => Ok(Some(Finish::from_openai(
-            reason.get("type").and_then(Value::as_str).unwrap_or_default(),
-        ))),
-        _ => Ok(None),
+    // SGLang's own API has an object here.
+    let word = reason.as_str().or_else(|| reason["type"].as_str()).unwrap_or_default();
+    match word {
+        "" => Ok(None),
+        word if is_failure(word) => Err(server_failed(Some("it gave the request up"))),
+        word => Ok(Some(Finish::from_openai(word))),
     }
 }
 
 fn call(call: ToolCall) -> CallPiece {
     let function = call.function.0;
+    let arguments = if function.arguments.is_null() {
+        call.arguments
+    } else {
+        function.arguments
+    };
     CallPiece {
         index: call.index.0,
         id: call.id.some(),
-        name: function.name.some(),
-        arguments: match function.arguments {
+        name: function.name.some().or(call.name.some()),
+        arguments: match arguments {
             Value::String(text) => text,
             Value::Null => String::new(),
             arguments => arguments.to_string(),
         },
     }
-}
-
-fn usage(usage: Value) -> Option<Usage> {
-    if !usage.is_object() {
-        return None;
-    }
-    let tokens = Tokens::deserialize(usage).ok()?;
-    let (input, output, total) = (
-        tokens.prompt_tokens.0,
-        tokens.completion_tokens.0,
-        tokens.total_tokens.0.unwrap_or(0),
-    );
-    let input_tokens = input.unwrap_or_else(|| total.saturating_sub(output.unwrap_or(0)));
-    Some(Usage {
-        input_tokens,
-        output_tokens: output.unwrap_or_else(|| total.saturating_sub(input_tokens)),
-        cached_input_tokens: tokens.prompt_tokens_details.0.cached_tokens.0.unwrap_or(0),
-    })
 }

@@ -8,10 +8,17 @@ use crate::wire::json::Cursor;
 pub(crate) fn view(data: &[u8]) -> Option<Seen<'_>> {
     let mut seen = Seen::default();
     let (mut sentence, mut is_error) = (&b""[..], false);
+    let mut timed = Reported::default();
     Cursor::new(data).object(|key, value| {
         match key {
             b"choices" => value.list(|value| choice(value, &mut seen))?,
             b"usage" => usage(value, &mut seen.reported)?,
+            // Groq's place for it.
+            b"x_groq" => value.object(|key, value| match key {
+                b"usage" => usage(value, &mut seen.reported),
+                _ => value.skip(),
+            })?,
+            b"timings" => timed = timings(value)?,
             b"error" => seen.told = value.said()?,
             b"object" => is_error = value.word()? == b"error",
             b"message" => sentence = value.said()?,
@@ -24,20 +31,69 @@ pub(crate) fn view(data: &[u8]) -> Option<Seen<'_>> {
         seen.told = sentence;
     }
     seen.has_failed |= is_error || !seen.told.is_empty();
+    if seen.reported.is_empty() {
+        seen.reported = timed;
+    }
     Some(seen)
+}
+
+/// Reads llama.cpp's `timings`, which it sends whether usage was asked for or not; what was cached is counted apart.
+fn timings(value: &mut Cursor<'_>) -> Option<Reported> {
+    let mut figures = Reported::default();
+    value.object(|key, value| {
+        match key {
+            b"prompt_n" => figures.input = value.count()?.0,
+            b"predicted_n" => figures.output = value.count()?.0,
+            b"cache_n" => figures.cached = value.count()?.0,
+            _ => value.skip()?,
+        }
+        Some(())
+    })?;
+    let cached = figures.cached.unwrap_or(0);
+    figures.input = figures.input.map(|input| input.saturating_add(cached));
+    Some(figures)
+}
+
+/// Whether a reason to end says that the server gave the request up: vLLM and SGLang, and DeepSeek when it is overloaded.
+pub(super) fn is_failure(reason: &str) -> bool {
+    let words = [
+        "error",
+        "abort",
+        "aborted",
+        "cancelled",
+        "canceled",
+        "insufficient_system_resource",
+    ];
+    words.iter().any(|word| reason.eq_ignore_ascii_case(word))
+}
+
+/// The word of a `finish_reason`, which is an object in SGLang's own API.
+fn word(reason: &[u8]) -> &[u8] {
+    let mut word = &b""[..];
+    let mut cursor = Cursor::new(reason);
+    let _ = match reason.first() {
+        Some(b'{') => cursor.object(|key, value| match key {
+            b"type" => value.word().map(|of_type| word = of_type),
+            _ => value.skip(),
+        }),
+        _ => cursor.word().map(|own| word = own),
+    };
+    word
 }
 
 /// Reads one choice. Its place in the list is its number where it has none.
 fn choice(value: &mut Cursor<'_>, seen: &mut Seen<'_>) -> Option<()> {
     let (mut index, mut reason) = (None, &b""[..]);
+    let mut figures = Reported::default();
     let size = &mut seen.size;
     value.object(|key, value| {
         match key {
             b"index" => index = value.count()?.0,
             b"delta" | b"message" => message(value, size)?,
             b"text" => *size += value.size()?,
-            // SGLang's own API has an object here.
             b"finish_reason" => reason = value.said()?,
+            // Moonshot's place for it.
+            b"usage" => usage(value, &mut figures)?,
             _ => value.skip()?,
         }
         Some(())
@@ -47,9 +103,11 @@ fn choice(value: &mut Cursor<'_>, seen: &mut Seen<'_>) -> Option<()> {
     seen.begun |= bit;
     if !reason.is_empty() {
         seen.ended |= bit;
+        seen.has_failed |= std::str::from_utf8(word(reason)).is_ok_and(is_failure);
     }
-    // vLLM and SGLang, when they give a request up.
-    seen.has_failed |= matches!(reason, b"\"error\"" | b"\"abort\"");
+    if !figures.is_empty() {
+        seen.reported.update(figures);
+    }
     Some(())
 }
 
@@ -61,6 +119,8 @@ pub(crate) fn usage(value: &mut Cursor<'_>, reported: &mut Reported) -> Option<(
             b"prompt_tokens" | b"input_tokens" => figures.input = value.count()?.0.or(figures.input),
             b"completion_tokens" | b"output_tokens" => figures.output = value.count()?.0.or(figures.output),
             b"total_tokens" => figures.total = value.count()?.0,
+            // DeepSeek's and Moonshot's names for it.
+            b"prompt_cache_hit_tokens" | b"cached_tokens" => figures.cached = value.count()?.0.or(figures.cached),
             b"prompt_tokens_details" | b"input_tokens_details" => value.object(|key, value| match key {
                 b"cached_tokens" => value.count().map(|count| figures.cached = count.0.or(figures.cached)),
                 _ => value.skip(),

@@ -33,18 +33,22 @@ pub(crate) struct Responses;
 impl Dialect for Responses {
     fn parse<'a>(&self, _: Operation, body: &'a [u8]) -> Result<ParsedRequest<'a>, RequestError> {
         let head: Head<'_> = top_level(body)?;
-        let in_background = head.background.truth("background")?.unwrap_or(false);
-        let is_streaming = head.stream.truth("stream")?.unwrap_or(false);
+        let in_background = head.background.truth().unwrap_or(false);
+        let is_streaming = head.stream.truth().unwrap_or(false);
         if in_background && is_streaming {
             let message = "a response in the background cannot be streamed; leave `stream` or `background` out";
             return Err(RequestError::invalid("stream", message));
         }
-        let given = [
-            ("max_output_tokens", head.max_output_tokens),
+        let foreign = [
             ("max_tokens", head.max_tokens),
             ("max_completion_tokens", head.max_completion_tokens),
         ];
-        let limits = Limit::read_all(&given, body)?;
+        let mut limits = Limit::read_all(&[("max_output_tokens", head.max_output_tokens)], body)?;
+        limits.extend(
+            foreign
+                .iter()
+                .filter_map(|(key, raw)| Limit::of_another(key, *raw, body)),
+        );
         Ok(ParsedRequest {
             model: model_named(head.model)?,
             is_streaming,

@@ -19,18 +19,30 @@ impl<'a> Cursor<'a> {
     }
 
     /// The next byte that is no white space.
+    #[inline]
     fn peek(&mut self) -> Option<u8> {
-        while let Some(byte) = self.text.get(self.at) {
-            if !matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
-                return Some(*byte);
+        loop {
+            let byte = *self.text.get(self.at)?;
+            if !is_space(byte) {
+                return Some(byte);
             }
             self.at += 1;
         }
-        None
     }
 
+    #[inline]
     fn expect(&mut self, byte: u8) -> Option<()> {
         (self.peek()? == byte).then(|| self.at += 1)
+    }
+
+    /// Goes past a key. `None` where it has escapes.
+    #[inline]
+    fn key(&mut self) -> Option<&'a [u8]> {
+        self.expect(b'"')?;
+        let rest = &self.text[self.at..];
+        let length = quote_or_escape(rest)?;
+        self.at += length + 1;
+        (rest[length] == b'"').then(|| &rest[..length])
     }
 
     /// Goes past a string; gives what is between its quotes, escapes as they are.
@@ -38,7 +50,7 @@ impl<'a> Cursor<'a> {
         self.expect(b'"')?;
         let start = self.at;
         loop {
-            self.at += memchr::memchr2(b'"', b'\\', &self.text[self.at..])?;
+            self.at += quote_or_escape(&self.text[self.at..])?;
             if self.text[self.at] == b'"' {
                 self.at += 1;
                 return Some(&self.text[start..self.at - 1]);
@@ -53,6 +65,7 @@ impl<'a> Cursor<'a> {
 
     /// Reads an object; `field` must go past each value. Anything else is skipped. `None` where the text is no JSON, or
     /// has a key with escapes.
+    #[inline]
     pub(crate) fn object(&mut self, mut field: impl FnMut(&'a [u8], &mut Self) -> Option<()>) -> Option<()> {
         if self.peek()? != b'{' {
             return self.skip();
@@ -63,11 +76,8 @@ impl<'a> Cursor<'a> {
             return Some(());
         }
         loop {
-            let key = self.string()?;
+            let key = self.key()?;
             self.expect(b':')?;
-            if key.contains(&b'\\') {
-                return None;
-            }
             field(key, self)?;
             if self.ends(b'}')? {
                 return Some(());
@@ -111,7 +121,7 @@ impl<'a> Cursor<'a> {
             b'{' | b'[' => self.skip_nested(),
             _ => {
                 let rest = &self.text[self.at..];
-                let is_end = |byte: &u8| matches!(byte, b',' | b'}' | b']' | b' ' | b'\n' | b'\r' | b'\t');
+                let is_end = |byte: &u8| matches!(byte, b',' | b'}' | b']') || is_space(*byte);
                 let length = rest.iter().position(is_end).unwrap_or(rest.len());
                 self.at += length;
                 (length > 0).then_some(())
@@ -192,6 +202,11 @@ impl<'a> Cursor<'a> {
     /// Goes past a value; a whole number, or one that is written as a float or in quotes. What is negative or no number
     /// is none.
     pub(crate) fn count(&mut self) -> Option<Count> {
+        // An index, most often.
+        if let (digit @ b'0'..=b'9', Some(b',' | b'}')) = (self.peek()?, self.text.get(self.at + 1)) {
+            self.at += 1;
+            return Some(Count(Some(u64::from(digit - b'0'))));
+        }
         let raw = match self.peek()? {
             b'"' => self.string()?,
             _ => self.raw()?,
@@ -208,6 +223,42 @@ impl<'a> Cursor<'a> {
         };
         Some(Count(text.parse().ok().or_else(float)))
     }
+}
+
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\n' | b'\r' | b'\t')
+}
+
+/// Bytes that are looked at by words of eight; most strings of an event end before, and a longer search has a start that
+/// costs as much as these.
+const SHORT: usize = 32;
+
+/// The position of the first quote or backslash.
+#[inline]
+fn quote_or_escape(text: &[u8]) -> Option<usize> {
+    let (words, rest) = text[..text.len().min(SHORT)].as_chunks::<8>();
+    for (at, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let found = zero_bytes(word ^ repeated(b'"')) | zero_bytes(word ^ repeated(b'\\'));
+        if found != 0 {
+            return Some(at * 8 + found.trailing_zeros() as usize / 8);
+        }
+    }
+    if text.len() > SHORT {
+        return memchr::memchr2(b'"', b'\\', &text[SHORT..]).map(|at| SHORT + at);
+    }
+    let at = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
+    Some(words.len() * 8 + at)
+}
+
+const fn repeated(byte: u8) -> u64 {
+    u64::from_le_bytes([byte; 8])
+}
+
+/// The high bit of each byte that is zero, up to the first of them; what is set above it says nothing (Warren, Hacker's
+/// Delight, 6-1).
+const fn zero_bytes(word: u64) -> u64 {
+    word.wrapping_sub(repeated(1)) & !word & repeated(0x80)
 }
 
 #[cfg(test)]
@@ -308,6 +359,14 @@ mod tests {
                 Some(())
             }).expect("an object");
             prop_assert_eq!(Value::Object(seen), value);
+        }
+
+        #[test]
+        fn the_first_quote_or_backslash_is_found_wherever_it_stands(
+            text in prop::collection::vec(prop_oneof![8 => any::<u8>(), 1 => Just(b'"'), 1 => Just(b'#'), 1 => Just(b'\\')], 0..90),
+        ) {
+            let expected = text.iter().position(|byte| *byte == b'"' || *byte == b'\\');
+            prop_assert_eq!(quote_or_escape(&text), expected);
         }
 
         #[test]

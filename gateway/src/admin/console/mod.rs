@@ -1,4 +1,4 @@
-//! The console at `/`: pages rendered here, kept fresh over `/events` by a small script of our own. Who may see it has
+//! The console at `/`: pages rendered here, kept fresh over `/events` by a small script of our own. Access to it has
 //! come in by a link that works once, or with the admin token.
 
 mod actions;

@@ -37,7 +37,7 @@ pub(super) fn lines(title: &str, unit: &str, series: &[Series]) -> Markup {
             .find_map(|value| *value)
             .map_or("–".to_owned(), short)
     };
-    let said = series
+    let description = series
         .iter()
         .map(|one| format!("{} {} {unit}", one.name, last(one)))
         .collect::<Vec<_>>()
@@ -54,7 +54,7 @@ pub(super) fn lines(title: &str, unit: &str, series: &[Series]) -> Markup {
                     }
                 }
             }
-            svg viewBox={"0 0 " (WIDTH) " " (HEIGHT)} role="img" aria-label={(title) ", now: " (said)} {
+            svg viewBox={"0 0 " (WIDTH) " " (HEIGHT)} role="img" aria-label={(title) ", now: " (description)} {
                 @for part in [0.0, 0.5, 1.0] {
                     @let y = ABOVE + (HEIGHT - ABOVE - BELOW) * (1.0 - part);
                     line.grid x1=(LEFT) x2=(WIDTH) y1=(y) y2=(y) {}
@@ -100,10 +100,10 @@ pub(super) fn steps(wait: f64, first: Option<f64>, latency: f64, longest: f64) -
     let scale = 150.0 / longest.max(0.001);
     let first = first.unwrap_or(latency).clamp(wait, latency.max(wait));
     let (a, b, c) = (wait * scale, first * scale, latency.max(first) * scale);
-    let said = format!("waited {wait:.2} s, first token after {first:.2} s, done after {latency:.2} s");
+    let description = format!("waited {wait:.2} s, first token after {first:.2} s, done after {latency:.2} s");
     html! {
-        svg.steps viewBox="0 0 152 12" role="img" aria-label=(said) {
-            title { (said) }
+        svg.steps viewBox="0 0 152 12" role="img" aria-label=(description) {
+            title { (description) }
             rect.wait x="0" y="2" width=(one(a)) height="8" {}
             rect.first x=(one(a)) y="2" width=(one(b - a)) height="8" {}
             rect.rest x=(one(b)) y="2" width=(one((c - b).max(0.5))) height="8" {}

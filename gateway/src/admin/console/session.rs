@@ -1,4 +1,4 @@
-//! Who is in the console: links that work once, and the sessions that they begin. In memory: a restart ends them all.
+//! Logins to the console: links that work once, and the sessions that they begin. In memory: a restart ends them all.
 
 use super::history::History;
 use axum::http::{HeaderMap, header};

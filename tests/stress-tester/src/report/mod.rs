@@ -64,7 +64,8 @@ fn write_files<const N: usize>(dir: &Path, files: [(&str, Vec<u8>); N]) -> Resul
     Ok(written)
 }
 
-fn stored(record: &RunRecord) -> Result<Vec<u8>, String> {
+/// A run as `latest_run.json` has it.
+pub(crate) fn stored(record: &RunRecord) -> Result<Vec<u8>, String> {
     let gaps = record.gaps.iter_recorded();
     let stored = Stored {
         name: record.name.clone(),
@@ -91,7 +92,12 @@ pub(crate) fn read(path: &Path) -> Result<RunRecord, String> {
         path.to_owned()
     };
     let text = std::fs::read(&file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
-    let stored: Stored = serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", file.display()))?;
+    parse(&text).map_err(|error| format!("{}: {error}", file.display()))
+}
+
+/// Reads a run from the bytes of a `latest_run.json`.
+pub(crate) fn parse(bytes: &[u8]) -> Result<RunRecord, String> {
+    let stored: Stored = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     let mut gaps = crate::run::histogram();
     for (value, count) in stored.gaps {
         gaps.saturating_record_n(value, count);

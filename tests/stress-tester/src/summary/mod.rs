@@ -107,6 +107,16 @@ impl RunRecord {
         }
     }
 
+    /// Puts the run on a clock by which it began later.
+    pub(crate) fn delay(&mut self, seconds: f64) {
+        for sample in &mut self.samples {
+            sample.at_seconds += seconds;
+        }
+        for stall in &mut self.client.stalls {
+            stall.at_seconds += seconds;
+        }
+    }
+
     /// Requests that figures of latency are made of: completed, and in the measured part of the run.
     pub(crate) fn measured(&self) -> impl Iterator<Item = &Sample> {
         self.samples

@@ -10,6 +10,9 @@ const HARMLESS_LAG: f64 = 0.010;
 /// Lag of the client that matters, as a share of the median latency.
 const LAG_SHARE: f64 = 0.1;
 
+/// Seconds between the starts of generators that a reader has to know of.
+const APART: f64 = 0.1;
+
 /// A verdict on a run.
 #[derive(Debug, Default)]
 pub(crate) struct Verdict {
@@ -26,6 +29,7 @@ impl Verdict {
             is_valid: true,
             ..Self::default()
         };
+        verdict.generators(run);
         verdict.lags(run);
         verdict.stalls(run);
         verdict.capacity(run);
@@ -38,6 +42,23 @@ impl Verdict {
     fn invalid(&mut self, why: &str) {
         self.is_valid = false;
         self.warnings.push(format!("invalid: {why}"));
+    }
+
+    /// Generators that are missing, or that began apart.
+    fn generators(&mut self, run: &RunRecord) {
+        for generator in &run.metadata.generators {
+            let name = &generator.name;
+            if let Some(why) = &generator.lost {
+                let requests = generator.requests;
+                self.invalid(&format!(
+                    "generator {name} was lost ({why}): its {requests} requests are missing"
+                ));
+            }
+            if generator.started_late_seconds.abs() > APART {
+                let late = generator.started_late_seconds;
+                self.warnings.push(format!("generator {name} began {late:.2} s late"));
+            }
+        }
     }
 
     /// What was sent late, or read late.

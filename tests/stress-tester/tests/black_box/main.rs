@@ -3,6 +3,7 @@
 
 mod client_limits;
 mod figures;
+mod generators;
 mod method;
 mod outcomes;
 mod server;

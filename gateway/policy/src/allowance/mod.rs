@@ -7,22 +7,16 @@
 //! reservation belongs to the windows in which it was made: one that is settled after midnight counts for
 //! the day on which it began, as its ledger record does.
 
+mod account;
+mod check;
+
+pub(crate) use account::Windows;
+
 use crate::ids::BySubject;
 use crate::quota::{Amounts, QuotaUnit, QuotaWindow};
-use crate::refusal::LimitKind;
-use crate::time::CalendarWindow;
-use crate::{AdmissionRequest, Allowance, Caps, NanoEuro, Refusal, Rules, Subject, Time};
-use std::time::Duration;
-
-/// When trying again makes sense if only what others have reserved is in the way.
-const SOON: Duration = Duration::from_secs(1);
-
-/// The windows that a request counts for: those in which it was made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Windows {
-    day: u64,
-    month: u64,
-}
+use crate::{AdmissionRequest, NanoEuro, Refusal, Rules, Subject, Time};
+use account::{Account, Used};
+use check::{Check, limits, part};
 
 /// The amounts held for one request until it is settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,22 +35,6 @@ pub(crate) struct Wanted {
     pub(crate) windows: Windows,
     /// Whether it may be asked to go to the smaller model.
     pub(crate) may_downgrade: bool,
-}
-
-impl Windows {
-    pub(crate) fn at(now: Time) -> Self {
-        Self {
-            day: now.day().index,
-            month: now.month().index,
-        }
-    }
-
-    pub(crate) fn index(self, window: QuotaWindow) -> u64 {
-        match window {
-            QuotaWindow::Day => self.day,
-            QuotaWindow::Month => self.month,
-        }
-    }
 }
 
 /// Whether a request fits into what is left.
@@ -111,57 +89,10 @@ pub struct RecordedUsage {
     pub cost: NanoEuro,
 }
 
-/// The amounts that one subject has used and holds in one window.
-#[derive(Debug, Clone, Copy, Default)]
-struct Used {
-    /// The index of the window.
-    window: u64,
-    used: Amounts,
-    reserved: Amounts,
-    alerted: [bool; 3],
-}
-
-/// A subject's day and month.
-#[derive(Debug, Clone, Copy, Default)]
-struct Account {
-    day: Used,
-    month: Used,
-}
-
 /// The accounts of all subjects that have used something.
 #[derive(Debug, Default)]
 pub(crate) struct Allowances {
     accounts: BySubject<Account>,
-}
-
-impl Used {
-    /// Begins anew if another window has begun.
-    fn turn(&mut self, window: CalendarWindow) {
-        if self.window != window.index {
-            *self = Self {
-                window: window.index,
-                ..Self::default()
-            };
-        }
-    }
-
-    fn held(&self, unit: QuotaUnit) -> u64 {
-        self.used[unit].saturating_add(self.reserved[unit])
-    }
-}
-
-impl Account {
-    fn turn(&mut self, now: Time) {
-        self.day.turn(now.day());
-        self.month.turn(now.month());
-    }
-
-    fn window(&mut self, window: QuotaWindow) -> &mut Used {
-        match window {
-            QuotaWindow::Day => &mut self.day,
-            QuotaWindow::Month => &mut self.month,
-        }
-    }
 }
 
 impl Allowances {
@@ -337,72 +268,4 @@ impl Allowances {
             }
         }
     }
-}
-
-/// One window of one subject against its limits.
-struct Check<'a> {
-    subject: Subject,
-    window: QuotaWindow,
-    used: &'a Used,
-    allowance: &'a Allowance,
-    now: Time,
-}
-
-impl Check<'_> {
-    /// The amount to reserve.
-    fn blocked(&self, unit: QuotaUnit, limit: u64, wanted: u64, least: u64) -> Result<u64, Refusal> {
-        let Some(share) = self.allowance.actions.block else {
-            return Ok(wanted);
-        };
-        let most = part(limit, share);
-        let wanted = if least <= most { wanted.min(most) } else { wanted };
-        if wanted > most {
-            return Err(Refusal::ExceedsLimit {
-                subject: self.subject,
-                kind: LimitKind::Quota(unit, self.window),
-                limit: most,
-                wanted,
-            });
-        }
-        if self.used.held(unit).saturating_add(wanted) <= most {
-            return Ok(wanted);
-        }
-        Err(self.exceeded(unit, most, wanted))
-    }
-
-    fn downgraded(&self, unit: QuotaUnit, limit: u64, wanted: u64) -> Option<Refusal> {
-        let most = part(limit, self.allowance.actions.downgrade?);
-        (self.used.held(unit).saturating_add(wanted) > most).then(|| self.exceeded(unit, most, wanted))
-    }
-
-    fn exceeded(&self, unit: QuotaUnit, most: u64, wanted: u64) -> Refusal {
-        let fits_once_settled = self.used.used[unit].saturating_add(wanted) <= most;
-        let ends = match self.window {
-            QuotaWindow::Day => self.now.day().ends,
-            QuotaWindow::Month => self.now.month().ends,
-        };
-        Refusal::QuotaExceeded {
-            subject: self.subject,
-            window: self.window,
-            unit,
-            limit: most,
-            left: most.saturating_sub(self.used.held(unit)),
-            wanted,
-            resets: (!fits_once_settled).then_some(ends),
-            retry_after: if fits_once_settled { SOON } else { ends - self.now },
-        }
-    }
-}
-
-/// The limits that are set, with their units.
-fn limits(caps: &Caps) -> impl Iterator<Item = (QuotaUnit, u64)> + '_ {
-    QuotaUnit::ALL
-        .into_iter()
-        .filter_map(|unit| Some((unit, caps.get(unit)?)))
-}
-
-/// So many thousandths of a limit.
-fn part(limit: u64, thousandths: u32) -> u64 {
-    let exact = u128::from(limit) * u128::from(thousandths) / 1000;
-    u64::try_from(exact).unwrap_or(u64::MAX)
 }

@@ -1,0 +1,172 @@
+//! The decision on a request, in the order of the rules.
+
+use super::{Attempt, Policy};
+use crate::admission::Verdict;
+use crate::allowance::{Fit, Windows};
+use crate::degradation;
+use crate::reservation::Reservation;
+use crate::{AdmissionRequest, Decision, Grant, Priority, QueueTicket, RateLimitStatus, Refusal, TicketId, Time};
+
+impl Policy {
+    pub(super) fn offer_attempt(
+        &mut self,
+        ask: &AdmissionRequest,
+        attempt: Option<Attempt>,
+        now: Time,
+    ) -> (Decision, RateLimitStatus) {
+        let (windows, is_counted) = match attempt {
+            Some(attempt) => (attempt.windows, attempt.is_counted),
+            None => (Windows::at(now), false),
+        };
+        let mut held = Reservation::new(&self.rules, ask, windows, self.charges);
+        self.charges += 1;
+        held.charge.requests = u64::from(attempt.is_none());
+        held.requests = u64::from(!is_counted);
+        let decision = self.decide(&mut held, now).unwrap_or_else(Decision::Reject);
+        let status = self.limits.status(&self.rules, &held.parties(), now);
+        self.check(ask, now);
+        (decision, status)
+    }
+
+    fn decide(&mut self, held: &mut Reservation, now: Time) -> Result<Decision, Refusal> {
+        self.limits.charge(&self.rules, &held.ask, &held.charge, now)?;
+        let decided = self
+            .reserve(held, now)
+            .and_then(|()| self.degrade(held, now))
+            .and_then(|emergency| self.admit(held, emergency, now));
+        if decided.is_err() {
+            self.refund(held, true, now);
+        }
+        decided
+    }
+
+    /// Reserves the worst case from every quota and budget; where one is used up and says so, at the smaller model's
+    /// prices.
+    fn reserve(&mut self, held: &mut Reservation, now: Time) -> Result<(), Refusal> {
+        let may_downgrade = !self.rules.model(held.ask.model).is_fallback;
+        let wanted = held.wanted(&self.rules, may_downgrade);
+        let fit = self.allowances.reserve(&self.rules, &held.ask, &wanted, now)?;
+        let refusal = match fit {
+            Fit::Reserved(reservation) => {
+                held.allowance = Some(reservation);
+                return Ok(());
+            }
+            Fit::Downgrade(refusal) => refusal,
+        };
+        let mut ask = held.ask;
+        if !degradation::route_to_smaller(&self.rules, &mut ask) {
+            return Err(refusal);
+        }
+        let models = (held.terms.model, ask.model);
+        self.limits.move_model(&self.rules, models, &held.charge, now)?;
+        held.set_terms(&self.rules, &ask);
+        held.terms.degradations.routed_by_budget = true;
+        self.reserve_anew(held, now)
+    }
+
+    /// Replaces the reservation by one for the present terms.
+    fn reserve_anew(&mut self, held: &mut Reservation, now: Time) -> Result<(), Refusal> {
+        if let Some(reservation) = held.allowance.take() {
+            self.allowances.refund(&held.ask, &reservation);
+        }
+        let wanted = held.wanted(&self.rules, false);
+        match self.allowances.reserve(&self.rules, &held.ask, &wanted, now)? {
+            Fit::Reserved(reservation) => held.allowance = Some(reservation),
+            Fit::Downgrade(refusal) => return Err(refusal),
+        }
+        Ok(())
+    }
+
+    /// Applies the degradation level of the request's model. Returns the refusal of a request that cannot run at once,
+    /// where the queue must not grow.
+    fn degrade(&mut self, held: &mut Reservation, now: Time) -> Result<Option<Refusal>, Refusal> {
+        let index = self.level_index(held.terms.model, now);
+        let Some(level) = self.rules.degradation.levels.get(index) else {
+            return Ok(None);
+        };
+        held.terms.level = level.number;
+        let mut ask = held.parties();
+        if let Some(refusal) = degradation::refuse(level, &ask) {
+            return Err(refusal);
+        }
+        let emergency = level.actions.emergency.then(|| degradation::emergency(level));
+        if let Some(refusal) = emergency.clone().filter(|_| ask.priority < Priority::High) {
+            return Err(refusal);
+        }
+        let mut applied = degradation::reduce(level, &self.rules, &mut ask, true);
+        let models = (held.terms.model, ask.model);
+        let may_move = models.0 == models.1 || {
+            let moved = self.limits.move_model(&self.rules, models, &held.charge, now);
+            moved.is_ok()
+        };
+        if !may_move {
+            // The smaller model's own rate limit is exceeded: the request stays where it is.
+            ask = held.parties();
+            applied = degradation::reduce(level, &self.rules, &mut ask, false);
+        }
+        if applied.any() {
+            held.set_terms(&self.rules, &ask);
+            let degradations = &mut held.terms.degradations;
+            degradations.max_tokens_reduced |= applied.max_tokens_reduced;
+            degradations.routed_by_pressure |= applied.routed_by_pressure;
+            self.reserve_anew(held, now)?;
+        }
+        Ok(emergency)
+    }
+
+    /// Assigns a slot at once, a position in the queue, or neither.
+    fn admit(&mut self, held: &mut Reservation, emergency: Option<Refusal>, now: Time) -> Result<Decision, Refusal> {
+        self.throttle(&held.ask, now);
+        // It may have been routed to another model, with a level of its own.
+        self.level_index(held.terms.model, now);
+        let is_paused = self.is_paused(held.terms.model);
+        let (ask, terms) = (held.ask, held.terms);
+        let may_grow = emergency.is_none();
+        let verdict = self
+            .scheduler
+            .offer(&self.rules, &ask, &terms, is_paused, may_grow, now);
+        match (verdict, emergency) {
+            (Verdict::Started(ticket), _) => {
+                self.hold(ticket, held, now);
+                Ok(Decision::Admit(Grant { ticket, terms }))
+            }
+            (Verdict::Refused(refusal), None) => Err(refusal),
+            (Verdict::Refused(_), Some(refusal)) => Err(refusal),
+            (
+                Verdict::Queued {
+                    ticket,
+                    deadline,
+                    expected,
+                    displaced,
+                },
+                _,
+            ) => {
+                if let Some(displaced) = displaced {
+                    self.drop_reservation(displaced, true, now);
+                }
+                self.hold(ticket, held, now);
+                Ok(Decision::Queue(QueueTicket {
+                    ticket,
+                    terms,
+                    deadline,
+                    expected,
+                    displaced,
+                }))
+            }
+        }
+    }
+
+    /// Keeps the reservation of a ticket. What was degraded away is not charged for.
+    fn hold(&mut self, ticket: TicketId, held: &mut Reservation, now: Time) {
+        let mut charge = held.charge;
+        charge.tokens = charge.tokens.min(held.terms.estimate.tokens());
+        self.limits
+            .correct(&self.rules, &held.parties(), &held.charge, &charge, now);
+        held.charge = charge;
+        let index = ticket.index as usize;
+        if self.held.len() <= index {
+            self.held.resize(index + 1, None);
+        }
+        self.held[index] = Some(*held);
+    }
+}

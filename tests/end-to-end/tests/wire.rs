@@ -1,0 +1,65 @@
+//! What reaches a server, and what a client reads, in odd but real forms.
+
+use end_to_end::Gateway;
+use end_to_end::upstream::{Scripted, WHOLE};
+use serde_json::{Value, json};
+
+/// A server that gives every request the same whole answer.
+async fn answering(body: &'static str) -> Scripted {
+    Scripted::start(move |mut connection| async move {
+        while connection.read_request().await {
+            connection.answer("200 OK", body).await;
+        }
+    })
+    .await
+}
+
+/// The body of the request that a server has read last.
+fn asked(upstream: &Scripted) -> Value {
+    let request = upstream.last_request();
+    let (_, body) = request.split_once("\r\n\r\n").expect("a head and a body");
+    serde_json::from_str(body).unwrap_or_default()
+}
+
+/// Ollama unloads a model after a request with `keep_alive: 0`, and other projects use the same model.
+#[tokio::test]
+async fn no_client_unloads_the_model_of_an_ollama_server_with_a_request() {
+    let upstream = answering(
+        r#"{"model":"tested","message":{"role":"assistant","content":"hello"},"response":"hello","embeddings":[[1]],"embedding":[1],"done":true,"done_reason":"stop","prompt_eval_count":3,"eval_count":1}"#,
+    )
+    .await;
+    let gateway = Gateway::with_upstream("ollama", &upstream.url, "").await;
+    let message = json!([{"role": "user", "content": "hi"}]);
+    let requests = [
+        ("/api/chat", json!({"stream": false, "messages": message})),
+        ("/api/generate", json!({"stream": false, "prompt": "hi"})),
+        ("/api/embed", json!({"input": "hi"})),
+        ("/api/embeddings", json!({"prompt": "hi"})),
+        ("/v1/chat/completions", json!({"messages": message})),
+    ];
+    for (path, mut body) in requests {
+        body["model"] = "tested".into();
+        for (keep_alive, is_sent) in [(json!(0), false), (json!("0s"), false), (json!(600), true)] {
+            body["keep_alive"] = keep_alive.clone();
+            let answer = gateway.post(path, &body).await;
+            let dropped = answer.headers().get("x-sluice-dropped").cloned();
+            assert_eq!(answer.status(), 200, "{path} {keep_alive}");
+            let sent = asked(&upstream).get("keep_alive").cloned();
+            assert_eq!(sent, is_sent.then_some(keep_alive), "{path}");
+            let names = dropped.as_ref().map(|names| names.to_str().expect("ASCII"));
+            assert_eq!(names, (!is_sent).then_some("keep_alive"), "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_name_of_a_dropped_field_cannot_break_the_head_of_an_answer() {
+    let upstream = answering(WHOLE).await;
+    let gateway = Gateway::with_upstream("openai", &upstream.url, "").await;
+    let body = json!({"model": "tested", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}],
+        "x\r\nset-cookie: a, b\u{e9}": 1});
+    let answer = gateway.post("/v1/messages", &body).await;
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.headers()["x-sluice-dropped"], "x??set-cookie:?a??b?");
+    assert!(!answer.headers().contains_key("set-cookie"));
+}
