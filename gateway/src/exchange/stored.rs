@@ -90,7 +90,8 @@ impl<'a> Asked<'a> {
         labelled(
             shown,
             conversation.previous_response_id.clone(),
-            conversation.kept_input.is_some(),
+            // One that ended without an output is not stored.
+            conversation.kept_input.is_some() && matches!(status, "queued" | "in_progress"),
         )
     }
 }
