@@ -1,6 +1,6 @@
 //! The engine against published measurements of real servers, and against itself.
 
-use simulated_upstream::engine::{Ask, Engine, Profile, Speculation};
+use simulated_upstream::engine::{Ask, Engine, Profile, Schedule, Speculation};
 use simulated_upstream::plan::{self, Arrival, Outcome, Run};
 use std::time::Duration;
 
@@ -246,4 +246,34 @@ fn speculative_decoding_makes_the_tokens_of_accepted_drafts_in_fewer_steps_and_n
         "{steps} steps, expected {expected}"
     );
     assert!(engine.is_idle() && engine.gauges().kv_usage < 1e-9);
+}
+
+/// What two steps make after a prompt of two chunks has come to a sequence that decodes: the ids of the tokens.
+fn after_an_arrival(schedule: Schedule) -> [Vec<u64>; 3] {
+    let mut engine = small(4096);
+    let profile = Profile {
+        schedule,
+        ..engine.profile().clone()
+    };
+    engine = Engine::new(profile, 3);
+    let ask = |id, prompt_tokens| Ask {
+        id,
+        prompt_tokens,
+        output_tokens: 9,
+        ..Ask::default()
+    };
+    engine.add(ask(0, 10));
+    engine.step();
+    // 64 tokens are the budget of a step.
+    engine.add(ask(1, 100));
+    [(); 3].map(|()| {
+        let step = engine.step().expect("work");
+        step.made.iter().map(|made| made.id).collect()
+    })
+}
+
+#[test]
+fn answers_go_on_beside_prompts_or_wait_for_them_as_the_schedule_says() {
+    assert_eq!(after_an_arrival(Schedule::Mixed), [vec![0], vec![0, 1], vec![0, 1]]);
+    assert_eq!(after_an_arrival(Schedule::PrefillFirst), [vec![], vec![1], vec![0, 1]]);
 }

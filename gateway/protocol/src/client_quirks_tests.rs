@@ -9,8 +9,8 @@
 
 use super::tests::{OLLAMA, OPENAI, about, changes, translated};
 use super::*;
-use crate::parse;
 use crate::unsupported::{Unsupported, dropped_header};
+use crate::{Protocol, parse};
 use serde_json::json;
 use std::collections::BTreeSet;
 
@@ -323,4 +323,32 @@ fn a_translated_request_never_unloads_the_model_of_an_ollama_server() {
         assert_eq!(asked["keep_alive"], sent);
         assert_eq!(translation.dropped, dropped);
     }
+}
+
+#[test]
+fn parts_of_other_protocols_and_of_histories_are_read_as_what_they_mean() {
+    let sent = |native_apis, call, body: &Value| -> Value {
+        let translation = translated(native_apis, call, body)
+            .expect("fine")
+            .expect("needed")
+            .body(&changes());
+        serde_json::from_slice(&translation).expect("JSON")
+    };
+    let body = json!({"model": "m", "tools": [{"function": {"name": "f", "parameters": {}}}], "messages": [
+        {"role": "user", "content": [{"type": "input_text", "text": "hi"}]},
+        {"role": "assistant", "content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "ho"}]},
+    ]});
+    let asked = sent(OLLAMA, Operation::ChatCompletions, &body);
+    assert_eq!(
+        asked["messages"],
+        json!([{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho", "thinking": "hm"}])
+    );
+    let url = "data:image/webp;base64,AAAA";
+    let body = json!({"model": "m", "messages": [{"role": "user", "content": "hi", "images": [url]}]});
+    let asked = sent(OPENAI, Operation::OllamaChat, &body);
+    assert_eq!(asked["messages"][0]["content"][1]["image_url"]["url"], url);
+    let body = json!({"model": "m", "max_tokens": 9, "messages": [
+        {"role": "assistant", "content": [{"type": "compaction", "content": "so far"}]}, {"role": "user", "content": "hi"}]});
+    let asked = sent(OPENAI, Operation::Messages, &body);
+    assert_eq!(asked["messages"][0], json!({"role": "assistant", "content": "so far"}));
 }

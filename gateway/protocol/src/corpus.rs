@@ -15,7 +15,7 @@ pub(crate) struct Stream {
     pub(crate) name: &'static str,
     pub(crate) call: Operation,
     pub(crate) bytes: String,
-    /// The answer's text, without thoughts and calls.
+    /// The answer's text, without reasoning and calls.
     pub(crate) text: &'static str,
     /// Input and output tokens that the server gives, if it gives any that can be true.
     pub(crate) usage: Option<(u64, u64)>,
@@ -152,7 +152,7 @@ fn chats() -> Vec<Stream> {
             sse(&growing.collect::<Vec<_>>(), "\n"),
             Some((10, 4)),
         ),
-        openai("both names of the thought", sse(&thinking, "\n"), Some((10, 3))),
+        openai("both names of the reasoning", sse(&thinking, "\n"), Some((10, 3))),
         openai("no [DONE]", plain.replace("data: [DONE]\n\n", ""), Some((10, 3))),
         openai("no empty line at the end", plain.trim_end().to_owned(), Some((10, 3))),
         openai("byte order mark", format!("\u{feff}{plain}"), Some((10, 3))),

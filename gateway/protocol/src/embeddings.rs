@@ -68,7 +68,7 @@ pub(crate) fn request(call: Operation, body: &[u8], dropped: &mut Dropped) -> Re
 /// What OpenAI's servers and Ollama's say.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Said {
+struct Answer {
     data: Option<Each<Vec<One>>>,
     embeddings: Option<Vec<Vec<f64>>>,
     prompt_eval_count: Count,
@@ -115,11 +115,11 @@ struct Tokens {
 
 /// Makes the client's answer of the server's.
 pub(crate) fn answer(body: &[u8], wanted: Wanted, model: &str) -> Result<Value, RequestError> {
-    let said: Said = lenient::parse(body).ok_or_else(not_an_answer)?;
-    if reports_failure(&said.error) {
-        return Err(server_failed(message_in(&said.error).as_deref()));
+    let answer: Answer = lenient::parse(body).ok_or_else(not_an_answer)?;
+    if reports_failure(&answer.error) {
+        return Err(server_failed(message_in(&answer.error).as_deref()));
     }
-    let vectors = match (said.embeddings, said.data) {
+    let vectors = match (answer.embeddings, answer.data) {
         (Some(vectors), _) => vectors,
         (None, Some(Each(mut data))) => {
             // They belong to the texts by their index, in whatever order they come.
@@ -129,8 +129,8 @@ pub(crate) fn answer(body: &[u8], wanted: Wanted, model: &str) -> Result<Value, 
         }
         (None, None) => return Err(not_an_answer()),
     };
-    let usage = said.usage.0;
-    let tokens = said
+    let usage = answer.usage.0;
+    let tokens = answer
         .prompt_eval_count
         .0
         .or(usage.prompt_tokens.0)

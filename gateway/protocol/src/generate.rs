@@ -3,11 +3,12 @@
 use crate::Operation;
 use crate::dialect::Dialect;
 use crate::error::{ErrorCode, RequestError};
-use crate::hub::{Chat, message};
+use crate::hub::{About, Chat, Encoder, message};
 use crate::meter::Usage;
 use crate::request::{Limit, Lowered, ParsedRequest, Places, model_named};
 use crate::scan::{fields, top_level};
 use crate::size::PromptSize;
+use crate::unsupported::Dropped;
 use policy::{Class, Estimate};
 use serde_json::{Value, json};
 
@@ -46,12 +47,23 @@ impl Dialect for Generate {
         })
     }
 
-    /// The original said why in one word; of a field that is wrong, it says which.
+    /// The original gives the reason as one word; for an invalid field, this gives the sentence that names it.
     fn error_body(&self, error: &RequestError, _: &str) -> Value {
         match error.code {
             ErrorCode::BadRequest | ErrorCode::RequestExceedsLimit => json!({"detail": error.message}),
             code => json!({"detail": code.name()}),
         }
+    }
+
+    fn read(
+        &self,
+        _: Operation,
+        body: &[u8],
+        _: &ParsedRequest<'_>,
+        _: &About,
+        _: &mut Dropped,
+    ) -> Result<(Chat, Option<Box<dyn Encoder>>), RequestError> {
+        Ok((request(body), None))
     }
 }
 

@@ -1,7 +1,7 @@
 //! What lies between two protocols: a request is OpenAI's chat completion, since every other maps onto it; an
 //! answer is a [`Part`], or a stream of them. So a protocol knows only itself and this.
 //!
-//! What cannot be said in the other protocol is left out and named, or refused, by the table of
+//! what the other protocol cannot express is left out and named, or refused, by the table of
 //! [`crate::unsupported`].
 
 use super::error::{ErrorCode, RequestError};
@@ -18,8 +18,8 @@ pub(crate) type Chat = Map<String, Value>;
 pub struct Part {
     /// Text of the answer itself.
     pub text: String,
-    /// What the model thought before it answered.
-    pub thought: String,
+    /// The reasoning before the answer.
+    pub reasoning: String,
     /// Tool calls, or parts of them.
     pub tools: Vec<ToolPart>,
     /// As OpenAI's `logprobs.content`.
@@ -105,7 +105,7 @@ pub struct About {
     pub created: i64,
     /// Tokens of prompt and answer that the model has room for.
     pub context: u64,
-    /// Tokens that the prompt is thought to have.
+    /// The estimated tokens of the prompt.
     pub prompt_tokens: u64,
     /// What happens to hints that the server's protocol cannot say.
     pub unsupported: Unsupported,
@@ -228,7 +228,7 @@ impl Fields {
     }
 }
 
-/// A refusal that names what cannot be said in the upstream's protocol.
+/// A refusal that names what cannot be expressed in the upstream's protocol.
 pub(crate) fn untranslatable(name: &str) -> RequestError {
     let message = format!("`{name}` cannot be translated into the protocol of this model's server; leave it out");
     RequestError::param(ErrorCode::BadRequest, name.to_owned(), message)

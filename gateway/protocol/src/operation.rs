@@ -159,10 +159,12 @@ impl Operation {
 
     /// When a limit is written for a server that is asked this. Ollama generates up to ten contexts where none is given.
     pub fn limit_rule(self, is_lowered: bool) -> LimitRule {
-        match self.protocol() {
-            Protocol::Ollama => LimitRule::UnderOwnName,
-            _ if is_lowered => LimitRule::Always,
-            _ => LimitRule::WhereGiven,
+        if self.protocol().dialect().has_no_default_limit() {
+            LimitRule::UnderOwnName
+        } else if is_lowered {
+            LimitRule::Always
+        } else {
+            LimitRule::WhereGiven
         }
     }
 

@@ -14,7 +14,8 @@ pub struct CleanPath<'a> {
 
 /// Cleans a path (without query): percent-escapes are decoded, so that `org%2Fname` is a model's name; repeated
 /// slashes, a trailing slash and a repeated `/v1` (a base URL that had one already) are one; Azure's
-/// `/openai/deployments/{model}/…` and `/openai/v1/…` become OpenAI's.
+/// `/openai/deployments/{model}/…` and the prefixes of other services (`/openai/…`, `/api/v1/…`, `/anthropic/v1/…`) become
+/// OpenAI's and Anthropic's own.
 pub fn clean_path(path: &str) -> CleanPath<'_> {
     if is_clean(path) {
         return CleanPath {
@@ -28,9 +29,7 @@ pub fn clean_path(path: &str) -> CleanPath<'_> {
         clean.push_str(&decoded(segment));
     }
     let mut model = None;
-    if let Some(rest) = clean.strip_prefix("/openai/v1/") {
-        clean = format!("/v1/{rest}");
-    } else if let Some(rest) = path.strip_prefix("/openai/deployments/") {
+    if let Some(rest) = path.strip_prefix("/openai/deployments/") {
         // The model's own slashes are escaped, so it is cut from the path as it came.
         let mut parts = rest.splitn(2, '/');
         model = parts
@@ -38,6 +37,14 @@ pub fn clean_path(path: &str) -> CleanPath<'_> {
             .filter(|model| !model.is_empty())
             .map(|model| decoded(model).into_owned());
         clean = format!("/v1/{}", parts.next().unwrap_or_default().trim_end_matches('/'));
+    }
+    for before in BASES {
+        if let Some(rest) = clean.strip_prefix(before).filter(|_| model.is_none()) {
+            clean = format!("/v1/{rest}");
+        }
+    }
+    if BARE.contains(&clean.as_str()) {
+        clean.insert_str(0, "/v1");
     }
     while let Some(rest) = clean.strip_prefix("/v1/v1/") {
         clean = format!("/v1/{rest}");
@@ -51,9 +58,17 @@ pub fn clean_path(path: &str) -> CleanPath<'_> {
     }
 }
 
+/// What clients that were set up for another service put before OpenAI's and Anthropic's paths: Azure, OpenRouter and Open
+/// WebUI, and gateways that have a path for each service.
+const BASES: [&str; 4] = ["/openai/v1/", "/openai/", "/api/v1/", "/anthropic/v1/"];
+
+/// Paths of clients whose base URL lacks `/v1`, beside those of the table of operations.
+const BARE: [&str; 4] = ["/completions", "/embeddings", "/responses", "/messages"];
+
 fn is_clean(path: &str) -> bool {
     let is_odd = path.contains('%') || path.contains("//") || (path.len() > 1 && path.ends_with('/'));
-    !is_odd && path.starts_with('/') && !path.starts_with("/openai/") && !path.starts_with("/v1/v1/")
+    let has_base = BASES.iter().any(|base| path.starts_with(base)) || path.starts_with("/v1/v1/");
+    !is_odd && path.starts_with('/') && !has_base && !BARE.contains(&path)
 }
 
 /// A segment without percent-escapes; as it is where it would not be UTF-8, or would have control characters.
@@ -332,6 +347,13 @@ mod tests {
             ("/v1/models/50%", "/v1/models/50%", None),
             ("/v1/models/%ff", "/v1/models/%ff", None),
             ("/openai/v1/responses", "/v1/responses", None),
+            ("/openai/responses", "/v1/responses", None),
+            ("/openai/models", "/v1/models", None),
+            ("/api/v1/chat/completions", "/v1/chat/completions", None),
+            ("/anthropic/v1/messages/count_tokens", "/v1/messages/count_tokens", None),
+            ("/messages", "/v1/messages", None),
+            ("/embeddings/", "/v1/embeddings", None),
+            ("/api/version", "/api/version", None),
             (
                 "/openai/deployments/m/chat/completions",
                 "/v1/chat/completions",

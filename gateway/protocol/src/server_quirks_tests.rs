@@ -14,11 +14,11 @@ use serde_json::json;
 
 /// What a client understands of an answer.
 #[derive(Debug, Clone, Default, PartialEq)]
-struct Answer {
+pub(super) struct Answer {
     text: String,
-    thought: String,
+    reasoning: String,
     /// Name and arguments.
-    calls: Vec<(String, Value)>,
+    pub(super) calls: Vec<(String, Value)>,
     ids: Vec<String>,
 }
 
@@ -43,7 +43,7 @@ fn read(call: Operation, whole: &Value) -> Answer {
         Operation::Messages => {
             for block in list(&whole["content"]) {
                 answer.text += &text(&block["text"]);
-                answer.thought += &text(&block["thinking"]);
+                answer.reasoning += &text(&block["thinking"]);
                 if block["type"] == "tool_use" {
                     called(&mut answer, &block["id"], &block["name"], block["input"].clone());
                 }
@@ -53,7 +53,7 @@ fn read(call: Operation, whole: &Value) -> Answer {
             for item in list(&whole["output"]) {
                 let texts: String = list(&item["content"]).iter().map(|part| text(&part["text"])).collect();
                 match item["type"].as_str() {
-                    Some("reasoning") => answer.thought += &texts,
+                    Some("reasoning") => answer.reasoning += &texts,
                     Some("function_call") => {
                         called(&mut answer, &item["call_id"], &item["name"], parsed(&item["arguments"]));
                     }
@@ -63,7 +63,7 @@ fn read(call: Operation, whole: &Value) -> Answer {
         }
         Operation::OllamaChat => {
             let message = &whole["message"];
-            (answer.text, answer.thought) = (text(&message["content"]), text(&message["thinking"]));
+            (answer.text, answer.reasoning) = (text(&message["content"]), text(&message["thinking"]));
             for call in list(&message["tool_calls"]) {
                 let function = &call["function"];
                 called(
@@ -76,7 +76,7 @@ fn read(call: Operation, whole: &Value) -> Answer {
         }
         _ => {
             let message = &whole["choices"][0]["message"];
-            (answer.text, answer.thought) = (text(&message["content"]), text(&message["reasoning_content"]));
+            (answer.text, answer.reasoning) = (text(&message["content"]), text(&message["reasoning_content"]));
             for call in list(&message["tool_calls"]) {
                 let function = &call["function"];
                 called(
@@ -102,13 +102,13 @@ const CLIENTS: [(Operation, &str); 4] = [
 ];
 
 /// The answers that clients of the other protocols get of a server's answer.
-fn answers(native_apis: NativeApis, body: &str, is_stream: bool) -> Vec<(Operation, Answer)> {
+pub(super) fn answers(native_apis: NativeApis, body: &str, is_stream: bool) -> Vec<(Operation, Answer)> {
     let answer = |(call, request): &(Operation, &str)| {
         let request: Value = serde_json::from_str(&format!("{request}{is_stream}}}")).expect("JSON");
         let mut translation = translated(native_apis, *call, &request).expect("fine")?;
         let whole = if is_stream {
             let mut out = Vec::new();
-            for record in records(Framing::of(translation.call.protocol()), body.as_bytes()) {
+            for record in records(translation.operation.protocol().dialect().framing(), body.as_bytes()) {
                 translation.event(record, &mut out).expect("an event");
             }
             out.extend_from_slice(&translation.finish());
@@ -121,16 +121,16 @@ fn answers(native_apis: NativeApis, body: &str, is_stream: bool) -> Vec<(Operati
     CLIENTS.iter().filter_map(answer).collect()
 }
 
-fn says(text: &str) -> Answer {
+pub(super) fn says(text: &str) -> Answer {
     Answer {
         text: text.to_owned(),
         ..Answer::default()
     }
 }
 
-fn thinks(thought: &str) -> Answer {
+fn thinks(reasoning: &str) -> Answer {
     Answer {
-        thought: thought.to_owned(),
+        reasoning: reasoning.to_owned(),
         ..says("hi")
     }
 }
@@ -154,7 +154,7 @@ fn messages() -> Vec<(&'static str, &'static str, Answer)> {
             says("hi"),
         ),
         (
-            "both names of the thought",
+            "both names of the reasoning",
             r#"{"content":"hi","reasoning":"hm","reasoning_content":"hm"}"#,
             thinks("hm"),
         ),
@@ -178,6 +178,36 @@ fn messages() -> Vec<(&'static str, &'static str, Answer)> {
             "unknown fields",
             r#"{"content":"hi","mood":{"a":[1,{}]},"token_ids":[1]}"#,
             says("hi"),
+        ),
+        (
+            "Ollama's and others' names of the reasoning",
+            r#"{"content":"hi","thinking":"hm"}"#,
+            thinks("hm"),
+        ),
+        (
+            "Copilot's name",
+            r#"{"content":"hi","reasoning_text":"hm"}"#,
+            thinks("hm"),
+        ),
+        (
+            "OpenRouter's list",
+            r#"{"content":"hi","reasoning_details":[{"type":"reasoning.text","text":"hm","format":null}]}"#,
+            thinks("hm"),
+        ),
+        (
+            "Mistral's parts",
+            r#"{"content":[{"type":"thinking","thinking":[{"type":"text","text":"hm"}]},{"type":"text","text":"hi"}]}"#,
+            thinks("hm"),
+        ),
+        (
+            "the older form of a call",
+            r#"{"content":null,"tool_calls":null,"function_call":{"name":"f","arguments":"{\"a\":1}"}}"#,
+            calls(&[json!({"a": 1})]),
+        ),
+        (
+            "a call without `function`",
+            r#"{"content":null,"tool_calls":[{"id":"c","name":"f","arguments":{"a":1}}]}"#,
+            calls(&[json!({"a": 1})]),
         ),
         ("half an emoji", r#"{"content":"hi\ud83d"}"#, says("hi\u{fffd}")),
         ("a key twice", r#"{"content":"ho","content":"hi"}"#, says("hi")),
@@ -246,11 +276,18 @@ fn a_servers_quirks_reach_no_client() {
 fn ollamas_quirks_reach_no_client() {
     for (name, message, expected) in messages() {
         // What is OpenAI's alone is not in Ollama's answers.
-        if message.contains("reasoning\":\"")
-            || message.contains("refusal\":\"")
-            || message.contains("index")
-            || message.contains("reasoning_content\":\"")
-        {
+        let openais = [
+            "reasoning\":\"",
+            "refusal\":\"",
+            "index",
+            "reasoning_content\":\"",
+            "reasoning_text",
+            "reasoning_details",
+            "[{\"type\":\"thinking\"",
+            "function_call\":{",
+            "\"id\":\"c\",\"name\"",
+        ];
+        if openais.iter().any(|name| message.contains(name)) {
             continue;
         }
         let whole = format!(
@@ -313,6 +350,13 @@ fn the_stop_sequence_that_was_met_is_told_where_the_server_says_it() {
         (&whole["stop_reason"], &whole["stop_sequence"]),
         (&json!("stop_sequence"), &json!("END"))
     );
+    // SGLang's name for it.
+    let sglang = body.replace("stop_reason", "matched_stop");
+    let mut translation = translated(OPENAI, Operation::Messages, &request)
+        .expect("fine")
+        .expect("needed");
+    let whole: Value = serde_json::from_slice(&translation.whole(sglang.as_bytes()).expect("an answer")).expect("JSON");
+    assert_eq!(whole["stop_sequence"], "END");
     // A number is a token of the model's own, such as the one that ends every answer.
     let body = body.replace("\"END\"", "151645");
     let mut translation = translated(OPENAI, Operation::Messages, &request)

@@ -7,9 +7,9 @@
 use crate::Protocol;
 use crate::error::{ErrorCode, RequestError, server_failed};
 use crate::hub::not_an_answer;
-use crate::meter::{Meter, Verdict, is_json};
+use crate::meter::{Meter, Verdict};
 use crate::translate::Translation;
-use crate::wire::{Framing, Scanner};
+use crate::wire::{Framing, Scanner, is_json};
 use bytes::{Bytes, BytesMut};
 
 /// An event longer than this is passed on as it comes, and is not translated.
@@ -54,7 +54,7 @@ enum Form {
 impl StreamSplitter {
     /// A splitter of one answer in this protocol.
     pub fn new(protocol: Protocol) -> Self {
-        let framing = Framing::of(protocol);
+        let framing = protocol.dialect().framing();
         Self {
             framing,
             scanner: Scanner::new(framing),

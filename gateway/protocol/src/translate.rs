@@ -1,55 +1,34 @@
 //! Between a client's protocol and its model's server's, where they are not the same: through [`super::hub`].
 
-use super::calls::{CallOrder, CallPiece};
+use super::calls::CallOrder;
+use super::dialect::{Piece, Server};
 use super::error::RequestError;
-use super::hub::{About, Chat, Encoder, Finish, Part, ToolPart, not_an_answer, untranslatable};
-use super::meter::is_json;
+use super::hub::{About, Encoder, Finish, Part, ToolPart, not_an_answer, untranslatable};
 use super::unsupported::{Dropped, Side};
-use super::wire::{Framing, records};
-use super::{
-    Operation, ParsedRequest, Protocol, RequestChanges, Work, anthropic, embeddings, generate, ollama, openai,
-    responses,
-};
+use super::wire::records;
+use super::{Operation, ParsedRequest, RequestChanges, Work, embeddings, ollama, openai};
 use bytes::Bytes;
-use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 
-/// The APIs that a model's server offers itself.
-#[allow(clippy::struct_excessive_bools)]
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct NativeApis {
-    /// Chat completions, completions, embeddings.
-    pub openai: bool,
-    /// OpenAI's Responses API.
-    pub responses: bool,
-    /// Anthropic's Messages API.
-    pub anthropic: bool,
-    /// Ollama's native API.
-    pub ollama: bool,
-}
+pub use super::dialect::NativeApis;
 
 impl NativeApis {
     /// Whether the server accepts an operation's requests without translation.
     pub fn supports(self, call: Operation) -> bool {
-        match call.protocol() {
-            Protocol::OpenAi => self.openai,
-            Protocol::Responses => self.responses,
-            Protocol::Anthropic => self.anthropic,
-            Protocol::Ollama => self.ollama,
-            Protocol::Generate => false,
-        }
+        call.protocol().dialect().is_native(self)
     }
 }
 
 /// A request in the words of its model's server, and the way back for the answer.
 #[derive(Debug)]
 pub struct Translation {
-    /// What the server is asked.
-    pub call: Operation,
+    /// The operation that the server is asked for.
+    pub operation: Operation,
     /// Hints of the request that the server's protocol cannot say, for the header `x-sluice-dropped`.
     pub dropped: Vec<Cow<'static, str>>,
     body: Map<String, Value>,
+    server: &'static dyn Server,
     into: Writing,
     /// Tools that were called so far.
     calls: CallOrder,
@@ -84,7 +63,8 @@ pub fn request(
         Work::Score => return Err(untranslatable(call.client_path())),
         Work::Generate | Work::Embed => {}
     }
-    let mut dropped = Dropped::new(side(call), about.unsupported);
+    let dialect = call.protocol().dialect();
+    let mut dropped = Dropped::new(dialect.side(), about.unsupported);
     let (call, body, into) = if call.work() == Work::Embed {
         let (body, wanted) = embeddings::request(call, body, &mut dropped)?;
         let call = if native_apis.openai {
@@ -94,7 +74,8 @@ pub fn request(
         };
         (call, body, Writing::Embeddings(wanted, about.model.clone()))
     } else {
-        let (chat, into) = read(call, body, parsed, about, &mut dropped)?;
+        let (chat, encoder) = dialect.read(call, body, parsed, about, &mut dropped)?;
+        let into = encoder.map_or(Writing::Text, Writing::Encoder);
         let (call, body) = if native_apis.openai {
             openai::upstream::request(chat, parsed.is_streaming)
         } else {
@@ -103,61 +84,15 @@ pub fn request(
         };
         (call, body, into)
     };
+    let server = call.protocol().dialect().server();
     Ok(Some(Translation {
-        call,
+        operation: call,
+        server: server.ok_or_else(|| untranslatable(call.client_path()))?,
         dropped: dropped.into_names(),
         body,
         into,
         calls: CallOrder::new(&about.request_id),
     }))
-}
-
-fn side(call: Operation) -> Side {
-    match call.protocol() {
-        Protocol::OpenAi | Protocol::Generate => Side::OpenAi,
-        Protocol::Responses => Side::Responses,
-        Protocol::Anthropic => Side::Anthropic,
-        Protocol::Ollama => Side::Ollama,
-    }
-}
-
-/// Reads a request that generates, and says how its answer is to be written.
-fn read(
-    call: Operation,
-    body: &[u8],
-    parsed: &ParsedRequest<'_>,
-    about: &About,
-    dropped: &mut Dropped,
-) -> Result<(Chat, Writing), RequestError> {
-    let (wants_usage, about) = (parsed.wants_usage, about.clone());
-    Ok(match call.protocol() {
-        Protocol::OpenAi => {
-            let chat = openai::client::request(body, dropped)?;
-            let into = match call {
-                Operation::Completions => encoder(openai::client::CompletionEncoder::new(about, wants_usage)),
-                _ => encoder(openai::client::ChatEncoder::new(about, wants_usage)),
-            };
-            (chat, into)
-        }
-        Protocol::Responses => {
-            let (chat, repeated) = responses::client::read(body, dropped)?;
-            (chat, encoder(responses::client::ResponseEncoder::new(about, repeated)))
-        }
-        Protocol::Anthropic => {
-            let chat = anthropic::client::request(body, dropped)?;
-            (chat, encoder(anthropic::client::MessageEncoder::new(about)))
-        }
-        Protocol::Ollama => {
-            let chat = ollama::client::request(call, body, about.context, dropped)?;
-            let is_chat = call == Operation::OllamaChat;
-            (chat, encoder(ollama::client::OllamaEncoder::new(about, is_chat)))
-        }
-        Protocol::Generate => (generate::request(body), Writing::Text),
-    })
-}
-
-fn encoder(encoder: impl Encoder + 'static) -> Writing {
-    Writing::Encoder(Box::new(encoder))
 }
 
 impl Translation {
@@ -167,17 +102,9 @@ impl Translation {
         if !changes.asks_usage {
             self.body.shift_remove("stream_options");
         }
-        match self.call {
-            Operation::ChatCompletions | Operation::Completions => {
-                let limit = changes.max_tokens.map(|limit| ("max_tokens".to_owned(), limit.into()));
-                self.body.extend(limit);
-            }
-            Operation::OllamaChat | Operation::OllamaGenerate => {
-                if let Some(limit) = changes.max_tokens {
-                    self.body["options"]["num_predict"] = limit.into();
-                }
-            }
-            _ => {}
+        let limit = changes.max_tokens.filter(|_| self.operation.generates());
+        if let Some(limit) = limit {
+            self.server.set_limit(&mut self.body, limit);
         }
         // A map of JSON can be written, always.
         serde_json::to_vec(&self.body).unwrap_or_default()
@@ -185,11 +112,9 @@ impl Translation {
 
     /// Translates an event of the server's stream.
     pub fn event(&mut self, event: &[u8], out: &mut Vec<u8>) -> Result<(), RequestError> {
-        let read = match Framing::of(self.call.protocol()) {
-            Framing::JsonLines => ollama::upstream::line(event)?,
-            Framing::EventStream => openai::upstream::event(event)?,
+        let Some((mut part, pieces)) = self.server.record(event)? else {
+            return Ok(());
         };
-        let Some((mut part, pieces)) = read else { return Ok(()) };
         self.calls.arrange(pieces, &mut part);
         self.write(part, out);
         Ok(())
@@ -242,14 +167,10 @@ impl Translation {
 
     /// Reads a whole answer of the server's, or puts its stream together.
     fn part(&mut self, body: &[u8]) -> Result<Part, RequestError> {
-        let framing = Framing::of(self.call.protocol());
-        let (mut part, pieces) = match framing {
-            Framing::EventStream if !is_json(body) => gather(framing, body, openai::upstream::event)?,
-            Framing::EventStream => openai::upstream::whole(body)?,
-            Framing::JsonLines if serde_json::from_slice::<IgnoredAny>(body).is_err() => {
-                gather(framing, body, ollama::upstream::line)?
-            }
-            Framing::JsonLines => ollama::upstream::whole(body)?,
+        let (mut part, pieces) = if self.server.is_whole(body) {
+            self.server.whole(body)?
+        } else {
+            self.gather(body)?
         };
         self.calls.arrange(pieces, &mut part);
         let rest = self.calls.rest();
@@ -258,28 +179,24 @@ impl Translation {
         part.tools = joined(std::mem::take(&mut part.tools));
         Ok(part)
     }
-}
 
-type Read = (Part, Vec<CallPiece>);
-
-/// Puts the events of a stream together to one answer.
-fn gather(
-    framing: Framing,
-    body: &[u8],
-    read: impl Fn(&[u8]) -> Result<Option<Read>, RequestError>,
-) -> Result<Read, RequestError> {
-    let (mut all, mut pieces) = (Part::default(), Vec::new());
-    for record in records(framing, body) {
-        let Some((part, more)) = read(record)? else { continue };
-        all.text += &part.text;
-        all.thought += &part.thought;
-        all.logprobs.extend(part.logprobs);
-        all.finish = part.finish.or(all.finish);
-        all.stop_sequence = part.stop_sequence.or(all.stop_sequence);
-        all.usage = part.usage.or(all.usage);
-        pieces.extend(more);
+    /// Puts the records of a stream together to one answer.
+    fn gather(&self, body: &[u8]) -> Result<Piece, RequestError> {
+        let (mut all, mut pieces) = (Part::default(), Vec::new());
+        for record in records(self.operation.protocol().dialect().framing(), body) {
+            let Some((part, more)) = self.server.record(record)? else {
+                continue;
+            };
+            all.text += &part.text;
+            all.reasoning += &part.reasoning;
+            all.logprobs.extend(part.logprobs);
+            all.finish = part.finish.or(all.finish);
+            all.stop_sequence = part.stop_sequence.or(all.stop_sequence);
+            all.usage = part.usage.or(all.usage);
+            pieces.extend(more);
+        }
+        all.finish.is_some().then_some((all, pieces)).ok_or_else(not_an_answer)
     }
-    all.finish.is_some().then_some((all, pieces)).ok_or_else(not_an_answer)
 }
 
 /// The pieces of calls, which follow each other, as whole calls.
@@ -297,6 +214,9 @@ fn joined(pieces: Vec<ToolPart>) -> Vec<ToolPart> {
 #[cfg(test)]
 #[path = "client_quirks_tests.rs"]
 mod client_quirks;
+#[cfg(test)]
+#[path = "server_names_tests.rs"]
+mod server_names;
 #[cfg(test)]
 #[path = "server_quirks_tests.rs"]
 mod server_quirks;

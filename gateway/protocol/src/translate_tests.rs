@@ -137,7 +137,7 @@ fn every_request_is_said_in_the_words_of_every_server() {
                 continue;
             };
             let body: Value = serde_json::from_slice(&translation.body(&changes())).expect("JSON");
-            let path = translation.call.upstream_path();
+            let path = translation.operation.upstream_path();
             let _ = writeln!(said, "{call:?} to {name}: {path}\n{body:#}\n");
         }
     }
@@ -189,7 +189,7 @@ fn every_answer_comes_back_in_the_clients_words() {
             };
             let answer = match (call.generates(), native_apis == OPENAI) {
                 (false, _) => embeddings_whole(native_apis),
-                (true, true) if translation.call == Operation::Completions => {
+                (true, true) if translation.operation == Operation::Completions => {
                     json!({"choices": [{"text": "is blue", "finish_reason": "length"}], "usage": {"prompt_tokens": 2, "completion_tokens": 2}})
                 }
                 (true, true) => openai_whole(),

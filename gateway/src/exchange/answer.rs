@@ -48,7 +48,7 @@ pub(super) async fn exchange(
     let model = snapshot.config.model(record.terms.model);
     let operation = translation
         .as_ref()
-        .map_or(record.operation, |translation| translation.call);
+        .map_or(record.operation, |translation| translation.operation);
     record.upstream = Some(Arc::clone(&endpoint.authority));
     record.was_forwarded = true;
     admitted.slot.mark_forwarded();
@@ -91,11 +91,15 @@ pub(super) async fn exchange(
     admitted.upstream_status = Some(status);
     fault::at(fault::Step::Answering);
     let coding = coding(&answer)?;
-    if status == 200 && admitted.recorder.record.streamed {
+    if is_success(status) && admitted.recorder.record.streamed {
         stream(admitted, client, answer, translation, coding).await
     } else {
         whole(admitted, client, answer, translation, coding, status).await
     }
+}
+
+fn is_success(status: u16) -> bool {
+    (200..300).contains(&status)
 }
 
 /// The longest wait for the first token; longer while the server has to load the model.
@@ -138,7 +142,7 @@ async fn stream(
     let meter = &mut admitted.meter;
     let operation = translation
         .as_ref()
-        .map_or(record.operation, |translation| translation.call);
+        .map_or(record.operation, |translation| translation.operation);
     let mut splitter = StreamSplitter::new(operation.protocol());
     let most = record.snapshot.config.gateway.max_response_bytes;
     let mut decoder = (coding != Coding::Identity).then(|| Decoder::new(coding, most));
@@ -245,7 +249,7 @@ async fn whole(
     let retry_after = headers.and_then(retry_after::read);
     let record = &mut admitted.recorder.record;
     record.first_token = Some(record.started.elapsed());
-    if status == 200 {
+    if is_success(status) {
         admitted.meter.see_whole(&body);
         if let Some(failure) = admitted.meter.failure() {
             let error = error::server_failed(Some(failure));
@@ -328,12 +332,15 @@ fn answered(
 ) -> Result<FinalPart, RequestError> {
     let Some(mut translation) = translation else {
         let operation = admitted.recorder.record.operation;
-        let whole = is_stream(&content_type)
-            .then(|| whole::from_stream(operation, &body))
-            .flatten();
+        let is_json = body.trim_ascii_start().first() == Some(&b'{');
+        let is_typed_as_stream = is_stream(&content_type);
+        let may_be_stream = is_typed_as_stream || !is_json;
+        let whole = may_be_stream.then(|| whole::from_stream(operation, &body)).flatten();
+        let json = Bytes::from_static(b"application/json");
         let (content_type, body) = match whole {
             // A stream that was not asked for.
-            Some(whole) => (Bytes::from_static(b"application/json"), whole.into()),
+            Some(whole) => (json, whole.into()),
+            None if is_typed_as_stream && is_json => (json, body),
             None => (content_type, body),
         };
         let label = storage::label(&admitted.recorder);

@@ -136,7 +136,7 @@ impl Admitted<'_> {
                 Err(error) if error.may_retry() && !client.head_is_sent() => {
                     attempts += 1;
                     // A sole server is asked once more if its connection broke before any part of an answer.
-                    let is_unanswered = matches!(self.upstream_status, None | Some(200));
+                    let is_unanswered = matches!(self.upstream_status, None | Some(200..300));
                     let has_begun = self.recorder.record.first_token.is_some();
                     let broke = error.code == ErrorCode::UpstreamError && is_unanswered && !has_begun;
                     let is_worth_it = has_choice || (broke && attempts == 1);
@@ -161,8 +161,12 @@ impl Admitted<'_> {
         let (Ok(FinalPart::Refused { error, .. }) | Err(error)) = result else {
             return false;
         };
-        let is_ours = self.asks_usage && self.parsed.is_streaming && !self.parsed.wants_usage;
-        is_ours && error.code == ErrorCode::BadRequest && error.message.contains("stream_options")
+        let record = &self.recorder.record;
+        let native_apis = record.snapshot.upstreams.native_apis(record.terms.model);
+        let is_translated = !native_apis.supports(record.operation);
+        let is_ours = self.asks_usage && self.parsed.is_streaming && (is_translated || !self.parsed.wants_usage);
+        let is_named = |name: &str| error.message.contains(name) || error.param.as_deref() == Some(name);
+        is_ours && error.code == ErrorCode::BadRequest && (is_named("stream_options") || is_named("include_usage"))
     }
 
     /// The body as the server is to have it, translated if need be; and a fresh meter for its answer.
@@ -199,10 +203,10 @@ impl Admitted<'_> {
                 translation: None,
             });
         };
-        self.meter = Meter::new(translation.call, false);
+        self.meter = Meter::new(translation.operation, false);
         self.recorder.dropped.clone_from(&translation.dropped);
         Ok(Outgoing {
-            body: translation.body(&changes(translation.call)).into(),
+            body: translation.body(&changes(translation.operation)).into(),
             translation: Some(translation),
         })
     }

@@ -3,7 +3,7 @@
 use super::fit::finish;
 use clap::Args;
 use simulated_upstream::calibrate::{Load, Meter, Target};
-use simulated_upstream::engine::About;
+use simulated_upstream::engine::{About, Schedule};
 use simulated_upstream::fit::{Statistic, Table};
 use std::path::PathBuf;
 
@@ -73,7 +73,10 @@ pub(crate) async fn calibrate(args: &CalibrateArgs) -> Result<(), String> {
         kv_tokens: args.kv_tokens.or(limits.kv_tokens).unwrap_or(1 << 20),
         max_sequences: args.max_sequences.or(limits.max_sequences).unwrap_or(256),
         token_budget: args.token_budget,
+        schedule: Schedule::Mixed,
         expert_share: 0.0,
+        expert_balance: 0.0,
+        attention_window: 0,
         rows: Vec::new(),
     };
     eprintln!(

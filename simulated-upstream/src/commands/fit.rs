@@ -23,7 +23,7 @@ pub(crate) fn fit(args: &FitArgs) -> Result<(), String> {
 
 /// Fits, shows how near the profile is to each row, and writes it.
 pub(crate) fn finish(table: &Table, write: Option<&PathBuf>) -> Result<(), String> {
-    let mut profile = table.fit();
+    let mut profile = table.fit()?;
     let (fitted, held) = (table.distance(&profile, false), table.distance(&profile, true));
     let rows = |held: bool| table.rows.iter().filter(|row| row.held == held).count();
     profile.about.fitted = format!(

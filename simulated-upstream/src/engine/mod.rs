@@ -9,7 +9,7 @@ mod noise;
 mod profile;
 
 pub use blocks::BLOCK_TOKENS;
-pub use profile::{About, Profile, ProfileError, Speculation};
+pub use profile::{About, Profile, ProfileError, Schedule, Speculation};
 
 use crate::random::Random;
 use blocks::Blocks;
@@ -184,10 +184,7 @@ impl Engine {
         if self.is_idle() {
             return None;
         }
-        let mut budget = self.profile.token_budget;
-        let mut work = Work::default();
-        let chunks = self.schedule_running(&mut budget, &mut work);
-        let chunks = self.schedule_waiting(chunks, &mut budget, &mut work);
+        let (chunks, work) = self.schedule();
         let made = self.advance(&chunks);
         let took = self.profile.step_ms(&work) * self.noise.factor();
         Some(Step {
@@ -197,9 +194,33 @@ impl Engine {
         })
     }
 
-    /// A token for whoever decodes, a chunk for whoever still reads; in the order of arrival. The tokens of each
-    /// running sequence, and those drafted for it, in their order.
-    fn schedule_running(&mut self, budget: &mut usize, work: &mut Work) -> Vec<(usize, usize)> {
+    /// The chunk of each running sequence, in order, and the work that they are together.
+    fn schedule(&mut self) -> (Vec<(usize, usize)>, Work) {
+        match self.profile.schedule {
+            Schedule::Mixed => self.schedule_phase(Phase::Both),
+            Schedule::PrefillFirst => {
+                let prefill = self.schedule_phase(Phase::Prefill);
+                if prefill.1.tokens > 0 {
+                    return prefill;
+                }
+                self.schedule_phase(Phase::Decode)
+            }
+        }
+    }
+
+    fn schedule_phase(&mut self, phase: Phase) -> (Vec<(usize, usize)>, Work) {
+        let mut budget = self.profile.token_budget;
+        let mut work = Work::default();
+        let mut chunks = self.schedule_running(phase, &mut budget, &mut work);
+        if phase != Phase::Decode {
+            chunks = self.schedule_waiting(chunks, &mut budget, &mut work);
+        }
+        (chunks, work)
+    }
+
+    /// One token for each sequence that decodes, a chunk for each whose prompt is not read to its end; in the order of
+    /// arrival. The tokens of each running sequence, and those drafted for it, in their order.
+    fn schedule_running(&mut self, phase: Phase, budget: &mut usize, work: &mut Work) -> Vec<(usize, usize)> {
         let mut chunks = Vec::with_capacity(self.running.len());
         let mut at = 0;
         while at < self.running.len() {
@@ -207,7 +228,7 @@ impl Engine {
             let chunk = (sequence.needed() - sequence.done).min(*budget);
             let drafted = self.drafted(sequence, *budget - chunk);
             let upto = sequence.done + chunk + drafted;
-            if chunk == 0 {
+            if chunk == 0 || !phase.includes(sequence) {
                 chunks.push((0, 0));
                 at += 1;
                 continue;
@@ -216,7 +237,7 @@ impl Engine {
                 // It was the last, and has given way itself.
                 continue;
             }
-            work.add(&self.running[at], chunk);
+            work.add(&self.profile, &self.running[at], chunk);
             work.tokens += drafted;
             *budget -= chunk + drafted;
             chunks.push((chunk, drafted));
@@ -290,7 +311,7 @@ impl Engine {
                 self.prefix_hits += reused as u64;
             }
             sequence.done = reused;
-            work.add(&sequence, chunk);
+            work.add(&self.profile, &sequence, chunk);
             *budget -= chunk;
             chunks.push((chunk, 0));
             self.running.push(sequence);
@@ -334,6 +355,24 @@ impl Engine {
     }
 }
 
+/// The part of the work that a step may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Prefill,
+    Decode,
+    Both,
+}
+
+impl Phase {
+    fn includes(self, sequence: &Sequence) -> bool {
+        match self {
+            Phase::Both => true,
+            Phase::Prefill => !sequence.is_decoding(),
+            Phase::Decode => sequence.is_decoding(),
+        }
+    }
+}
+
 /// What a step computes, as far as its time depends on it.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Work {
@@ -346,14 +385,13 @@ pub(crate) struct Work {
 }
 
 impl Work {
-    #[allow(clippy::cast_precision_loss)]
-    fn add(&mut self, sequence: &Sequence, chunk: usize) {
+    fn add(&mut self, profile: &Profile, sequence: &Sequence, chunk: usize) {
         self.tokens += chunk;
         self.sequences += 1;
         if sequence.is_decoding() {
-            self.context += sequence.done;
+            self.context += profile.lookback(sequence.done);
         } else {
-            self.pairs += chunk as f64 * (2.0 * sequence.done as f64 + chunk as f64);
+            self.pairs += profile.pairs(sequence.done, chunk);
         }
     }
 }

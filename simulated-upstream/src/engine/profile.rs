@@ -34,6 +34,18 @@ pub struct Speculation {
     pub draft_ms: f64,
 }
 
+/// Which of prompts and answers a step computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Schedule {
+    /// Both in one step, as vLLM (V1) and llama.cpp do.
+    #[default]
+    Mixed,
+    /// Prompts alone while there are any that can be admitted, else answers, as ATOM, SGLang and vLLM (V0) do by
+    /// default: the first token comes early, and answers stand still meanwhile.
+    PrefillFirst,
+}
+
 /// The figures of an engine. The form and where they come from: `docs/simulated-upstream.md`.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -50,12 +62,19 @@ pub struct Profile {
     /// The share of the experts to which one token is routed, such as 4/128.
     #[serde(default)]
     pub expert_share: f64,
+    /// How unequally tokens are routed: the shape of a gamma distribution of the experts' popularity. Small: a few experts
+    /// get most of the tokens, so that rare ones are read by large batches only. 0 if all are equally popular.
+    #[serde(default)]
+    pub expert_balance: f64,
     /// Milliseconds of computing a token.
     pub token_ms: f64,
     /// Milliseconds a token of context of those who decode.
     pub context_ms: f64,
     /// Milliseconds a pair of tokens of a prompt's chunk.
     pub attention_ms: f64,
+    /// Tokens of a sequence that attention looks back at, at the most, where it is sparse or a sliding window; 0: all.
+    #[serde(default)]
+    pub attention_window: usize,
     /// Milliseconds a sequence in a step.
     pub sequence_ms: f64,
     /// Milliseconds before a request is in the queue, which keep nobody else waiting.
@@ -70,6 +89,9 @@ pub struct Profile {
     pub max_sequences: usize,
     /// Tokens of a step.
     pub token_budget: usize,
+    /// Which of prompts and answers a step computes.
+    #[serde(default)]
+    pub schedule: Schedule,
     /// How much steps vary: the deviation of the logarithm.
     #[serde(default = "noise")]
     pub noise: f64,
@@ -131,6 +153,11 @@ bundled!(
     "vllm-gemma-4-26b-a100-80g",
     "vllm-kimi-k3-mi350x-tp8",
     "atom-glm-5.2-mxfp4-mi355x-tp4",
+    "atom-kimi-k2-mxfp4-mi355x-tp4",
+    "atom-minimax-m3-mxfp4-mi355x-tp4",
+    "atom-minimax-m3-mxfp8-mi355x-tp4",
+    "atom-qwen3-235b-fp8-mi355x-tp8",
+    "atom-qwen3-235b-fp8-mi355x-tp4",
     "vllm-qwen2-0.5b-cpu",
     "llama.cpp-random-20m-cpu"
 );
@@ -169,6 +196,7 @@ impl Profile {
             ("api_ms", profile.api_ms, 0.0),
             ("front_ms", profile.front_ms, 0.0),
             ("experts_ms", profile.experts_ms, 0.0),
+            ("expert_balance", profile.expert_balance, 0.0),
             ("sync_ms", profile.sync_ms, 0.0),
             ("noise", profile.noise, 0.0),
             ("load_seconds", profile.load_seconds, 0.0),
@@ -213,9 +241,7 @@ impl Profile {
     #[allow(clippy::cast_precision_loss)]
     pub(super) fn step_ms(&self, work: &Work) -> f64 {
         let compute = self.token_ms * work.tokens as f64;
-        // Tokens are routed independently, so the share of the experts that none of them needs shrinks with each.
-        let unread = (1.0 - self.expert_share).powf(work.tokens as f64);
-        let reading = self.weights_ms + self.experts_ms * (1.0 - unread);
+        let reading = self.weights_ms + self.experts_ms * (1.0 - self.unread_experts(work.tokens as f64));
         let overlapped = (reading.powf(1.5) + compute.powf(1.5)).powf(1.0 / 1.5);
         let shared = overlapped + self.context_ms * work.context as f64 + self.attention_ms * work.pairs;
         let drafting = self
@@ -224,6 +250,36 @@ impl Profile {
             .filter(|_| work.context > 0)
             .map_or(0.0, |drafts| drafts.draft_ms * drafts.tokens as f64);
         shared / self.gpus as f64 + self.sync_ms + self.sequence_ms * work.sequences as f64 + drafting
+    }
+
+    /// The share of the experts that none of so many tokens needs. Tokens are routed independently; where experts differ in
+    /// popularity, it is the mean over them (the Laplace transform of the gamma distribution).
+    fn unread_experts(&self, tokens: f64) -> f64 {
+        if self.expert_balance == 0.0 {
+            return (1.0 - self.expert_share).powf(tokens);
+        }
+        let expected = -(1.0 - self.expert_share).ln() * tokens;
+        (1.0 + expected / self.expert_balance).powf(-self.expert_balance)
+    }
+
+    /// The tokens that a token at this position looks back at.
+    pub(super) fn lookback(&self, position: usize) -> usize {
+        match self.attention_window {
+            0 => position,
+            window => position.min(window),
+        }
+    }
+
+    /// Twice the pairs of tokens that attention computes for a chunk of a prompt after so many tokens.
+    #[allow(clippy::cast_precision_loss)]
+    pub(super) fn pairs(&self, done: usize, chunk: usize) -> f64 {
+        // Positions below the window look back at all before them, the rest at a window each.
+        let whole = match self.attention_window {
+            0 => chunk,
+            window => window.saturating_sub(done).min(chunk),
+        };
+        let rest = (chunk - whole) * self.attention_window;
+        whole as f64 * (2.0 * done as f64 + whole as f64) + 2.0 * rest as f64
     }
 
     /// The profile as a file.
@@ -286,6 +342,49 @@ mod tests {
                 "{tokens} tokens"
             );
         }
+    }
+
+    /// Zipf-like loads are modelled by a gamma distribution; of popularity 1 in the mean and shape 1, the mean of
+    /// `exp(-n p)` is `1 / (1 + n)`.
+    #[test]
+    fn rare_experts_are_read_by_large_batches_only() {
+        let share = 1.0 - (-1.0f64).exp();
+        let skewed = Profile {
+            expert_share: share,
+            expert_balance: 1.0,
+            ..plain()
+        };
+        for (tokens, unread) in [(1.0, 0.5), (3.0, 0.25), (99.0, 0.01)] {
+            assert!((skewed.unread_experts(tokens) - unread).abs() < 1e-9, "{tokens} tokens");
+        }
+        let even = Profile {
+            expert_balance: 1e9,
+            ..skewed.clone()
+        };
+        let equal = Profile {
+            expert_balance: 0.0,
+            ..skewed
+        };
+        assert!((even.unread_experts(3.0) - equal.unread_experts(3.0)).abs() < 1e-6);
+    }
+
+    #[test]
+    fn attention_looks_back_at_a_window_at_most() {
+        let windowed = Profile {
+            attention_window: 4,
+            ..plain()
+        };
+        for (done, chunk) in [(0, 3), (0, 10), (2, 5), (6, 2)] {
+            // Position p looks back at p tokens and half of itself: 2p + 1 halves, as n² is their sum without a window.
+            let one_by_one: usize = (done..done + chunk).map(|at| if at < 4 { 2 * at + 1 } else { 8 }).sum();
+            #[allow(clippy::cast_precision_loss)]
+            let expected = one_by_one as f64;
+            assert!(
+                (windowed.pairs(done, chunk) - expected).abs() < 1e-9,
+                "{chunk} after {done}"
+            );
+        }
+        assert_eq!((windowed.lookback(3), windowed.lookback(9)), (3, 4));
     }
 
     #[test]

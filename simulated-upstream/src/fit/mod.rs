@@ -2,7 +2,7 @@
 
 mod minimize;
 
-use crate::engine::{About, Profile};
+use crate::engine::{About, Profile, Schedule};
 use crate::plan::{self, Outcome, Run};
 use crate::random::Random;
 use minimize::minimize;
@@ -26,9 +26,18 @@ pub struct Table {
     pub max_sequences: usize,
     /// Tokens of a step.
     pub token_budget: usize,
+    /// Which of prompts and answers a step computes.
+    #[serde(default)]
+    pub schedule: Schedule,
     /// The share of the experts to which one token is routed; 0 for a dense model.
     #[serde(default)]
     pub expert_share: f64,
+    /// How unequally tokens are routed to experts, as in a profile.
+    #[serde(default)]
+    pub expert_balance: f64,
+    /// Tokens that attention looks back at, at the most; 0: all.
+    #[serde(default)]
+    pub attention_window: usize,
     /// The measurements.
     pub rows: Vec<Row>,
 }
@@ -96,11 +105,7 @@ impl Table {
     /// # Errors
     /// A text that is none.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let table: Self = serde_yaml::from_str(text).map_err(|error| error.to_string())?;
-        if table.rows.iter().all(|row| row.held) {
-            return Err("no row is there to fit to; every one is `held`".to_owned());
-        }
-        Ok(table)
+        serde_yaml::from_str(text).map_err(|error| error.to_string())
     }
 
     /// The table as a file.
@@ -143,7 +148,13 @@ impl Table {
     }
 
     /// The profile that comes nearest to the rows that are not held.
-    pub fn fit(&self) -> Profile {
+    ///
+    /// # Errors
+    /// There is no such row.
+    pub fn fit(&self) -> Result<Profile, String> {
+        if self.rows.iter().all(|row| row.held) {
+            return Err("no row is there to fit to; every one is `held`".to_owned());
+        }
         let start = self.start();
         let rows: Vec<&Row> = self.rows.iter().filter(|row| !row.held).collect();
         let error = |figures: &[f64]| {
@@ -170,7 +181,7 @@ impl Table {
         best = minimize(&best, &error);
         let mut profile = self.with(&best);
         profile.noise = NOISE;
-        profile
+        Ok(profile)
     }
 
     /// The logarithms of the first guess, in the order of [`Table::with`].
@@ -181,15 +192,17 @@ impl Table {
         let rate = lowest.and_then(|row| Some(1e3 * row.concurrency as f64 / row.tokens_per_second?));
         let step = lowest.and_then(|row| row.per_token_ms).or(rate).unwrap_or(10.0);
         let first = lowest.and_then(|row| row.first_token_ms).unwrap_or(3.0 * step);
-        let token = first * 0.3 / lowest.map_or(1.0, |row| row.prompt as f64);
+        // Prompts that come together are read one after the other, so that a mean one waits for half of them.
+        let read = lowest.map_or(1.0, |row| (row.prompt * (row.concurrency + 1)) as f64 / 2.0);
+        let token = first * 0.3 / read;
         let guess = [
             step * if self.expert_share > 0.0 { 0.3 } else { 0.9 },
             token.min(step),
             step * 2e-5,
             token * 2e-5,
             step * 0.004,
-            first * 0.4,
-            first * 0.02,
+            step,
+            FRONT_MS,
             step * 10.0,
         ];
         let count = if self.expert_share > 0.0 { 8 } else { 7 };
@@ -209,9 +222,12 @@ impl Table {
             front_ms: figure(6),
             experts_ms: figure(7),
             expert_share: self.expert_share,
+            expert_balance: self.expert_balance,
+            attention_window: self.attention_window,
             kv_tokens: self.kv_tokens,
             max_sequences: self.max_sequences,
             token_budget: self.token_budget,
+            schedule: self.schedule,
             noise: 0.0,
             prefix_cache: true,
             speculation: None,
@@ -271,7 +287,10 @@ fn shorter(most: usize, spread: f64, random: &mut Random) -> usize {
 }
 
 /// How firmly each figure is held to its first guess, in the order of [`Table::with`].
-const HOLD: [f64; 8] = [1e-4, 1e-4, 2e-3, 2e-3, 3e-4, 1e-4, 1e-4, 1e-4];
+const HOLD: [f64; 8] = [1e-4, 1e-4, 2e-3, 2e-3, 3e-4, 1e-4, 1e-3, 1e-4];
+
+/// The first guess of the front end's time for a request: a millisecond, as parsing and tokenizing take.
+const FRONT_MS: f64 = 1.0;
 
 /// Where figures stand in the order of [`Table::with`].
 const TOKEN: usize = 1;
@@ -313,7 +332,10 @@ mod tests {
             kv_tokens: profile.kv_tokens,
             max_sequences: profile.max_sequences,
             token_budget: profile.token_budget,
+            schedule: profile.schedule,
             expert_share: 0.0,
+            expert_balance: 0.0,
+            attention_window: 0,
             rows: Vec::new(),
         };
         for (prompt, concurrency) in [(64, 1), (512, 1), (64, 4), (512, 4), (64, 16), (1024, 2)] {
@@ -346,7 +368,7 @@ mod tests {
             ..Profile::named("vllm-mistral-7b-4090").expect("a profile")
         };
         let table = made(&known, &[2, 5]);
-        let mut fitted = table.fit();
+        let mut fitted = table.fit().expect("rows");
         fitted.noise = 0.0;
         let bounds = [("throughput", 0.10), ("first token", 0.20), ("per token", 0.10)];
         for ((name, bound), distance) in bounds.iter().zip(table.distance(&fitted, true)) {
@@ -361,7 +383,8 @@ mod tests {
                     - {prompt: 8, output: 4, concurrency: 1, requests: 2, tokens_per_second: 10}\n";
         assert_eq!(Table::parse(text).map(|table| table.rows.len()), Ok(1));
         let held = text.replace("requests: 2", "requests: 2, held: true");
-        assert!(Table::parse(&held).is_err_and(|error| error.contains("held")));
+        let fitted = Table::parse(&held).and_then(|table| table.fit());
+        assert!(fitted.is_err_and(|error| error.contains("held")));
         assert!(Table::parse(&text.replace("source", "sauce")).is_err());
     }
 }

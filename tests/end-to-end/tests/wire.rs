@@ -1,7 +1,7 @@
 //! What reaches a server, and what a client reads, in odd but real forms.
 
 use end_to_end::Gateway;
-use end_to_end::upstream::{Scripted, WHOLE};
+use end_to_end::upstream::{FINISH, Scripted, WHOLE, delta};
 use serde_json::{Value, json};
 
 /// A server that gives every request the same whole answer.
@@ -62,4 +62,70 @@ async fn the_name_of_a_dropped_field_cannot_break_the_head_of_an_answer() {
     assert_eq!(answer.status(), 200);
     assert_eq!(answer.headers()["x-sluice-dropped"], "x??set-cookie:?a??b?");
     assert!(!answer.headers().contains_key("set-cookie"));
+}
+
+/// Old servers and strict ones refuse `stream_options`, which only the gateway asks for.
+#[tokio::test]
+async fn a_server_that_refuses_stream_options_is_asked_again_without_them_for_clients_of_every_protocol() {
+    let upstream = Scripted::start(|mut connection| async move {
+        while connection.read_request().await {
+            if connection.last_request().contains("stream_options") {
+                let refusal = r#"{"detail":[{"type":"extra_forbidden","loc":["body","stream_options"],"msg":"Extra inputs are not permitted"}]}"#;
+                connection.answer("422 Unprocessable Entity", refusal).await;
+            } else {
+                connection.begin_stream().await;
+                for event in [delta("hello").as_str(), FINISH, "data: [DONE]\n\n"] {
+                    connection.chunk(event).await;
+                }
+                connection.chunk("").await;
+            }
+        }
+    })
+    .await;
+    let gateway = Gateway::with_upstream("openai", &upstream.url, "").await;
+    let message = json!([{"role": "user", "content": "hi"}]);
+    for (path, body) in [
+        (
+            "/v1/chat/completions",
+            json!({"model": "tested", "stream": true, "messages": message}),
+        ),
+        (
+            "/v1/messages",
+            json!({"model": "tested", "stream": true, "max_tokens": 9, "messages": message}),
+        ),
+        (
+            "/v1/responses",
+            json!({"model": "tested", "stream": true, "input": "hi"}),
+        ),
+        ("/api/chat", json!({"model": "tested", "messages": message})),
+    ] {
+        let answer = gateway.post(path, &body).await;
+        assert_eq!(answer.status(), 200, "{path}");
+        assert!(answer.text().await.expect("a stream").contains("hello"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn every_status_of_success_is_one() {
+    let upstream = Scripted::start(|mut connection| async move {
+        while connection.read_request().await {
+            connection.answer("201 Created", WHOLE).await;
+        }
+    })
+    .await;
+    let gateway = Gateway::with_upstream("openai", &upstream.url, "").await;
+    let message = json!([{"role": "user", "content": "hi"}]);
+    for (path, body) in [
+        ("/v1/chat/completions", json!({"model": "tested", "messages": message})),
+        (
+            "/v1/messages",
+            json!({"model": "tested", "max_tokens": 9, "messages": message}),
+        ),
+    ] {
+        let answer = gateway.post(path, &body).await;
+        assert_eq!(answer.status(), 200, "{path}");
+        assert!(answer.text().await.expect("an answer").contains("hello"), "{path}");
+    }
+    let records = gateway.wait_for_records(2).await;
+    assert!(records.iter().all(|record| record["output_tokens"] == 7), "{records:?}");
 }

@@ -17,17 +17,17 @@ pub(crate) fn request(body: &[u8], dropped: &mut Dropped) -> Result<Chat, Reques
         return Err(RequestError::thread_unsupported());
     }
     let mut chat = Map::new();
-    let mut said = Vec::new();
+    let mut turns = Vec::new();
     match fields.take("system") {
         None => {}
-        Some(Value::String(text)) => said.push(message("system", text)),
-        Some(Value::Array(blocks)) => said.push(message("system", simplest(history::texts("system.", blocks)?))),
+        Some(Value::String(text)) => turns.push(message("system", text)),
+        Some(Value::Array(blocks)) => turns.push(message("system", simplest(history::texts("system.", blocks)?))),
         Some(_) => return Err(bad("system", "must be a text or a list of blocks")),
     }
     for one in fields.list("messages")? {
-        history::message(one, &mut said, dropped)?;
+        history::message(one, &mut turns, dropped)?;
     }
-    chat.insert("messages".to_owned(), said.into());
+    chat.insert("messages".to_owned(), turns.into());
     fields.pass(&["temperature", "top_p", "top_k"], &mut chat);
     fields.rename("stop_sequences", "stop", &mut chat);
     tools(&mut fields, &mut chat, dropped)?;
@@ -45,7 +45,7 @@ pub(crate) fn request(body: &[u8], dropped: &mut Dropped) -> Result<Chat, Reques
 /// A way of thinking that is not known here.
 struct Unknown;
 
-/// How much thought a budget of tokens is, in OpenAI's three words.
+/// The reasoning effort that a budget of tokens is, in OpenAI's three words.
 fn effort(thinking: &Value) -> Result<Option<&'static str>, Unknown> {
     match (thinking["type"].as_str(), thinking["budget_tokens"].as_u64()) {
         (Some("disabled"), _) => Ok(None),
@@ -139,7 +139,7 @@ pub(crate) struct MessageEncoder {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Block {
     Text,
-    Thought,
+    Reasoning,
     /// With the index of the call.
     Tool(usize),
 }
@@ -227,8 +227,8 @@ fn tool_use(tool: &ToolPart, input: &Value) -> Value {
 impl Encoder for MessageEncoder {
     fn whole(&mut self, part: Part) -> Value {
         let mut content = Vec::new();
-        if !part.thought.is_empty() {
-            content.push(json!({"type": "thinking", "thinking": part.thought, "signature": ""}));
+        if !part.reasoning.is_empty() {
+            content.push(json!({"type": "thinking", "thinking": part.reasoning, "signature": ""}));
         }
         if !part.text.is_empty() {
             content.push(json!({"type": "text", "text": part.text}));
@@ -245,10 +245,14 @@ impl Encoder for MessageEncoder {
 
     fn part(&mut self, part: Part, out: &mut Vec<u8>) {
         self.begin(out);
-        if !part.thought.is_empty() {
+        if !part.reasoning.is_empty() {
             let start = json!({"type": "thinking", "thinking": "", "signature": ""});
-            let index = self.block(Block::Thought, &start, out);
-            delta(index, &json!({"type": "thinking_delta", "thinking": part.thought}), out);
+            let index = self.block(Block::Reasoning, &start, out);
+            delta(
+                index,
+                &json!({"type": "thinking_delta", "thinking": part.reasoning}),
+                out,
+            );
         }
         if !part.text.is_empty() {
             let index = self.block(Block::Text, &json!({"type": "text", "text": ""}), out);

@@ -1,4 +1,4 @@
-//! What was said before, in Anthropic's words: messages of blocks, with the results of tools inside the user's.
+//! The turns of a conversation so far, in Anthropic's words: messages of blocks, with the results of tools inside the user's.
 
 use crate::error::RequestError;
 use crate::hub::{Fields, bad, function, message as plain, simplest, untranslatable};
@@ -19,18 +19,18 @@ pub(super) fn texts(within: &'static str, blocks: Vec<Value>) -> Result<Vec<Valu
 struct Blocks {
     parts: Vec<Value>,
     calls: Vec<Value>,
-    thought: String,
+    reasoning: String,
 }
 
 /// One of Anthropic's messages; a tool's results, which it has inside, are messages of their own elsewhere.
-pub(super) fn message(one: Value, said: &mut Vec<Value>, dropped: &mut Dropped) -> Result<(), RequestError> {
+pub(super) fn message(one: Value, turns: &mut Vec<Value>, dropped: &mut Dropped) -> Result<(), RequestError> {
     let mut one = Fields::of("messages.", one)?;
     let role = one.text("role")?.unwrap_or_default();
     let blocks = match one.take("content") {
         Some(Value::Array(blocks)) => blocks,
         Some(Value::String(text)) => {
             one.leave_rest(dropped)?;
-            said.push(plain(&role, text));
+            turns.push(plain(&role, text));
             return Ok(());
         }
         _ => return Err(bad("messages.content", "must be a text or a list of blocks")),
@@ -44,13 +44,17 @@ pub(super) fn message(one: Value, said: &mut Vec<Value>, dropped: &mut Dropped) 
                 &block["input"].to_string(),
                 block["id"].as_str().unwrap_or_default(),
             )),
-            Some("tool_result") => said.push(tool_result(block, &mut all.parts, dropped)?),
-            Some("thinking") => all.thought += block["thinking"].as_str().unwrap_or_default(),
+            Some("tool_result") => turns.push(tool_result(block, &mut all.parts, dropped)?),
+            Some("thinking") => all.reasoning += block["thinking"].as_str().unwrap_or_default(),
             _ => part(&block, &mut all.parts, dropped)?,
         }
     }
-    let Blocks { parts, calls, thought } = all;
-    if parts.is_empty() && calls.is_empty() && thought.is_empty() {
+    let Blocks {
+        parts,
+        calls,
+        reasoning,
+    } = all;
+    if parts.is_empty() && calls.is_empty() && reasoning.is_empty() {
         return Ok(());
     }
     let content = if parts.is_empty() { Value::Null } else { simplest(parts) };
@@ -58,10 +62,10 @@ pub(super) fn message(one: Value, said: &mut Vec<Value>, dropped: &mut Dropped) 
     if !calls.is_empty() {
         to["tool_calls"] = calls.into();
     }
-    if !thought.is_empty() {
-        to["reasoning_content"] = thought.into();
+    if !reasoning.is_empty() {
+        to["reasoning_content"] = reasoning.into();
     }
-    said.push(to);
+    turns.push(to);
     Ok(())
 }
 
@@ -71,6 +75,10 @@ fn part(block: &Value, parts: &mut Vec<Value>, dropped: &mut Dropped) -> Result<
     match block["type"].as_str() {
         Some("text") => parts.push(text(block["text"].as_str().unwrap_or_default())),
         Some("image") => parts.push(image(&block["source"])?),
+        // What came before, in short.
+        Some("compaction") if block["content"].is_string() => {
+            parts.push(text(block["content"].as_str().unwrap_or_default()));
+        }
         Some("document") => document(block, parts, dropped)?,
         Some("search_result") => {
             let heads = ["title", "source"].into_iter().filter_map(|key| block[key].as_str());
@@ -127,7 +135,7 @@ fn document(block: &Value, parts: &mut Vec<Value>, dropped: &mut Dropped) -> Res
     Ok(())
 }
 
-/// A tool's result. OpenAI's is text alone: pictures and files are said by the user right after it.
+/// A tool's result. OpenAI's is text alone: pictures and files follow in a turn of the user.
 fn tool_result(mut block: Value, after: &mut Vec<Value>, dropped: &mut Dropped) -> Result<Value, RequestError> {
     let mut parts = Vec::new();
     match block["content"].take() {

@@ -3,15 +3,19 @@
 pub(crate) mod client;
 mod history;
 pub(crate) mod view;
+mod whole;
 
 use crate::Operation;
 use crate::catalogue::Entry;
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, NativeApis};
 use crate::error::RequestError;
+use crate::hub::{About, Chat, Encoder};
+use crate::meter::view::Seen;
 use crate::request::{Limit, ParsedRequest, Places, RequestChanges, model_named, splice_limits};
 use crate::scan::{Splices, fields, top_level};
 use crate::size::PromptSize;
-use serde_json::{Value, json};
+use crate::unsupported::{Dropped, Side};
+use serde_json::{Map, Value, json};
 
 fields! {
     struct Head {
@@ -89,6 +93,40 @@ impl Dialect for Anthropic {
 
     fn error_event(&self, error: &RequestError, request_id: &str) -> Vec<u8> {
         format!("event: error\ndata: {}\n\n", self.error_body(error, request_id)).into_bytes()
+    }
+
+    fn measure<'a>(&self, data: &'a [u8]) -> Option<Seen<'a>> {
+        view::view(data)
+    }
+
+    fn as_stream(&self, whole: Map<String, Value>, _: bool) -> Option<Vec<u8>> {
+        let mut out = Vec::new();
+        whole::write_stream(whole.into(), &mut out);
+        Some(out)
+    }
+
+    fn gathered(&self, records: &mut dyn Iterator<Item = Value>) -> Option<Value> {
+        whole::gathered(records)
+    }
+
+    fn is_native(&self, apis: NativeApis) -> bool {
+        apis.anthropic
+    }
+
+    fn side(&self) -> Side {
+        Side::Anthropic
+    }
+
+    fn read(
+        &self,
+        _: Operation,
+        body: &[u8],
+        _: &ParsedRequest<'_>,
+        about: &About,
+        dropped: &mut Dropped,
+    ) -> Result<(Chat, Option<Box<dyn Encoder>>), RequestError> {
+        let chat = client::request(body, dropped)?;
+        Ok((chat, Some(Box::new(client::MessageEncoder::new(about.clone())))))
     }
 }
 

@@ -22,12 +22,12 @@ pub(crate) fn view(data: &[u8]) -> Option<Seen<'_>> {
             b"delta" => delta(value, &mut seen)?,
             b"content_block" => part(value, &mut seen.size)?,
             b"content" => value.list(|block| part(block, &mut seen.size))?,
-            b"error" => seen.told = value.said()?,
+            b"error" => seen.failure = value.non_empty()?,
             _ => value.skip()?,
         }
         Some(())
     })?;
-    seen.has_failed |= !seen.told.is_empty();
+    seen.has_failed |= !seen.failure.is_empty();
     Some(seen)
 }
 

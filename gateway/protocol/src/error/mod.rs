@@ -1,6 +1,6 @@
 //! Every error that a client can get: its code, whose fault it is, and whether another attempt can help.
 //!
-//! [`ErrorCode`] is the table from which HTTP status, ledger reason and OpenAI's words follow. Who is to blame,
+//! [`ErrorCode`] is the table from which HTTP status, ledger reason and OpenAI's words follow. The party to blame,
 //! whether a server was asked and whether another try makes sense are data of the [`RequestError`], set where it
 //! arises. The shape of a body is its [`crate::Protocol`]'s.
 

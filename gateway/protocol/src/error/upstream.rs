@@ -9,7 +9,7 @@ const LONGEST_SENTENCE: usize = 500;
 
 /// Where servers put their sentence: OpenAI's `error.message`, Ollama's `error`, `message` at the top (vLLM before 0.10),
 /// `detail` (FastAPI), and rarer ones.
-const KEYS: [&str; 8] = [
+const KEYS: [&str; 9] = [
     "message",
     "error",
     "detail",
@@ -18,6 +18,7 @@ const KEYS: [&str; 8] = [
     "errors",
     "error_message",
     "error_msg",
+    "title",
 ];
 
 /// The sentence in the body of a server's error: in its JSON, else the body's first line, if it is no page of HTML.
@@ -33,7 +34,7 @@ pub(crate) fn message_in(error: &Value) -> Option<String> {
     sentence(error).as_deref().and_then(shortened)
 }
 
-/// The sentence in an error, or what else is said of it.
+/// The sentence in an error, or else the beginning of its text.
 pub(crate) fn reason_in(error: &[u8]) -> String {
     let text = || shortened(&String::from_utf8_lossy(error));
     server_message(error)
@@ -124,14 +125,40 @@ pub fn server_refused(status: u16, body: &[u8], model: &str, server: &str) -> Re
         }
         _ => RequestError::new(ErrorCode::UpstreamError, by(&format!("the server returned {status}"))),
     };
-    error.at(Contact::Answered(status))
+    RequestError {
+        param: param(body).map(Into::into),
+        ..error.at(Contact::Answered(status))
+    }
 }
+
+/// The field that a server says is wrong.
+fn param(body: &[u8]) -> Option<String> {
+    let body = lenient::value(body)?;
+    let error = body.get("error").filter(|error| error.is_object()).unwrap_or(&body);
+    error["param"]
+        .as_str()
+        .map(|param| param.chars().take(LONGEST_SENTENCE).collect())
+}
+
+/// Words of servers that have no type for a prompt that is too long: OpenAI, vLLM, SGLang; SGLang and Ollama; LM Studio;
+/// vLLM; Anthropic; LiteLLM; TGI; llama.cpp.
+const TOO_LONG: [&str; 9] = [
+    "maximum context length",
+    "context length (",
+    "exceeds the context length",
+    "loaded with context length",
+    "maximum model length",
+    "prompt is too long",
+    "contextwindowexceeded",
+    "`inputs` must have less than",
+    "exceeds the available context size",
+];
 
 fn is_context_exceeded(body: &[u8], sentence: &str) -> bool {
     let code = error_words(body);
     let named = ["context_length_exceeded", "exceed_context_size_error"];
-    // vLLM's and OpenAI's sentence; neither has an own type for it.
-    code.iter().any(|word| named.contains(&word.as_str())) || sentence.contains("maximum context length")
+    let sentence = sentence.to_ascii_lowercase();
+    code.iter().any(|word| named.contains(&word.as_str())) || TOO_LONG.iter().any(|words| sentence.contains(words))
 }
 
 /// Whether a server that failed says that the request is wrong: by its error's type, or by the words in which llama.cpp
@@ -247,10 +274,29 @@ mod tests {
     }
 
     #[test]
+    fn the_field_that_a_server_names_is_passed_on() {
+        let body = br#"{"error":{"message":"Unknown field","param":"stream_options"}}"#;
+        assert_eq!(
+            server_refused(400, body, "m", "s").param.as_deref(),
+            Some("stream_options")
+        );
+        assert_eq!(server_refused(400, b"no", "m", "s").param, None);
+    }
+
+    #[test]
     fn a_prompt_that_is_too_long_for_the_server_has_its_own_code() {
         let vllm = br#"{"object":"error","message":"This model's maximum context length is 10 tokens.","code":400}"#;
         let llama = br#"{"error":{"code":400,"message":"the request exceeds the available context size","type":"exceed_context_size_error"}}"#;
-        for body in [&vllm[..], &llama[..]] {
+        let others = [
+            r#"{"error":"the input length exceeds the context length"}"#,
+            r#"{"error":{"message":"The input (9 tokens) is longer than the model's context length (8 tokens)."}}"#,
+            r#"{"error":"Trying to keep the first 9 tokens when context the overflows. However, the model is loaded with context length of only 8 tokens"}"#,
+            r#"{"object":"error","message":"The decoder prompt (length 9) is longer than the maximum model length of 8."}"#,
+            r#"{"error":{"message":"litellm.ContextWindowExceededError: 9 > 8","code":"400"}}"#,
+            r#"{"error":"Input validation error: `inputs` must have less than 8 tokens. Given: 9","error_type":"validation"}"#,
+            r#"{"type":"error","error":{"type":"invalid_request_error","message":"prompt is too long: 9 tokens > 8 maximum"}}"#,
+        ];
+        for body in [&vllm[..], &llama[..]].into_iter().chain(others.map(str::as_bytes)) {
             assert_eq!(
                 server_refused(400, body, "m", "s").code,
                 ErrorCode::ContextLengthExceeded

@@ -8,12 +8,13 @@ pub(crate) mod view;
 
 pub use usage::{Bounds, Source, Usage};
 
+use crate::Operation;
+use crate::dialect::Dialect;
 use crate::error::reason_in;
 use crate::tokens::TextSize;
 use crate::whole;
 use crate::wire::sse::Event;
-use crate::wire::{Framing, lenient, records};
-use crate::{Operation, Protocol, anthropic, ollama, openai, responses};
+use crate::wire::{Framing, is_json, lenient, records};
 use usage::Delivered;
 pub(crate) use usage::Reported;
 use view::Seen;
@@ -34,7 +35,7 @@ pub enum Verdict {
 /// Measures one answer as it passes.
 #[derive(Debug)]
 pub struct Meter {
-    call: Operation,
+    operation: Operation,
     strips_usage: bool,
     reported: Reported,
     delivered: Delivered,
@@ -47,9 +48,9 @@ pub struct Meter {
 
 impl Meter {
     /// `strips_usage`: the stream's usage was asked for by the gateway, not by the client.
-    pub fn new(call: Operation, strips_usage: bool) -> Self {
+    pub fn new(operation: Operation, strips_usage: bool) -> Self {
         Self {
-            call,
+            operation,
             strips_usage,
             reported: Reported::default(),
             delivered: Delivered::default(),
@@ -62,7 +63,7 @@ impl Meter {
 
     /// Reads one whole record of a stream: a server-sent event, or a line.
     pub fn see(&mut self, record: &[u8]) -> Verdict {
-        match Framing::of(self.call.protocol()) {
+        match self.dialect().framing() {
             Framing::JsonLines => match record.trim_ascii() {
                 b"" => Verdict::Pass,
                 line => self.see_data(line),
@@ -75,10 +76,14 @@ impl Meter {
         let Some(data) = event.trimmed().filter(|data| !data.is_empty()) else {
             return Verdict::Pass;
         };
+        // Only keeps the connection open.
+        if matches!(event.name, b"ping" | b"keepalive" | b"keep-alive" | b"heartbeat") || data == b"null" {
+            return Verdict::Pass;
+        }
         if event.name == b"error" {
             return self.fail(reason_in(data));
         }
-        if data != b"[DONE]" {
+        if !data.trim_ascii().eq_ignore_ascii_case(b"[DONE]") && data != b"\"[DONE]\"" {
             return self.see_data(data);
         }
         // Some servers of other protocols end with it too, after their own last event.
@@ -105,12 +110,11 @@ impl Meter {
         if data.first() != Some(&b'{') {
             return None;
         }
-        match self.call.protocol() {
-            Protocol::OpenAi | Protocol::Generate => openai::view::view(data),
-            Protocol::Responses => responses::view::view(data),
-            Protocol::Anthropic => anthropic::view::view(data),
-            Protocol::Ollama => ollama::view::view(data),
-        }
+        self.dialect().measure(data)
+    }
+
+    fn dialect(&self) -> &'static dyn Dialect {
+        self.operation.protocol().dialect()
     }
 
     fn add(&mut self, seen: &Seen<'_>) -> Verdict {
@@ -125,7 +129,7 @@ impl Meter {
         self.delivered.answers = self.begun.count_ones();
         self.is_done |= seen.is_last;
         if seen.has_failed {
-            return self.fail(reason_in(seen.told));
+            return self.fail(reason_in(seen.failure));
         }
         if seen.is_last {
             Verdict::Last
@@ -164,7 +168,7 @@ impl Meter {
 
     /// Reads a whole answer, which may be a stream that nobody asked for.
     pub fn see_whole(&mut self, body: &[u8]) {
-        let framing = Framing::of(self.call.protocol());
+        let framing = self.dialect().framing();
         if is_json(body) && (framing == Framing::EventStream || lenient::value(body).is_some()) {
             self.see_data(body.trim_ascii());
             return;
@@ -176,7 +180,7 @@ impl Meter {
 
     /// A whole answer of the server as the stream that the client has asked for.
     pub(crate) fn stream_from_whole(&self, body: &[u8]) -> Vec<u8> {
-        whole::as_stream(self.call, !self.strips_usage, body)
+        whole::as_stream(self.operation, !self.strips_usage, body)
     }
 
     /// Whether the model came to an end, as far as the protocol tells.
@@ -189,12 +193,12 @@ impl Meter {
         self.is_done
     }
 
-    /// Whether anything of the answer itself was seen: text, thought, or a call of a tool.
+    /// Whether anything of the answer itself was seen: text, reasoning or a tool call.
     pub fn has_first_token(&self) -> bool {
         self.delivered.pieces > 0
     }
 
-    /// What the server said when it failed in its answer.
+    /// The sentence of a server that failed in its answer.
     pub fn failure(&self) -> Option<&str> {
         self.failure.as_deref()
     }
@@ -202,14 +206,8 @@ impl Meter {
     /// What was used, and how that is known: the server's figures where they can be true, else a count of what was
     /// delivered and the estimate of what was sent.
     pub fn usage(&self, bounds: &Bounds) -> (Usage, Source) {
-        usage::settle(&self.reported, &self.delivered, bounds, self.call.generates())
+        usage::settle(&self.reported, &self.delivered, bounds, self.operation.generates())
     }
-}
-
-/// Whether a body begins as JSON does, and not as a stream.
-pub(crate) fn is_json(body: &[u8]) -> bool {
-    let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
-    matches!(body.trim_ascii_start().first(), Some(b'{' | b'['))
 }
 
 #[cfg(test)]

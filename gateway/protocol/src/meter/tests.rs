@@ -14,7 +14,7 @@ use serde_json::Value;
 
 /// The records of a stream by the standards, with the whole of it in sight: an event's name and data.
 fn slow_records(call: Operation, bytes: &str) -> Vec<(String, String)> {
-    if Framing::of(call.protocol()) == Framing::JsonLines {
+    if call.protocol().dialect().framing() == Framing::JsonLines {
         return bytes.lines().map(|line| (String::new(), line.to_owned())).collect();
     }
     let bytes = bytes
@@ -61,14 +61,14 @@ fn strings(value: &Value) -> Vec<&str> {
 
 /// The texts of a chat's message; the first is the answer's own.
 fn message_texts(message: &Value) -> Vec<Vec<&str>> {
-    let thought = ["reasoning_content", "reasoning", "thinking"].map(|key| strings(&message[key]));
-    let thought = thought
+    let reasoning = ["reasoning_content", "reasoning", "thinking"].map(|key| strings(&message[key]));
+    let reasoning = reasoning
         .into_iter()
         .find(|texts| !texts.concat().is_empty())
         .unwrap_or_default();
     let calls = message["tool_calls"].as_array().into_iter().flatten();
     let names = calls.filter_map(|call| call["function"]["name"].as_str()).collect();
-    vec![strings(&message["content"]), thought, names]
+    vec![strings(&message["content"]), reasoning, names]
 }
 
 fn figure(value: &Value) -> Option<u64> {
@@ -146,7 +146,7 @@ fn slow(call: Operation, bytes: &str) -> Slow {
 
 fn measured(call: Operation, bytes: &[u8]) -> Meter {
     let mut meter = Meter::new(call, false);
-    for record in records(Framing::of(call.protocol()), bytes) {
+    for record in records(call.protocol().dialect().framing(), bytes) {
         meter.see(record);
     }
     meter

@@ -8,7 +8,7 @@ use crate::wire::json::Cursor;
 /// What an event, or a whole answer, says.
 #[derive(Debug, Default)]
 pub(crate) struct Seen<'a> {
-    /// Text, thoughts and calls of tools.
+    /// Text, reasoning and calls of tools.
     pub(crate) size: TextSize,
     pub(crate) reported: Reported,
     /// It is about answers, not only about usage.
@@ -20,24 +20,24 @@ pub(crate) struct Seen<'a> {
     pub(crate) is_last: bool,
     /// The answer ended by a failure.
     pub(crate) has_failed: bool,
-    /// The failure as JSON; empty where nothing is told of it.
-    pub(crate) told: &'a [u8],
+    /// The failure as JSON; empty where there is none.
+    pub(crate) failure: &'a [u8],
     /// The size of an answer that the last event repeats.
     pub(crate) repeated: TextSize,
 }
 
 /// The size of a chat's message, whole or a delta, in OpenAI's words or Ollama's.
 pub(crate) fn message(value: &mut Cursor<'_>, all: &mut TextSize) -> Option<()> {
-    // Some servers send the thought under two names.
-    let mut thought = TextSize::default();
+    // Some servers send the reasoning under two names.
+    let mut reasoning = TextSize::default();
     value.object(|key, value| {
         match key {
             b"content" => *all += value.content()?,
             b"refusal" => *all += value.size()?,
             b"reasoning_content" | b"reasoning" | b"thinking" | b"reasoning_text" | b"reasoning_details" => {
                 let size = value.content()?;
-                if size.bytes > thought.bytes {
-                    thought = size;
+                if size.bytes > reasoning.bytes {
+                    reasoning = size;
                 }
             }
             b"tool_calls" => value.list(|call| {
@@ -52,7 +52,7 @@ pub(crate) fn message(value: &mut Cursor<'_>, all: &mut TextSize) -> Option<()> 
         }
         Some(())
     })?;
-    *all += thought;
+    *all += reasoning;
     Some(())
 }
 

@@ -32,8 +32,8 @@ pub(crate) fn request(call: Operation, body: &[u8], context: u64, dropped: &mut 
     let mut fields = Fields::read(body)?;
     let mut chat = Map::new();
     if call == Operation::OllamaChat {
-        let said = fields.list("messages")?;
-        chat.insert("messages".to_owned(), history::messages(said, dropped)?.into());
+        let turns = fields.list("messages")?;
+        chat.insert("messages".to_owned(), history::messages(turns, dropped)?.into());
         let tools = fields.list("tools")?;
         if !tools.is_empty() {
             chat.insert("tools".to_owned(), tools.into());
@@ -102,9 +102,9 @@ fn generate(fields: &mut Fields, chat: &mut Chat) -> Result<(), RequestError> {
         chat.extend(suffix.map(|suffix| ("suffix".to_owned(), suffix.into())));
         return Ok(());
     }
-    let mut said: Vec<Value> = system.map(|system| message("system", system)).into_iter().collect();
-    said.push(message("user", history::with_images(prompt, &images)));
-    chat.insert("messages".to_owned(), said.into());
+    let mut turns: Vec<Value> = system.map(|system| message("system", system)).into_iter().collect();
+    turns.push(message("user", history::with_images(prompt, &images)));
+    chat.insert("messages".to_owned(), turns.into());
     Ok(())
 }
 
@@ -147,7 +147,7 @@ impl OllamaEncoder {
         }
     }
 
-    fn line(&self, text: &str, thought: &str, logprobs: Vec<Value>) -> Value {
+    fn line(&self, text: &str, reasoning: &str, logprobs: Vec<Value>) -> Value {
         let mut line = json!({"model": self.about.model, "created_at": timestamp(self.about.created)});
         let to = if self.is_chat {
             line["message"] = json!({"role": "assistant", "content": text});
@@ -156,8 +156,8 @@ impl OllamaEncoder {
             line["response"] = text.into();
             &mut line
         };
-        if !thought.is_empty() {
-            to["thinking"] = thought.into();
+        if !reasoning.is_empty() {
+            to["thinking"] = reasoning.into();
         }
         line["done"] = false.into();
         if !logprobs.is_empty() {
@@ -216,7 +216,7 @@ fn gather(all: &mut Vec<ToolPart>, parts: Vec<ToolPart>) {
 impl Encoder for OllamaEncoder {
     fn whole(&mut self, mut part: Part) -> Value {
         self.gather(&mut part);
-        let mut line = self.line(&part.text, &part.thought, part.logprobs);
+        let mut line = self.line(&part.text, &part.reasoning, part.logprobs);
         let called = self.called();
         if self.is_chat && !called.is_empty() {
             line["message"]["tool_calls"] = called.into();
@@ -227,8 +227,8 @@ impl Encoder for OllamaEncoder {
 
     fn part(&mut self, mut part: Part, out: &mut Vec<u8>) {
         self.gather(&mut part);
-        if !part.text.is_empty() || !part.thought.is_empty() {
-            write(out, &self.line(&part.text, &part.thought, part.logprobs));
+        if !part.text.is_empty() || !part.reasoning.is_empty() {
+            write(out, &self.line(&part.text, &part.reasoning, part.logprobs));
         }
     }
 

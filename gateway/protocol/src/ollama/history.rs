@@ -1,4 +1,4 @@
-//! What was said before, in Ollama's words: calls without ids, answered in their order or by the tool's name.
+//! The turns of a conversation so far, in Ollama's words: calls without ids, answered in their order or by the tool's name.
 
 use crate::error::RequestError;
 use crate::hub::Fields;
@@ -14,9 +14,10 @@ struct Calls {
 }
 
 /// Reads `messages` as OpenAI's.
-pub(super) fn messages(said: Vec<Value>, dropped: &mut Dropped) -> Result<Vec<Value>, RequestError> {
+pub(super) fn messages(turns: Vec<Value>, dropped: &mut Dropped) -> Result<Vec<Value>, RequestError> {
     let mut calls = Calls::default();
-    said.into_iter()
+    turns
+        .into_iter()
         .map(|message| one(message, &mut calls, dropped))
         .collect()
 }
@@ -27,8 +28,8 @@ fn one(message: Value, calls: &mut Calls, dropped: &mut Dropped) -> Result<Value
     let text = message.text("content")?.unwrap_or_default();
     let images = message.list("images")?;
     let mut to = json!({"role": role, "content": with_images(text, &images)});
-    if let Some(thought) = message.text("thinking")? {
-        to["reasoning_content"] = thought.into();
+    if let Some(reasoning) = message.text("thinking")? {
+        to["reasoning_content"] = reasoning.into();
     }
     let called: Vec<Value> = message
         .list("tool_calls")?
@@ -92,7 +93,11 @@ pub(super) fn with_images(text: String, images: &[Value]) -> Value {
     }
     parts.extend(images.iter().map(|image| {
         let base64 = image.as_str().unwrap_or_default();
-        let url = format!("data:{};base64,{base64}", picture_type(base64));
+        let url = if base64.starts_with("data:") {
+            base64.to_owned()
+        } else {
+            format!("data:{};base64,{base64}", picture_type(base64))
+        };
         json!({"type": "image_url", "image_url": {"url": url}})
     }));
     parts.into()

@@ -5,14 +5,19 @@ mod history;
 mod keep_alive;
 pub(crate) mod upstream;
 pub(crate) mod view;
+mod whole;
 
 use crate::Operation;
 use crate::catalogue::{self, Entry};
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, NativeApis, Server};
 use crate::error::RequestError;
+use crate::hub::{About, Chat, Encoder};
+use crate::meter::view::Seen;
 use crate::request::{Limit, Limited, ModelLoad, ParsedRequest, Places, RequestChanges, model_named, splice_limits};
 use crate::scan::{Raw, Splices, fields, inner, top_level};
 use crate::size::PromptSize;
+use crate::unsupported::{Dropped, Side};
+use crate::wire::Framing;
 use serde_json::{Value, json};
 
 fields! {
@@ -117,8 +122,46 @@ impl Dialect for Ollama {
         format!("{}\n", self.error_body(error, request_id)).into_bytes()
     }
 
-    fn stream_type(&self) -> &'static str {
-        "application/x-ndjson"
+    fn has_no_default_limit(&self) -> bool {
+        true
+    }
+
+    fn framing(&self) -> Framing {
+        Framing::JsonLines
+    }
+
+    fn measure<'a>(&self, data: &'a [u8]) -> Option<Seen<'a>> {
+        view::view(data)
+    }
+
+    fn gathered(&self, records: &mut dyn Iterator<Item = Value>) -> Option<Value> {
+        whole::gathered(records)
+    }
+
+    fn is_native(&self, apis: NativeApis) -> bool {
+        apis.ollama
+    }
+
+    fn side(&self) -> Side {
+        Side::Ollama
+    }
+
+    fn read(
+        &self,
+        operation: Operation,
+        body: &[u8],
+        _: &ParsedRequest<'_>,
+        about: &About,
+        dropped: &mut Dropped,
+    ) -> Result<(Chat, Option<Box<dyn Encoder>>), RequestError> {
+        let chat = client::request(operation, body, about.context, dropped)?;
+        let is_chat = operation == Operation::OllamaChat;
+        let encoder = client::OllamaEncoder::new(about.clone(), is_chat);
+        Ok((chat, Some(Box::new(encoder))))
+    }
+
+    fn server(&self) -> Option<&'static dyn Server> {
+        Some(&upstream::OllamaServer)
     }
 }
 

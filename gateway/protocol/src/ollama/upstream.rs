@@ -3,12 +3,14 @@
 use super::keep_alive;
 use crate::Operation;
 use crate::calls::CallPiece;
+use crate::dialect::{Piece, Server};
 use crate::error::{RequestError, message_in, reports_failure, server_failed};
 use crate::hub::{Chat, Fields, Finish, Part, arguments, bad, not_an_answer, untranslatable};
 use crate::meter::Usage;
 use crate::unsupported::Dropped;
 use crate::wire::lenient::{self, Count, Each, Object, Text};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 
@@ -47,8 +49,8 @@ pub(crate) fn request(
         }
         Operation::OllamaGenerate
     } else {
-        let said = chat.list("messages")?;
-        to.insert("messages".to_owned(), messages(said, dropped)?.into());
+        let turns = chat.list("messages")?;
+        to.insert("messages".to_owned(), messages(turns, dropped)?.into());
         Operation::OllamaChat
     };
     tools(&mut chat, &mut to, dropped)?;
@@ -111,18 +113,33 @@ fn one_prompt(prompt: Value) -> Result<Value, RequestError> {
     }
 }
 
+/// What the content of a message has in it.
+#[derive(Default)]
+struct Content {
+    text: String,
+    images: Vec<Value>,
+    reasoning: String,
+}
+
 /// A text, or parts of text and pictures, as Ollama has them: the text, and the pictures' base64.
-fn content(content: Value) -> Result<(String, Vec<Value>), RequestError> {
+fn content(content: Value) -> Result<Content, RequestError> {
     let parts = match content {
-        Value::Null => return Ok((String::new(), Vec::new())),
-        Value::String(text) => return Ok((text, Vec::new())),
+        Value::Null => return Ok(Content::default()),
+        Value::String(text) => {
+            return Ok(Content {
+                text,
+                ..Content::default()
+            });
+        }
         Value::Array(parts) => parts,
         _ => return Err(bad("messages.content", "must be a text or a list of parts")),
     };
-    let (mut texts, mut images) = (Vec::new(), Vec::new());
+    let (mut texts, mut images, mut reasoning) = (Vec::new(), Vec::new(), String::new());
     for part in parts {
         match part["type"].as_str() {
-            Some("text") => texts.push(part["text"].as_str().unwrap_or_default().to_owned()),
+            Some("text" | "input_text" | "output_text") => {
+                texts.push(part["text"].as_str().unwrap_or_default().to_owned());
+            }
             Some("refusal") => texts.push(part["refusal"].as_str().unwrap_or_default().to_owned()),
             Some("image_url") => {
                 let url = part["image_url"]["url"].as_str().or(part["image_url"].as_str());
@@ -135,16 +152,25 @@ fn content(content: Value) -> Result<(String, Vec<Value>), RequestError> {
                 })?;
                 images.push(base64.into());
             }
+            // Mistral's form of a model's reasoning.
+            Some(kind @ ("thinking" | "reasoning")) => {
+                reasoning += &Text::deserialize(&part[kind]).unwrap_or_default().0;
+            }
             None if part.is_string() => texts.push(part.as_str().unwrap_or_default().to_owned()),
             other => return Err(untranslatable(&format!("messages.content.{}", other.unwrap_or("type")))),
         }
     }
-    Ok((texts.join("\n"), images))
+    Ok(Content {
+        text: texts.join("\n"),
+        images,
+        reasoning,
+    })
 }
 
-fn messages(said: Vec<Value>, dropped: &mut Dropped) -> Result<Vec<Value>, RequestError> {
+fn messages(turns: Vec<Value>, dropped: &mut Dropped) -> Result<Vec<Value>, RequestError> {
     let mut names: HashMap<String, Value> = HashMap::new();
-    said.into_iter()
+    turns
+        .into_iter()
         .map(|message| one(message, &mut names, dropped))
         .collect()
 }
@@ -153,7 +179,11 @@ fn messages(said: Vec<Value>, dropped: &mut Dropped) -> Result<Vec<Value>, Reque
 fn one(message: Value, names: &mut HashMap<String, Value>, dropped: &mut Dropped) -> Result<Value, RequestError> {
     let mut message = Fields::of("messages.", message)?;
     let role = message.text("role")?.unwrap_or_default();
-    let (text, images) = content(message.take("content").unwrap_or_default())?;
+    let Content {
+        text,
+        images,
+        reasoning: part,
+    } = content(message.take("content").unwrap_or_default())?;
     let role = match role.as_str() {
         "developer" => "system",
         "function" => "tool",
@@ -163,9 +193,11 @@ fn one(message: Value, names: &mut HashMap<String, Value>, dropped: &mut Dropped
     if !images.is_empty() {
         to["images"] = images.into();
     }
-    let thoughts = ["reasoning_content", "reasoning", "thinking"].map(|key| message.take(key));
-    if let Some(Value::String(thought)) = thoughts.into_iter().flatten().find(|thought| thought != "") {
-        to["thinking"] = thought.into();
+    let reasonings = ["reasoning_content", "reasoning", "thinking"].map(|key| message.take(key));
+    if let Some(Value::String(reasoning)) = reasonings.into_iter().flatten().find(|reasoning| reasoning != "") {
+        to["thinking"] = reasoning.into();
+    } else if !part.is_empty() {
+        to["thinking"] = part.into();
     }
     let mut called: Vec<Value> = message
         .list("tool_calls")?
@@ -211,7 +243,7 @@ fn given(text: &Value) -> Value {
 fn tools(chat: &mut Fields, to: &mut Chat, dropped: &mut Dropped) -> Result<(), RequestError> {
     let mut tools = chat.list("tools")?;
     for tool in &tools {
-        if tool["type"] != "function" {
+        if tool["type"] != "function" && !tool["function"].is_object() {
             return Err(untranslatable(&format!(
                 "tools.{}",
                 tool["type"].as_str().unwrap_or("type")
@@ -294,8 +326,35 @@ struct Function {
     arguments: Value,
 }
 
+/// The server.
+#[derive(Debug)]
+pub(super) struct OllamaServer;
+
+impl Server for OllamaServer {
+    fn set_limit(&self, request: &mut Chat, limit: u64) {
+        if request.contains_key("options") {
+            request["options"]["num_predict"] = limit.into();
+        }
+    }
+
+    fn record(&self, record: &[u8]) -> Result<Option<Piece>, RequestError> {
+        line(record)
+    }
+
+    fn whole(&self, body: &[u8]) -> Result<Piece, RequestError> {
+        line(body)?
+            .filter(|(part, _)| part.finish.is_some())
+            .ok_or_else(not_an_answer)
+    }
+
+    /// A line is a whole answer, too.
+    fn is_whole(&self, body: &[u8]) -> bool {
+        serde_json::from_slice::<IgnoredAny>(body).is_ok()
+    }
+}
+
 /// Reads a line of a stream, or a whole answer.
-pub(crate) fn line(line: &[u8]) -> Result<Option<(Part, Vec<CallPiece>)>, RequestError> {
+fn line(line: &[u8]) -> Result<Option<Piece>, RequestError> {
     if line.trim_ascii().is_empty() {
         return Ok(None);
     }
@@ -319,7 +378,7 @@ pub(crate) fn line(line: &[u8]) -> Result<Option<(Part, Vec<CallPiece>)>, Reques
     });
     let part = Part {
         text: message.content.0,
-        thought: message.thinking.0,
+        reasoning: message.thinking.0,
         logprobs: match line.logprobs {
             Value::Array(logprobs) => logprobs,
             _ => Vec::new(),
@@ -344,11 +403,4 @@ fn piece(call: ToolCall) -> CallPiece {
             arguments => arguments.to_string(),
         },
     }
-}
-
-/// Reads a whole answer.
-pub(crate) fn whole(body: &[u8]) -> Result<(Part, Vec<CallPiece>), RequestError> {
-    line(body)?
-        .filter(|(part, _)| part.finish.is_some())
-        .ok_or_else(not_an_answer)
 }

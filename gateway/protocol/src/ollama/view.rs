@@ -18,12 +18,12 @@ pub(crate) fn view(data: &[u8]) -> Option<Seen<'_>> {
             b"done_reason" => is_load = matches!(value.word()?, b"load" | b"unload"),
             b"prompt_eval_count" => seen.reported.input = value.count()?.0,
             b"eval_count" => seen.reported.output = value.count()?.0,
-            b"error" => seen.told = value.said()?,
+            b"error" => seen.failure = value.non_empty()?,
             _ => value.skip()?,
         }
         Some(())
     })?;
     seen.reported.is_nothing = seen.is_last && is_load;
-    seen.has_failed = !seen.told.is_empty();
+    seen.has_failed = !seen.failure.is_empty();
     Some(seen)
 }

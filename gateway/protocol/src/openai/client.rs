@@ -120,8 +120,8 @@ impl Encoder for ChatEncoder {
                 message["content"] = Value::Null;
             }
         }
-        if !part.thought.is_empty() {
-            message["reasoning_content"] = part.thought.into();
+        if !part.reasoning.is_empty() {
+            message["reasoning_content"] = part.reasoning.into();
         }
         let choice =
             json!([{"index": 0, "message": message, "logprobs": logprobs(&part.logprobs), "finish_reason": finish}]);
@@ -139,8 +139,8 @@ impl Encoder for ChatEncoder {
         if !part.text.is_empty() {
             delta.insert("content".to_owned(), part.text.as_str().into());
         }
-        if !part.thought.is_empty() {
-            delta.insert("reasoning_content".to_owned(), part.thought.as_str().into());
+        if !part.reasoning.is_empty() {
+            delta.insert("reasoning_content".to_owned(), part.reasoning.as_str().into());
         }
         let calls = part.tools.iter().map(|tool| {
             let mut call = json!({"index": tool.index, "function": {"arguments": tool.arguments}});

@@ -3,13 +3,18 @@
 pub(crate) mod client;
 pub(crate) mod upstream;
 pub(crate) mod view;
+pub(crate) mod whole;
 
 use crate::Operation;
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, NativeApis, Server};
 use crate::error::RequestError;
+use crate::hub::{About, Chat, Encoder};
+use crate::meter::view::Seen;
 use crate::request::{Limit, Lowered, ParsedRequest, Places, RequestChanges, flex, model_named, splice_limits};
 use crate::scan::{Raw, Splices, fields, inner, top_level};
 use crate::size::PromptSize;
+use crate::unsupported::Dropped;
+use serde_json::{Map, Value};
 
 fields! {
     struct Head {
@@ -82,6 +87,45 @@ impl Dialect for OpenAi {
                 None => splices.add_key(body, 0, "stream_options", r#"{"include_usage":true}"#),
             }
         }
+    }
+
+    fn measure<'a>(&self, data: &'a [u8]) -> Option<Seen<'a>> {
+        view::view(data)
+    }
+
+    fn as_stream(&self, whole: Map<String, Value>, wants_usage: bool) -> Option<Vec<u8>> {
+        let mut out = Vec::new();
+        whole::write_stream(whole, wants_usage, &mut out);
+        Some(out)
+    }
+
+    fn gathered(&self, records: &mut dyn Iterator<Item = Value>) -> Option<Value> {
+        whole::gathered(records)
+    }
+
+    fn is_native(&self, apis: NativeApis) -> bool {
+        apis.openai
+    }
+
+    fn read(
+        &self,
+        operation: Operation,
+        body: &[u8],
+        parsed: &ParsedRequest<'_>,
+        about: &About,
+        dropped: &mut Dropped,
+    ) -> Result<(Chat, Option<Box<dyn Encoder>>), RequestError> {
+        let chat = client::request(body, dropped)?;
+        let (about, wants_usage) = (about.clone(), parsed.wants_usage);
+        let encoder: Box<dyn Encoder> = match operation {
+            Operation::Completions => Box::new(client::CompletionEncoder::new(about, wants_usage)),
+            _ => Box::new(client::ChatEncoder::new(about, wants_usage)),
+        };
+        Ok((chat, Some(encoder)))
+    }
+
+    fn server(&self) -> Option<&'static dyn Server> {
+        Some(&upstream::OpenAiServer)
     }
 }
 

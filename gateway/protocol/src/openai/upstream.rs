@@ -3,8 +3,10 @@
 use super::view::{is_failure, view};
 use crate::Operation;
 use crate::calls::CallPiece;
+use crate::dialect::{Piece, Server};
 use crate::error::{RequestError, message_in, reports_failure, server_failed};
 use crate::hub::{Chat, Finish, Part, not_an_answer};
+use crate::wire::is_json;
 use crate::wire::lenient::{self, Count, Each, Object, Text};
 use crate::wire::sse::Event;
 use serde::Deserialize;
@@ -18,6 +20,9 @@ struct Completion {
     error: Value,
     object: Value,
     message: Value,
+    /// Of an error that has no `error`.
+    detail: Value,
+    msg: Value,
 }
 
 #[derive(Default, Deserialize)]
@@ -117,48 +122,71 @@ pub(crate) fn request(mut chat: Chat, is_streaming: bool) -> (Operation, Chat) {
     (call, chat)
 }
 
-/// Reads an event of a stream; `None` where it says nothing.
-pub(crate) fn event(event: &[u8]) -> Result<Option<(Part, Vec<CallPiece>)>, RequestError> {
-    let event = Event::parse(event);
-    match event.trimmed() {
-        None | Some(b"" | b"[DONE]") => Ok(None),
-        Some(data) => read(data).map(Some),
+/// The server.
+#[derive(Debug)]
+pub(super) struct OpenAiServer;
+
+impl Server for OpenAiServer {
+    fn set_limit(&self, request: &mut Chat, limit: u64) {
+        request.insert("max_tokens".to_owned(), limit.into());
+    }
+
+    fn record(&self, record: &[u8]) -> Result<Option<Piece>, RequestError> {
+        let event = Event::parse(record);
+        match event.trimmed() {
+            None | Some(b"" | b"[DONE]") => Ok(None),
+            // What is no object only keeps the connection open, or is nothing that could be translated.
+            Some(data) if !data.starts_with(b"{") => Ok(None),
+            Some(data) => read(data).map(Some),
+        }
+    }
+
+    fn whole(&self, body: &[u8]) -> Result<Piece, RequestError> {
+        let answer = read(body)?;
+        // An answer has a choice, and so a reason to have ended.
+        answer.0.finish.is_some().then_some(answer).ok_or_else(not_an_answer)
+    }
+
+    fn is_whole(&self, body: &[u8]) -> bool {
+        is_json(body)
     }
 }
 
-/// Reads a whole answer.
-pub(crate) fn whole(body: &[u8]) -> Result<(Part, Vec<CallPiece>), RequestError> {
-    let answer = read(body)?;
-    // An answer has a choice, and so a reason to have ended.
-    answer.0.finish.is_some().then_some(answer).ok_or_else(not_an_answer)
-}
-
-fn read(data: &[u8]) -> Result<(Part, Vec<CallPiece>), RequestError> {
-    let said: Completion = lenient::parse(data).ok_or_else(not_an_answer)?;
-    if reports_failure(&said.error) {
-        return Err(server_failed(message_in(&said.error).as_deref()));
+fn read(data: &[u8]) -> Result<Piece, RequestError> {
+    let answer: Completion = lenient::parse(data).ok_or_else(not_an_answer)?;
+    if reports_failure(&answer.error) {
+        return Err(server_failed(message_in(&answer.error).as_deref()));
     }
-    if said.object == "error" {
-        return Err(server_failed(message_in(&said.message).as_deref()));
+    if answer.object == "error" {
+        return Err(server_failed(message_in(&answer.message).as_deref()));
     }
+    let Some(choice) = answer.choices.0.into_iter().next() else {
+        let alone = [&answer.detail, &answer.msg].into_iter().find_map(message_in);
+        let usage = view(data).and_then(|seen| seen.reported.usage());
+        if alone.is_some() && usage.is_none() {
+            return Err(server_failed(alone.as_deref()));
+        }
+        let part = Part {
+            usage,
+            ..Part::default()
+        };
+        return Ok((part, Vec::new()));
+    };
     let mut part = Part {
         usage: view(data).and_then(|seen| seen.reported.usage()),
         ..Part::default()
     };
-    let Some(choice) = said.choices.0.into_iter().next() else {
-        return Ok((part, Vec::new()));
-    };
     let is_whole = choice.delta.is_none();
     let mut message = choice.delta.or(choice.message).unwrap_or_default().0;
-    (part.text, part.thought) = content(message.content.take());
+    (part.text, part.reasoning) = content(message.content.take());
     if part.text.is_empty() {
         part.text = choice.text.0;
     }
     part.text += &message.refusal.0;
-    part.thought += &message.reasoning();
+    part.reasoning += &message.reasoning();
     let calls = message.calls();
     part.finish = finish(&choice.finish_reason)?;
-    let says_something = !part.text.is_empty() || !part.thought.is_empty() || !calls.is_empty();
+    let says_something = !part.text.is_empty() || !part.reasoning.is_empty() || !calls.is_empty();
     if is_whole && says_something && part.finish.is_none() {
         part.finish = Some(Finish::Stop);
     }

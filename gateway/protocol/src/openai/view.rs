@@ -9,9 +9,13 @@ pub(crate) fn view(data: &[u8]) -> Option<Seen<'_>> {
     let mut seen = Seen::default();
     let (mut sentence, mut is_error) = (&b""[..], false);
     let mut timed = Reported::default();
+    let (mut alone, mut has_choices) = (&b""[..], false);
     Cursor::new(data).object(|key, value| {
         match key {
-            b"choices" => value.list(|value| choice(value, &mut seen))?,
+            b"choices" => {
+                has_choices = true;
+                value.list(|value| choice(value, &mut seen))?;
+            }
             b"usage" => usage(value, &mut seen.reported)?,
             // Groq's place for it.
             b"x_groq" => value.object(|key, value| match key {
@@ -19,18 +23,23 @@ pub(crate) fn view(data: &[u8]) -> Option<Seen<'_>> {
                 _ => value.skip(),
             })?,
             b"timings" => timed = timings(value)?,
-            b"error" => seen.told = value.said()?,
+            b"error" => seen.failure = value.non_empty()?,
             b"object" => is_error = value.word()? == b"error",
-            b"message" => sentence = value.said()?,
+            b"message" => sentence = value.non_empty()?,
+            b"detail" | b"msg" => alone = value.non_empty()?,
             _ => value.skip()?,
         }
         Some(())
     })?;
-    if is_error && seen.told.is_empty() {
+    if is_error && seen.failure.is_empty() {
         // vLLM before 0.10 has its errors' fields at the top.
-        seen.told = sentence;
+        seen.failure = sentence;
     }
-    seen.has_failed |= is_error || !seen.told.is_empty();
+    // FastAPI's errors, and others' that have no `error`, in the place of an answer.
+    if seen.failure.is_empty() && !has_choices && seen.reported.is_empty() {
+        seen.failure = alone;
+    }
+    seen.has_failed |= is_error || !seen.failure.is_empty();
     if seen.reported.is_empty() {
         seen.reported = timed;
     }
@@ -91,7 +100,7 @@ fn choice(value: &mut Cursor<'_>, seen: &mut Seen<'_>) -> Option<()> {
             b"index" => index = value.count()?.0,
             b"delta" | b"message" => message(value, size)?,
             b"text" => *size += value.size()?,
-            b"finish_reason" => reason = value.said()?,
+            b"finish_reason" => reason = value.non_empty()?,
             // Moonshot's place for it.
             b"usage" => usage(value, &mut figures)?,
             _ => value.skip()?,

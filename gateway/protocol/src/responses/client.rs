@@ -36,17 +36,17 @@ pub(crate) fn read(body: &[u8], dropped: &mut Dropped) -> Result<(Chat, Map<Stri
         .iter()
         .filter_map(|key| Some(((*key).to_owned(), fields.peek(key)?.clone())))
         .collect();
-    let mut said: Vec<Value> = fields
+    let mut turns: Vec<Value> = fields
         .text("instructions")?
         .map(|text| message("system", text))
         .into_iter()
         .collect();
     match fields.take("input") {
-        Some(Value::String(text)) => said.push(message("user", text)),
-        Some(Value::Array(items)) => history::items(items, &mut said, dropped)?,
+        Some(Value::String(text)) => turns.push(message("user", text)),
+        Some(Value::Array(items)) => history::items(items, &mut turns, dropped)?,
         _ => return Err(bad("input", "must be a text or a list of items")),
     }
-    chat.insert("messages".to_owned(), said.into());
+    chat.insert("messages".to_owned(), turns.into());
     fields.pass(
         &["temperature", "top_p", "top_logprobs", "parallel_tool_calls"],
         &mut chat,
@@ -64,7 +64,7 @@ pub(crate) fn read(body: &[u8], dropped: &mut Dropped) -> Result<(Chat, Map<Stri
     if let Some(reasoning) = fields.take("reasoning") {
         let mut reasoning = Fields::of("reasoning.", reasoning)?;
         reasoning.rename("effort", "reasoning_effort", &mut chat);
-        // What the model thought is given whole, where its server gives it.
+        // The reasoning is given whole, where its server gives it.
         reasoning.ignore(&["summary", "generate_summary"]);
         reasoning.leave_rest(dropped)?;
     }
@@ -85,7 +85,7 @@ fn include(fields: &mut Fields, chat: &mut Chat, dropped: &mut Dropped) -> Resul
             Some("message.output_text.logprobs") => {
                 chat.insert("logprobs".to_owned(), true.into());
             }
-            // There is none: the thoughts of these servers are not secret.
+            // There is none: the reasoning of these servers is not secret.
             Some("reasoning.encrypted_content") => {}
             other => dropped.leave_out(&format!("include.{}", other.unwrap_or_default()))?,
         }
@@ -184,7 +184,7 @@ struct Open {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Message,
-    Thought,
+    Reasoning,
     /// With the index of the call.
     Tool(usize),
 }
@@ -244,7 +244,7 @@ impl ResponseEncoder {
                 let content = if status == "in_progress" { json!([]) } else { content };
                 json!({"id": id, "type": "message", "role": "assistant", "status": status, "content": content})
             }
-            Kind::Thought => {
+            Kind::Reasoning => {
                 let content = json!([{"type": "reasoning_text", "text": text}]);
                 let content = if status == "in_progress" { json!([]) } else { content };
                 json!({"id": id, "type": "reasoning", "summary": [], "content": content})
@@ -275,7 +275,7 @@ impl ResponseEncoder {
         );
         let part = match kind {
             Kind::Message => output_text("", &[]),
-            Kind::Thought => json!({"type": "reasoning_text", "text": ""}),
+            Kind::Reasoning => json!({"type": "reasoning_text", "text": ""}),
             Kind::Tool(_) => return,
         };
         let data = json!({"item_id": item["id"], "output_index": index, "content_index": 0, "part": part});
@@ -287,7 +287,7 @@ impl ResponseEncoder {
         let (index, item) = (self.output.len(), self.item(&open, status));
         let mut done = json!({"item_id": item["id"], "output_index": index});
         match open.kind {
-            Kind::Message | Kind::Thought => {
+            Kind::Message | Kind::Reasoning => {
                 done["content_index"] = 0.into();
                 let mut with_part = done.clone();
                 with_part["part"] = item["content"][0].clone();
@@ -344,9 +344,9 @@ impl Encoder for ResponseEncoder {
     fn part(&mut self, part: Part, out: &mut Vec<u8>) {
         self.begin(out);
         let no_tool = ToolPart::default();
-        if !part.thought.is_empty() {
-            self.open(Kind::Thought, &no_tool, out);
-            self.delta("response.reasoning_text.delta", &part.thought, None, out);
+        if !part.reasoning.is_empty() {
+            self.open(Kind::Reasoning, &no_tool, out);
+            self.delta("response.reasoning_text.delta", &part.reasoning, None, out);
         }
         if !part.text.is_empty() {
             self.open(Kind::Message, &no_tool, out);
@@ -381,7 +381,7 @@ fn status(finish: Finish) -> &'static str {
 fn item_id(about: &About, kind: Kind, index: usize) -> String {
     let prefix = match kind {
         Kind::Message => "msg",
-        Kind::Thought => "rs",
+        Kind::Reasoning => "rs",
         Kind::Tool(_) => "fc",
     };
     format!("{prefix}_{}_{index}", about.request_id)

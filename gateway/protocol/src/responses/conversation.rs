@@ -1,10 +1,9 @@
 //! Conversations that the gateway stores: what a request says of them, the history that takes the place of a
 //! `previous_response_id`, and the items as `GET /v1/responses/{id}/input_items` lists them.
 
-use super::Head;
+use super::{Head, whole};
 use crate::error::RequestError;
 use crate::scan::{Splices, top_level};
-use crate::whole;
 use crate::wire::sse::Event;
 use crate::wire::{Framing, records};
 use serde::Deserialize;
@@ -149,7 +148,7 @@ fn input_item(mut item: Value, name: &str, index: usize) -> Value {
 /// A stored response as a stream of events, without those up to the sequence number `after`.
 pub fn replay(response: &Value, after: Option<u64>) -> Vec<u8> {
     let mut events = Vec::new();
-    whole::response_stream(response, after, &mut events);
+    whole::write_stream(response, after, &mut events);
     events
 }
 

@@ -1,4 +1,4 @@
-//! What was said before, as a list of items: messages, thoughts, calls of tools and what came of them.
+//! The turns of a conversation so far, as a list of items: messages, reasoning, calls of tools and what came of them.
 
 use crate::error::RequestError;
 use crate::hub::{Fields, bad, function, message as plain, simplest, untranslatable};
@@ -6,29 +6,29 @@ use crate::unsupported::Dropped;
 use serde_json::{Value, json};
 
 /// Reads the items of `input`.
-pub(super) fn items(items: Vec<Value>, said: &mut Vec<Value>, dropped: &mut Dropped) -> Result<(), RequestError> {
+pub(super) fn items(items: Vec<Value>, turns: &mut Vec<Value>, dropped: &mut Dropped) -> Result<(), RequestError> {
     let mut pictures = Vec::new();
     for one in items {
         let is_output = one["type"].as_str().is_some_and(|kind| kind.ends_with("_output"));
         if !is_output {
-            flush(&mut pictures, said);
+            flush(&mut pictures, turns);
         }
-        item(one, said, &mut pictures, dropped)?;
+        item(one, turns, &mut pictures, dropped)?;
     }
-    flush(&mut pictures, said);
+    flush(&mut pictures, turns);
     Ok(())
 }
 
-/// Pictures in the results of tools are said by the user, after all results of the same turn.
-fn flush(pictures: &mut Vec<Value>, said: &mut Vec<Value>) {
+/// Pictures in the results of tools follow in a turn of the user, after all results of the same turn.
+fn flush(pictures: &mut Vec<Value>, turns: &mut Vec<Value>) {
     if !pictures.is_empty() {
-        said.push(plain("user", std::mem::take(pictures)));
+        turns.push(plain("user", std::mem::take(pictures)));
     }
 }
 
 fn item(
     one: Value,
-    said: &mut Vec<Value>,
+    turns: &mut Vec<Value>,
     pictures: &mut Vec<Value>,
     dropped: &mut Dropped,
 ) -> Result<(), RequestError> {
@@ -36,7 +36,7 @@ fn item(
     let mut one = Fields::of("input.", one)?;
     one.ignore(&["type", "id", "status", "phase"]);
     match kind.as_str() {
-        "message" => message(&mut one, said)?,
+        "message" => message(&mut one, turns)?,
         "function_call" | "custom_tool_call" => {
             let mut text = |key: &str| one.text(key).map(Option::unwrap_or_default);
             let (name, id) = (text("name")?, text("call_id")?);
@@ -45,15 +45,15 @@ fn item(
             } else {
                 json!({"input": text("input")?}).to_string()
             };
-            call(function(&name, &arguments, &id), said);
+            call(function(&name, &arguments, &id), turns);
         }
-        "function_call_output" | "custom_tool_call_output" => output(&mut one, said, pictures)?,
+        "function_call_output" | "custom_tool_call_output" => output(&mut one, turns, pictures)?,
         "reasoning" => {
-            let thoughts = one.list("content")?;
-            let thought: Vec<&str> = thoughts.iter().filter_map(|part| part["text"].as_str()).collect();
+            let reasonings = one.list("content")?;
+            let reasoning: Vec<&str> = reasonings.iter().filter_map(|part| part["text"].as_str()).collect();
             one.ignore(&["summary", "encrypted_content"]);
-            if !thought.is_empty() {
-                said.push(json!({"role": "assistant", "content": null, "reasoning_content": thought.join("\n")}));
+            if !reasoning.is_empty() {
+                turns.push(json!({"role": "assistant", "content": null, "reasoning_content": reasoning.join("\n")}));
             }
         }
         other => return dropped.leave_out(&format!("input.{other}")),
@@ -61,7 +61,7 @@ fn item(
     one.leave_rest(dropped)
 }
 
-fn message(one: &mut Fields, said: &mut Vec<Value>) -> Result<(), RequestError> {
+fn message(one: &mut Fields, turns: &mut Vec<Value>) -> Result<(), RequestError> {
     let role = one.text("role")?.unwrap_or_default();
     // Not every server knows the newer name.
     let role = if role == "developer" { "system".to_owned() } else { role };
@@ -71,26 +71,29 @@ fn message(one: &mut Fields, said: &mut Vec<Value>) -> Result<(), RequestError> 
         Some(Value::Array(parts)) => simplest(parts.iter().map(part).collect::<Result<_, _>>()?),
         _ => return Err(bad("input.content", "must be a text or a list of parts")),
     };
-    // A thought and what was said after it are one message elsewhere.
-    match said.last_mut().filter(|last| is_thought(last) && role == "assistant") {
+    // Reasoning and the text after it are one message elsewhere.
+    match turns
+        .last_mut()
+        .filter(|last| is_reasoning(last) && role == "assistant")
+    {
         Some(last) => last["content"] = content,
-        None => said.push(plain(&role, content)),
+        None => turns.push(plain(&role, content)),
     }
     Ok(())
 }
 
 /// Calls of one turn are one message elsewhere.
-fn call(call: Value, said: &mut Vec<Value>) {
-    match said.last_mut().filter(|last| last["role"] == "assistant") {
+fn call(call: Value, turns: &mut Vec<Value>) {
+    match turns.last_mut().filter(|last| last["role"] == "assistant") {
         Some(last) => match last["tool_calls"].as_array_mut() {
             Some(calls) => calls.push(call),
             None => last["tool_calls"] = json!([call]),
         },
-        None => said.push(json!({"role": "assistant", "content": null, "tool_calls": [call]})),
+        None => turns.push(json!({"role": "assistant", "content": null, "tool_calls": [call]})),
     }
 }
 
-fn output(one: &mut Fields, said: &mut Vec<Value>, pictures: &mut Vec<Value>) -> Result<(), RequestError> {
+fn output(one: &mut Fields, turns: &mut Vec<Value>, pictures: &mut Vec<Value>) -> Result<(), RequestError> {
     let id = one.take("call_id").unwrap_or_default();
     let output = match one.take("output") {
         None => "".into(),
@@ -111,11 +114,11 @@ fn output(one: &mut Fields, said: &mut Vec<Value>, pictures: &mut Vec<Value>) ->
             .map_or_else(|| other.to_string(), str::to_owned)
             .into(),
     };
-    said.push(json!({"role": "tool", "tool_call_id": id, "content": output}));
+    turns.push(json!({"role": "tool", "tool_call_id": id, "content": output}));
     Ok(())
 }
 
-fn is_thought(message: &Value) -> bool {
+fn is_reasoning(message: &Value) -> bool {
     message["content"].is_null() && message["reasoning_content"].is_string()
 }
 

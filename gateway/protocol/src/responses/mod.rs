@@ -5,19 +5,22 @@ mod conversation;
 mod history;
 mod input_tokens;
 pub(crate) mod view;
+mod whole;
 
 pub use conversation::{Label, Stateless, Storage, history, input_items, last_response, not_stored, replay, stateless};
 pub(crate) use input_tokens::InputTokens;
 
 use crate::Operation;
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, NativeApis};
 use crate::error::RequestError;
-use crate::hub::About;
+use crate::hub::{About, Chat, Encoder};
+use crate::meter::view::Seen;
 use crate::request::{Limit, Lowered, ParsedRequest, Places, RequestChanges, flex, model_named, parse, splice_limits};
 use crate::scan::{Splices, fields, top_level};
 use crate::size::PromptSize;
+use crate::unsupported::{Dropped, Side};
 use policy::Class;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 fields! {
     struct Head {
@@ -92,6 +95,42 @@ impl Dialect for Responses {
         let (_, code) = error.code.openai();
         let body = json!({"type": "error", "code": code, "message": error.message, "param": error.param});
         format!("event: error\ndata: {body}\n\n").into_bytes()
+    }
+
+    fn measure<'a>(&self, data: &'a [u8]) -> Option<Seen<'a>> {
+        view::view(data)
+    }
+
+    fn as_stream(&self, whole: Map<String, Value>, _: bool) -> Option<Vec<u8>> {
+        let mut out = Vec::new();
+        whole::write_stream(&whole.into(), None, &mut out);
+        Some(out)
+    }
+
+    fn gathered(&self, records: &mut dyn Iterator<Item = Value>) -> Option<Value> {
+        let responses = records.filter(|event| event["response"]["output"].is_array());
+        responses.last().map(|mut event| event["response"].take())
+    }
+
+    fn is_native(&self, apis: NativeApis) -> bool {
+        apis.responses
+    }
+
+    fn side(&self) -> Side {
+        Side::Responses
+    }
+
+    fn read(
+        &self,
+        _: Operation,
+        body: &[u8],
+        _: &ParsedRequest<'_>,
+        about: &About,
+        dropped: &mut Dropped,
+    ) -> Result<(Chat, Option<Box<dyn Encoder>>), RequestError> {
+        let (chat, repeated) = client::read(body, dropped)?;
+        let encoder = client::ResponseEncoder::new(about.clone(), repeated);
+        Ok((chat, Some(Box::new(encoder))))
     }
 }
 

@@ -22,8 +22,8 @@ pub(crate) fn view(data: &[u8]) -> Option<Seen<'_>> {
             b"usage" => usage(value, &mut seen.reported)?,
             b"output" => value.list(|item| part(item, &mut seen.size))?,
             b"status" => seen.has_failed |= value.word()? == b"failed",
-            b"error" => seen.told = value.said()?,
-            b"message" => sentence = value.said()?,
+            b"error" => seen.failure = value.non_empty()?,
+            b"message" => sentence = value.non_empty()?,
             _ => value.skip()?,
         }
         Some(())
@@ -34,9 +34,10 @@ pub(crate) fn view(data: &[u8]) -> Option<Seen<'_>> {
         seen.size += delta;
     }
     seen.is_last = matches!(kind, b"response.completed" | b"response.incomplete");
-    seen.has_failed |= matches!(kind, b"error" | b"response.failed" | b"response.cancelled") || !seen.told.is_empty();
-    if seen.told.is_empty() && seen.has_failed {
-        seen.told = sentence;
+    seen.has_failed |=
+        matches!(kind, b"error" | b"response.failed" | b"response.cancelled") || !seen.failure.is_empty();
+    if seen.failure.is_empty() && seen.has_failed {
+        seen.failure = sentence;
     }
     Some(seen)
 }
@@ -47,7 +48,7 @@ fn response<'a>(value: &mut Cursor<'a>, seen: &mut Seen<'a>) -> Option<()> {
         match key {
             b"usage" => usage(value, &mut seen.reported)?,
             b"output" => value.list(|item| part(item, &mut seen.repeated))?,
-            b"error" => seen.told = value.said()?,
+            b"error" => seen.failure = value.non_empty()?,
             _ => value.skip()?,
         }
         Some(())

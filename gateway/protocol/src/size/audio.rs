@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Bytes a second of a compressed sound whose bit rate is unknown: 32 kbit/s, the least that speech is coded with in
-/// practice, so that a sound is never thought shorter than it is.
+/// practice, so that no sound is taken for shorter than it is.
 const COMPRESSED: u64 = 4000;
 
 /// The duration of a sound of `total` bytes, of which `head` are the first.

@@ -1,6 +1,7 @@
 use super::*;
 use crate::corpus::{Stream, streams};
 use crate::meter::{Bounds, Meter};
+use serde_json::json;
 
 /// The text of a whole answer, by each protocol's own words.
 fn text(call: Operation, whole: &Value) -> String {
@@ -24,7 +25,7 @@ fn a_stream_becomes_the_whole_answer_and_that_a_stream_again() {
     } in streams().into_iter().filter(|stream| stream.has_finished)
     {
         // Lists of parts stay lists.
-        if name == "both names of the thought" {
+        if name == "both names of the reasoning" {
             continue;
         }
         let whole = from_stream(call, bytes.as_bytes()).unwrap_or_else(|| panic!("{name}: no answer"));

@@ -157,7 +157,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Goes past a value, and gives its text; nothing where it says nothing.
-    pub(crate) fn said(&mut self) -> Option<&'a [u8]> {
+    pub(crate) fn non_empty(&mut self) -> Option<&'a [u8]> {
         let raw = self.raw()?;
         let says_nothing = matches!(raw, b"null" | b"false" | b"\"\"" | b"{}" | b"[]");
         Some(if says_nothing { b"" } else { raw })
@@ -175,7 +175,7 @@ impl<'a> Cursor<'a> {
     pub(crate) fn size(&mut self) -> Option<TextSize> {
         Some(match self.peek()? {
             b'"' => TextSize::of_escaped(self.string()?),
-            b'{' | b'[' => TextSize::of_bytes(self.said()?),
+            b'{' | b'[' => TextSize::of_bytes(self.non_empty()?),
             _ => {
                 self.skip()?;
                 TextSize::default()

@@ -52,7 +52,7 @@ pub(crate) fn mended(json: &[u8]) -> String {
     out
 }
 
-/// The UTF-16 unit of a `\uXXXX` that `text` begins with.
+/// The UTF-16 code unit of the JSON escape (backslash, `u`, four hexadecimal digits) that `text` begins with.
 fn escaped_unit(text: &str) -> Option<u16> {
     let digits = text.strip_prefix("\\u")?.get(..4)?;
     u16::from_str_radix(digits, 16).ok()

@@ -3,8 +3,6 @@
 //! The scanner keeps three bits of state between pieces and never looks at a byte twice, so an event that arrives in
 //! ten thousand pieces costs as much as one that arrives whole.
 
-use crate::Protocol;
-
 /// How a stream is divided into records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Framing {
@@ -12,15 +10,6 @@ pub(crate) enum Framing {
     EventStream,
     /// `application/x-ndjson`: a record ends with LF.
     JsonLines,
-}
-
-impl Framing {
-    pub(crate) fn of(protocol: Protocol) -> Self {
-        match protocol {
-            Protocol::Ollama => Framing::JsonLines,
-            _ => Framing::EventStream,
-        }
-    }
 }
 
 /// Finds the ends of records in pieces of a stream.

@@ -30,8 +30,13 @@ impl<'a> Event<'a> {
     fn by_lines(event: &'a [u8]) -> Self {
         let mut parsed = Self::default();
         let event = event.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(event);
-        for line in event.split(|byte| matches!(byte, b'\n' | b'\r')) {
-            let (field, value) = match memchr::memchr(b':', line) {
+        let mut rest = event;
+        while !rest.is_empty() {
+            let end = memchr::memchr2(b'\n', b'\r', rest).unwrap_or(rest.len());
+            let line = &rest[..end];
+            rest = rest.get(end + 1..).unwrap_or_default();
+            // The names of fields are shorter than a search by vectors.
+            let (field, value) = match line.iter().position(|byte| *byte == b':') {
                 Some(colon) => (&line[..colon], without_space(&line[colon + 1..])),
                 None => (line, &line[line.len()..]),
             };
