@@ -25,6 +25,7 @@ mod fallback;
 mod final_part;
 mod forward;
 pub(crate) mod head;
+mod job_answer;
 pub(crate) mod receive;
 mod recorder;
 mod reply;
