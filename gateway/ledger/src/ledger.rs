@@ -107,7 +107,7 @@ impl Ledger {
         let journal = opened.await.map_err(|error| Error::Setup(error.to_string()))??;
         let shared = Arc::new(Shared {
             journal,
-            state: Mutex::new(State::new(recovered.damaged_lines)),
+            state: Mutex::new(State::new(recovered.aside)),
             due: Condvar::new(),
             keep: bounds.keep,
             clock,
@@ -249,7 +249,8 @@ impl Ledger {
             database_error: state.database_error(),
             is_full: backlog >= self.backlog_bound,
             backlog,
-            damaged_lines: state.damaged_lines,
+            damaged_lines: state.aside.damaged_lines,
+            rejected_records: state.aside.rejected_records,
             writer_restarts: state.restarts,
         }
     }

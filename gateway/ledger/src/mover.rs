@@ -8,13 +8,13 @@ use crate::error::Error;
 use crate::health::State;
 use crate::id::GatewayId;
 use crate::jobs;
-use crate::journal::{self, Journal};
+use crate::journal::Journal;
+use crate::segments::{self, SetAside};
 use crate::slot::{Slot, Slots};
 use crate::time::Clock;
 use crate::writer::{Connect, DELETE_AT_ONCE, Writer};
 use parking_lot::{Condvar, Mutex};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::oneshot;
@@ -64,8 +64,8 @@ pub(crate) struct Mover {
 pub(crate) struct Recovered {
     /// The greatest number of a record.
     pub(crate) last_number: i64,
-    /// Lines that were kept aside.
-    pub(crate) damaged_lines: u64,
+    /// What was set aside.
+    pub(crate) aside: SetAside,
 }
 
 /// Starts the thread: it recovers what is in the slots, tells, and then waits for what to move.
@@ -113,18 +113,12 @@ fn recover_all<'a>(
     slots: impl Iterator<Item = &'a Slot>,
 ) -> Result<(Box<dyn Writer>, Recovered), Error> {
     let mut writer = connect()?;
-    let mut damaged_lines = 0;
+    let mut aside = SetAside::default();
     for slot in slots {
-        damaged_lines += recover(&mut *writer, slot)?;
+        aside += segments::recover(&mut *writer, slot)?;
     }
     let last_number = writer.last_number()?;
-    Ok((
-        writer,
-        Recovered {
-            last_number,
-            damaged_lines,
-        },
-    ))
+    Ok((writer, Recovered { last_number, aside }))
 }
 
 impl Shared {
@@ -188,8 +182,8 @@ impl Mover {
             Some(writer) => writer,
             none => none.insert((self.connect)()?),
         };
-        let damaged = move_segments(&mut **writer, &self.base, shared.journal.number())?;
-        shared.state.lock().damaged_lines += damaged;
+        let aside = segments::move_before(&mut **writer, &self.base, shared.journal.number())?;
+        shared.state.lock().aside += aside;
         closed?;
         let now = (shared.clock)();
         delete_old(&mut **writer, shared.keep, now)?;
@@ -198,8 +192,8 @@ impl Mover {
         }
         if let Some((slot, sender)) = self.predecessor.take() {
             match recover_predecessor(&mut **writer, &slot) {
-                Ok(Some(damaged)) => {
-                    shared.state.lock().damaged_lines += damaged;
+                Ok(Some(aside)) => {
+                    shared.state.lock().aside += aside;
                     let _ = sender.send(slot.owner);
                 }
                 Ok(None) => self.predecessor = Some((slot, sender)),
@@ -244,43 +238,12 @@ fn delete_expired(writer: &mut dyn Writer, now: SystemTime) -> Result<bool, Erro
     Ok(false)
 }
 
-/// Recovers the slot of a gateway that has ended; `None` while it has not. Lines that were kept aside.
-fn recover_predecessor(writer: &mut dyn Writer, slot: &Slot) -> Result<Option<u64>, Error> {
+/// Recovers the slot of a gateway that has ended; `None` while it has not.
+fn recover_predecessor(writer: &mut dyn Writer, slot: &Slot) -> Result<Option<SetAside>, Error> {
     match slot.lock()? {
         None => Ok(None),
-        Some(locked) => recover(writer, &locked.slot).map(Some),
+        Some(locked) => segments::recover(writer, &locked.slot).map(Some),
     }
-}
-
-/// Moves what a crash has left: segments, and intents of requests that ran. Lines that were kept aside.
-fn recover(writer: &mut dyn Writer, slot: &Slot) -> Result<u64, Error> {
-    let damaged = move_segments(writer, &slot.journal, u64::MAX)?;
-    let interrupted = writer.conclude_intents(&slot.owner)?;
-    if interrupted > 0 {
-        tracing::warn!(
-            requests = interrupted,
-            "requests were running when the gateway was killed"
-        );
-    }
-    Ok(damaged)
-}
-
-/// Moves the segments before number `until` into the database, in their order. Lines that were kept aside.
-fn move_segments(writer: &mut dyn Writer, base: &Path, until: u64) -> Result<u64, Error> {
-    let mut damaged = 0;
-    let segments = journal::segments(base)?;
-    for (_, segment) in segments.into_iter().take_while(|(number, _)| *number < until) {
-        let lines = journal::read(&segment)?;
-        writer.write(&lines)?;
-        if !lines.damaged.is_empty() {
-            let file = journal::keep_aside(base, &lines.damaged)?;
-            let count = lines.damaged.len();
-            tracing::error!(lines = count, file = %file.display(), "torn or damaged lines of the journal are kept aside");
-            damaged += count as u64;
-        }
-        std::fs::remove_file(&segment)?;
-    }
-    Ok(damaged)
 }
 
 /// What a panic says.

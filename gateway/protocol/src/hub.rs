@@ -118,6 +118,10 @@ pub struct About {
     pub prompt_tokens: u64,
     /// What happens to hints that the server's protocol cannot say.
     pub unsupported: Unsupported,
+    /// The stored response that it goes on from.
+    pub previous_response_id: Option<String>,
+    /// Whether its response is stored.
+    pub store: bool,
 }
 
 /// Writes answers in a client's protocol.

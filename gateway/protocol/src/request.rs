@@ -1,6 +1,7 @@
 //! A parsed request: what policy needs of a body, and where in it policy's changes go.
 
 use crate::error::RequestError;
+use crate::responses::Storage;
 use crate::scan::{Raw, Splices};
 use crate::size::PromptSize;
 use policy::{Class, Priority};
@@ -33,6 +34,8 @@ pub struct ParsedRequest<'a> {
     pub in_background: bool,
     /// Whether it only loads or unloads the model, as Ollama's requests without a prompt do.
     pub load: Option<ModelLoad>,
+    /// What it says of responses that the gateway stores.
+    pub storage: Storage<'a>,
     /// What the model reads first, as JSON: requests that begin alike are best served by the same server.
     pub prompt: Option<&'a str>,
     pub(crate) places: Places,

@@ -20,6 +20,7 @@ use crate::restore;
 use crate::services::Services;
 use crate::shutdown::Shutdown;
 use crate::snapshot::Current;
+use crate::strangers::Strangers;
 use crate::telemetry::Metrics;
 use crate::traces::Traces;
 use crate::upstream::health::{self, Probing};
@@ -235,6 +236,7 @@ async fn build(config: Config, database: Database, bundled: Option<SocketAddr>) 
         )
         .await?,
         registry: Arc::default(),
+        strangers: Strangers::default(),
         shutdown: Arc::new(Shutdown::default()),
         buffered: AtomicUsize::new(0),
         metrics: Arc::new(metrics),
@@ -265,6 +267,7 @@ fn spawn_background_tasks(services: &Arc<Services>, reloader: &Arc<Reloader>, co
     tokio::spawn(history::keep(Arc::clone(services), Arc::clone(&console.history)));
     tokio::spawn(Arc::clone(reloader).watch());
     tokio::spawn(follow_keys(Arc::clone(services), store));
+    tokio::spawn(batch::expiry::run(Arc::clone(services)));
     tokio::spawn(Arc::clone(&services.gate).keep_time());
     let current = Arc::clone(&services.current);
     let probing = move || {

@@ -6,6 +6,7 @@ use super::encoding::{self, Coding, Decoder};
 use super::final_part::FinalPart;
 use super::reply;
 use super::retry_after;
+use super::storage;
 use crate::config::Deadlines;
 use crate::fault;
 use crate::upstream::{Answer, Endpoint, Outbound, failure};
@@ -141,6 +142,7 @@ async fn stream(
     };
     let head = reply::head(&admitted.recorder, 200, &content_type, None).map_err(|_| broken_head())?;
     let mut head = Some(head);
+    let label = storage::label(&admitted.recorder).filter(|_| translation.is_none());
     let record = &mut admitted.recorder.record;
     let meter = &mut admitted.meter;
     let operation = translation
@@ -150,6 +152,10 @@ async fn stream(
     let most = record.snapshot.config.gateway.max_response_bytes;
     let mut decoder = (coding != Coding::Identity).then(|| Decoder::new(coding, most));
     let mut split = Split::default();
+    let labelled = |events: Bytes| match &label {
+        Some(label) => label.events(&events).into(),
+        None => events,
+    };
     loop {
         let arrived = tokio::select! {
             biased;
@@ -188,7 +194,7 @@ async fn stream(
         if may_send && !split.ready.is_empty() {
             let mut tasks = Vec::with_capacity(split.ready.len() + 1);
             tasks.extend(head.take().map(|head| HttpTask::Header(head, false)));
-            tasks.extend(split.ready.drain(..).map(piece));
+            tasks.extend(split.ready.drain(..).map(|events| piece(labelled(events))));
             client.write(tasks).await?;
             fault::at(fault::Step::Streaming);
         }
@@ -197,7 +203,7 @@ async fn stream(
             if let Some(head) = head {
                 client.write(vec![HttpTask::Header(head, false)]).await?;
             }
-            return Ok(FinalPart::StreamEnd(end));
+            return Ok(FinalPart::StreamEnd(end.map(labelled)));
         }
     }
 }
@@ -346,6 +352,8 @@ fn answered(
             }
             None => (content_type, body),
         };
+        let label = storage::label(&admitted.recorder);
+        let body = label.and_then(|label| label.whole(&body)).map_or(body, Bytes::from);
         return Ok(FinalPart::Body {
             status: 200,
             content_type,

@@ -169,6 +169,11 @@ impl RequestError {
         self.code != ErrorCode::LedgerBacklogFull
     }
 
+    /// Whether its client has shown no valid API key, so that nobody is known to whom the request belongs.
+    pub fn is_strangers(&self) -> bool {
+        matches!(self.code, ErrorCode::NoKey | ErrorCode::InvalidKey)
+    }
+
     /// Whether the client has left, so that nobody reads an answer.
     pub fn is_client_gone(&self) -> bool {
         self.code == ErrorCode::ClientGone

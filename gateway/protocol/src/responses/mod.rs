@@ -1,11 +1,13 @@
 //! OpenAI: responses.
 
 pub(crate) mod client;
+mod conversation;
 mod history;
 mod input_tokens;
 pub(crate) mod view;
 mod whole;
 
+pub use conversation::{Label, Stateless, Storage, history, input_items, last_response, not_stored, replay, stateless};
 pub(crate) use input_tokens::InputTokens;
 
 use crate::Operation;
@@ -24,7 +26,7 @@ fields! {
     struct Head {
         model, stream, background, service_tier, truncation,
         max_output_tokens, max_tokens, max_completion_tokens,
-        input, instructions, tools, text, previous_response_id, conversation, prompt,
+        input, instructions, tools, text, previous_response_id, conversation, prompt, store,
     }
 }
 
@@ -63,6 +65,7 @@ impl Dialect for Responses {
             },
             in_background,
             prompt: head.input.text(),
+            storage: Storage::of(&head),
             places: Places {
                 model: head.model.range(body),
                 limits,
@@ -100,7 +103,7 @@ impl Dialect for Responses {
 
     fn as_stream(&self, whole: Map<String, Value>, _: bool) -> Option<Vec<u8>> {
         let mut out = Vec::new();
-        whole::write_stream(&whole.into(), &mut out);
+        whole::write_stream(&whole.into(), None, &mut out);
         Some(out)
     }
 
