@@ -4,6 +4,7 @@
 //! it was set back, time passes by the monotonic clock. So the day for which policy counts a request is the day under
 //! which the ledger records it.
 
+use crate::fault;
 use policy::Time;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -12,6 +13,16 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// Milliseconds since 1970.
 pub(crate) fn now_ms() -> i64 {
     i64::try_from(now().nanos() / 1_000_000).unwrap_or(i64::MAX)
+}
+
+/// The same as the standard library has it, for the ledger.
+pub(crate) fn system_time() -> SystemTime {
+    system_time_of(now())
+}
+
+/// A moment as the standard library has it.
+pub(crate) fn system_time_of(time: Time) -> SystemTime {
+    UNIX_EPOCH + Duration::from_nanos(time.nanos())
 }
 
 /// The time of this process.
@@ -33,7 +44,7 @@ struct System(Instant);
 
 impl Source for System {
     fn wall(&self) -> Duration {
-        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+        fault::shifted(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
     }
 
     fn monotonic(&self) -> Duration {

@@ -3,7 +3,11 @@
 //! exist.
 //!
 //! The file holds an action and the name of a step. `panic forwarding` panics there, once: the file is removed first.
-//! `hold resolved` renames the file by appending `.reached` and waits there until it is removed.
+//! `hold resolved` renames the file by appending `.reached` and waits there until it is removed. The file named by
+//! `SLUICE_CLOCK_FILE` holds seconds by which the wall clock is ahead, or behind.
+
+#[cfg(not(debug_assertions))]
+use std::time::Duration;
 
 /// A step at which a fault can be raised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,8 +42,14 @@ pub(crate) enum Step {
 #[inline(always)]
 pub(crate) fn at(_: Step) {}
 
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+pub(crate) fn shifted(wall: Duration) -> Duration {
+    wall
+}
+
 #[cfg(debug_assertions)]
-pub(crate) use armed::at;
+pub(crate) use armed::{at, shifted};
 
 #[cfg(debug_assertions)]
 mod armed {
@@ -69,6 +79,18 @@ mod armed {
             Some(("hold", wanted)) if wanted == name => hold(file),
             _ => {}
         }
+    }
+
+    /// The file that says how the wall clock is set.
+    static CLOCK: LazyLock<Option<PathBuf>> =
+        LazyLock::new(|| std::env::var_os("SLUICE_CLOCK_FILE").map(PathBuf::from));
+
+    /// The wall clock's time as the test has set it.
+    pub(crate) fn shifted(wall: Duration) -> Duration {
+        let text = CLOCK.as_ref().and_then(|file| std::fs::read_to_string(file).ok());
+        let offset: i64 = text.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+        let by = Duration::from_secs(offset.unsigned_abs());
+        if offset < 0 { wall.saturating_sub(by) } else { wall + by }
     }
 
     /// Waits until the test lets the request go on.

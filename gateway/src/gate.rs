@@ -98,8 +98,8 @@ impl Gate {
     }
 
     /// Decides on a request. The state of the rate limits is known at once, also of a rejected one.
-    pub(crate) fn offer(self: &Arc<Self>, ask: &AdmissionRequest) -> (Admission, RateLimitStatus) {
-        self.decide(|policy, now| policy.offer(ask, now))
+    pub(crate) fn offer(self: &Arc<Self>, ask: &AdmissionRequest, now: Time) -> (Admission, RateLimitStatus) {
+        self.decide(now, |policy| policy.offer(ask, now))
     }
 
     /// Decides on a request again, for another model, after an attempt that failed: it counts once.
@@ -108,16 +108,17 @@ impl Gate {
         ask: &AdmissionRequest,
         attempt: Attempt,
     ) -> (Admission, RateLimitStatus) {
-        self.decide(|policy, now| policy.offer_again(ask, attempt, now))
+        let now = clock::now();
+        self.decide(now, |policy| policy.offer_again(ask, attempt, now))
     }
 
     fn decide(
         self: &Arc<Self>,
-        decide: impl FnOnce(&mut Policy, Time) -> (Decision, RateLimitStatus),
+        now: Time,
+        decide: impl FnOnce(&mut Policy) -> (Decision, RateLimitStatus),
     ) -> (Admission, RateLimitStatus) {
-        let now = clock::now();
         let mut state = self.lock();
-        let (decision, status) = decide(&mut state.policy, now);
+        let (decision, status) = decide(&mut state.policy);
         let admission = match decision {
             Decision::Admit(grant) => Admission::Admitted(AdmittedRequest {
                 permit: self.permit(grant.ticket),
@@ -378,7 +379,8 @@ impl SlotPermit {
         let gate = Arc::clone(&self.gate);
         let ticket = self.ticket.take()?;
         let mut failed = None;
-        let (admission, status) = gate.decide(|policy, now| {
+        let now = clock::now();
+        let (admission, status) = gate.decide(now, |policy| {
             let (decision, status, attempt) = policy.replace(ticket, settlement, ask, now);
             failed = Some(attempt);
             (decision, status)
@@ -441,7 +443,7 @@ mod tests {
             answers: 1,
             units: policy::Units::default(),
         };
-        match gate.offer(&ask).0 {
+        match gate.offer(&ask, clock::now()).0 {
             Admission::Admitted(entry) => Ok(entry),
             Admission::Queued(wait) => wait.granted().await,
             Admission::Rejected(refusal) => Err(refusal),

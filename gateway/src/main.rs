@@ -23,6 +23,7 @@ mod restore;
 mod services;
 mod shutdown;
 mod snapshot;
+mod strangers;
 mod telemetry;
 mod tokens;
 mod traces;

@@ -1,15 +1,16 @@
 //! One request's record: filled on the request's way, entered into the ledger once at its end. Metrics are observed from
 //! the same record, so that they cannot disagree with the ledger.
 
+use crate::clock;
 use crate::identity::Caller;
 use crate::snapshot::Snapshot;
 use ledger::{Decision, Entry, EntryNumber, Outcome};
-use policy::{Class, ModelId, NanoEuro, Priority, Terms, Units};
+use policy::{Class, ModelId, NanoEuro, Priority, Terms, Time, Units};
 use protocol::error::RequestError;
 use protocol::meter::{Source, Usage};
 use protocol::{Operation, Protocol};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Everything that is known of one request.
 #[derive(Debug, Clone)]
@@ -59,7 +60,7 @@ impl Record {
             client_request_id: None,
             operation,
             started: Instant::now(),
-            started_at: UNIX_EPOCH + Duration::from_nanos(crate::clock::now().nanos()),
+            started_at: clock::system_time(),
             caller: None,
             requested_model: String::new(),
             model: None,
@@ -81,6 +82,14 @@ impl Record {
             error: None,
             http_status: 0,
             trace_id: None,
+        }
+    }
+
+    /// Dates the record on the day on which quotas count its request: that on which policy decides on it, where the body
+    /// arrived after midnight or the request was stored before.
+    pub(crate) fn count_on(&mut self, now: Time) {
+        if clock::system_time_of(now.day_start()) > self.started_at {
+            self.started_at = clock::system_time_of(now);
         }
     }
 

@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::gate::Gate;
 use ledger::Store;
 use ledger::report::{self, Dimension};
-use policy::{KeyId, QuotaWindow, Subject};
+use policy::{KeyId, QuotaWindow, Subject, Time};
 use std::time::Duration;
 
 /// Raises what policy counts as used to what the ledger has recorded, for every configured project and user and every
@@ -20,13 +20,14 @@ pub(crate) async fn restore_usage(
     store: &Store,
 ) -> Result<(), ledger::Error> {
     let now = crate::clock::now();
-    for (window, start) in [
-        (QuotaWindow::Day, now.day_start()),
-        (QuotaWindow::Month, now.month_start()),
+    let day = |time: Time| ledger::day_of(Duration::from_nanos(time.nanos()));
+    // Not what is dated after them: the clock may have been set back since.
+    for (window, first, after) in [
+        (QuotaWindow::Day, now.day_start(), now.day_end()),
+        (QuotaWindow::Month, now.month_start(), now.month_end()),
     ] {
-        let day = ledger::day_of(Duration::from_nanos(start.nanos()));
         for dimension in [Dimension::Project, Dimension::User, Dimension::Key] {
-            for (id, usage) in report::used_since(store, dimension, &day).await? {
+            for (id, usage) in report::used_between(store, dimension, (&day(first), &day(after))).await? {
                 let subject = match dimension {
                     Dimension::Project => config.project_by_id(&id).map(Subject::Project),
                     Dimension::User => config.user_by_id(&id).map(Subject::User),

@@ -7,6 +7,7 @@ use crate::gate::Gate;
 use crate::registry::Registry;
 use crate::shutdown::Shutdown;
 use crate::snapshot::Current;
+use crate::strangers::Strangers;
 use crate::telemetry::Metrics;
 use crate::traces::Traces;
 use crate::upstream::Connector;
@@ -23,6 +24,7 @@ pub(crate) struct Services {
     pub(crate) connector: Arc<Connector>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) registry: Arc<Registry>,
+    pub(crate) strangers: Strangers,
     pub(crate) metrics: Arc<Metrics>,
     /// `None` unless a collector is configured.
     pub(crate) traces: Option<Traces>,

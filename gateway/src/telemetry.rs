@@ -36,6 +36,8 @@ pub(crate) struct Metrics {
     requests: IntCounterVec,
     operations: IntCounterVec,
     refusals: IntCounterVec,
+    unrecorded: IntCounterVec,
+    stored_responses: IntCounterVec,
     tokens: IntCounterVec,
     cost: CounterVec,
     request_seconds: HistogramVec,
@@ -57,6 +59,7 @@ pub(crate) struct Metrics {
     ledger_backlog: IntGauge,
     ledger_healthy: IntGauge,
     ledger_damaged_lines: IntGauge,
+    ledger_rejected_records: IntGauge,
     ledger_writer_restarts: IntGauge,
     config_reloads: IntCounterVec,
     /// Completed and failed requests since the start, for `/queue/status`.
@@ -171,6 +174,16 @@ impl Metrics {
                 "Requests that were refused or failed, by reason.",
                 &["reason", "project"],
             )?,
+            unrecorded: make.counters(
+                "unrecorded_refusals_total",
+                "Refused requests that have no record in the ledger, by reason.",
+                &["reason"],
+            )?,
+            stored_responses: make.counters(
+                "stored_responses_total",
+                "Responses that clients asked to store: stored, full (stored_responses.max_bytes) or failed.",
+                &["result", "project"],
+            )?,
             tokens: make.counters(
                 "tokens_total",
                 "Input and output tokens processed by models.",
@@ -251,6 +264,10 @@ impl Metrics {
                 "ledger_damaged_lines",
                 "Torn or damaged journal lines moved to a .damaged file since the start.",
             )?,
+            ledger_rejected_records: make.gauge(
+                "ledger_rejected_records",
+                "Records that the database refused, moved to a .rejected file since the start.",
+            )?,
             ledger_writer_restarts: make.gauge(
                 "ledger_writer_restarts",
                 "Restarts of the thread that moves records into the database, after a panic.",
@@ -276,6 +293,18 @@ impl Metrics {
             .with_label_values(&[env!("CARGO_PKG_VERSION")])
             .set(1);
         Ok(metrics)
+    }
+
+    /// Counts a response that was to be stored.
+    pub(crate) fn stored_response(&self, result: &str, project: &str) {
+        self.stored_responses.with_label_values(&[result, project]).inc();
+    }
+
+    /// Counts a refused request that has no record.
+    pub(crate) fn unrecorded(&self, record: &Record) {
+        if let Some(error) = &record.error {
+            self.unrecorded.with_label_values(&[error.code.name()]).inc();
+        }
     }
 
     /// Observes one finished request; `overhead` is the gateway's own time before the upstream.
@@ -444,6 +473,7 @@ impl Metrics {
         self.ledger_backlog.set(whole(ledger.backlog));
         self.ledger_healthy.set(i64::from(ledger.reason().is_none()));
         self.ledger_damaged_lines.set(count(ledger.damaged_lines));
+        self.ledger_rejected_records.set(count(ledger.rejected_records));
         self.ledger_writer_restarts.set(count(ledger.writer_restarts));
         let mut text = Vec::with_capacity(16 << 10);
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;

@@ -26,6 +26,7 @@ pub mod report;
 mod responses;
 mod routes;
 mod runner;
+mod slo;
 mod sse;
 mod tools;
 

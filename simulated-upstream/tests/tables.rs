@@ -12,6 +12,7 @@ const BOUNDS: &[(&str, [f64; 3])] = &[
     ("vllm-gemma-4-26b-a100-80g", [0.04, 0.08, 0.04]),
     ("vllm-kimi-k3-mi350x-tp8", [0.08, 0.95, 0.09]),
     ("atom-glm-5.2-mxfp4-mi355x-tp4", [0.07, 0.25, 0.08]),
+    ("atom-deepseek-v4-mi355x-tp8", [0.02, 0.0, 0.03]),
     ("atom-kimi-k2-mxfp4-mi355x-tp4", [0.03, 0.25, 0.03]),
     ("atom-minimax-m3-mxfp4-mi355x-tp4", [0.04, 0.07, 0.04]),
     ("atom-minimax-m3-mxfp8-mi355x-tp4", [0.07, 0.14, 0.07]),

@@ -24,11 +24,20 @@ def line(number):
 
 if what == "start":
     text = "".join(json.dumps(line(number)) + "\n" for number in range(int(argument)))
-    uploaded = client.files.create(file=("input.jsonl", io.BytesIO(text.encode())), purpose="batch")
-    assert client.files.retrieve(uploaded.id).bytes == len(text)
+    uploaded = client.files.create(
+        file=("input.jsonl", io.BytesIO(text.encode())),
+        purpose="batch",
+        expires_after={"anchor": "created_at", "seconds": 7200},
+    )
+    assert uploaded.expires_at == uploaded.created_at + 7200, uploaded
+    assert client.files.retrieve(uploaded.id) == uploaded and uploaded.bytes == len(text)
     assert uploaded.id in [file.id for file in client.files.list().data]
     batch = client.batches.create(
-        input_file_id=uploaded.id, endpoint="/v1/chat/completions", completion_window="24h", metadata={"of": "a test"}
+        input_file_id=uploaded.id,
+        endpoint="/v1/chat/completions",
+        completion_window="24h",
+        metadata={"of": "a test"},
+        output_expires_after={"anchor": "created_at", "seconds": 3600},
     )
     assert batch.id in [one.id for one in client.batches.list().data]
     print(batch.id)
@@ -44,6 +53,8 @@ else:
     for name in (batch.output_file_id, batch.error_file_id):
         if name:
             rows.append([json.loads(row) for row in client.files.content(name).text.splitlines()])
+            made = client.files.retrieve(name)
+            assert made.expires_at == made.created_at + 3600, made
         else:
             rows.append([])
     output, errors = rows

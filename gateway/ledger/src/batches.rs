@@ -49,11 +49,13 @@ pub struct Batch {
     pub expires_at: i64,
     /// When it ended.
     pub finished_at: Option<i64>,
+    /// How long its output and error files are kept after they were made, in seconds; `None`: as other files.
+    pub output_expires_seconds: Option<i64>,
 }
 
 const COLUMNS: &str = "id, user_id, project_id, key_id, priority, endpoint, input_file_id, output_file_id, \
     error_file_id, completion_window, status, problems, metadata, total, completed, failed, created_at, expires_at, \
-    finished_at";
+    finished_at, output_expires_seconds";
 
 /// Adds a batch.
 ///
@@ -62,8 +64,8 @@ const COLUMNS: &str = "id, user_id, project_id, key_id, priority, endpoint, inpu
 pub async fn add(store: &Store, owner: &GatewayId, batch: &Batch) -> Result<(), Error> {
     sqlx::query(
         "INSERT INTO batches (id, owner, user_id, project_id, key_id, priority, endpoint, input_file_id, \
-         completion_window, status, metadata, total, completed, failed, created_at, expires_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 0, 0, 0, $12, $13)",
+         completion_window, status, metadata, total, completed, failed, created_at, expires_at, \
+         output_expires_seconds) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 0, 0, 0, $12, $13, $14)",
     )
     .bind(batch.id.as_str())
     .bind(owner.as_str())
@@ -78,6 +80,7 @@ pub async fn add(store: &Store, owner: &GatewayId, batch: &Batch) -> Result<(), 
     .bind(&batch.metadata)
     .bind(batch.created_at)
     .bind(batch.expires_at)
+    .bind(batch.output_expires_seconds)
     .execute(&store.pool())
     .timed(store)
     .await?;
@@ -191,6 +194,22 @@ pub async fn claim(store: &Store, from: &GatewayId, to: &GatewayId) -> Result<Ve
     Ok(batches)
 }
 
+/// Deletes at most `limit` batches that had ended at a time; how many. Their records and sums stay.
+///
+/// # Errors
+/// When the database fails.
+pub async fn delete_finished(store: &Store, at: i64, limit: i64) -> Result<u64, Error> {
+    let deleted = sqlx::query(
+        "DELETE FROM batches WHERE id IN (SELECT id FROM batches WHERE finished_at <= $1 ORDER BY finished_at LIMIT $2)",
+    )
+    .bind(at)
+    .bind(limit)
+    .execute(&store.pool())
+    .timed(store)
+    .await?;
+    Ok(deleted.rows_affected())
+}
+
 fn batch(row: &AnyRow) -> Result<Batch, Error> {
     let file = |name: &str| Ok::<_, Error>(row.try_get::<Option<String>, _>(name)?.map(FileId::from));
     Ok(Batch {
@@ -213,5 +232,6 @@ fn batch(row: &AnyRow) -> Result<Batch, Error> {
         created_at: row.try_get("created_at")?,
         expires_at: row.try_get("expires_at")?,
         finished_at: row.try_get("finished_at")?,
+        output_expires_seconds: row.try_get("output_expires_seconds")?,
     })
 }

@@ -1,5 +1,6 @@
 //! The state of the ledger, for `/ready`, metrics and the acceptance of requests.
 
+use crate::segments::SetAside;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -19,11 +20,11 @@ pub(crate) struct State {
     /// When the last turn ended, one way or the other.
     pub(crate) turned_at: Instant,
     pub(crate) restarts: u64,
-    pub(crate) damaged_lines: u64,
+    pub(crate) aside: SetAside,
 }
 
 impl State {
-    pub(crate) fn new(damaged_lines: u64) -> Self {
+    pub(crate) fn new(aside: SetAside) -> Self {
         Self {
             is_due: false,
             is_closed: false,
@@ -32,7 +33,7 @@ impl State {
             trouble: None,
             turned_at: Instant::now(),
             restarts: 0,
-            damaged_lines,
+            aside,
         }
     }
 
@@ -75,8 +76,10 @@ pub struct LedgerHealth {
     pub is_full: bool,
     /// Records that wait for the database.
     pub backlog: usize,
-    /// Lines of the journal that were kept aside since the start.
+    /// Lines of the journal that could not be read and were set aside since the start.
     pub damaged_lines: u64,
+    /// Records that the database refused for what they say and that were set aside since the start.
+    pub rejected_records: u64,
     /// Panics of the writer since the start.
     pub writer_restarts: u64,
 }

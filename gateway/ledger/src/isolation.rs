@@ -4,6 +4,7 @@
 use crate::batches::{self, Batch};
 use crate::files::{self, File};
 use crate::jobs::{self, Job, JobState};
+use crate::responses::{self, ChainBounds, StoredResponse};
 use crate::{BatchStatus, FilePurpose, GatewayId, Store};
 use policy::{Class, Priority};
 use proptest::prelude::*;
@@ -31,6 +32,8 @@ struct Model {
     jobs: BTreeMap<&'static str, (&'static str, bool)>,
     files: BTreeMap<&'static str, &'static str>,
     batches: BTreeMap<&'static str, (&'static str, bool)>,
+    /// By id and project: an id that two projects have is two responses.
+    responses: BTreeSet<(&'static str, &'static str)>,
 }
 
 fn job(project: &str, id: &str) -> Job {
@@ -44,6 +47,8 @@ fn job(project: &str, id: &str) -> Job {
         priority: Priority::Normal,
         body: project.as_bytes().to_vec(),
         attempts: 0,
+        previous_response_id: None,
+        kept_input: Some(project.to_owned()),
     }
 }
 
@@ -55,6 +60,7 @@ fn file(project: &str, id: &str) -> File {
         purpose: FilePurpose::Batch,
         bytes: 1,
         created_at: 0,
+        expires_at: Some(10),
     }
 }
 
@@ -79,6 +85,7 @@ fn batch(project: &str, id: &str) -> Batch {
         created_at: 0,
         expires_at: 1,
         finished_at: None,
+        output_expires_seconds: Some(3600),
     }
 }
 
@@ -134,7 +141,7 @@ async fn on_files(store: &Store, model: &mut Model, project: &'static str, id: &
         _ => {}
     }
     for project in PROJECTS {
-        let found = files::find(store, project, id).await.expect("no error");
+        let found = files::find(store, project, id, 9).await.expect("no error");
         let is_mine = model.files.get(id) == Some(&project);
         assert_eq!(found, is_mine.then(|| file(project, id)), "{project} at {id:?}");
     }
@@ -174,6 +181,53 @@ async fn on_batches(store: &Store, model: &mut Model, project: &'static str, id:
     }
 }
 
+fn response(project: &str, id: &str) -> StoredResponse {
+    StoredResponse {
+        id: id.to_owned(),
+        project_id: project.to_owned(),
+        previous_id: None,
+        input: format!("{project} asks"),
+        response: format!("{project} is answered"),
+        created_at: 0,
+        expires_at: 10,
+    }
+}
+
+async fn on_responses(store: &Store, model: &mut Model, project: &'static str, id: &'static str, what: Try) {
+    let is_mine = model.responses.contains(&(id, project));
+    match what {
+        Try::Add => {
+            let added = responses::add(store, &response(project, id), 1 << 20).await;
+            assert_eq!(added.is_ok(), !is_mine, "an id is given once in a project");
+            model.responses.insert((id, project));
+        }
+        Try::Delete => {
+            let is_deleted = responses::delete(store, Some(project), id, 9).await.expect("no error");
+            assert_eq!(is_deleted, is_mine);
+            model.responses.remove(&(id, project));
+        }
+        _ => {}
+    }
+    let bounds = ChainBounds {
+        turns: 10,
+        bytes: 1 << 20,
+    };
+    for project in PROJECTS {
+        let expected = model.responses.contains(&(id, project)).then(|| response(project, id));
+        let found = responses::find(store, Some(project), id, 9).await.expect("no error");
+        assert_eq!(
+            found,
+            expected.as_ref().map(|it| it.response.clone()),
+            "{project} at {id:?}"
+        );
+        let chain = responses::chain(store, Some(project), id, bounds, 9)
+            .await
+            .expect("no error");
+        let inputs: Vec<String> = chain.turns.into_iter().map(|turn| turn.input).collect();
+        assert_eq!(inputs, expected.into_iter().map(|it| it.input).collect::<Vec<_>>());
+    }
+}
+
 async fn open(dir: &TempDir) -> Store {
     let url = format!("sqlite://{}", dir.path().join("usage.db").display());
     crate::connect(&url).await.expect("connected")
@@ -188,7 +242,7 @@ fn tries() -> impl Strategy<Value = Vec<(usize, usize, usize, Try)>> {
         1 => Just(Try::Attempt),
         1 => Just(Try::Cancel),
     ];
-    proptest::collection::vec((0..3usize, 0..PROJECTS.len(), 0..IDS.len(), what), 1..60)
+    proptest::collection::vec((0..4usize, 0..PROJECTS.len(), 0..IDS.len(), what), 1..60)
 }
 
 proptest! {
@@ -206,7 +260,8 @@ proptest! {
                 match kind {
                     0 => on_jobs(&store, &mut model, project, id, what).await,
                     1 => on_files(&store, &mut model, project, id, what).await,
-                    _ => on_batches(&store, &mut model, project, id, what).await,
+                    2 => on_batches(&store, &mut model, project, id, what).await,
+                    _ => on_responses(&store, &mut model, project, id, what).await,
                 }
             }
         });

@@ -34,6 +34,10 @@ pub struct Job {
     pub body: Vec<u8>,
     /// How often it was forwarded to a server.
     pub attempts: i64,
+    /// The stored response that it goes on from; its body has what that one and those before it say.
+    pub previous_response_id: Option<String>,
+    /// Its own input as JSON, if its response is to be stored.
+    pub kept_input: Option<String>,
 }
 
 /// The state of a job.
@@ -45,6 +49,10 @@ pub enum JobState {
         body: Vec<u8>,
         /// When it came, in milliseconds since 1970.
         created_at_ms: i64,
+        /// The stored response that it goes on from.
+        previous_response_id: Option<String>,
+        /// Whether its response is to be stored.
+        is_kept: bool,
     },
     /// Answered.
     Finished(Value),
@@ -57,7 +65,8 @@ pub enum JobState {
 pub async fn add(store: &Store, owner: &GatewayId, job: &Job, now_ms: i64) -> Result<(), Error> {
     sqlx::query(
         "INSERT INTO jobs (id, owner, user_id, project_id, key_id, request_type, priority, body, attempts, \
-         created_at, endpoint) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+         created_at, endpoint, previous_response_id, kept_input) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
     )
     .bind(job.id.as_str())
     .bind(owner.as_str())
@@ -70,6 +79,8 @@ pub async fn add(store: &Store, owner: &GatewayId, job: &Job, now_ms: i64) -> Re
     .bind(job.attempts)
     .bind(now_ms)
     .bind(&job.endpoint)
+    .bind(&job.previous_response_id)
+    .bind(&job.kept_input)
     .execute(&store.pool())
     .timed(store)
     .await?;
@@ -95,15 +106,17 @@ pub async fn count_attempt(store: &Store, project: &str, id: &str) -> Result<(),
 /// # Errors
 /// When the database fails.
 pub async fn finish(store: &Store, project: &str, id: &str, answer: &Value, now_ms: i64) -> Result<(), Error> {
-    sqlx::query("UPDATE jobs SET finished_at = $1, answer = $2, body = $3 WHERE project_id = $4 AND id = $5")
-        .bind(now_ms)
-        .bind(answer.to_string())
-        .bind(Vec::new())
-        .bind(project)
-        .bind(id)
-        .execute(&store.pool())
-        .timed(store)
-        .await?;
+    sqlx::query(
+        "UPDATE jobs SET finished_at = $1, answer = $2, body = $3, kept_input = NULL WHERE project_id = $4 AND id = $5",
+    )
+    .bind(now_ms)
+    .bind(answer.to_string())
+    .bind(Vec::new())
+    .bind(project)
+    .bind(id)
+    .execute(&store.pool())
+    .timed(store)
+    .await?;
     Ok(())
 }
 
@@ -113,7 +126,8 @@ pub async fn finish(store: &Store, project: &str, id: &str, answer: &Value, now_
 /// When the database fails.
 pub async fn find(store: &Store, project: Option<&str>, id: &str) -> Result<Option<JobState>, Error> {
     let found = sqlx::query(
-        "SELECT answer, body, created_at FROM jobs WHERE id = $1 AND project_id = COALESCE($2, project_id)",
+        "SELECT answer, body, created_at, previous_response_id, kept_input FROM jobs \
+         WHERE id = $1 AND project_id = COALESCE($2, project_id)",
     )
     .bind(id)
     .bind(project)
@@ -127,6 +141,8 @@ pub async fn find(store: &Store, project: Option<&str>, id: &str) -> Result<Opti
         None => JobState::Unfinished {
             body: row.try_get("body")?,
             created_at_ms: row.try_get("created_at")?,
+            previous_response_id: row.try_get("previous_response_id")?,
+            is_kept: row.try_get::<Option<String>, _>("kept_input")?.is_some(),
         },
     }))
 }
@@ -155,7 +171,8 @@ pub async fn delete(store: &Store, project: Option<&str>, id: &str) -> Result<bo
 pub async fn claim(store: &Store, from: &GatewayId, to: &GatewayId) -> Result<Vec<Job>, Error> {
     let rows = sqlx::query(
         "UPDATE jobs SET owner = $1 WHERE owner = $2 AND finished_at IS NULL \
-         RETURNING id, endpoint, user_id, project_id, key_id, request_type, priority, body, attempts, created_at",
+         RETURNING id, endpoint, user_id, project_id, key_id, request_type, priority, body, attempts, created_at, \
+         previous_response_id, kept_input",
     )
     .bind(to.as_str())
     .bind(from.as_str())
@@ -203,5 +220,7 @@ fn job(row: &AnyRow) -> Result<Job, Error> {
         priority: row.try_get::<String, _>("priority")?.parse().map_err(Error::invalid)?,
         body: row.try_get("body")?,
         attempts: row.try_get("attempts")?,
+        previous_response_id: row.try_get("previous_response_id")?,
+        kept_input: row.try_get("kept_input")?,
     })
 }

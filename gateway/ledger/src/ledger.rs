@@ -11,10 +11,11 @@ use crate::mover::{self, GATHER, Shared};
 use crate::row::Row;
 use crate::slot::Slot;
 use crate::store::Store;
+use crate::time::Clock;
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 use tokio::sync::oneshot;
 
 /// An entry's number is the microsecond of its making, and then the gateway's number among those that share the database.
@@ -70,14 +71,20 @@ impl Ledger {
     ///
     /// # Errors
     /// When the database does not take what was left, or the journal cannot be created.
-    pub async fn open(database: Database, bounds: Bounds, observer: Observer) -> Result<Arc<Self>, Error> {
-        Self::open_on(database, bounds, observer, Arc::new(FileSystem)).await
+    pub async fn open(
+        database: Database,
+        bounds: Bounds,
+        observer: Observer,
+        clock: Clock,
+    ) -> Result<Arc<Self>, Error> {
+        Self::open_on(database, bounds, observer, clock, Arc::new(FileSystem)).await
     }
 
     pub(crate) async fn open_on(
         database: Database,
         bounds: Bounds,
         observer: Observer,
+        clock: Clock,
         disk: Arc<dyn Disk>,
     ) -> Result<Arc<Self>, Error> {
         let Database {
@@ -100,9 +107,10 @@ impl Ledger {
         let journal = opened.await.map_err(|error| Error::Setup(error.to_string()))??;
         let shared = Arc::new(Shared {
             journal,
-            state: Mutex::new(State::new(recovered.damaged_lines)),
+            state: Mutex::new(State::new(recovered.aside)),
             due: Condvar::new(),
             keep: bounds.keep,
+            clock,
             is_relaxed: durability == Durability::Relaxed,
         });
         let gateway_number = gateway_number % NUMBERS;
@@ -146,7 +154,12 @@ impl Ledger {
     /// When the journal cannot be written.
     pub async fn correct(&self, correction: &Correction, config_version: u64) -> Result<(), Error> {
         let number = self.next_number();
-        let receipt = self.append_row(&Row::correction(correction, number.0, config_version))?;
+        let receipt = self.append_row(&Row::correction(
+            correction,
+            number.0,
+            config_version,
+            (self.shared.clock)(),
+        ))?;
         receipt.durable().await
     }
 
@@ -174,7 +187,7 @@ impl Ledger {
 
     /// A number for an entry to come: greater than all before it, and no other gateway's.
     pub fn next_number(&self) -> EntryNumber {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = (self.shared.clock)().duration_since(UNIX_EPOCH).unwrap_or_default();
         let micros = i64::try_from(since.as_micros()).unwrap_or(0);
         let now = micros.saturating_mul(NUMBERS).saturating_add(self.gateway_number);
         let mut last = self.next_number.load(Relaxed);
@@ -236,7 +249,8 @@ impl Ledger {
             database_error: state.database_error(),
             is_full: backlog >= self.backlog_bound,
             backlog,
-            damaged_lines: state.damaged_lines,
+            damaged_lines: state.aside.damaged_lines,
+            rejected_records: state.aside.rejected_records,
             writer_restarts: state.restarts,
         }
     }

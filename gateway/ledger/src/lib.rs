@@ -20,8 +20,10 @@ mod mover;
 mod postgres;
 pub mod records;
 pub mod report;
+pub mod responses;
 mod rollup;
 mod row;
+mod segments;
 mod slot;
 mod sqlite;
 mod state;
@@ -42,7 +44,7 @@ pub use journal::Receipt;
 pub use ledger::{Bounds, Ledger, Observer};
 pub use state::{BatchStatus, Decision, FilePurpose, KeyState, Outcome};
 pub use store::{Store, connect};
-pub use time::day_of;
+pub use time::{Clock, day_of};
 pub use verify::{Verified, verify};
 
 #[cfg(test)]

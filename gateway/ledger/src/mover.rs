@@ -8,12 +8,13 @@ use crate::error::Error;
 use crate::health::State;
 use crate::id::GatewayId;
 use crate::jobs;
-use crate::journal::{self, Journal};
+use crate::journal::Journal;
+use crate::segments::{self, SetAside};
 use crate::slot::{Slot, Slots};
+use crate::time::Clock;
 use crate::writer::{Connect, DELETE_AT_ONCE, Writer};
 use parking_lot::{Condvar, Mutex};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::oneshot;
@@ -44,6 +45,7 @@ pub(crate) struct Shared {
     pub(crate) due: Condvar,
     /// How long records are kept in the database; `None`: for ever.
     pub(crate) keep: Option<Duration>,
+    pub(crate) clock: Clock,
     pub(crate) is_relaxed: bool,
 }
 
@@ -62,8 +64,8 @@ pub(crate) struct Mover {
 pub(crate) struct Recovered {
     /// The greatest number of a record.
     pub(crate) last_number: i64,
-    /// Lines that were kept aside.
-    pub(crate) damaged_lines: u64,
+    /// What was set aside.
+    pub(crate) aside: SetAside,
 }
 
 /// Starts the thread: it recovers what is in the slots, tells, and then waits for what to move.
@@ -111,18 +113,12 @@ fn recover_all<'a>(
     slots: impl Iterator<Item = &'a Slot>,
 ) -> Result<(Box<dyn Writer>, Recovered), Error> {
     let mut writer = connect()?;
-    let mut damaged_lines = 0;
+    let mut aside = SetAside::default();
     for slot in slots {
-        damaged_lines += recover(&mut *writer, slot)?;
+        aside += segments::recover(&mut *writer, slot)?;
     }
     let last_number = writer.last_number()?;
-    Ok((
-        writer,
-        Recovered {
-            last_number,
-            damaged_lines,
-        },
-    ))
+    Ok((writer, Recovered { last_number, aside }))
 }
 
 impl Shared {
@@ -186,17 +182,18 @@ impl Mover {
             Some(writer) => writer,
             none => none.insert((self.connect)()?),
         };
-        let damaged = move_segments(&mut **writer, &self.base, shared.journal.number())?;
-        shared.state.lock().damaged_lines += damaged;
+        let aside = segments::move_before(&mut **writer, &self.base, shared.journal.number())?;
+        shared.state.lock().aside += aside;
         closed?;
-        delete_old(&mut **writer, shared.keep)?;
+        let now = (shared.clock)();
+        delete_old(&mut **writer, shared.keep, now)?;
         if self.expired_at.is_none_or(|at| at.elapsed() >= EXPIRE_EVERY) {
-            self.expired_at = delete_expired(&mut **writer)?.then(Instant::now);
+            self.expired_at = delete_expired(&mut **writer, now)?.then(Instant::now);
         }
         if let Some((slot, sender)) = self.predecessor.take() {
             match recover_predecessor(&mut **writer, &slot) {
-                Ok(Some(damaged)) => {
-                    shared.state.lock().damaged_lines += damaged;
+                Ok(Some(aside)) => {
+                    shared.state.lock().aside += aside;
                     let _ = sender.send(slot.owner);
                 }
                 Ok(None) => self.predecessor = Some((slot, sender)),
@@ -211,9 +208,9 @@ impl Mover {
 }
 
 /// Deletes records that retention does not keep.
-fn delete_old(writer: &mut dyn Writer, keep: Option<Duration>) -> Result<(), Error> {
+fn delete_old(writer: &mut dyn Writer, keep: Option<Duration>, now: SystemTime) -> Result<(), Error> {
     // A time before all calendars has no records.
-    let Some(before) = keep.and_then(|keep| SystemTime::now().checked_sub(keep)) else {
+    let Some(before) = keep.and_then(|keep| now.checked_sub(keep)) else {
         return Ok(());
     };
     for _ in 0..DELETIONS {
@@ -229,8 +226,8 @@ fn delete_old(writer: &mut dyn Writer, keep: Option<Duration>) -> Result<(), Err
 }
 
 /// Deletes answers that have expired; whether all are deleted.
-fn delete_expired(writer: &mut dyn Writer) -> Result<bool, Error> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+fn delete_expired(writer: &mut dyn Writer, now: SystemTime) -> Result<bool, Error> {
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let now_ms = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
     for _ in 0..DELETIONS {
         let deleted = writer.delete_finished_jobs(now_ms.saturating_sub(jobs::KEEP_MS))?;
@@ -241,43 +238,12 @@ fn delete_expired(writer: &mut dyn Writer) -> Result<bool, Error> {
     Ok(false)
 }
 
-/// Recovers the slot of a gateway that has ended; `None` while it has not. Lines that were kept aside.
-fn recover_predecessor(writer: &mut dyn Writer, slot: &Slot) -> Result<Option<u64>, Error> {
+/// Recovers the slot of a gateway that has ended; `None` while it has not.
+fn recover_predecessor(writer: &mut dyn Writer, slot: &Slot) -> Result<Option<SetAside>, Error> {
     match slot.lock()? {
         None => Ok(None),
-        Some(locked) => recover(writer, &locked.slot).map(Some),
+        Some(locked) => segments::recover(writer, &locked.slot).map(Some),
     }
-}
-
-/// Moves what a crash has left: segments, and intents of requests that ran. Lines that were kept aside.
-fn recover(writer: &mut dyn Writer, slot: &Slot) -> Result<u64, Error> {
-    let damaged = move_segments(writer, &slot.journal, u64::MAX)?;
-    let interrupted = writer.conclude_intents(&slot.owner)?;
-    if interrupted > 0 {
-        tracing::warn!(
-            requests = interrupted,
-            "requests were running when the gateway was killed"
-        );
-    }
-    Ok(damaged)
-}
-
-/// Moves the segments before number `until` into the database, in their order. Lines that were kept aside.
-fn move_segments(writer: &mut dyn Writer, base: &Path, until: u64) -> Result<u64, Error> {
-    let mut damaged = 0;
-    let segments = journal::segments(base)?;
-    for (_, segment) in segments.into_iter().take_while(|(number, _)| *number < until) {
-        let lines = journal::read(&segment)?;
-        writer.write(&lines)?;
-        if !lines.damaged.is_empty() {
-            let file = journal::keep_aside(base, &lines.damaged)?;
-            let count = lines.damaged.len();
-            tracing::error!(lines = count, file = %file.display(), "torn or damaged lines of the journal are kept aside");
-            damaged += count as u64;
-        }
-        std::fs::remove_file(&segment)?;
-    }
-    Ok(damaged)
 }
 
 /// What a panic says.

@@ -120,16 +120,24 @@ impl Writer for PostgresWriter {
         })
     }
 
-    fn conclude_intents(&mut self, owner: &GatewayId) -> Result<usize, Error> {
+    fn intents(&mut self, owner: &GatewayId) -> Result<Vec<Row<'static>>, Error> {
         transaction!(self, |transaction| {
-            let found = sqlx::query("DELETE FROM intents WHERE owner = $1 RETURNING line")
+            let found = sqlx::query("SELECT line FROM intents WHERE owner = $1 ORDER BY id")
                 .bind(owner.as_str())
                 .fetch_all(&mut *transaction)
                 .await?;
             let lines = found.iter().map(|row| Row::of_line(row.try_get("line")?));
-            let rows = lines.collect::<Result<Vec<_>, Error>>()?;
-            insert(&mut transaction, &rows).await?;
-            rows.len()
+            lines.collect::<Result<Vec<_>, Error>>()?
+        })
+    }
+
+    fn delete_intents(&mut self, ids: &[i64]) -> Result<(), Error> {
+        let ids = ids.to_vec();
+        transaction!(self, |transaction| {
+            sqlx::query("DELETE FROM intents WHERE id = ANY($1)")
+                .bind(ids)
+                .execute(&mut *transaction)
+                .await?;
         })
     }
 

@@ -211,16 +211,21 @@ pub async fn summary(store: &Store, filter: &Filter) -> Result<Value, Error> {
 ///
 /// # Errors
 /// When the database fails.
-pub async fn used_since(store: &Store, by: Dimension, day: &str) -> Result<Vec<(String, RecordedUsage)>, Error> {
+pub async fn used_between(
+    store: &Store,
+    by: Dimension,
+    days: (&str, &str),
+) -> Result<Vec<(String, RecordedUsage)>, Error> {
     let sql = format!(
         "SELECT {} AS id, CAST(sum(input_tokens + output_tokens) AS BIGINT) AS tokens, \
          CAST(sum(cost_nano_eur) AS BIGINT) AS cost, \
          CAST(sum(CASE WHEN decision IN ('rejected', '{CORRECTION}') THEN 0 ELSE requests END) AS BIGINT) AS requests \
-         FROM rollups WHERE day >= $1 GROUP BY 1",
+         FROM rollups WHERE day >= $1 AND day < $2 GROUP BY 1",
         by.column()
     );
     let rows = sqlx::query(&sql)
-        .bind(day)
+        .bind(days.0)
+        .bind(days.1)
         .fetch_all(&store.pool())
         .timed(store)
         .await?;

@@ -178,8 +178,8 @@ impl<'a> Row<'a> {
 
 impl<'a> Row<'a> {
     /// The row of a correction: amounts to add to what the ledger says, and no request.
-    pub(crate) fn correction(correction: &'a Correction, id: i64, config_version: u64) -> Self {
-        let now: Cow<'a, str> = iso(SystemTime::now()).into();
+    pub(crate) fn correction(correction: &'a Correction, id: i64, config_version: u64, now: SystemTime) -> Self {
+        let now: Cow<'a, str> = iso(now).into();
         Self {
             id,
             request_id: Cow::from(&correction.id),

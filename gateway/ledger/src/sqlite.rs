@@ -17,9 +17,9 @@ use std::time::SystemTime;
 
 static INSERT: LazyLock<String> = LazyLock::new(|| {
     let marks = vec!["?"; COLUMNS.len()].join(",");
-    // A row that is there already was moved before a crash could remove its segment.
+    // A row that is there already was moved before a crash could remove its segment. Any other conflict is an error.
     format!(
-        "INSERT OR IGNORE INTO requests ({}) VALUES ({marks})",
+        "INSERT INTO requests ({}) VALUES ({marks}) ON CONFLICT (id) DO NOTHING",
         COLUMNS.join(",")
     )
 });
@@ -54,19 +54,22 @@ impl Writer for SqliteWriter {
         Ok(transaction.commit()?)
     }
 
-    fn conclude_intents(&mut self, owner: &GatewayId) -> Result<usize, Error> {
+    fn intents(&mut self, owner: &GatewayId) -> Result<Vec<Row<'static>>, Error> {
+        let mut intents = self
+            .connection
+            .prepare("SELECT line FROM intents WHERE owner = ?1 ORDER BY id")?;
+        let lines = intents.query_map([owner.as_str()], |row| row.get::<_, String>(0))?;
+        lines.map(|line| Row::of_line(&line?)).collect()
+    }
+
+    fn delete_intents(&mut self, ids: &[i64]) -> Result<(), Error> {
         let transaction = self.connection.transaction()?;
-        let mut rows: Vec<Row<'static>> = Vec::new();
-        {
-            let mut intents = transaction.prepare("SELECT line FROM intents WHERE owner = ?1 ORDER BY id")?;
-            for line in intents.query_map([owner.as_str()], |row| row.get::<_, String>(0))? {
-                rows.push(Row::of_line(&line?)?);
-            }
+        for id in ids {
+            transaction
+                .prepare_cached("DELETE FROM intents WHERE id = ?1")?
+                .execute([id])?;
         }
-        insert(&transaction, &rows)?;
-        transaction.execute("DELETE FROM intents WHERE owner = ?1", [owner.as_str()])?;
-        transaction.commit()?;
-        Ok(rows.len())
+        Ok(transaction.commit()?)
     }
 
     fn last_number(&mut self) -> Result<i64, Error> {

@@ -5,6 +5,7 @@ use crate::journal::faulty::FaultyDisk;
 use crate::journal::{Lines, segments};
 use crate::records::{self, Search};
 use crate::report::{self, Filter};
+use crate::row::Row;
 use crate::writer::Writer;
 use crate::{Bounds, Correction, Decision, Durability, Entry, Error, GatewayId, Ledger, Observer, Outcome, Store};
 use parking_lot::Mutex;
@@ -50,9 +51,13 @@ impl Writer for FaultyWriter {
             _ => Ok(()),
         }
     }
-    fn conclude_intents(&mut self, owner: &GatewayId) -> Result<usize, Error> {
+    fn intents(&mut self, owner: &GatewayId) -> Result<Vec<Row<'static>>, Error> {
         self.check()?;
-        self.0.conclude_intents(owner)
+        self.0.intents(owner)
+    }
+    fn delete_intents(&mut self, ids: &[i64]) -> Result<(), Error> {
+        self.check()?;
+        self.0.delete_intents(ids)
     }
     fn last_number(&mut self) -> Result<i64, Error> {
         self.check()?;
@@ -113,7 +118,7 @@ impl Bench {
         });
         let bounds = Bounds { backlog: 100_000, keep };
         let disk = Arc::new(self.disk.clone());
-        Ledger::open_on(database, bounds, Observer::new(|_| ()), disk)
+        Ledger::open_on(database, bounds, Observer::new(|_| ()), SystemTime::now, disk)
             .await
             .expect("opened")
     }

@@ -4,6 +4,9 @@ use jiff::Timestamp;
 use std::fmt::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+/// The clock of the process. It is handed in, so that a record is dated by the clock that quotas are counted by.
+pub type Clock = fn() -> SystemTime;
+
 /// UTC with microseconds, so that text order is time order. A time that no calendar has is 1970.
 pub(crate) fn iso(time: SystemTime) -> String {
     let mut text = String::with_capacity(27);

@@ -3,6 +3,7 @@
 use crate::error::Error;
 use crate::id::GatewayId;
 use crate::journal::Lines;
+use crate::row::Row;
 use std::time::SystemTime;
 
 /// Rows that one statement of housekeeping deletes at most.
@@ -13,8 +14,10 @@ pub(crate) trait Writer: Send {
     /// Writes a segment's lines in one transaction: records that are not there yet, their sums, and intents of requests
     /// that run on.
     fn write(&mut self, lines: &Lines) -> Result<(), Error>;
-    /// Makes records of the intents that a gateway has left when it was killed; how many.
-    fn conclude_intents(&mut self, owner: &GatewayId) -> Result<usize, Error>;
+    /// The intents that a gateway has left when it was killed, as the records that they become.
+    fn intents(&mut self, owner: &GatewayId) -> Result<Vec<Row<'static>>, Error>;
+    /// Deletes intents by their numbers.
+    fn delete_intents(&mut self, ids: &[i64]) -> Result<(), Error>;
     /// The greatest number of a record.
     fn last_number(&mut self) -> Result<i64, Error>;
     /// Deletes some of the records that began before a time, oldest first; their sums stay. How many.

@@ -75,6 +75,28 @@ impl Amounts {
     }
 }
 
+/// A sum of the amounts that are reserved at one time. It is exact: what one reservation adds, its end takes back, however
+/// large others are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Reserved([u128; 3]);
+
+impl Reserved {
+    pub(crate) fn plus(self, more: Amounts) -> Self {
+        Self(std::array::from_fn(|at| self.0[at] + u128::from(more.0[at])))
+    }
+
+    pub(crate) fn minus(self, less: Amounts) -> Self {
+        Self(std::array::from_fn(|at| {
+            self.0[at].saturating_sub(u128::from(less.0[at]))
+        }))
+    }
+
+    /// The sum of a unit, at most the largest number.
+    pub(crate) fn get(self, unit: QuotaUnit) -> u64 {
+        u64::try_from(self.0[unit as usize]).unwrap_or(u64::MAX)
+    }
+}
+
 impl Index<QuotaUnit> for Amounts {
     type Output = u64;
 

@@ -89,6 +89,16 @@ impl Time {
         self.at(day_start(first_day(year, month)))
     }
 
+    /// When the month (UTC) after the one that this moment is in begins.
+    pub fn month_end(self) -> Time {
+        self.month().ends
+    }
+
+    /// When the day (UTC) after the one that this moment is in begins.
+    pub fn day_end(self) -> Time {
+        self.day().ends
+    }
+
     /// When the day (UTC) that this moment is in began.
     pub fn day_start(self) -> Time {
         self.at(day_start(self.nanos() / NANOS / DAY))

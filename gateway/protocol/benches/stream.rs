@@ -1,12 +1,14 @@
-//! Nanoseconds for each event of a stream that passes: split, read and measured. `cargo bench -p protocol`.
+//! Nanoseconds for each event of a stream that passes (split, read and measured) or is translated. `cargo bench -p protocol`.
 
 #![allow(missing_docs)]
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use protocol::Operation;
+use protocol::hub::About;
 use protocol::meter::Meter;
 use protocol::stream::{Split, StreamSplitter};
+use protocol::translate::{self, NativeApis};
+use protocol::{Operation, parse};
 use std::hint::black_box;
 
 /// Events as vLLM, Ollama and Anthropic's servers send them, one token each.
@@ -48,5 +50,34 @@ fn passing(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, passing);
+/// Events of chat completions and of Ollama, written for a client of Anthropic's messages.
+fn translating(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("translate");
+    let body = br#"{"model":"m","max_tokens":9,"stream":true,"messages":[{"role":"user","content":"hi"}]}"#;
+    let parsed = parse(Operation::Messages, body).expect("valid");
+    for (name, _, event) in &EVENTS[..2] {
+        let is_openai = *name == "openai";
+        let native_apis = NativeApis {
+            openai: is_openai,
+            ollama: !is_openai,
+            ..NativeApis::default()
+        };
+        let translation = translate::request(native_apis, Operation::Messages, body, &parsed, &About::default());
+        let mut translation = translation.expect("valid").expect("another protocol");
+        let mut out = Vec::new();
+        group.throughput(Throughput::Elements(1));
+        group.bench_function(*name, |bencher| {
+            bencher.iter(|| {
+                out.clear();
+                translation
+                    .event(black_box(event.as_bytes()), &mut out)
+                    .expect("an event");
+                out.len()
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, passing, translating);
 criterion_main!(benches);

@@ -101,8 +101,18 @@ pub(crate) fn ollama_show(entry: &Entry<'_>) -> Value {
 
 /// Ollama's answer to a request that only loads or unloads a model.
 pub(crate) fn ollama_loaded(operation: Operation, load: ModelLoad, model: &str) -> Value {
-    let now = jiff::Timestamp::now().to_string();
-    crate::ollama::loaded(operation, load, model, &now)
+    let reason = match load {
+        ModelLoad::Load => "load",
+        ModelLoad::Unload => "unload",
+    };
+    let mut answer = json!({"model": model, "created_at": jiff::Timestamp::now().to_string()});
+    match operation {
+        Operation::OllamaChat => answer["message"] = json!({"role": "assistant", "content": ""}),
+        _ => answer["response"] = "".into(),
+    }
+    answer["done_reason"] = reason.into();
+    answer["done"] = true.into();
+    answer
 }
 
 #[cfg(test)]

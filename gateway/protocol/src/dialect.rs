@@ -5,11 +5,11 @@ use crate::calls::CallPiece;
 use crate::catalogue::Entry;
 use crate::error::RequestError;
 use crate::hub::{About, Chat, Encoder, Part, untranslatable};
-use crate::meter::view::Seen;
 use crate::request::{ParsedRequest, RequestChanges};
 use crate::scan::Splices;
 use crate::tokens::TextSize;
 use crate::unsupported::{Dropped, Side};
+use crate::view::Seen;
 use crate::wire::Framing;
 use serde_json::{Map, Value, json};
 

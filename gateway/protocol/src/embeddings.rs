@@ -3,9 +3,9 @@
 use super::Operation;
 use super::error::{RequestError, message_in, reports_failure, server_failed};
 use super::hub::{Chat, Fields, bad, not_an_answer};
-use super::meter::Usage;
 use super::openai::client::usage as openai_usage;
 use super::unsupported::Dropped;
+use super::usage::Usage;
 use super::wire::lenient::{self, Count, Each, Object};
 use base64::Engine;
 use serde::Deserialize;

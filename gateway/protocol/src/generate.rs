@@ -4,11 +4,11 @@ use crate::Operation;
 use crate::dialect::Dialect;
 use crate::error::{ErrorCode, RequestError};
 use crate::hub::{About, Chat, Encoder, message};
-use crate::meter::Usage;
 use crate::request::{Limit, Lowered, ParsedRequest, Places, model_named};
 use crate::scan::{fields, top_level};
 use crate::size::PromptSize;
 use crate::unsupported::Dropped;
+use crate::usage::Usage;
 use policy::{Class, Estimate};
 use serde_json::{Value, json};
 

@@ -1,17 +1,26 @@
 //! What lies between two protocols: a request is OpenAI's chat completion, since every other maps onto it; an
 //! answer is a [`Part`], or a stream of them. So a protocol knows only itself and this.
 //!
-//! what the other protocol cannot express is left out and named, or refused, by the table of
+//! What the other protocol cannot express is left out and named, or refused, by the table of
 //! [`crate::unsupported`].
 
 use super::error::{ErrorCode, RequestError};
-use super::meter::Usage;
+pub(crate) use super::unsupported::untranslatable;
 use super::unsupported::{Dropped, Unsupported};
+use super::usage::Usage;
 use crate::wire::lenient;
 use serde_json::{Map, Value, json};
 
 /// A request between two protocols: a chat completion without model and limit.
 pub(crate) type Chat = Map<String, Value>;
+
+/// Leaves `top_logprobs` out of a request that does not ask for `logprobs`: Ollama and the responses API ignore it then,
+/// and servers of chat completions refuse it.
+pub(crate) fn without_lone_top_logprobs(chat: &mut Chat) {
+    if chat.get("logprobs").is_none_or(|logprobs| *logprobs != true) {
+        chat.remove("top_logprobs");
+    }
+}
 
 /// Part of an answer; a whole answer is one part.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -109,6 +118,10 @@ pub struct About {
     pub prompt_tokens: u64,
     /// What happens to hints that the server's protocol cannot say.
     pub unsupported: Unsupported,
+    /// The stored response that it goes on from.
+    pub previous_response_id: Option<String>,
+    /// Whether its response is stored.
+    pub store: bool,
 }
 
 /// Writes answers in a client's protocol.
@@ -222,12 +235,6 @@ impl Fields {
     pub(crate) fn path(&self, key: &str) -> String {
         format!("{}{key}", self.within)
     }
-}
-
-/// A refusal that names what cannot be expressed in the upstream's protocol.
-pub(crate) fn untranslatable(name: &str) -> RequestError {
-    let message = format!("`{name}` cannot be translated into the protocol of this model's server; leave it out");
-    RequestError::param(ErrorCode::BadRequest, name.to_owned(), message)
 }
 
 pub(crate) fn bad(name: &str, why: &str) -> RequestError {

@@ -23,6 +23,7 @@ mod openai;
 mod operation;
 pub mod passthrough;
 mod prefix;
+mod registry;
 mod request;
 mod rerank;
 pub mod responses;
@@ -36,15 +37,15 @@ pub mod tokens;
 mod transcriptions;
 pub mod translate;
 pub mod unsupported;
+mod usage;
+mod view;
 pub mod whole;
 mod wire;
 
 pub use operation::{Operation, Protocol, Work};
 pub use prefix::routing_prefix;
-pub use request::{
-    HeadFields, LimitRule, Lowered, ModelLoad, ParsedRequest, RequestChanges, answer_here, parse, parse_with_head,
-    rewrite, rewrite_in_pieces,
-};
+pub use registry::{answer_here, parse, parse_with_head, rewrite, rewrite_in_pieces};
+pub use request::{HeadFields, LimitRule, Lowered, ModelLoad, ParsedRequest, RequestChanges};
 pub use route::{Background, CleanPath, FilesAndBatches, Route, clean_path, protocol_of, route};
 pub use scan::without_byte_order_mark;
 pub use size::{ImageTokens, MediaTokens, PromptSize};

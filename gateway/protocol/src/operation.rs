@@ -1,11 +1,28 @@
 //! The tables of protocols and operations. A new protocol is one folder and one line of the first, a new operation one
-//! file and one line of the second: routing, paths, parsing and metering follow from its row.
+//! file and one line of the second: routing, paths, parsing and metering follow from its row. What stands in a row for its
+//! dialect is read in [`crate::registry`], so that the dialects may know the operations.
 
-use crate::dialect::Dialect;
-use crate::request::LimitRule;
-use crate::{
-    anthropic, generate, images, ollama, openai, passthrough, rerank, responses, score, speech, transcriptions,
-};
+/// Below this path a pass-through request names its model.
+pub(crate) const PASSTHROUGH_PREFIX: &str = "/passthrough";
+
+/// Gives the table of protocols to a macro: name, dialect, label in the ledger and the metrics.
+macro_rules! with_protocols {
+    ($then:ident) => {
+        $then! {
+        /// OpenAI's chat completions, completions and embeddings, and what vLLM added to them.
+        OpenAi = openai::OpenAi, "openai";
+        /// OpenAI's responses, whose streams have another shape.
+        Responses = responses::Responses, "openai";
+        /// Anthropic's messages.
+        Anthropic = anthropic::Anthropic, "anthropic";
+        /// Ollama's native API.
+        Ollama = ollama::Ollama, "ollama";
+        /// The original system's own `/generate`.
+        Generate = generate::Generate, "generate";
+            }
+    };
+}
+pub(crate) use with_protocols;
 
 macro_rules! protocols {
     ($($(#[$doc:meta])* $name:ident = $dialect:expr, $label:literal;)*) => {
@@ -18,31 +35,11 @@ macro_rules! protocols {
             pub fn name(self) -> &'static str {
                 match self { $(Protocol::$name => $label,)* }
             }
-
-            /// The content type of its streams.
-            pub fn stream_type(self) -> &'static str {
-                self.dialect().stream_type()
-            }
-
-            pub(crate) fn dialect(self) -> &'static dyn Dialect {
-                match self { $(Protocol::$name => &$dialect,)* }
-            }
         }
     };
 }
 
-protocols! {
-    /// OpenAI's chat completions, completions and embeddings, and what vLLM added to them.
-    OpenAi = openai::OpenAi, "openai";
-    /// OpenAI's responses, whose streams have another shape.
-    Responses = responses::Responses, "openai";
-    /// Anthropic's messages.
-    Anthropic = anthropic::Anthropic, "anthropic";
-    /// Ollama's native API.
-    Ollama = ollama::Ollama, "ollama";
-    /// The original system's own `/generate`.
-    Generate = generate::Generate, "generate";
-}
+with_protocols!(protocols);
 
 /// The kind of work that an operation asks of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,47 +66,15 @@ pub enum Work {
 
 struct Row {
     protocol: Protocol,
-    dialect: &'static dyn Dialect,
     work: Work,
     paths: &'static [&'static str],
     upstream_path: &'static str,
 }
 
-macro_rules! operations {
-    ($($(#[$doc:meta])* $name:ident = $protocol:ident, $dialect:expr, $work:ident,
-       [$($path:literal),*] => $upstream:literal;)*) => {
-        /// An operation of a model's API that is limited, metered and recorded.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum Operation { $($(#[$doc])* $name,)* }
-
-        impl Operation {
-            /// All operations.
-            pub const ALL: &'static [Operation] = &[$(Operation::$name),*];
-
-            fn row(self) -> &'static Row {
-                match self {
-                    $(Operation::$name => &Row {
-                        protocol: Protocol::$protocol,
-                        dialect: &$dialect,
-                        work: Work::$work,
-                        paths: &[$($path),*],
-                        upstream_path: $upstream,
-                    },)*
-                }
-            }
-
-            /// The operation that is served at a path; all of them are `POST`.
-            pub fn at(path: &str) -> Option<Self> {
-                match path {
-                    $($($path => Some(Operation::$name),)*)*
-                    _ => None,
-                }
-            }
-        }
-    };
-}
-
-operations! {
+/// Gives the table of operations to a macro: name, protocol, dialect, work, paths of clients, path of servers.
+macro_rules! with_operations {
+    ($then:ident) => {
+        $then! {
     /// A chat completion.
     ChatCompletions = OpenAi, openai::OpenAi, Generate, ["/v1/chat/completions", "/chat/completions"] => "/v1/chat/completions";
     /// A completion of one or more prompts.
@@ -152,16 +117,50 @@ operations! {
     Generate = Generate, generate::Generate, Generate, ["/generate"] => "/v1/chat/completions";
     /// A request of a path that the configuration opens, passed on as it is.
     Passthrough = OpenAi, passthrough::Passthrough, Relay, [] => "";
+        }
+    };
 }
+pub(crate) use with_operations;
+
+macro_rules! operations {
+    ($($(#[$doc:meta])* $name:ident = $protocol:ident, $dialect:expr, $work:ident,
+       [$($path:literal),*] => $upstream:literal;)*) => {
+        /// An operation of a model's API that is limited, metered and recorded.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Operation { $($(#[$doc])* $name,)* }
+
+        impl Operation {
+            /// All operations.
+            pub const ALL: &'static [Operation] = &[$(Operation::$name),*];
+
+            fn row(self) -> &'static Row {
+                match self {
+                    $(Operation::$name => &Row {
+                        protocol: Protocol::$protocol,
+                        work: Work::$work,
+                        paths: &[$($path),*],
+                        upstream_path: $upstream,
+                    },)*
+                }
+            }
+
+            /// The operation that is served at a path; all of them are `POST`.
+            pub fn at(path: &str) -> Option<Self> {
+                match path {
+                    $($($path => Some(Operation::$name),)*)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+with_operations!(operations);
 
 impl Operation {
     /// The protocol that it belongs to.
     pub fn protocol(self) -> Protocol {
         self.row().protocol
-    }
-
-    pub(crate) fn dialect(self) -> &'static dyn Dialect {
-        self.row().dialect
     }
 
     /// The kind of work that it asks of a model.
@@ -171,23 +170,12 @@ impl Operation {
 
     /// The path at which clients ask for it; the first where there are several.
     pub fn client_path(self) -> &'static str {
-        self.row().paths.first().copied().unwrap_or(passthrough::PREFIX)
+        self.row().paths.first().copied().unwrap_or(PASSTHROUGH_PREFIX)
     }
 
     /// The path at which a server that speaks this protocol expects it.
     pub fn upstream_path(self) -> &'static str {
         self.row().upstream_path
-    }
-
-    /// When a limit is written for a server that is asked this. Ollama generates up to ten contexts where none is given.
-    pub fn limit_rule(self, is_lowered: bool) -> LimitRule {
-        if self.protocol().dialect().has_no_default_limit() {
-            LimitRule::UnderOwnName
-        } else if is_lowered {
-            LimitRule::Always
-        } else {
-            LimitRule::WhereGiven
-        }
     }
 
     /// Whether the answer is made of output tokens.

@@ -15,7 +15,7 @@ use policy::Units;
 use std::borrow::Cow;
 
 /// What stands before the model's name and the path, where a request names its model in its path.
-pub const PREFIX: &str = "/passthrough";
+pub const PREFIX: &str = crate::operation::PASSTHROUGH_PREFIX;
 
 /// Paths by which servers are administered; a pattern with `/*` never opens them.
 const ADMINISTRATION: &[&str] = &[

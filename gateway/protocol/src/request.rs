@@ -1,14 +1,10 @@
 //! A parsed request: what policy needs of a body, and where in it policy's changes go.
 
-use crate::Operation;
-use crate::catalogue::Entry;
 use crate::error::RequestError;
-use crate::form;
-use crate::scan::{Raw, Splices, quoted};
+use crate::responses::Storage;
+use crate::scan::{Raw, Splices};
 use crate::size::PromptSize;
-use bytes::Bytes;
 use policy::{Class, Priority, Units};
-use serde_json::Value;
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -42,6 +38,8 @@ pub struct ParsedRequest<'a> {
     pub units: Units,
     /// The model that the body names, where the request's head names one too.
     pub model_of_body: Option<Cow<'a, str>>,
+    /// What it says of responses that the gateway stores.
+    pub storage: Storage<'a>,
     /// What the model reads first, as JSON: requests that begin alike are best served by the same server.
     pub prompt: Option<&'a str>,
     pub(crate) places: Places,
@@ -210,92 +208,6 @@ pub struct HeadFields<'h> {
     pub model: Option<&'h str>,
     /// The content type.
     pub content_type: Option<&'h str>,
-}
-
-/// Reads what policy needs of a body.
-pub fn parse(operation: Operation, body: &[u8]) -> Result<ParsedRequest<'_>, RequestError> {
-    parse_with_head(operation, body, HeadFields::default())
-}
-
-/// The same with what the request's head says.
-pub fn parse_with_head<'a>(
-    operation: Operation,
-    body: &'a [u8],
-    head: HeadFields<'_>,
-) -> Result<ParsedRequest<'a>, RequestError> {
-    let mut parsed = operation.dialect().parse_typed(operation, body, head.content_type)?;
-    if let Some(model) = head.model {
-        parsed.places.has_model_of_head = parsed.model != model;
-        let of_body = std::mem::replace(&mut parsed.model, Cow::Owned(model.to_owned()));
-        parsed.model_of_body = Some(of_body).filter(|name| !name.is_empty() && *name != model);
-    }
-    if parsed.model.is_empty() {
-        return Err(RequestError::invalid(
-            "model",
-            "`model` is missing; GET /v1/models lists the models",
-        ));
-    }
-    if !operation.generates() {
-        parsed.answers = 0;
-        parsed.is_streaming &= operation.writes_text();
-    } else if parsed.load.is_some() {
-        parsed.answers = 0;
-    }
-    Ok(parsed)
-}
-
-/// The body for the server: the client's bytes but for what had to change. `None`: unchanged.
-pub fn rewrite(
-    operation: Operation,
-    body: &[u8],
-    parsed: &ParsedRequest<'_>,
-    changes: &RequestChanges<'_>,
-) -> Option<Vec<u8>> {
-    splices(operation, body, parsed, changes).apply(body)
-}
-
-/// The same without copying what stays: large uploads are kept once.
-pub fn rewrite_in_pieces(
-    operation: Operation,
-    body: &Bytes,
-    parsed: &ParsedRequest<'_>,
-    changes: &RequestChanges<'_>,
-) -> Option<Vec<Bytes>> {
-    splices(operation, body, parsed, changes).pieces(body)
-}
-
-fn splices(operation: Operation, body: &[u8], parsed: &ParsedRequest<'_>, changes: &RequestChanges<'_>) -> Splices {
-    let mut splices = Splices::default();
-    let places = &parsed.places;
-    if changes.model != parsed.model || places.has_model_of_head {
-        match (&places.model, places.form_start) {
-            (Some(range), Some(_)) => {
-                splices.replace(range.clone(), changes.model);
-                if let Some(length) = &places.model_length {
-                    splices.replace(length.clone(), changes.model.len().to_string());
-                }
-            }
-            (Some(range), None) => splices.replace(range.clone(), quoted(changes.model)),
-            (None, _) if places.is_opaque => {}
-            (None, Some(start)) => splices.replace(start..start, form::field(body, start, "model", changes.model)),
-            (None, None) => splices.add_key(body, 0, "model", &quoted(changes.model)),
-        }
-    }
-    operation
-        .dialect()
-        .rewrite(operation, body, parsed, changes, &mut splices);
-    splices
-}
-
-/// The gateway's own answer, for an operation that needs no model or that the model's server does not know: the number
-/// of a prompt's tokens by an estimate, the description of a model, the loading of one. `None`: a server is asked.
-pub fn answer_here(
-    operation: Operation,
-    parsed: &ParsedRequest<'_>,
-    model: &Entry<'_>,
-    input_tokens: u64,
-) -> Option<Value> {
-    operation.dialect().answer_here(operation, parsed, model, input_tokens)
 }
 
 /// Lowers every limit above the granted one to it, and adds one under `key` where it is needed.

@@ -113,7 +113,7 @@ pub enum Route<'a> {
     Usage,
     /// OpenAI's files and batches.
     FilesAndBatches(FilesAndBatches<'a>),
-    /// A response that is made in the background.
+    /// A response that is made in the background, or stored.
     Response(Background<'a>),
     /// `GET /requests/{id}`: the state of a request.
     Status(&'a str),
@@ -150,7 +150,7 @@ pub enum FilesAndBatches<'a> {
     CancelBatch(&'a str),
 }
 
-/// An operation on a response that is made in the background.
+/// An operation on a response that is made in the background, or stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Background<'a> {
     /// Returns it, or its state.
@@ -159,6 +159,8 @@ pub enum Background<'a> {
     Cancel(&'a str),
     /// Deletes it.
     Delete(&'a str),
+    /// Lists what it answers.
+    InputItems(&'a str),
 }
 
 /// Routes a request; `path` is [cleaned](clean_path).
@@ -213,8 +215,10 @@ fn response<'a>(method: &str, parts: &[&'a str]) -> Option<Route<'a>> {
         ([id], "GET") if !id.is_empty() => Background::Show(id),
         ([id], "DELETE") if !id.is_empty() => Background::Delete(id),
         ([id, "cancel"], "POST") if !id.is_empty() => Background::Cancel(id),
+        ([id, "input_items"], "GET") if !id.is_empty() => Background::InputItems(id),
         ([_], _) => return Some(Route::WrongMethod("GET, DELETE")),
         ([_, "cancel"], _) => return Some(Route::WrongMethod("POST")),
+        ([_, "input_items"], _) => return Some(Route::WrongMethod("GET")),
         _ => return None,
     }))
 }
@@ -286,6 +290,12 @@ mod tests {
                 "/v1/responses/r/cancel",
                 Route::Response(Background::Cancel("r")),
             ),
+            (
+                "GET",
+                "/v1/responses/r/input_items",
+                Route::Response(Background::InputItems("r")),
+            ),
+            ("POST", "/v1/responses/r/input_items", Route::WrongMethod("GET")),
             ("GET", "/v1/responses/", Route::WrongMethod("GET, DELETE")),
             (
                 "GET",

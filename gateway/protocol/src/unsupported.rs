@@ -4,8 +4,7 @@
 //! A gateway must not say no to what a server would take or ignore. So bookkeeping is left out in silence, a hint is left
 //! out and named in `x-sluice-dropped`, and only what would change the meaning of the answer is refused.
 
-use crate::error::RequestError;
-use crate::hub::untranslatable;
+use crate::error::{ErrorCode, RequestError};
 use std::borrow::Cow;
 use std::fmt::Write;
 
@@ -301,8 +300,8 @@ const RULES: &[Rule] = &[
     rule(
         Side::Ollama,
         Refused,
-        &["template", "context"],
-        "the model would not see the content",
+        &["template", "context", "system", "images"],
+        "the model would not see the content; `system` and `images` only beside `raw` or `suffix`",
     ),
     rule(
         Side::OllamaServer,
@@ -379,6 +378,12 @@ impl Dropped {
             (Refused, _) | (Hint, Unsupported::Refuse) => Err(untranslatable(path)),
         }
     }
+}
+
+/// A refusal that names what cannot be expressed in the upstream's protocol.
+pub(crate) fn untranslatable(name: &str) -> RequestError {
+    let message = format!("`{name}` cannot be translated into the protocol of this model's server; leave it out");
+    RequestError::param(ErrorCode::BadRequest, name.to_owned(), message)
 }
 
 /// The value of the header `x-sluice-dropped`; `None` where nothing was left out. Names come from the client's JSON: a

@@ -24,6 +24,7 @@ pub(crate) fn endpoint(url: &str) -> Option<Operation> {
         "/v1/chat/completions" => Some(Operation::ChatCompletions),
         "/v1/completions" => Some(Operation::Completions),
         "/v1/embeddings" => Some(Operation::Embeddings),
+        "/v1/responses" => Some(Operation::Responses),
         _ => None,
     }
 }

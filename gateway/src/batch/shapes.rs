@@ -6,7 +6,7 @@ use ledger::files::File;
 use serde_json::{Value, json};
 
 pub(crate) fn file(file: &File) -> Value {
-    json!({
+    let mut shape = json!({
         "id": file.id,
         "object": "file",
         "bytes": file.bytes,
@@ -14,7 +14,12 @@ pub(crate) fn file(file: &File) -> Value {
         "filename": file.filename,
         "purpose": file.purpose.name(),
         "status": "processed",
-    })
+    });
+    // OpenAI leaves it out where there is none.
+    if let Some(expires_at) = file.expires_at {
+        shape["expires_at"] = expires_at.into();
+    }
+    shape
 }
 
 pub(crate) fn batch(batch: &Batch) -> Value {

@@ -1,6 +1,6 @@
 //! Does a batch: a task a batch, some requests of it at a time, each through the gate like any other.
 
-use super::{lines, path_of};
+use super::{expires_at, lines, path_of};
 use crate::clock::now_ms;
 use crate::exchange::detached::{self, DetachedRequest, Outcome};
 use crate::services::Services;
@@ -223,6 +223,13 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + 
     done.unwrap_or_else(|error| Err(error.to_string()))
 }
 
+/// Removes the contents of a file that nothing was written to, and that is not in the database.
+async fn remove_empty(services: &Services, id: &str) {
+    if let Err(error) = tokio::fs::remove_file(path_of(services, id)).await {
+        tracing::warn!(%error, file = id, "an empty file of a batch not removed");
+    }
+}
+
 /// Opens a file of answers to go on with it, and says which have been written.
 async fn continued(services: &Services, id: &str) -> Result<(std::fs::File, HashSet<String>), String> {
     let path = path_of(services, id);
@@ -256,6 +263,7 @@ impl Work<'_> {
             key_id: batch.key_id.as_deref(),
             class: Class::Batch,
             priority: batch.priority,
+            project_id: &batch.project_id,
             body: line.body.get().as_bytes(),
             is_cancelled: Some(self.is_cancelled),
         };
@@ -345,15 +353,18 @@ impl Work<'_> {
             (errors_id, sizes[1], &mut batch.error_file_id),
         ] {
             if bytes == 0 {
+                remove_empty(self.services, id).await;
                 continue;
             }
+            let now = now_ms() / 1000;
             let file = File {
                 id: id.into(),
                 project_id: batch.project_id.clone(),
                 filename: format!("{id}.jsonl"),
                 purpose: FilePurpose::BatchOutput,
                 bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
-                created_at: now_ms() / 1000,
+                created_at: now,
+                expires_at: expires_at(self.services, now, batch.output_expires_seconds),
             };
             files::add(store, &file).await.map_err(|error| error.to_string())?;
             *kept = Some(FileId::from(id));

@@ -8,6 +8,7 @@ use crate::admin::console::session::Console;
 use crate::admin::token::Token;
 use crate::admin::{self, Admin};
 use crate::batch::{self, Batches};
+use crate::clock;
 use crate::config::{self, Config, Identity};
 use crate::endpoints::Endpoints;
 use crate::exchange::stored;
@@ -19,6 +20,7 @@ use crate::restore;
 use crate::services::Services;
 use crate::shutdown::Shutdown;
 use crate::snapshot::Current;
+use crate::strangers::Strangers;
 use crate::telemetry::Metrics;
 use crate::traces::Traces;
 use crate::upstream::health::{self, Probing};
@@ -57,6 +59,8 @@ fn log_as(is_json: bool) {
         .unwrap_or_else(|_| "info,pingora=error,pingora_core=error".into());
     let log = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        // It would report to the same place, and panic if that fails: a log on a full disk must not end requests.
+        .log_internal_errors(false)
         .with_env_filter(level);
     if is_json {
         log.json()
@@ -228,9 +232,11 @@ async fn build(config: Config, database: Database, bundled: Option<SocketAddr>) 
                 keep: settings.startup.retention,
             },
             Observer::new(move |took| commit_seconds.observe(took.as_secs_f64())),
+            clock::system_time,
         )
         .await?,
         registry: Arc::default(),
+        strangers: Strangers::default(),
         shutdown: Arc::new(Shutdown::default()),
         buffered: AtomicUsize::new(0),
         metrics: Arc::new(metrics),
@@ -261,6 +267,7 @@ fn spawn_background_tasks(services: &Arc<Services>, reloader: &Arc<Reloader>, co
     tokio::spawn(history::keep(Arc::clone(services), Arc::clone(&console.history)));
     tokio::spawn(Arc::clone(reloader).watch());
     tokio::spawn(follow_keys(Arc::clone(services), store));
+    tokio::spawn(batch::expiry::run(Arc::clone(services)));
     tokio::spawn(Arc::clone(&services.gate).keep_time());
     let current = Arc::clone(&services.current);
     let probing = move || {
@@ -394,6 +401,8 @@ async fn until_stopped(
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
     let mut quit = signal(SignalKind::quit()).map_err(failed)?;
+    // A write beyond a limit on file sizes fails, as on a full disk, and does not kill the process.
+    let _file_size = signal(SignalKind::from_raw(nix::libc::SIGXFSZ)).map_err(failed)?;
     loop {
         tokio::select! {
             _ = terminate.recv() => return Ok(()),

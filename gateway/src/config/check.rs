@@ -2,8 +2,9 @@
 //! after a mistake, so that all are found.
 
 use super::Found;
-use super::checked::{Config, Gateway, Identity, Project, Startup, Telemetry, Tls, User};
+use super::checked::{Config, Gateway, Identity, Project, Startup, StoredResponses, Telemetry, Tls, User};
 use super::checks::{Check, band};
+use super::kept::{Durability, FileSettings, StoredResponseSettings};
 use super::limits::allowance;
 use super::models::expanded;
 use super::raw::{self, IdentityMode};
@@ -17,6 +18,11 @@ use std::time::Duration;
 
 /// Records are kept for a hundred years at most, or for ever.
 const MAX_RETENTION_DAYS: u64 = 36_500;
+
+/// The same for what clients have the gateway keep.
+const MAX_KEEP_DAYS: f64 = 36_500.0;
+
+const DAY_SECONDS: f64 = 86_400.0;
 
 /// What was read; `None` where a file could not be.
 pub(super) type Files = (
@@ -182,9 +188,9 @@ impl Check<'_> {
                 metrics_need_token: raw.metrics_need_token,
                 ledger_backlog: raw.bounds.ledger_backlog,
                 ledger_durability: match raw.ledger.durability {
-                    raw::Durability::Relaxed => ledger::Durability::Relaxed,
-                    raw::Durability::Strict => ledger::Durability::Strict,
-                    raw::Durability::Synced => ledger::Durability::Synced,
+                    Durability::Relaxed => ledger::Durability::Relaxed,
+                    Durability::Strict => ledger::Durability::Strict,
+                    Durability::Synced => ledger::Durability::Synced,
                 },
                 drain: timeouts.drain_seconds,
                 tls: raw.tls.as_ref().and_then(|tls| self.tls(tls)),
@@ -199,6 +205,8 @@ impl Check<'_> {
             max_response_bytes: raw.bounds.max_response_bytes,
             max_buffered_bytes: raw.bounds.max_buffered_bytes,
             max_files_bytes: i64::try_from(raw.bounds.max_files_bytes).unwrap_or(i64::MAX),
+            stored_responses: self.stored_responses(&raw.stored_responses),
+            files_keep: self.kept_files(&raw.files),
             head_timeout: timeouts.head_seconds,
             body_timeout: timeouts.body_seconds,
             keepalive: timeouts.keepalive_seconds,
@@ -229,6 +237,31 @@ impl Check<'_> {
             }
         }
         raw.iter().map(|origin| origin.value.clone()).collect()
+    }
+
+    /// How responses are stored; `None`: none are.
+    fn stored_responses(&mut self, raw: &StoredResponseSettings) -> Option<StoredResponses> {
+        self.at_least_one("gateway.yaml", "stored_responses.max_turns", &raw.max_turns);
+        Some(StoredResponses {
+            keep: self.days("stored_responses.keep_days", raw.keep_days.as_ref())?,
+            max_bytes: i64::try_from(raw.max_bytes).unwrap_or(i64::MAX),
+            max_turns: raw.max_turns.value.max(1).into(),
+        })
+    }
+
+    /// How long files and ended batches are kept; `None`: until they are deleted.
+    fn kept_files(&mut self, raw: &FileSettings) -> Option<Duration> {
+        self.days("files.keep_days", raw.keep_days.as_ref())
+    }
+
+    fn days(&mut self, key: &str, days: Option<&At<f64>>) -> Option<Duration> {
+        let days = days?;
+        if days.value <= 0.0 || days.value > MAX_KEEP_DAYS {
+            let message = format!("must be above 0 and at most {MAX_KEEP_DAYS}; omit it for the default");
+            self.problem("gateway.yaml", days.line, key.to_owned(), message);
+            return None;
+        }
+        Some(Duration::from_secs_f64(days.value * DAY_SECONDS))
     }
 
     fn telemetry(&mut self, raw: &raw::Telemetry) -> Telemetry {

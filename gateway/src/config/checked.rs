@@ -52,6 +52,10 @@ pub(crate) struct Gateway {
     pub(crate) max_response_bytes: usize,
     pub(crate) max_buffered_bytes: usize,
     pub(crate) max_files_bytes: i64,
+    /// How responses are stored; `None`: none are.
+    pub(crate) stored_responses: Option<StoredResponses>,
+    /// How long files and ended batches are kept; `None`: until they are deleted.
+    pub(crate) files_keep: Option<Duration>,
     pub(crate) head_timeout: Duration,
     pub(crate) body_timeout: Duration,
     pub(crate) keepalive: Duration,
@@ -67,6 +71,16 @@ pub(crate) struct Gateway {
     pub(crate) cors_origins: Vec<String>,
     /// The version that `GET /api/version` answers.
     pub(crate) ollama_version: String,
+}
+
+/// How responses are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StoredResponses {
+    pub(crate) keep: Duration,
+    /// Of a project.
+    pub(crate) max_bytes: i64,
+    /// Of a conversation.
+    pub(crate) max_turns: i64,
 }
 
 /// Settings that take effect on restart.

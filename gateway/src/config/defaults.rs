@@ -1,8 +1,7 @@
 //! What holds where a file says nothing.
 
-use super::raw::{
-    Bounds, Durability, Health, Hysteresis, LedgerSettings, LogFormat, Retries, Telemetry, Timeouts, TokenWeights,
-};
+use super::kept::{Durability, LedgerSettings, StoredResponseSettings};
+use super::raw::{Bounds, Health, Hysteresis, LogFormat, Retries, Telemetry, Timeouts, TokenWeights};
 use super::read::At;
 use std::time::Duration;
 
@@ -40,6 +39,16 @@ impl Default for LedgerSettings {
     fn default() -> Self {
         Self {
             durability: Durability::Strict,
+        }
+    }
+}
+
+impl Default for StoredResponseSettings {
+    fn default() -> Self {
+        Self {
+            keep_days: None,
+            max_bytes: 1 << 30,
+            max_turns: At { value: 200, line: 0 },
         }
     }
 }

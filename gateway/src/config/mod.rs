@@ -7,6 +7,7 @@ pub(crate) mod checked;
 mod checks;
 mod defaults;
 mod describe;
+mod kept;
 mod limits;
 mod models;
 mod raw;
@@ -22,7 +23,8 @@ pub(crate) use describe::schemas;
 pub(crate) use stable::keep_ids;
 
 pub(crate) use checked::{
-    Backend, Config, Deadlines, Discovery, Endpoint, EndpointTls, Identity, Model, Telemetry, Tls, limits_anything,
+    Backend, Config, Deadlines, Discovery, Endpoint, EndpointTls, Identity, Model, StoredResponses, Telemetry, Tls,
+    limits_anything,
 };
 
 use read::{FromNode, Reader};

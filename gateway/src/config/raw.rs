@@ -2,6 +2,7 @@
 //!
 //! References between files are checked in [`super::checked`].
 
+use super::kept::{FileSettings, LedgerSettings, StoredResponseSettings};
 use super::read::{At, Named, choice, section};
 use super::values::default;
 pub(crate) use super::values::{Slots, TokenCount};
@@ -325,6 +326,10 @@ section! {
         ollama_version: String = protocol::catalogue::OLLAMA_VERSION.to_owned(),
         /// Ledger settings.
         ledger: LedgerSettings = LedgerSettings::default(),
+        /// Responses that clients ask to store with `store: true`, for `previous_response_id`.
+        stored_responses: StoredResponseSettings = StoredResponseSettings::default(),
+        /// Files and batches.
+        files: FileSettings = FileSettings { keep_days: None },
         /// Size limits.
         bounds: Bounds = Bounds::default(),
         /// Timeouts.
@@ -351,15 +356,6 @@ section! {
         sample_ratio: At<f64> = Telemetry::default().sample_ratio; restart,
         /// Service name in traces.
         service_name: String = Telemetry::default().service_name; restart,
-    }
-
-    /// Ledger settings.
-    struct LedgerSettings {
-        /// When a record counts as safe, so that its answer may end. `strict`: written to the operating system;
-        /// survives `kill -9`, but a power failure can lose the last moments. `synced`: synced to disk; survives a
-        /// power failure, at the price of waiting for the disk. `relaxed`: in memory, written within 0.1 s; `kill -9`
-        /// can lose it.
-        durability: Durability = Durability::Strict; restart,
     }
 
     /// TLS on the proxy listener.
@@ -477,16 +473,6 @@ choice! {
         Ollama = "ollama",
         /// Any OpenAI-compatible server.
         Openai = "openai",
-    }
-
-    /// When an answer may end.
-    enum Durability {
-        /// When the operating system has its record, which then survives `kill -9`.
-        Strict = "strict",
-        /// Immediately; the record is written within 0.1 s, and `kill -9` can lose it.
-        Relaxed = "relaxed",
-        /// When the disk has its record, which then survives a power failure. One sync serves all waiting records.
-        Synced = "synced",
     }
 
     /// API of a server.

@@ -27,6 +27,8 @@ const UNFINISHED: usize = 100;
 /// A batch's completion window, in seconds.
 const DAY: i64 = 86_400;
 
+const HOUR: i64 = 3_600;
+
 /// The fields of `POST /v1/batches`; others are ignored.
 #[derive(Deserialize)]
 struct Wanted {
@@ -34,6 +36,31 @@ struct Wanted {
     endpoint: String,
     completion_window: String,
     metadata: Option<Value>,
+    output_expires_after: Option<ExpiresAfter>,
+}
+
+/// OpenAI's `expires_after` of a file.
+#[derive(Deserialize)]
+struct ExpiresAfter {
+    anchor: String,
+    seconds: i64,
+}
+
+impl ExpiresAfter {
+    /// The seconds, within OpenAI's bounds: an hour to thirty days.
+    fn checked(&self, param: &'static str) -> Result<i64, RequestError> {
+        let wrong = |message: String| Err(RequestError::param(ErrorCode::BadRequest, param, message));
+        if self.anchor != "created_at" {
+            return wrong(format!("`{param}.anchor` must be created_at, not `{}`", self.anchor));
+        }
+        if !(HOUR..=30 * DAY).contains(&self.seconds) {
+            return wrong(format!(
+                "`{param}.seconds` must be 3600 to 2592000, not {}",
+                self.seconds
+            ));
+        }
+        Ok(self.seconds)
+    }
 }
 
 pub(super) async fn answer(
@@ -49,7 +76,9 @@ pub(super) async fn answer(
     Ok(match kept {
         FilesAndBatches::Upload => upload(services, session, project).await?.into(),
         FilesAndBatches::Files => {
-            let files = files::list(store, project).await.map_err(unavailable)?;
+            let files = files::list(store, project, now_ms() / 1000)
+                .await
+                .map_err(unavailable)?;
             shapes::list(&files.iter().map(shapes::file).collect::<Vec<_>>()).into()
         }
         FilesAndBatches::File(id) => shapes::file(&file(services, project, id).await?).into(),
@@ -75,15 +104,19 @@ async fn upload(services: &Services, session: &mut ServerSession, project: &str)
     let config = Arc::clone(&services.current.get().config);
     let content_type = session.req_header().headers.get("content-type").cloned();
     let body = receive::body(session, &config).await?;
-    let (filename, purpose, contents) =
-        parts(content_type.as_ref().and_then(|value| value.to_str().ok()), body).await?;
-    if purpose != FilePurpose::Batch.name() {
-        let message = format!("`purpose` must be batch, not `{purpose}`");
+    let form = Form::read(content_type.as_ref().and_then(|value| value.to_str().ok()), body).await?;
+    if form.purpose != FilePurpose::Batch.name() {
+        let message = format!("`purpose` must be batch, not `{}`", form.purpose);
         return Err(RequestError::param(ErrorCode::BadRequest, "purpose", message));
     }
+    let asked = form
+        .expires_after
+        .map(|after| after.checked("expires_after"))
+        .transpose()?;
+    let now = now_ms() / 1000;
     let store = services.ledger.store();
-    let kept = files::list(store, project).await.map_err(unavailable)?;
-    let bytes = i64::try_from(contents.len()).unwrap_or(i64::MAX);
+    let kept = files::list(store, project, now).await.map_err(unavailable)?;
+    let bytes = i64::try_from(form.contents.len()).unwrap_or(i64::MAX);
     let sum: i64 = kept.iter().map(|file| file.bytes).sum();
     if sum.saturating_add(bytes) > config.gateway.max_files_bytes {
         let most = config.gateway.max_files_bytes;
@@ -93,43 +126,70 @@ async fn upload(services: &Services, session: &mut ServerSession, project: &str)
     let file = File {
         id: FileId::random().map_err(|error| cannot_keep(&error))?,
         project_id: project.to_owned(),
-        filename,
+        filename: form.filename,
         purpose: FilePurpose::Batch,
         bytes,
-        created_at: now_ms() / 1000,
+        created_at: now,
+        expires_at: batch::expires_at(services, now, asked),
     };
-    write(&batch::path(services, &file), &contents)
+    write(&batch::path(services, &file), &form.contents)
         .await
         .map_err(|error| cannot_keep(&error))?;
     files::add(store, &file).await.map_err(unavailable)?;
     Ok(shapes::file(&file))
 }
 
-/// The file's name, the purpose and the contents of a form.
-async fn parts(content_type: Option<&str>, body: Bytes) -> Result<(String, String, Bytes), RequestError> {
-    let wrong =
-        |error: multer::Error| RequestError::new(ErrorCode::BadRequest, format!("the form cannot be read: {error}"));
-    let boundary = multer::parse_boundary(content_type.unwrap_or_default()).map_err(wrong)?;
-    let mut form = multer::Multipart::new(stream::iter([Ok::<_, Infallible>(body)]), boundary);
-    let (mut purpose, mut file) = (None, None);
-    while let Some(field) = form.next_field().await.map_err(wrong)? {
-        match field.name() {
-            Some("purpose") => purpose = Some(field.text().await.map_err(wrong)?),
-            Some("file") => {
-                let name = field.file_name().unwrap_or("file.jsonl").chars().take(256).collect();
-                file = Some((name, field.bytes().await.map_err(wrong)?));
+/// What a form says of a file.
+struct Form {
+    filename: String,
+    purpose: String,
+    contents: Bytes,
+    expires_after: Option<ExpiresAfter>,
+}
+
+impl Form {
+    async fn read(content_type: Option<&str>, body: Bytes) -> Result<Self, RequestError> {
+        let wrong = |error: multer::Error| {
+            RequestError::new(ErrorCode::BadRequest, format!("the form cannot be read: {error}"))
+        };
+        let boundary = multer::parse_boundary(content_type.unwrap_or_default()).map_err(wrong)?;
+        let mut form = multer::Multipart::new(stream::iter([Ok::<_, Infallible>(body)]), boundary);
+        let (mut purpose, mut file, mut anchor, mut seconds) = (None, None, None, None);
+        while let Some(field) = form.next_field().await.map_err(wrong)? {
+            match field.name() {
+                Some("purpose") => purpose = Some(field.text().await.map_err(wrong)?),
+                Some("expires_after[anchor]") => anchor = Some(field.text().await.map_err(wrong)?),
+                Some("expires_after[seconds]") => seconds = Some(field.text().await.map_err(wrong)?),
+                Some("file") => {
+                    let name = field.file_name().unwrap_or("file.jsonl").chars().take(256).collect();
+                    file = Some((name, field.bytes().await.map_err(wrong)?));
+                }
+                _ => {}
             }
-            _ => {}
         }
+        let missing =
+            |name: &'static str| RequestError::param(ErrorCode::BadRequest, name, format!("the form has no `{name}`"));
+        let (filename, contents) = file.ok_or_else(|| missing("file"))?;
+        let expires_after = match (anchor, seconds) {
+            (None, None) => None,
+            (anchor, seconds) => Some(ExpiresAfter {
+                anchor: anchor.ok_or_else(|| missing("expires_after[anchor]"))?,
+                seconds: seconds
+                    .and_then(|seconds| seconds.trim().parse().ok())
+                    .ok_or_else(|| missing("expires_after[seconds]"))?,
+            }),
+        };
+        Ok(Self {
+            filename,
+            purpose: purpose.ok_or_else(|| missing("purpose"))?,
+            contents,
+            expires_after,
+        })
     }
-    let missing =
-        |name: &'static str| RequestError::param(ErrorCode::BadRequest, name, format!("the form has no `{name}`"));
-    let (name, contents) = file.ok_or_else(|| missing("file"))?;
-    Ok((name, purpose.ok_or_else(|| missing("purpose"))?, contents))
 }
 
 async fn file(services: &Services, project: &str, id: &str) -> Result<File, RequestError> {
-    let found = files::find(services.ledger.store(), project, id)
+    let found = files::find(services.ledger.store(), project, id, now_ms() / 1000)
         .await
         .map_err(unavailable)?;
     found.ok_or_else(|| RequestError::new(ErrorCode::UnknownRequest, format!("there is no file `{id}`")))
@@ -164,7 +224,7 @@ async fn create(endpoints: &Endpoints, session: &mut ServerSession, caller: &Cal
         )
     })?;
     if batch::endpoint(&wanted.endpoint).is_none() {
-        let message = "`endpoint` must be /v1/chat/completions, /v1/completions or /v1/embeddings";
+        let message = "`endpoint` must be /v1/chat/completions, /v1/completions, /v1/embeddings or /v1/responses";
         return Err(RequestError::param(ErrorCode::BadRequest, "endpoint", message));
     }
     if wanted.completion_window != "24h" {
@@ -174,6 +234,10 @@ async fn create(endpoints: &Endpoints, session: &mut ServerSession, caller: &Cal
             "`completion_window` must be 24h",
         ));
     }
+    let output_expires_seconds = wanted.output_expires_after.as_ref();
+    let output_expires_seconds = output_expires_seconds
+        .map(|after| after.checked("output_expires_after"))
+        .transpose()?;
     let project = config.project(caller.project);
     let input = file(services, &project.id, &wanted.input_file_id).await?;
     if endpoints.batches.count(&project.id) >= UNFINISHED {
@@ -203,6 +267,7 @@ async fn create(endpoints: &Endpoints, session: &mut ServerSession, caller: &Cal
         created_at: now,
         expires_at: now + DAY,
         finished_at: None,
+        output_expires_seconds,
     };
     batches::add(services.ledger.store(), services.ledger.owner(), &batch)
         .await

@@ -3,6 +3,7 @@
 mod files;
 mod models;
 mod requests;
+mod responses;
 mod usage;
 
 use crate::batch::Batches;
@@ -71,7 +72,7 @@ async fn dispatch(endpoints: &Endpoints, session: &mut ServerSession, route: &Ro
             "model management is not available through the gateway; use the model server itself",
         )),
         Route::Usage => usage::own(services, session).await.map(Body::from),
-        Route::Response(what) => requests::response(services, session, *what).await.map(Body::from),
+        Route::Response(what) => responses::answer(services, session, *what).await,
         Route::FilesAndBatches(kept) => files::answer(endpoints, session, *kept).await,
         Route::Status(id) | Route::Cancel(id) => requests::request(services, session, route, id).await.map(Body::from),
         _ => models::list(services, session, route).map(Body::from),
@@ -119,7 +120,7 @@ async fn respond(session: &mut ServerSession, status: u16, body: Body, headers: 
     let head = HttpTask::Header(Box::new(head), false);
     match body {
         Body::File(file, bytes) if !is_head => send_file(session, head, file, bytes).await,
-        Body::Json(bytes) if !is_head => {
+        Body::Json(bytes) | Body::Events(bytes) if !is_head => {
             let tasks = vec![head, HttpTask::Body(Some(bytes), true)];
             session.response_duplex_vec(tasks).await.map(drop)
         }
@@ -149,6 +150,8 @@ async fn send_file(
 /// The body of an answer.
 pub(super) enum Body {
     Json(Bytes),
+    /// Server-sent events, all of them.
+    Events(Bytes),
     /// A file and the number of its bytes to send.
     File(tokio::fs::File, u64),
 }
@@ -157,13 +160,14 @@ impl Body {
     fn content_type(&self) -> &'static str {
         match self {
             Self::Json(_) => "application/json",
+            Self::Events(_) => "text/event-stream",
             Self::File(..) => "application/octet-stream",
         }
     }
 
     fn len(&self) -> u64 {
         match self {
-            Self::Json(bytes) => bytes.len() as u64,
+            Self::Json(bytes) | Self::Events(bytes) => bytes.len() as u64,
             Self::File(_, bytes) => *bytes,
         }
     }

@@ -6,6 +6,7 @@ use super::client::Client;
 use super::final_part::FinalPart;
 use super::recorder::{Concluded, Recorder, Served};
 use super::resolve::{self, Resolved};
+use crate::clock;
 use crate::fault;
 use crate::gate::{self, AdmittedRequest, QueuedRequest, SlotPermit};
 use crate::upstream::RoutingHint;
@@ -60,7 +61,9 @@ impl<'b> Resolved<'b> {
     pub(super) async fn admit(mut self, client: &mut Client<'_>) -> Step<Admission<'b>> {
         let recorder = &mut self.recorder;
         recorder.overhead = Some(recorder.record.started.elapsed());
-        let (admission, rate_limits) = recorder.services.gate.offer(&self.request);
+        let now = clock::now();
+        recorder.record.count_on(now);
+        let (admission, rate_limits) = recorder.services.gate.offer(&self.request, now);
         recorder.rate_limits = rate_limits;
         let in_background = self.parsed.in_background;
         let granted = match admission {

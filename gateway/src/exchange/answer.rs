@@ -8,6 +8,7 @@ use super::head::Passthrough;
 use super::relay::relay;
 use super::reply;
 use super::retry_after;
+use super::storage;
 use crate::config::Deadlines;
 use crate::fault;
 use crate::upstream::{Answer, Endpoint, Headers, Outbound};
@@ -129,6 +130,11 @@ pub(super) async fn exchange(
     }
 }
 
+/// Whether a body is empty, or a page of a proxy before the server.
+fn is_no_answer(body: &[u8]) -> bool {
+    matches!(body.trim_ascii_start().first(), None | Some(b'<'))
+}
+
 fn is_success(status: u16) -> bool {
     (200..300).contains(&status)
 }
@@ -168,6 +174,7 @@ async fn stream(
     };
     let head = reply::head(&admitted.recorder, 200, &content_type, None).map_err(|_| broken_head())?;
     let mut head = Some(head);
+    let label = storage::label(&admitted.recorder).filter(|_| translation.is_none());
     let record = &mut admitted.recorder.record;
     let meter = &mut admitted.meter;
     let operation = translation
@@ -177,6 +184,10 @@ async fn stream(
     let most = record.snapshot.config.gateway.max_response_bytes;
     let mut decoder = (coding != Coding::Identity).then(|| Decoder::new(coding, most));
     let mut split = Split::default();
+    let labelled = |events: Bytes| match &label {
+        Some(label) => label.events(&events).into(),
+        None => events,
+    };
     loop {
         let arrived = tokio::select! {
             biased;
@@ -215,7 +226,7 @@ async fn stream(
         if may_send && !split.ready.is_empty() {
             let mut tasks = Vec::with_capacity(split.ready.len() + 1);
             tasks.extend(head.take().map(|head| HttpTask::Header(head, false)));
-            tasks.extend(split.ready.drain(..).map(piece));
+            tasks.extend(split.ready.drain(..).map(|events| piece(labelled(events))));
             client.write(tasks).await?;
             fault::at(fault::Step::Streaming);
         }
@@ -224,7 +235,7 @@ async fn stream(
             if let Some(head) = head {
                 client.write(vec![HttpTask::Header(head, false)]).await?;
             }
-            return Ok(FinalPart::StreamEnd(end));
+            return Ok(FinalPart::StreamEnd(end.map(labelled)));
         }
     }
 }
@@ -360,8 +371,14 @@ fn answered(
             // A stream that was not asked for.
             Some(whole) => (json, whole.into()),
             None if is_typed_as_stream && is_json => (json, body),
+            None if is_no_answer(&body) => {
+                let message = "the model's server returned an empty body or a web page in the place of an answer";
+                return Err(RequestError::new(ErrorCode::UpstreamError, message));
+            }
             None => (content_type, body),
         };
+        let label = storage::label(&admitted.recorder);
+        let body = label.and_then(|label| label.whole(&body)).map_or(body, Bytes::from);
         return Ok(FinalPart::Body {
             status: 200,
             content_type,

@@ -2,6 +2,7 @@
 //! costs the gateway a head.
 
 use super::client::Client;
+use super::conversation::{self, Recalled};
 use super::recorder::Recorder;
 use super::{Received, Step, receive};
 use crate::clock::now_ms;
@@ -26,6 +27,15 @@ pub(super) struct Body {
     pub(super) bytes: Bytes,
     /// Held only to be released.
     _buffered: BufferedBytes,
+}
+
+impl Body {
+    pub(super) fn new(bytes: Bytes, buffered: BufferedBytes) -> Self {
+        Self {
+            bytes,
+            _buffered: buffered,
+        }
+    }
 }
 
 /// A request whose caller is known and whose body is understood as far as policy needs.
@@ -79,6 +89,59 @@ impl Authenticated {
     }
 }
 
+impl<'b> Parsed<'b> {
+    /// Puts the history of a stored conversation into the request's body, which is then in `room`.
+    pub(super) async fn recall(mut self, model: Option<&str>, room: &'b mut Option<Body>) -> Step<Self> {
+        if !self.parsed.storage.is_used() {
+            return Ok(self);
+        }
+        let recalled = {
+            let recorder = &self.recorder;
+            let operation = recorder.record.operation;
+            conversation::recall(
+                &recorder.services,
+                recorder.record.project_id(),
+                operation,
+                &self.parsed.storage,
+                self.body,
+            )
+            .await
+        };
+        let read = match recalled {
+            Ok(None) => return Ok(self),
+            Ok(Some(recalled)) => self.read_recalled(recalled, model, room),
+            Err(error) => Err(error),
+        };
+        match read {
+            Ok((body, parsed)) => {
+                self.body = body;
+                self.parsed = parsed;
+                Ok(self)
+            }
+            Err(error) => self.reject(error),
+        }
+    }
+
+    fn read_recalled(
+        &mut self,
+        recalled: Recalled,
+        model: Option<&str>,
+        room: &'b mut Option<Body>,
+    ) -> Result<(&'b Bytes, ParsedRequest<'b>), RequestError> {
+        let recorder = &mut self.recorder;
+        let buffered = recorder
+            .services
+            .buffer(&recorder.record.snapshot.config, recalled.body.len())?;
+        recorder.conversation = recalled.conversation;
+        let body = &room.insert(Body::new(recalled.body, buffered)).bytes;
+        let head = HeadFields {
+            model,
+            ..HeadFields::default()
+        };
+        Ok((body, protocol::parse_with_head(recorder.record.operation, body, head)?))
+    }
+}
+
 async fn buffered_body(
     recorder: &Recorder,
     session: &mut ServerSession,
@@ -89,10 +152,7 @@ async fn buffered_body(
     let mut buffered = recorder.services.buffer(config, expected)?;
     let bytes = protocol::without_byte_order_mark(receive::body(session, config).await?);
     buffered.resize(bytes.len());
-    Ok(Body {
-        bytes,
-        _buffered: buffered,
-    })
+    Ok(Body::new(bytes, buffered))
 }
 
 fn parse_and_identify<'b>(

@@ -4,14 +4,16 @@
 
 use super::admit::{Admitted, Queued};
 use super::client::Client;
+use super::conversation::{self, Recalled};
 use super::final_part::FinalPart;
 use super::forward::Withdrawn;
 use super::recorder::{Concluded, Recorder};
 use super::resolve::{self, Resolution, Resolved};
-use crate::clock::now_ms;
+use super::storage;
+use crate::clock::{self, now_ms};
 use crate::fault;
 use crate::gate::{self, QueuedRequest};
-use crate::identity;
+use crate::identity::{self, Caller};
 use crate::services::Services;
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -108,6 +110,8 @@ pub(crate) struct DetachedRequest<'a> {
     pub(crate) key_id: Option<&'a str>,
     pub(crate) class: Class,
     pub(crate) priority: Priority,
+    /// The project whose stored conversations it may go on from.
+    pub(crate) project_id: &'a str,
     pub(crate) body: &'a [u8],
     /// Set when its batch is cancelled, before the batch's queued requests are.
     pub(crate) is_cancelled: Option<&'a AtomicBool>,
@@ -135,15 +139,26 @@ async fn run_once(services: &Arc<Services>, request: &DetachedRequest<'_>) -> Op
     if services.ledger.check_writable().is_err() {
         return Some(Outcome::RetryAfter(LEDGER_PAUSE));
     }
-    let recorder = Recorder::resume(services, request.id, request.operation);
-    let (mut recorder, result) = match admit(recorder, request) {
-        Ok(queued) => {
-            let body = Bytes::copy_from_slice(request.body);
-            match queued.run(&body, Purpose::BatchLine).await? {
-                Ok(concluded) => concluded,
-                Err(Withdrawn(after)) => return Some(Outcome::Unavailable(after)),
-            }
+    let mut recorder = Recorder::resume(services, request.id, request.operation);
+    let mut body = Bytes::new();
+    let admitted = match recall(&mut recorder, request).await {
+        Ok(recalled) => {
+            body = recalled;
+            admit(
+                recorder,
+                &DetachedRequest {
+                    body: &body,
+                    ..*request
+                },
+            )
         }
+        Err(error) => Err(Box::new((recorder, error))),
+    };
+    let concluded = match admitted {
+        Ok(queued) => match queued.run(&body, Purpose::BatchLine).await? {
+            Ok(concluded) => concluded,
+            Err(Withdrawn(after)) => return Some(Outcome::Unavailable(after)),
+        },
         Err(rejected) => {
             let (recorder, error) = *rejected;
             if let Some(after) = error.retry_after {
@@ -153,17 +168,37 @@ async fn run_once(services: &Arc<Services>, request: &DetachedRequest<'_>) -> Op
             end(recorder, error)
         }
     };
+    Some(outcome(concluded, request).await)
+}
+
+/// The request's body without its dependence on stored responses.
+async fn recall(recorder: &mut Recorder, request: &DetachedRequest<'_>) -> Result<Bytes, RequestError> {
+    let parsed = protocol::parse(request.operation, request.body)?;
+    if parsed.storage.is_used() {
+        identify(recorder, request, &parsed)?;
+        let (services, operation) = (&recorder.services, request.operation);
+        let recalled = conversation::recall(services, request.project_id, operation, &parsed.storage, request.body);
+        if let Some(Recalled { body, conversation }) = recalled.await? {
+            recorder.conversation = conversation;
+            return Ok(body);
+        }
+    }
+    Ok(Bytes::copy_from_slice(request.body))
+}
+
+/// The end of a recorded request, once its record is durable and its response is stored, if that was asked for.
+async fn outcome((mut recorder, result): Concluded, request: &DetachedRequest<'_>) -> Outcome {
     let result = match recorder.durable().await {
-        Ok(()) => result,
+        Ok(()) => storage::keep(&mut recorder, result).await,
         Err(error) => Err(unavailable(&error)),
     };
-    Some(match result {
+    match result {
         Ok(FinalPart::Body { status, body, .. } | FinalPart::Refused { status, body, .. }) => {
             Outcome::Answered(status, body)
         }
         Ok(FinalPart::StreamEnd(_) | FinalPart::Relayed { .. }) => Outcome::Answered(200, Bytes::new()),
         Err(error) => refused(request, &error),
-    })
+    }
 }
 
 /// An error as a client would have got it.
@@ -188,7 +223,9 @@ pub(super) fn admit(
         Err(error) => return Err(Box::new((recorder, error))),
     };
     fault::at(fault::Step::Resolved);
-    let (admission, rate_limits) = recorder.services.gate.offer(&admission_request);
+    let now = clock::now();
+    recorder.record.count_on(now);
+    let (admission, rate_limits) = recorder.services.gate.offer(&admission_request, now);
     recorder.rate_limits = rate_limits;
     let queued = match admission {
         gate::Admission::Rejected(refusal) => return Err(Box::new((recorder, refusal.into()))),
@@ -214,17 +251,27 @@ fn resolution(
     request: &DetachedRequest<'_>,
     parsed: &ParsedRequest<'_>,
 ) -> Result<Resolution, RequestError> {
+    let caller = identify(recorder, request, parsed)?;
     if parsed.is_streaming {
         let message = "`stream` cannot be true for a request without a client connection; leave it out";
         return Err(RequestError::param(ErrorCode::BadRequest, "stream", message));
     }
+    resolve::resolution(recorder, &caller, request.body, parsed)
+}
+
+/// Identifies the user that submitted a request, and notes whose request it is.
+fn identify(
+    recorder: &mut Recorder,
+    request: &DetachedRequest<'_>,
+    parsed: &ParsedRequest<'_>,
+) -> Result<Caller, RequestError> {
     let record = &mut recorder.record;
     let caller = identity::owner(&record.snapshot, request.user_id, request.key_id, now_ms())?;
     record.requested_model = parsed.model.chars().take(256).collect();
     (record.class, record.priority) = (request.class, request.priority);
     record.caller = Some(caller.clone());
     recorder.registration.update(caller.project, None);
-    resolve::resolution(recorder, &caller, request.body, parsed)
+    Ok(caller)
 }
 
 /// The error of a request that cannot be stored.

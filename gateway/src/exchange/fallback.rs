@@ -5,6 +5,7 @@ use super::admit::{self, Admitted};
 use super::client::Client;
 use super::recorder::{Concluded, Recorder};
 use super::resolve::{Resolved, about, input_tokens};
+use crate::clock;
 use crate::gate::{Admission, AdmittedRequest, SlotPermit};
 use policy::{AdmissionRequest, Attempt, ModelId, Settlement};
 use protocol::ParsedRequest;
@@ -99,7 +100,7 @@ async fn take_place(
             *held = Held::Attempt(attempt);
             recorder.services.gate.offer_again(request, attempt)
         }
-        Held::Nothing => recorder.services.gate.offer(request),
+        Held::Nothing => recorder.services.gate.offer(request, clock::now()),
     };
     recorder.rate_limits = rate_limits;
     match admission {

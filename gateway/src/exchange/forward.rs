@@ -8,6 +8,7 @@ use super::final_part::FinalPart;
 use super::recorder::Concluded;
 use super::reply;
 use super::resolve::about;
+use super::storage;
 use crate::record::Record;
 use crate::services::Services;
 use bytes::Bytes;
@@ -36,6 +37,7 @@ impl Admitted<'_> {
     /// Forwards to the model's servers and to its fallbacks, settles, records, and makes the reply.
     pub(super) async fn forward(self, client: &mut Client<'_>) -> Box<Reply> {
         let (mut recorder, result) = Box::pin(self.run(client)).await;
+        let result = storage::keep(&mut recorder, result).await;
         Box::new(reply::build(&mut recorder, result, client.head_is_sent()))
     }
 

@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | [`Received`] | head, record | here | |
 //! | [`Authenticated`] | credentials | `authenticate` | 401, 403 |
-//! | [`Parsed`] | caller, parsed body | `authenticate` | 400, 403, 408, 413 |
+//! | [`Parsed`] | caller, parsed body; of a stored conversation, its history too | `authenticate`, `conversation` | 400, 403, 408, 413 |
 //! | [`Resolved`] | model, worst case, translation | `resolve` | 400, 403, 404 |
 //! | [`Admitted`] | slot, reservation | `admit` | 400, 429, 503 |
 //! | answered | the answer's last part | `forward`, `fallback`, `answer` | 502, 503, 504 |
@@ -18,12 +18,14 @@ mod answer;
 mod answered_here;
 mod authenticate;
 mod client;
+mod conversation;
 pub(crate) mod detached;
 mod encoding;
 mod fallback;
 mod final_part;
 mod forward;
 pub(crate) mod head;
+mod job_answer;
 pub(crate) mod passthrough;
 pub(crate) mod receive;
 mod recorder;
@@ -31,6 +33,7 @@ mod relay;
 mod reply;
 mod resolve;
 mod retry_after;
+mod storage;
 pub(crate) mod stored;
 
 use crate::fault;
@@ -89,14 +92,16 @@ async fn answer(
     fault::at(fault::Step::Authenticated);
     let (authenticated, body) = authenticated.read_body(session).await?;
     fault::at(fault::Step::BodyRead);
+    let mut recalled = None;
     let parsed = authenticated.parse(session, &body, asked.model.as_deref())?;
+    let parsed = parsed.recall(asked.model.as_deref(), &mut recalled).await?;
     fault::at(fault::Step::Parsed);
     let resolved = parsed.resolve()?.answer_here()?;
     fault::at(fault::Step::Resolved);
     let mut client = resolved.client(session);
     match resolved.admit(&mut client).await? {
         Admission::Slot(admitted) => Ok(admitted.forward(&mut client).await),
-        Admission::Detached(queued) => queued.detach(body.bytes).await,
+        Admission::Detached(queued) => queued.detach(recalled.unwrap_or(body).bytes).await,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The record of one request, written exactly once however the request ends: [`Recorder`] is a guard, so an error, a
 //! panic and a dropped task all leave a record, and the resources beside it are released by guards of their own.
 
+use super::conversation::Conversation;
 use super::final_part::FinalPart;
 use super::head::RequestHead;
 use crate::fault;
@@ -35,6 +36,8 @@ pub(crate) struct Recorder {
     pub(super) rate_limits: RateLimitStatus,
     /// Fields of the request that its server does not get, for the header `x-sluice-dropped`.
     pub(super) dropped: Vec<Cow<'static, str>>,
+    /// What of it belongs to a stored conversation.
+    pub(super) conversation: Conversation,
     trace: Option<Trace>,
     /// The gateway's own time before it asked for a slot.
     pub(super) overhead: Option<Duration>,
@@ -103,6 +106,7 @@ impl Recorder {
             head,
             rate_limits: RateLimitStatus::default(),
             dropped: Vec::new(),
+            conversation: Conversation::default(),
             trace: None,
             overhead: None,
             forwarded_after: Duration::ZERO,
@@ -314,8 +318,12 @@ impl Recorder {
     /// Appends the record to the ledger, under a number of its own: if this panics, the guard appends it again, and of two
     /// records with one number the first one counts.
     fn commit(&mut self) -> Result<(), RequestError> {
-        if self.record.error.as_ref().is_some_and(|error| !error.is_recorded()) {
-            // The ledger takes no records at present; the refusal is counted in the metrics.
+        // The ledger takes no records at present, or too many strangers call; the refusal is counted in the metrics.
+        let is_unrecorded = |error: &RequestError| {
+            !error.is_recorded() || (error.is_strangers() && !self.services.strangers.may_record())
+        };
+        if self.record.error.as_ref().is_some_and(is_unrecorded) {
+            self.services.metrics.unrecorded(&self.record);
             return Ok(());
         }
         let ledger = &self.services.ledger;

@@ -211,5 +211,7 @@ pub(super) fn about(recorder: &Recorder, model: &Model, prompt_tokens: u64) -> A
         context: model.max_input_tokens + model.max_output_tokens,
         prompt_tokens,
         unsupported: model.unsupported,
+        previous_response_id: recorder.conversation.previous_response_id.clone(),
+        store: recorder.conversation.kept_input.is_some(),
     }
 }

@@ -3,12 +3,14 @@
 
 use super::Step;
 use super::admit::Queued;
+use super::conversation::{Conversation, response_id};
 use super::detached::{self, DetachedRequest, Purpose, unavailable};
 use super::final_part::FinalPart;
+use super::job_answer::{Asked, failed_response, labelled, response, status_body, status_name};
 use super::recorder::Recorder;
 use super::reply::Reply;
+use super::storage;
 use crate::clock::now_ms;
-use crate::record::Record;
 use crate::registry::Status;
 use crate::services::Services;
 use bytes::Bytes;
@@ -33,7 +35,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 impl Queued {
     /// Stores the request, answers `queued`, and goes on in a task of its own.
     pub(super) async fn detach(self, body: Bytes) -> Step<Box<Reply>> {
-        let job = job(&self.recorder.record, &body);
+        let job = job(&self.recorder, &body);
         let accepted = match accept(&self.recorder, &job, &body).await {
             Ok(reply) => reply,
             Err(error) => return self.recorder.reject(error),
@@ -44,7 +46,8 @@ impl Queued {
 }
 
 /// The job of a request.
-pub(super) fn job(record: &Record, body: &Bytes) -> Job {
+pub(super) fn job(recorder: &Recorder, body: &Bytes) -> Job {
+    let (record, conversation) = (&recorder.record, &recorder.conversation);
     let key = record.caller.as_ref().and_then(|caller| caller.key.as_ref());
     Job {
         id: record.request_id.as_str().into(),
@@ -56,6 +59,8 @@ pub(super) fn job(record: &Record, body: &Bytes) -> Job {
         priority: record.priority,
         body: body.to_vec(),
         attempts: 0,
+        previous_response_id: conversation.previous_response_id.clone(),
+        kept_input: conversation.kept_input.clone(),
     }
 }
 
@@ -66,7 +71,7 @@ pub(super) async fn accept(recorder: &Recorder, job: &Job, body: &Bytes) -> Resu
         .await
         .map_err(|error| unavailable(&error))?;
     let queued = match recorder.record.operation {
-        Operation::Responses => responses::pending(body, &job.id, now_ms() / 1000, "queued"),
+        Operation::Responses => Asked::of(recorder, body).pending("queued"),
         _ => status_body(&recorder.record, "queued", "Request queued for background processing"),
     };
     Reply::json(recorder, &queued)
@@ -80,7 +85,9 @@ pub(super) async fn run(queued: Queued, body: Bytes) {
 }
 
 async fn run_job(queued: Queued, project: &str, body: Bytes) {
-    let (services, accepted) = (Arc::clone(&queued.recorder.services), queued.recorder.record.clone());
+    let recorder = &queued.recorder;
+    let (services, accepted) = (Arc::clone(&recorder.services), recorder.record.clone());
+    let conversation = recorder.conversation.clone();
     let ran = AssertUnwindSafe(queued.run(&body, Purpose::Job(project))).catch_unwind();
     match ran.await {
         Ok(Some(Ok((mut recorder, result)))) => {
@@ -88,25 +95,36 @@ async fn run_job(queued: Queued, project: &str, body: Bytes) {
                 Ok(()) => result,
                 Err(error) => Err(unavailable(&error)),
             };
-            store_answer(&services, &recorder.record, project, result, &body).await;
+            store_answer(Asked::of(&recorder, &body), project, result).await;
         }
         Ok(_) => {}
         // Its record was written while the stack unwound.
-        Err(_) => store_answer(&services, &accepted, project, Err(super::panicked()), &body).await,
+        Err(_) => {
+            let asked = Asked {
+                services: &services,
+                record: &accepted,
+                conversation: &conversation,
+                body: &body,
+            };
+            store_answer(asked, project, Err(super::panicked())).await;
+        }
     }
 }
 
-async fn store_answer(
-    services: &Services,
-    record: &Record,
-    project: &str,
-    result: Result<FinalPart, RequestError>,
-    asked: &[u8],
-) {
+async fn store_answer(asked: Asked<'_>, project: &str, result: Result<FinalPart, RequestError>) {
+    let Asked { services, record, .. } = asked;
     let is_response = record.operation == Operation::Responses;
     let answer = match result {
-        Ok(part) if is_response => response(record, part, asked),
-        Err(error) if is_response => failed_response(record, &error, asked),
+        Ok(part) if is_response => {
+            let mut answer = response(&asked, part);
+            if let Some(input) = asked.conversation.kept_input.clone() {
+                answer["store"] = storage::store(services, record, asked.conversation, input, &answer)
+                    .await
+                    .into();
+            }
+            answer
+        }
+        Err(error) if is_response => failed_response(&asked, &error),
         Ok(FinalPart::Body { body, .. } | FinalPart::Refused { body, .. }) => {
             serde_json::from_slice(&body).unwrap_or_default()
         }
@@ -132,37 +150,6 @@ async fn keep_answer(services: &Services, project: &str, id: &str, answer: &Valu
     }
 }
 
-/// A response as it is fetched later, also one that the model's server refused.
-fn response(record: &Record, part: FinalPart, asked: &[u8]) -> Value {
-    let (status, body) = match part {
-        FinalPart::Body { status, body, .. } | FinalPart::Refused { status, body, .. } => (status, body),
-        FinalPart::StreamEnd(_) | FinalPart::Relayed { .. } => (502, Bytes::new()),
-    };
-    let mut answer: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let id = &record.request_id;
-    if status != 200 || !answer.is_object() {
-        let mut failed = responses::pending(asked, id, now_ms() / 1000, "failed");
-        let message = answer.pointer("/error/message").cloned();
-        let message = message.unwrap_or_else(|| "the model's server did not answer".into());
-        failed["error"] = json!({"code": "server_error", "message": message});
-        return failed;
-    }
-    answer["id"] = format!("resp_{id}").into();
-    answer["background"] = true.into();
-    answer
-}
-
-/// A response that ended with an error.
-fn failed_response(record: &Record, error: &RequestError, asked: &[u8]) -> Value {
-    let is_cancelled = matches!(error.code, ErrorCode::Cancelled | ErrorCode::ClientGone);
-    let status = if is_cancelled { "cancelled" } else { "failed" };
-    let mut answer = responses::pending(asked, &record.request_id, now_ms() / 1000, status);
-    if !is_cancelled {
-        answer["error"] = json!({"code": error.code.name(), "message": error.message});
-    }
-    answer
-}
-
 /// Resumes the stored requests of `owner`, a process that has ended, each in a task of its own.
 pub(crate) async fn recover(services: &Arc<Services>, owner: &GatewayId) -> Result<(), ledger::Error> {
     let abandoned = jobs::claim(services.ledger.store(), owner, services.ledger.owner()).await?;
@@ -176,18 +163,26 @@ pub(crate) async fn recover(services: &Arc<Services>, owner: &GatewayId) -> Resu
 }
 
 /// Resumes a request that an earlier process had accepted.
-async fn resume(services: Arc<Services>, job: Job) {
+async fn resume(services: Arc<Services>, mut job: Job) {
     let operation = if job.endpoint == Operation::Responses.client_path() {
         Operation::Responses
     } else {
         Operation::Generate
     };
-    let recorder = Recorder::resume(&services, &job.id, operation);
+    let mut recorder = Recorder::resume(&services, &job.id, operation);
+    recorder.conversation = Conversation {
+        previous_response_id: job.previous_response_id.take(),
+        kept_input: job.kept_input.take(),
+    };
     let recorded = jobs::recorded(services.ledger.store(), &job.project_id, &job.id).await;
     if recorded.is_ok_and(|ids| ids.contains(&*job.id)) {
-        let message = "the request completed, and its answer was lost when the gateway was killed";
-        let lost = RequestError::new(ErrorCode::UpstreamError, message);
-        store_answer(&services, &recorder.record, &job.project_id, Err(lost), &job.body).await;
+        if let Some(answer) = stored_answer(&services, &job).await {
+            keep_answer(&services, &job.project_id, &job.id, &answer).await;
+        } else {
+            let message = "the request completed, and its answer was lost when the gateway was killed";
+            let lost = RequestError::new(ErrorCode::UpstreamError, message);
+            store_answer(Asked::of(&recorder, &job.body), &job.project_id, Err(lost)).await;
+        }
         recorder.abandon();
         return;
     }
@@ -198,6 +193,7 @@ async fn resume(services: Arc<Services>, job: Job) {
         key_id: job.key_id.as_deref(),
         class: job.class,
         priority: job.priority,
+        project_id: &job.project_id,
         body: &job.body,
         is_cancelled: None,
     };
@@ -220,9 +216,16 @@ async fn resume(services: Arc<Services>, job: Job) {
                 return;
             }
             let result = recorder.conclude(Err(error), None);
-            store_answer(&services, &recorder.record, &job.project_id, result, &job.body).await;
+            store_answer(Asked::of(&recorder, &job.body), &job.project_id, result).await;
         }
     }
+}
+
+/// The response that a job had stored before the gateway was killed.
+async fn stored_answer(services: &Services, job: &Job) -> Option<Value> {
+    let (store, id) = (services.ledger.store(), response_id(&job.id));
+    let found = ledger::responses::find(store, Some(&job.project_id), &id, now_ms() / 1000).await;
+    serde_json::from_str(&found.ok()??).ok()
 }
 
 /// Admits a job that was accepted before. What only time changes (a rate limit, a full queue) delays it; it does not fail
@@ -288,33 +291,16 @@ pub(crate) async fn find_response(
     let job = jobs::find(services.ledger.store(), project_id, id).await?;
     Ok(job.map(|job| match job {
         JobState::Finished(answer) => answer,
-        JobState::Unfinished { body, created_at_ms } => {
+        JobState::Unfinished {
+            body,
+            created_at_ms,
+            previous_response_id,
+            is_kept,
+        } => {
             let is_running = services.registry.status(id, project) == Some(Status::Processing);
             let status = if is_running { "in_progress" } else { "queued" };
-            responses::pending(&body, id, created_at_ms / 1000, status)
+            let shown = responses::pending(&body, id, created_at_ms / 1000, status);
+            labelled(shown, previous_response_id, is_kept)
         }
     }))
-}
-
-/// The original system's fields, before there is an answer or where there will be none.
-fn status_body(record: &Record, status: &str, message: &str) -> Value {
-    let estimate = record.terms.estimate;
-    json!({
-        "request_id": record.request_id,
-        "status": status,
-        "message": message,
-        "estimated_input_tokens": estimate.input_tokens,
-        "estimated_output_tokens": estimate.output_tokens,
-        "estimated_cost_eur": estimate.cost.euros(),
-    })
-}
-
-/// The original system's name for how a request ended without its answer.
-fn status_name(error: &RequestError) -> &'static str {
-    match error.code {
-        ErrorCode::Cancelled | ErrorCode::ClientGone => "cancelled",
-        ErrorCode::QueueTimeout | ErrorCode::UpstreamTimeout => "timed_out",
-        ErrorCode::QueueFull => "rejected",
-        _ => "failed",
-    }
 }

@@ -153,6 +153,7 @@ bundled!(
     "vllm-gemma-4-26b-a100-80g",
     "vllm-kimi-k3-mi350x-tp8",
     "atom-glm-5.2-mxfp4-mi355x-tp4",
+    "atom-deepseek-v4-mi355x-tp8",
     "atom-kimi-k2-mxfp4-mi355x-tp4",
     "atom-minimax-m3-mxfp4-mi355x-tp4",
     "atom-minimax-m3-mxfp8-mi355x-tp4",

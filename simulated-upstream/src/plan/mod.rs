@@ -6,7 +6,7 @@ mod trace;
 pub use trace::{read_file, read_trace};
 
 use crate::engine::{Ask, Engine, Profile};
-use crate::report::Slo;
+use crate::slo::Slo;
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 

@@ -3,6 +3,7 @@
 
 mod accounts;
 mod batches;
+pub mod humaneval;
 pub mod llama;
 pub mod postgres;
 pub mod python;
@@ -171,13 +172,19 @@ impl Gateway {
 
     /// The same with environment variables.
     pub async fn start_with(dir: TempDir, flags: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(program("sluice"));
+        command.envs(variables.iter().copied());
+        Self::start_by(command, dir, flags).await
+    }
+
+    /// The same by another program, which becomes `sluice` with the arguments that follow its own.
+    pub async fn start_by(mut command: Command, dir: TempDir, flags: &[&str]) -> Self {
         let log = std::fs::File::create(dir.path().join("sluice.log")).expect("writable");
-        let child = Command::new(program("sluice"))
+        let child = command
             .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
             .args(flags)
             .env("SLUICE_ADMIN_TOKEN", "admin-of-the-test")
             .env("UPSTREAM_KEY", "sk-up")
-            .envs(variables.iter().copied())
             .current_dir(dir.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -93,7 +93,6 @@ async fn bad_input_says_what_to_change() {
             r#"{"model":"simulated-small","max_tokens":"many"}"#,
             "`max_tokens` must be",
         ),
-        (r#"{"model":"simulated-small","stream":1}"#, "true or false"),
         (
             r#"{"model":"simulated-small","model":"simulated-large"}"#,
             "`model` is given twice",

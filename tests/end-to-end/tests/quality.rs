@@ -1,6 +1,7 @@
 //! The quality evaluator with the real gateway: right answers pass, no wrong one does, and the reports are what the upstream
 //! was told to answer. What needs no gateway is tested in `tests/quality-eval/tests`.
 
+use end_to_end::humaneval::problems;
 use end_to_end::{Gateway, Simulated, config_dir, roomy, root, run_aside, with_model};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -9,18 +10,6 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
-
-/// HumanEval's problems.
-fn problems() -> Vec<Value> {
-    let bytes = std::fs::read(root().join("data/humaneval/HumanEval.jsonl.gz")).expect("the data set");
-    let mut text = String::new();
-    flate2::read::GzDecoder::new(&bytes[..])
-        .read_to_string(&mut text)
-        .expect("gzip");
-    text.lines()
-        .map(|line| serde_json::from_str(line).expect("JSON"))
-        .collect()
-}
 
 fn written(dir: &Path, name: &str, lines: &[Value]) -> String {
     let text: Vec<String> = lines.iter().map(Value::to_string).collect();

@@ -1,7 +1,7 @@
 //! Two projects with API keys over every endpoint that takes an id: whatever one sends, with the other's ids, equal ids or
 //! malformed ones, nothing of the other's is read, cancelled or changed, and no answer reveals that an id exists.
 
-use end_to_end::upstream::Scripted;
+use end_to_end::upstream::{Scripted, WHOLE};
 use end_to_end::{Gateway, config_dir, roomy, sluice, wait_for, with_model};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -24,17 +24,28 @@ const UNKNOWN: [&str; 7] = [
 enum Kind {
     Request,
     Response,
+    /// A response that has been answered and stored.
+    Stored,
     File,
     Batch,
 }
 
-const KINDS: [Kind; 4] = [Kind::Request, Kind::Response, Kind::File, Kind::Batch];
+const KINDS: [Kind; 5] = [Kind::Request, Kind::Response, Kind::Stored, Kind::File, Kind::Batch];
+
+/// Of a response in the background, and of a stored one.
+const ON_RESPONSES: &[(Method, &str)] = &[
+    (Method::GET, ""),
+    (Method::GET, "?stream=true"),
+    (Method::GET, "/input_items"),
+    (Method::DELETE, ""),
+    (Method::POST, "/cancel"),
+];
 
 impl Kind {
     fn collection(self) -> &'static str {
         match self {
             Kind::Request => "/requests",
-            Kind::Response => "/v1/responses",
+            Kind::Response | Kind::Stored => "/v1/responses",
             Kind::File => "/v1/files",
             Kind::Batch => "/v1/batches",
         }
@@ -44,7 +55,7 @@ impl Kind {
     fn operations(self) -> &'static [(Method, &'static str)] {
         match self {
             Kind::Request => &[(Method::GET, ""), (Method::DELETE, "")],
-            Kind::Response => &[(Method::GET, ""), (Method::DELETE, ""), (Method::POST, "/cancel")],
+            Kind::Response | Kind::Stored => ON_RESPONSES,
             Kind::File => &[(Method::GET, ""), (Method::DELETE, ""), (Method::GET, "/content")],
             Kind::Batch => &[(Method::GET, ""), (Method::POST, "/cancel")],
         }
@@ -66,11 +77,12 @@ struct Object {
     owner: usize,
 }
 
-/// Both tenants at one gateway, whose upstream never answers: whatever was accepted runs or waits until it is cancelled.
+/// Both tenants at one gateway. The upstream of model `tested` never answers: whatever was accepted runs or waits until it is
+/// cancelled; the one of `answers` does at once.
 struct World {
     gateway: Gateway,
     tenants: [Tenant; 2],
-    _upstream: Scripted,
+    _upstreams: [Scripted; 2],
 }
 
 /// A splitmix64 generator: a seed repeats a sequence.
@@ -96,13 +108,22 @@ impl World {
             connection.closed().await;
         })
         .await;
+        let answering = Scripted::start(|mut connection| async move {
+            while connection.read_request().await {
+                connection.answer("200 OK", WHOLE).await;
+            }
+        })
+        .await;
         let dir = config_dir(|name, text| match name {
-            "models.yaml" => with_model(&text, "tested", "openai", &upstream.url, ", max_concurrent_requests: 2"),
+            "models.yaml" => {
+                let text = with_model(&text, "tested", "openai", &upstream.url, ", max_concurrent_requests: 2");
+                with_model(&text, "answers", "openai", &answering.url, "")
+            }
             "limits.yaml" => roomy(name, text)
                 .replace("max_queue_wait_seconds: 30", "max_queue_wait_seconds: 3600")
                 .replace("requests_per_minute: 300\n", "requests_per_minute: 1000000\n")
                 .replace("tokens_per_minute: 500000\n", "tokens_per_minute: 1000000000000\n"),
-            "gateway.yaml" => text
+            "gateway.yaml" => format!("{text}\nstored_responses: {{keep_days: 30}}\n")
                 .replace("first_token_seconds: 120", "first_token_seconds: 86400")
                 .replace("gap_seconds: 60", "gap_seconds: 86400"),
             _ => roomy(name, text),
@@ -120,7 +141,7 @@ impl World {
         let world = Self {
             gateway,
             tenants,
-            _upstream: upstream,
+            _upstreams: [upstream, answering],
         };
         world.settle().await;
         world
@@ -175,6 +196,10 @@ impl World {
             Kind::Response => (
                 "/v1/responses",
                 json!({"model": "tested", "input": tenant.project, "background": true}),
+            ),
+            Kind::Stored => (
+                "/v1/responses",
+                json!({"model": "answers", "input": tenant.project, "store": true}),
             ),
             Kind::File => return self.upload(by, request_id).await,
             Kind::Batch => {
@@ -249,7 +274,7 @@ impl World {
         let intruder = 1 - object.owner;
         let (kind, name) = match (object.kind, random.below(3)) {
             (Kind::Request, 0) => (Kind::Response, format!("resp_{}", object.id)),
-            (Kind::Response, 0) => (Kind::Request, object.id.trim_start_matches("resp_").to_owned()),
+            (Kind::Response | Kind::Stored, 0) => (Kind::Request, object.id.trim_start_matches("resp_").to_owned()),
             (kind, _) => (kind, object.id.clone()),
         };
         let (method, rest) = random.pick(kind.operations());
@@ -274,6 +299,25 @@ impl World {
             self.view(object).await,
             "{method} by the other project changed {object:?}"
         );
+    }
+
+    /// A tenant goes on from the other's stored response: refused as for an id that never existed, before a server is
+    /// asked, and in words that do not tell which it is.
+    async fn continue_from(&self, object: &Object) {
+        let intruder = 1 - object.owner;
+        let never = format!("resp_req_{}", "0".repeat(32));
+        let mut answers = Vec::new();
+        for id in [&object.id, &never] {
+            let body = json!({"model": "answers", "input": "go on", "previous_response_id": id});
+            for path in ["/v1/responses", "/v1/responses/input_tokens"] {
+                let sent = self
+                    .send(intruder, Method::POST, path, |request| request.json(&body))
+                    .await;
+                assert_eq!(sent.0, 400, "{path} from {id}: {}", sent.1);
+                answers.push((path, sent.1.replace(id, "ID")));
+            }
+        }
+        assert_eq!(answers[..2], answers[2..], "an answer reveals that {object:?} exists");
     }
 
     /// Lists and usage show a tenant's own objects alone, and a claim of the other's name is refused.
@@ -324,6 +368,9 @@ impl World {
                 }
                 _ => {
                     let object = random.pick(&objects);
+                    if object.kind == Kind::Stored && random.below(2) == 0 {
+                        self.continue_from(&object).await;
+                    }
                     self.intrude(&mut random, &object).await;
                 }
             }
@@ -336,7 +383,7 @@ impl World {
     /// The owner ends an object.
     async fn remove(&self, object: &Object) {
         let (method, rest) = match object.kind {
-            Kind::Request | Kind::File => (Method::DELETE, ""),
+            Kind::Request | Kind::File | Kind::Stored => (Method::DELETE, ""),
             Kind::Response | Kind::Batch => (Method::POST, "/cancel"),
         };
         let path = format!("{}/{}{rest}", object.kind.collection(), object.id);

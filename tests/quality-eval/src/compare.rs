@@ -1,9 +1,9 @@
 //! Models side by side: intervals, paired tests, cost, and the curve of pass@k.
 
 use crate::journal;
-use crate::report::{self, cell, euros, percent};
 use crate::score::{self, Sample, Scored};
 use crate::statistics::{bootstrap, holm, mcnemar, real};
+use crate::table::{cell, comparison, euros, percent};
 use crate::terminal::visible;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -147,11 +147,7 @@ pub(crate) fn write(out: &Path, scored: &[Scored], samples: &[Sample]) -> Result
 }
 
 fn page(scored: &[Scored], pairs: &[Pair], has_curve: bool) -> String {
-    let mut text = format!(
-        "# Comparison of {} models\n\n{}\n",
-        scored.len(),
-        report::comparison(scored)
-    );
+    let mut text = format!("# Comparison of {} models\n\n{}\n", scored.len(), comparison(scored));
     text.push_str(
         "The interval of pass@1 is Wilson's with one sample a problem, else a bootstrap over problems. Cost per passed is \
          the cost of all samples over those that passed.\n\n## Differences\n\n\

@@ -3,9 +3,10 @@
 use crate::extract;
 use crate::journal::Journal;
 use crate::plan::{Piece, Plan, Source};
-use crate::report::{self, Run, counted, euros, percent};
+use crate::report::{self, Run};
 use crate::sandbox::{Judgement, Sandbox, Task, Trial, Verdict};
 use crate::score::{self, Sample, Scored};
+use crate::table::{comparison, counted, euros, percent};
 use crate::terminal::{self, Terminal, visible};
 use futures_util::StreamExt;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -228,7 +229,7 @@ fn print_summary(judge: &Judge, scored: &[Scored]) {
         print_model(judge.terminal, one);
     }
     if scored.len() > 1 {
-        judge.terminal.line(&format!("\n{}", report::comparison(scored)));
+        judge.terminal.line(&format!("\n{}", comparison(scored)));
     }
     judge
         .terminal

@@ -12,6 +12,7 @@ mod report;
 mod sandbox;
 mod score;
 mod statistics;
+mod table;
 mod terminal;
 
 use ask::{Api, Asker, Style};

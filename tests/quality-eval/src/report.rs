@@ -4,6 +4,7 @@ use crate::ask::Answer;
 use crate::compare;
 use crate::score::{Sample, Scored};
 use crate::statistics::real;
+use crate::table::{cell, comparison, counted, percent};
 use crate::terminal::visible;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -114,38 +115,6 @@ fn summary(run: &Run, samples: &[Sample], scored: &[Scored]) -> Value {
     Value::Object(fields)
 }
 
-/// The table of models, for a page or a terminal.
-pub(crate) fn comparison(scored: &[Scored]) -> String {
-    let mut text =
-        "| model | problems | pass@1 | 95 % interval | average latency | P95 latency | cost | cost per passed |\n\
-                    |---|---:|---:|---:|---:|---:|---:|---:|\n"
-            .to_owned();
-    for one in scored {
-        let _ = writeln!(
-            text,
-            "| {} | {} | {} | {} to {} | {:.2} s | {:.2} s | {} | {} |",
-            cell(&one.model),
-            one.problems,
-            percent(one.pass_at_1),
-            percent(one.interval.0),
-            percent(one.interval.1),
-            one.average_end_to_end,
-            one.p95_end_to_end,
-            euros(Some(one.cost)),
-            euros(one.cost_per_passed),
-        );
-    }
-    text
-}
-
-pub(crate) fn percent(share: f64) -> String {
-    format!("{:.1} %", share * 100.0)
-}
-
-pub(crate) fn euros(amount: Option<f64>) -> String {
-    amount.map_or("–".to_owned(), |amount| format!("€{amount:.6}"))
-}
-
 fn page(run: &Run, samples: &[Sample], scored: &[Scored]) -> String {
     let mut text = format!("# Quality of {}\n\n", cell(&names(scored)));
     let problems = scored.first().map_or(0, |one| one.problems);
@@ -175,10 +144,6 @@ fn page(run: &Run, samples: &[Sample], scored: &[Scored]) -> String {
 fn names(scored: &[Scored]) -> String {
     let names: Vec<&str> = scored.iter().map(|one| one.model.as_str()).collect();
     names.join(", ")
-}
-
-pub(crate) fn counted(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 fn model(text: &mut String, one: &Scored, samples: &[Sample]) {
@@ -239,24 +204,5 @@ fn model(text: &mut String, one: &Scored, samples: &[Sample]) {
             cell(&sample.error_type),
             cell(&sample.error_message)
         );
-    }
-}
-
-/// A text as one cell of a table: a single line, without markup and control characters.
-pub(crate) fn cell(message: &str) -> String {
-    let line = visible(message).split_whitespace().collect::<Vec<_>>().join(" ");
-    let short: String = line.chars().take(160).collect();
-    let more = if short.len() < line.len() { " …" } else { "" };
-    // What a program says is no markup.
-    let escaped = short
-        .replace('\\', "\\\\")
-        .replace('|', "\\|")
-        .replace('<', "&lt;")
-        .replace('`', "'")
-        .replace('[', "\\[");
-    if escaped.is_empty() {
-        String::new()
-    } else {
-        format!("{escaped}{more}")
     }
 }

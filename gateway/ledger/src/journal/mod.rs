@@ -47,6 +47,8 @@ pub(crate) struct Journal {
     /// Fast answer to whether there is a failure.
     has_failed: AtomicBool,
     failure: Mutex<Option<String>>,
+    /// Lines of records that could not be written: of requests that were running when the disk filled up.
+    unwritten: Mutex<Vec<Vec<u8>>>,
     syncer: Option<Syncer>,
 }
 
@@ -67,6 +69,7 @@ impl Journal {
             segment: ArcSwap::from_pointee(first),
             has_failed: AtomicBool::new(false),
             failure: Mutex::new(None),
+            unwritten: Mutex::default(),
             syncer,
         };
         if let Err(error) = journal.disk.reserve(&journal.reserve_file(), RESERVE) {
@@ -76,8 +79,14 @@ impl Journal {
     }
 
     /// Appends the row of a finished request: lines in the segment then, and when the record is durable.
+    ///
+    /// # Errors
+    /// The disk does not take it. It is written when it can be again, if the process lives until then.
     pub(crate) fn append(&self, row: &Row<'_>) -> io::Result<(usize, Receipt)> {
-        self.write(row)
+        self.write(row).inspect_err(|_| {
+            let line = LINE.with_borrow(Clone::clone);
+            self.unwritten.lock().push(line);
+        })
     }
 
     /// Appends the row that a request will have if the gateway is killed before it is finished.
@@ -171,6 +180,7 @@ impl Journal {
         let probed = segment
             .flush()
             .and_then(|()| segment.probe(self.durability))
+            .and_then(|()| self.write_kept(&segment))
             .and_then(|()| self.disk.reserve(&self.reserve_file(), RESERVE));
         match probed {
             Ok(()) => {
@@ -183,6 +193,16 @@ impl Journal {
                 let _ = self.disk.release(&self.reserve_file());
             }
         }
+    }
+
+    /// Writes what could not be written before.
+    fn write_kept(&self, segment: &Segment) -> io::Result<()> {
+        let mut unwritten = self.unwritten.lock();
+        while let Some(line) = unwritten.last() {
+            segment.append(line)?;
+            unwritten.pop();
+        }
+        Ok(())
     }
 
     fn reserve_file(&self) -> PathBuf {

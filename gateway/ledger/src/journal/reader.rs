@@ -35,14 +35,15 @@ pub(crate) fn read(segment: &Path) -> io::Result<Lines> {
     Ok(lines)
 }
 
-/// Writes damaged lines to a file beside the journal, whose name comes from what they are: written twice, it is one.
-pub(crate) fn keep_aside(base: &Path, damaged: &[Vec<u8>]) -> io::Result<PathBuf> {
-    let mut text = damaged.join(&b'\n');
+/// Writes lines to a file beside the journal, whose name comes from what they are: written twice, it is one. `why` ends
+/// its name.
+pub(crate) fn keep_aside(base: &Path, lines: &[Vec<u8>], why: &str) -> io::Result<PathBuf> {
+    let mut text = lines.join(&b'\n');
     text.push(b'\n');
     let mut name = base.as_os_str().to_owned();
-    name.push(format!(".ledger-{}.damaged", &hex::encode(Sha256::digest(&text))[..16]));
+    name.push(format!(".ledger-{}.{why}", &hex::encode(Sha256::digest(&text))[..16]));
     let path = PathBuf::from(name);
-    let unfinished = path.with_extension("damaged-unfinished");
+    let unfinished = path.with_extension(format!("{why}-unfinished"));
     let mut file = File::create(&unfinished)?;
     file.write_all(&text)?;
     file.sync_all()?;

@@ -81,8 +81,8 @@ fn appended_records_are_found_again_and_torn_ones_are_kept_aside() {
     let lines = all(&base);
     assert_eq!((lines.rows, lines.intents), (vec![row(1), row(2)], vec![row(7)]));
     assert_eq!(lines.damaged, [b"[3,\"to".to_vec(), b"[4,\"tor".to_vec()]);
-    let kept = keep_aside(&base, &lines.damaged).expect("kept");
-    assert_eq!(keep_aside(&base, &lines.damaged).expect("kept again"), kept);
+    let kept = keep_aside(&base, &lines.damaged, "damaged").expect("kept");
+    assert_eq!(keep_aside(&base, &lines.damaged, "damaged").expect("kept again"), kept);
     assert_eq!(std::fs::read(&kept).expect("read"), b"[3,\"to\n[4,\"tor\n");
     assert!(kept.extension().is_some_and(|extension| extension == "damaged"));
     assert_eq!(segments(&base).expect("listed").len(), 2, "it is no segment");

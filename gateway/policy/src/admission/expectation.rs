@@ -24,7 +24,9 @@ impl Scheduler {
         let pace = running.max(1) as f64 / seconds.max(1e-6);
         let by_share = self.work_ahead(rules, ticket) / pace;
         let by_all = (waiting + 1) as f64 / pace;
-        let wait = by_share.min(by_all);
+        // Where shared capacity is free, only its project's own limit can hold it back.
+        let is_free = !model.is_full() && self.class_fits(rules, ticket.class);
+        let wait = if is_free { 0.0 } else { by_share.min(by_all) };
         let project = &self.projects[ticket.project];
         let own_slots = project_slots(rules, ticket.project, project.is_throttled);
         let own = if own_slots < usize::MAX {

@@ -1,7 +1,7 @@
 //! What a subject has used and holds in its day and its month.
 
 use crate::Time;
-use crate::quota::{Amounts, QuotaUnit, QuotaWindow};
+use crate::quota::{Amounts, QuotaUnit, QuotaWindow, Reserved};
 use crate::time::CalendarWindow;
 
 /// The windows that a request counts for: those in which it was made.
@@ -33,7 +33,7 @@ pub(super) struct Used {
     /// The index of the window.
     pub(super) window: u64,
     pub(super) used: Amounts,
-    pub(super) reserved: Amounts,
+    pub(super) reserved: Reserved,
     pub(super) alerted: [bool; 3],
 }
 
@@ -56,7 +56,7 @@ impl Used {
     }
 
     pub(super) fn held(&self, unit: QuotaUnit) -> u64 {
-        self.used[unit].saturating_add(self.reserved[unit])
+        self.used[unit].saturating_add(self.reserved.get(unit))
     }
 }
 

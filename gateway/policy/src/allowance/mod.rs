@@ -13,7 +13,7 @@ mod check;
 pub(crate) use account::Windows;
 
 use crate::ids::BySubject;
-use crate::quota::{Amounts, QuotaUnit, QuotaWindow};
+use crate::quota::{Amounts, QuotaUnit, QuotaWindow, Reserved};
 use crate::{AdmissionRequest, NanoEuro, Refusal, Rules, Subject, Time};
 use account::{Account, Used};
 use check::{Check, limits, part};
@@ -224,7 +224,7 @@ impl Allowances {
     }
 
     /// The amounts used and reserved by a subject in a window.
-    pub(crate) fn counted(&self, subject: Subject, window: QuotaWindow, now: Time) -> (Amounts, Amounts) {
+    pub(crate) fn counted(&self, subject: Subject, window: QuotaWindow, now: Time) -> (Amounts, Reserved) {
         let mut account = self.accounts.get(subject).copied().unwrap_or_default();
         account.turn(now);
         let used = account.window(window);
@@ -248,7 +248,7 @@ impl Allowances {
                     unit,
                     limit: allowance.caps(window).get(unit),
                     used: used.used[unit],
-                    reserved: used.reserved[unit],
+                    reserved: used.reserved.get(unit),
                     resets: ends,
                 });
             }

@@ -2,7 +2,7 @@
 
 use super::Policy;
 use crate::allowance::Windows;
-use crate::quota::Amounts;
+use crate::quota::Reserved;
 use crate::{AdmissionRequest, QuotaWindow, Time};
 
 /// Up to so many tickets are counted anew in every step; more in some steps only, so that the effort stays bounded.
@@ -42,7 +42,7 @@ impl Policy {
                     .filter(|(held, reservation)| {
                         held.ask.payers().any(|payer| payer == subject) && reservation.windows.index(window) == index
                     })
-                    .fold(Amounts::default(), |sum, (_, reservation)| {
+                    .fold(Reserved::default(), |sum, (_, reservation)| {
                         sum.plus(reservation.amounts)
                     });
                 assert_eq!(reserved, expected, "reserved by {subject:?} in its {window:?}");

@@ -6,8 +6,8 @@ use crate::hub::{
     About, Chat, Encoder, Fields, Finish, Offered, Part, ToolPart, arguments, bad, event, message, simplest,
     untranslatable,
 };
-use crate::meter::Usage;
 use crate::unsupported::Dropped;
+use crate::usage::Usage;
 use serde_json::{Map, Value, json};
 
 /// Reads a request.

@@ -10,11 +10,11 @@ use crate::catalogue::Entry;
 use crate::dialect::{Dialect, NativeApis};
 use crate::error::RequestError;
 use crate::hub::{About, Chat, Encoder};
-use crate::meter::view::Seen;
 use crate::request::{Limit, ParsedRequest, Places, RequestChanges, model_named, splice_limits};
 use crate::scan::{Splices, fields, top_level};
 use crate::size::PromptSize;
 use crate::unsupported::{Dropped, Side};
+use crate::view::Seen;
 use serde_json::{Map, Value, json};
 
 fields! {

@@ -1,7 +1,7 @@
 //! What is measured of Anthropic's messages.
 
-use crate::meter::Reported;
-use crate::meter::view::{Seen, part};
+use crate::usage::Reported;
+use crate::view::{Seen, part};
 use crate::wire::json::Cursor;
 
 /// Reads an event, or a whole message.

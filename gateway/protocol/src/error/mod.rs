@@ -2,7 +2,7 @@
 //!
 //! [`ErrorCode`] is the table from which HTTP status, ledger reason and OpenAI's words follow. The party to blame,
 //! whether a server was asked and whether another try makes sense are data of the [`RequestError`], set where it
-//! arises. The shape of a body is its [`crate::Protocol`]'s.
+//! arises. The shape of a body is its protocol's.
 
 mod code;
 mod upstream;
@@ -11,7 +11,6 @@ pub use code::ErrorCode;
 pub(crate) use upstream::{message_in, reason_in, reports_failure};
 pub use upstream::{server_failed, server_message, server_refused};
 
-use crate::Protocol;
 use policy::{QuotaUnit, Refusal};
 use std::borrow::Cow;
 use std::time::Duration;
@@ -170,6 +169,11 @@ impl RequestError {
         self.code != ErrorCode::LedgerBacklogFull
     }
 
+    /// Whether its client has shown no valid API key, so that nobody is known to whom the request belongs.
+    pub fn is_strangers(&self) -> bool {
+        matches!(self.code, ErrorCode::NoKey | ErrorCode::InvalidKey)
+    }
+
     /// Whether the client has left, so that nobody reads an answer.
     pub fn is_client_gone(&self) -> bool {
         self.code == ErrorCode::ClientGone
@@ -180,17 +184,6 @@ impl RequestError {
         let after = self.retry_after?;
         let up = after.as_secs().saturating_add(u64::from(after.subsec_nanos() > 0));
         Some(up.max(1))
-    }
-
-    /// The body in a protocol's shape.
-    pub fn body(&self, protocol: Protocol, request_id: &str) -> Vec<u8> {
-        let body = protocol.dialect().error_body(self, request_id);
-        body.to_string().into_bytes()
-    }
-
-    /// The event that ends a stream which has begun; no clean end comes after it.
-    pub fn event(&self, protocol: Protocol, request_id: &str) -> Vec<u8> {
-        protocol.dialect().error_event(self, request_id)
     }
 }
 
@@ -220,6 +213,7 @@ impl From<Refusal> for RequestError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Protocol;
 
     #[test]
     fn every_code_has_its_status_and_shape_in_every_protocol() {

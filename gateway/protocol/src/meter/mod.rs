@@ -1,23 +1,19 @@
 //! What a request used: the upstream's own figures where it gives them, else what was counted on the way.
 //!
-//! Each event is read once, in place ([`view`]); nothing is searched for in its bytes, so that a text which
+//! Each event is read once, in place ([`crate::view`]); nothing is searched for in its bytes, so that a text which
 //! looks like a protocol's own words is a text.
 
-mod usage;
-pub(crate) mod view;
-
-pub use usage::{Bounds, Source, Usage};
+pub use crate::usage::{Bounds, Source, Usage};
 
 use crate::Operation;
 use crate::dialect::Dialect;
 use crate::error::reason_in;
 use crate::tokens::TextSize;
+use crate::usage::{self, Delivered, Reported};
+use crate::view::Seen;
 use crate::whole;
 use crate::wire::sse::Event;
 use crate::wire::{Framing, is_json, lenient, records};
-use usage::Delivered;
-pub(crate) use usage::Reported;
-use view::Seen;
 
 /// What is to be done with an event of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,9 +3,12 @@
 use super::{history, keep_alive};
 use crate::Operation;
 use crate::error::RequestError;
-use crate::hub::{About, Chat, Encoder, Fields, Finish, Part, ToolPart, arguments, bad, message, untranslatable};
-use crate::meter::Usage;
+use crate::hub::{
+    About, Chat, Encoder, Fields, Finish, Part, ToolPart, arguments, bad, message, untranslatable,
+    without_lone_top_logprobs,
+};
 use crate::unsupported::Dropped;
+use crate::usage::Usage;
 use serde_json::{Map, Value, json};
 use std::time::{Duration, Instant};
 
@@ -73,6 +76,7 @@ pub(crate) fn request(call: Operation, body: &[u8], context: u64, dropped: &mut 
         fields.ignore(&["keep_alive"]);
     }
     fields.pass(&["logprobs", "top_logprobs"], &mut chat);
+    without_lone_top_logprobs(&mut chat);
     fields.leave_rest(dropped)?;
     Ok(chat)
 }

@@ -12,11 +12,11 @@ use crate::catalogue::{self, Entry};
 use crate::dialect::{Dialect, NativeApis, Server};
 use crate::error::RequestError;
 use crate::hub::{About, Chat, Encoder};
-use crate::meter::view::Seen;
 use crate::request::{Limit, Limited, ModelLoad, ParsedRequest, Places, RequestChanges, model_named, splice_limits};
 use crate::scan::{Raw, Splices, fields, inner, top_level};
 use crate::size::PromptSize;
 use crate::unsupported::{Dropped, Side};
+use crate::view::Seen;
 use crate::wire::Framing;
 use serde_json::{Value, json};
 
@@ -201,20 +201,4 @@ fn load(operation: Operation, head: &Head<'_>, unloads: bool) -> Option<ModelLoa
         _ => head.prompt.text().is_none_or(|prompt| prompt == "\"\""),
     };
     is_empty.then_some(if unloads { ModelLoad::Unload } else { ModelLoad::Load })
-}
-
-/// The answer to a request that only loads or unloads a model.
-pub(crate) fn loaded(operation: Operation, load: ModelLoad, model: &str, created_at: &str) -> Value {
-    let reason = match load {
-        ModelLoad::Load => "load",
-        ModelLoad::Unload => "unload",
-    };
-    let mut answer = json!({"model": model, "created_at": created_at});
-    match operation {
-        Operation::OllamaChat => answer["message"] = json!({"role": "assistant", "content": ""}),
-        _ => answer["response"] = "".into(),
-    }
-    answer["done_reason"] = reason.into();
-    answer["done"] = true.into();
-    answer
 }

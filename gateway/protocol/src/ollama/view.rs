@@ -1,6 +1,6 @@
 //! What is measured of Ollama's answers.
 
-use crate::meter::view::{Seen, message};
+use crate::view::{Seen, message};
 use crate::wire::json::Cursor;
 
 /// Reads a line, which may be the whole answer.

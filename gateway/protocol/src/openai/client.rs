@@ -2,8 +2,8 @@
 
 use crate::error::RequestError;
 use crate::hub::{About, Chat, Encoder, Fields, Finish, Part, bad, event, function};
-use crate::meter::Usage;
 use crate::unsupported::Dropped;
+use crate::usage::Usage;
 use serde_json::{Map, Value, json};
 
 /// What is known of every chat completion; more than that passes if the upstream's side knows it.

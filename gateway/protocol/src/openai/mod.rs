@@ -9,11 +9,11 @@ use crate::Operation;
 use crate::dialect::{Dialect, NativeApis, Server};
 use crate::error::RequestError;
 use crate::hub::{About, Chat, Encoder};
-use crate::meter::view::Seen;
 use crate::request::{Limit, Lowered, ParsedRequest, Places, RequestChanges, flex, model_named, splice_limits};
 use crate::scan::{Raw, Splices, fields, inner, top_level};
 use crate::size::PromptSize;
 use crate::unsupported::Dropped;
+use crate::view::Seen;
 use serde_json::{Map, Value};
 
 fields! {

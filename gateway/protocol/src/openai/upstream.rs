@@ -6,6 +6,7 @@ use crate::calls::CallPiece;
 use crate::dialect::{Piece, Server};
 use crate::error::{RequestError, message_in, reports_failure, server_failed};
 use crate::hub::{Chat, Finish, Part, not_an_answer};
+use crate::usage::Usage;
 use crate::wire::is_json;
 use crate::wire::lenient::{self, Count, Each, Object, Text};
 use crate::wire::sse::Event;
@@ -162,7 +163,7 @@ fn read(data: &[u8]) -> Result<Piece, RequestError> {
     }
     let Some(choice) = answer.choices.0.into_iter().next() else {
         let alone = [&answer.detail, &answer.msg].into_iter().find_map(message_in);
-        let usage = view(data).and_then(|seen| seen.reported.usage());
+        let usage = usage(data);
         if alone.is_some() && usage.is_none() {
             return Err(server_failed(alone.as_deref()));
         }
@@ -173,7 +174,7 @@ fn read(data: &[u8]) -> Result<Piece, RequestError> {
         return Ok((part, Vec::new()));
     };
     let mut part = Part {
-        usage: view(data).and_then(|seen| seen.reported.usage()),
+        usage: usage(data),
         ..Part::default()
     };
     let is_whole = choice.delta.is_none();
@@ -196,6 +197,13 @@ fn read(data: &[u8]) -> Result<Piece, RequestError> {
         part.logprobs = logprobs;
     }
     Ok((part, calls))
+}
+
+/// The figures of usage in an event or a whole answer, under whatever names and in whatever place. Most events have none.
+fn usage(data: &[u8]) -> Option<Usage> {
+    let may_have = |key: &[u8]| memchr::memmem::find(data, key).is_some();
+    let seen = (may_have(b"\"usage\"") || may_have(b"\"timings\"")).then(|| view(data))?;
+    seen?.reported.usage()
 }
 
 /// Text and reasoning of a content, which may be a list of parts: Mistral's reasoning is one of them.

@@ -1,7 +1,7 @@
 //! What is measured of chat completions, completions, embeddings and what is like them.
 
-use crate::meter::Reported;
-use crate::meter::view::{Seen, message};
+use crate::usage::Reported;
+use crate::view::{Seen, message};
 use crate::wire::json::Cursor;
 
 /// Reads a chunk or a whole answer.

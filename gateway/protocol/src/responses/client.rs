@@ -2,9 +2,12 @@
 
 use super::history;
 use crate::error::RequestError;
-use crate::hub::{About, Chat, Encoder, Fields, Finish, Offered, Part, ToolPart, bad, event, message, untranslatable};
-use crate::meter::Usage;
+use crate::hub::{
+    About, Chat, Encoder, Fields, Finish, Offered, Part, ToolPart, bad, event, message, untranslatable,
+    without_lone_top_logprobs,
+};
 use crate::unsupported::{Dropped, Side, Unsupported};
+use crate::usage::Usage;
 use serde_json::{Map, Value, json};
 
 /// What of a request its answer repeats.
@@ -53,6 +56,7 @@ pub(crate) fn read(body: &[u8], dropped: &mut Dropped) -> Result<(Chat, Map<Stri
     );
     tools(&mut fields, &mut chat, dropped)?;
     include(&mut fields, &mut chat, dropped)?;
+    without_lone_top_logprobs(&mut chat);
     if let Some(text) = fields.take("text") {
         let mut text = Fields::of("text.", text)?;
         if let Some(format) = text.take("format") {
@@ -407,9 +411,9 @@ pub(crate) fn shape(about: &About, repeated: &Map<String, Value>, status: &str) 
         "model": about.model,
         "output": [],
         "parallel_tool_calls": true,
-        "previous_response_id": null,
+        "previous_response_id": about.previous_response_id,
         "reasoning": {"effort": null, "summary": null},
-        "store": false,
+        "store": about.store,
         "temperature": null,
         "text": {"format": {"type": "text"}},
         "tool_choice": "auto",

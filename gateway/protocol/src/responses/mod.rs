@@ -1,22 +1,24 @@
 //! OpenAI: responses.
 
 pub(crate) mod client;
+mod conversation;
 mod history;
 mod input_tokens;
 pub(crate) mod view;
 mod whole;
 
+pub use conversation::{Label, Stateless, Storage, history, input_items, last_response, not_stored, replay, stateless};
 pub(crate) use input_tokens::InputTokens;
 
 use crate::Operation;
 use crate::dialect::{Dialect, NativeApis};
 use crate::error::RequestError;
 use crate::hub::{About, Chat, Encoder};
-use crate::meter::view::Seen;
-use crate::request::{Limit, Lowered, ParsedRequest, Places, RequestChanges, flex, model_named, parse, splice_limits};
+use crate::request::{Limit, Lowered, ParsedRequest, Places, RequestChanges, flex, model_named, splice_limits};
 use crate::scan::{Splices, fields, top_level};
 use crate::size::PromptSize;
 use crate::unsupported::{Dropped, Side};
+use crate::view::Seen;
 use policy::Class;
 use serde_json::{Map, Value, json};
 
@@ -24,7 +26,7 @@ fields! {
     struct Head {
         model, stream, background, service_tier, truncation,
         max_output_tokens, max_tokens, max_completion_tokens,
-        input, instructions, tools, text, previous_response_id, conversation, prompt,
+        input, instructions, tools, text, previous_response_id, conversation, prompt, store,
     }
 }
 
@@ -63,6 +65,7 @@ impl Dialect for Responses {
             },
             in_background,
             prompt: head.input.text(),
+            storage: Storage::of(&head),
             places: Places {
                 model: head.model.range(body),
                 limits,
@@ -100,7 +103,7 @@ impl Dialect for Responses {
 
     fn as_stream(&self, whole: Map<String, Value>, _: bool) -> Option<Vec<u8>> {
         let mut out = Vec::new();
-        whole::write_stream(&whole.into(), &mut out);
+        whole::write_stream(&whole.into(), None, &mut out);
         Some(out)
     }
 
@@ -142,7 +145,9 @@ fn size(head: &Head<'_>) -> PromptSize {
 /// A response that is made in the background, as it is shown before there is one or where there will be none.
 pub fn pending(body: &[u8], request_id: &str, created: i64, status: &str) -> Value {
     let repeated = client::request(body).map(|(_, repeated)| repeated).unwrap_or_default();
-    let model = parse(Operation::Responses, body).map(|parsed| parsed.model.into_owned());
+    let model = Responses
+        .parse(Operation::Responses, body)
+        .map(|parsed| parsed.model.into_owned());
     let about = About {
         request_id: request_id.to_owned(),
         model: model.unwrap_or_default(),

@@ -1,8 +1,8 @@
 //! What is measured of OpenAI's responses.
 
-use crate::meter::view::{Seen, part};
 use crate::openai::view::usage;
 use crate::tokens::TextSize;
+use crate::view::{Seen, part};
 use crate::wire::json::Cursor;
 
 /// Reads an event, or a whole response.

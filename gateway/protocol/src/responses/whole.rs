@@ -3,14 +3,16 @@
 use crate::hub::event;
 use serde_json::{Value, json};
 
-/// Writes the stream.
-pub(crate) fn write_stream(whole: &Value, out: &mut Vec<u8>) {
+/// Writes the stream, without the events up to the sequence number `after`.
+pub(crate) fn write_stream(whole: &Value, after: Option<u64>, out: &mut Vec<u8>) {
     let mut sequence = 0;
     let mut write = |name: &str, mut data: Value| {
         data["type"] = name.into();
         data["sequence_number"] = sequence.into();
+        if after.is_none_or(|after| sequence > after) {
+            event(out, Some(name), &data);
+        }
         sequence += 1;
-        event(out, Some(name), &data);
     };
     let mut begun = whole.clone();
     begun["status"] = "in_progress".into();

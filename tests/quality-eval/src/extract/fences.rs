@@ -165,6 +165,11 @@ enum Opening {
 
 /// The block that a line opens, also after words (`Here it is: ```python`).
 fn opening(line: &str) -> Option<Opening> {
+    // Some models write a docstring's quotes for backticks; only a language tells them from a docstring.
+    let is_language = |info: &&str| is_python(info) && !info.trim().contains(char::is_whitespace);
+    if let Some(info) = line.strip_prefix("'''").filter(is_language) {
+        return Some(Opening::Block(Open::new('\'', 3, 0, info)));
+    }
     let at = [line.find("```"), line.find("~~~")].into_iter().flatten().min()?;
     let before = &line[..at];
     let mark = line[at..].chars().next()?;
@@ -264,6 +269,8 @@ mod tests {
         assert_eq!(whole("```python import a```"), ["import a\n"]);
         let docstring = "```\ndef f():\n  \"\"\"\n```\na\n```\n  \"\"\"\n```\n";
         assert_eq!(whole(docstring), ["def f():\n  \"\"\"\n```\na\n```\n  \"\"\"\n"]);
+        assert_eq!(whole("'''python\nx\n'''\nDone"), ["x\n"]);
+        assert_eq!(whole("'''Python is nice.\nx\n'''"), Vec::<String>::new());
         assert_eq!(texts("x\n```\nDone", Reading::Continued)[0], "x\n");
         assert_eq!(texts("```\nx\n    ```\ny\n```", Reading::Lenient)[0], "x\n");
         assert_eq!(outside("a\n```\nb\n```\nc"), "a\nc\n");

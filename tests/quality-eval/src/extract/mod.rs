@@ -9,8 +9,16 @@ pub(crate) use fences::Block;
 use fences::Reading;
 
 /// Tags that enclose an answer; each is as good as a line break.
-const ENCLOSING: [&str; 8] = [
-    "answer", "solution", "code", "python", "output", "final", "PYTHON", "ANSWER",
+const ENCLOSING: [&str; 9] = [
+    "answer",
+    "solution",
+    "code",
+    "python",
+    "output",
+    "final",
+    "PYTHON",
+    "ANSWER",
+    "tool_call",
 ];
 
 /// The blocks of a reply, in each way in which it can be read, the likeliest first.
@@ -24,7 +32,7 @@ pub(crate) fn readings(reply: &str) -> Vec<Vec<Block>> {
         let plain = without_tags(&answer);
         for text in [&answer, &plain].into_iter().chain(unquoted(&answer).as_ref()) {
             readings.push(fences::blocks(text, Reading::Strict));
-            if text.contains("```") || text.contains("~~~") {
+            if ["```", "~~~", "'''python"].iter().any(|mark| text.contains(mark)) {
                 readings.push(fences::blocks(text, Reading::Continued));
                 readings.push(fences::blocks(text, Reading::Lenient));
                 readings.push(vec![Block::unfenced(fences::outside(text))]);

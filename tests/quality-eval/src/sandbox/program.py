@@ -51,6 +51,8 @@ def json_strings(text):
             found.append(value)
         elif isinstance(value, (list, dict)):
             inner.extend(value.values() if isinstance(value, dict) else value)
+            if isinstance(value, list) and all(isinstance(line, str) for line in value):
+                found.append("".join(value))  # The lines of a notebook's cell.
     return sorted(found, key=len, reverse=True)
 
 
@@ -87,6 +89,8 @@ def shapes(text):
         yield "\n".join(line[1:] for line in added)
     if "\n" not in text.strip() and "\\n" in text:
         yield text.replace("\\n", "\n").replace('\\"', '"').replace("\\'", "'")
+    if "\\_" in text:
+        yield text.replace("\\_", "_")  # Markdown's escapes.
     yield from json_strings(text)
 
 

@@ -1,6 +1,7 @@
 //! The ways in which models wrap a program in a reply, each as a function of a problem and a body for its function.
 //! They follow replies that were reported for real models and servers; the texts are ours.
 
+mod agents;
 mod damage;
 mod fences;
 mod prose;
@@ -50,7 +51,14 @@ pub(crate) type Style = (&'static str, fn(&Parts) -> String);
 
 /// All styles.
 pub(crate) fn all() -> Vec<Style> {
-    [fences::STYLES, prose::STYLES, reasoning::STYLES, damage::STYLES].concat()
+    [
+        fences::STYLES,
+        prose::STYLES,
+        reasoning::STYLES,
+        damage::STYLES,
+        agents::STYLES,
+    ]
+    .concat()
 }
 
 /// The text with blanks before each line that is not empty.

@@ -1,29 +1,15 @@
 //! `HumanEval`, and the program that judges replies.
 
 // Each test takes what it needs.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
-pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
-
-/// `HumanEval`'s problems.
-pub(crate) fn problems() -> Vec<Value> {
-    let bytes = std::fs::read(root().join("data/humaneval/HumanEval.jsonl.gz")).expect("the data set");
-    let mut text = String::new();
-    flate2::read::GzDecoder::new(&bytes[..])
-        .read_to_string(&mut text)
-        .expect("gzip");
-    text.lines()
-        .map(|line| serde_json::from_str(line).expect("JSON"))
-        .collect()
-}
+pub(crate) use end_to_end::humaneval::problems;
+pub(crate) use end_to_end::root;
 
 /// A field of a problem.
 pub(crate) fn text<'a>(problem: &'a Value, name: &str) -> &'a str {

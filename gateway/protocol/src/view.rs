@@ -1,8 +1,8 @@
 //! What a protocol's view of an event, or of a whole answer, gives to the meter. The views stand in the protocols' own
 //! folders; each goes past the JSON once and measures texts where they stand.
 
-use super::usage::Reported;
 use crate::tokens::TextSize;
+use crate::usage::Reported;
 use crate::wire::json::Cursor;
 
 /// What an event, or a whole answer, says.

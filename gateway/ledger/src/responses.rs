@@ -1,0 +1,239 @@
+//! The table `responses`: responses that clients asked to keep. One is found by its project and its id; a conversation is
+//! the chain of responses that each go on from the one before.
+
+use crate::error::Error;
+use crate::store::{Store, Timed};
+use sqlx::Row;
+use sqlx::any::AnyRow;
+
+/// A stored response. Times are seconds since 1970.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredResponse {
+    /// Its id.
+    pub id: String,
+    /// Its project.
+    pub project_id: String,
+    /// The response that it goes on from.
+    pub previous_id: Option<String>,
+    /// What was new in its request, as JSON.
+    pub input: String,
+    /// The response, as JSON.
+    pub response: String,
+    /// When it was made.
+    pub created_at: i64,
+    /// When it is deleted, unless a later response goes on from it.
+    pub expires_at: i64,
+}
+
+impl StoredResponse {
+    /// Its size, as far as it counts.
+    fn bytes(&self) -> i64 {
+        i64::try_from(self.input.len() + self.response.len()).unwrap_or(i64::MAX)
+    }
+}
+
+/// How much of a conversation is read.
+#[derive(Debug, Clone, Copy)]
+pub struct ChainBounds {
+    /// Responses, at least 1.
+    pub turns: i64,
+    /// Bytes of all their inputs and responses.
+    pub bytes: i64,
+}
+
+/// One turn of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Turn {
+    /// The response's id.
+    pub id: String,
+    /// What was new in its request, as JSON.
+    pub input: String,
+    /// The response, as JSON.
+    pub response: String,
+}
+
+/// A conversation as it was found, from its beginning on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    /// Its turns, oldest first; empty if there is no such response.
+    pub turns: Vec<Turn>,
+    /// Whether these are all.
+    pub end: ChainEnd,
+}
+
+/// Where the search for a conversation's beginning ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChainEnd {
+    /// At its beginning.
+    Complete,
+    /// At a response that does not exist (any more).
+    Missing(String),
+    /// At the greatest number of turns.
+    TooLong,
+    /// At the greatest size.
+    TooLarge,
+}
+
+/// The conversation before and with response $2 of project $1 at time $3, newest first, of at most $4 turns; the last may
+/// exceed $5 bytes.
+const CHAIN: &str = "WITH RECURSIVE chain (id, project_id, previous_id, turn, total) AS ( \
+     SELECT id, project_id, previous_id, CAST(1 AS BIGINT), bytes FROM responses \
+     WHERE id = $2 AND project_id = COALESCE($1, project_id) AND expires_at > $3 \
+     UNION ALL \
+     SELECT before.id, before.project_id, before.previous_id, chain.turn + 1, chain.total + before.bytes \
+     FROM responses AS before JOIN chain ON before.id = chain.previous_id AND before.project_id = chain.project_id \
+     WHERE before.expires_at > $3 AND chain.turn < $4 AND chain.total <= $5)";
+
+/// Adds a response, unless the project's would then be larger than `max_bytes` together; whether it was added. All that it
+/// goes on from is kept as long as it is.
+///
+/// # Errors
+/// When the database fails, or has a response of this id already.
+pub async fn add(store: &Store, response: &StoredResponse, max_bytes: i64) -> Result<bool, Error> {
+    let added = sqlx::query(
+        "INSERT INTO responses (id, project_id, previous_id, input, response, bytes, created_at, expires_at) \
+         SELECT $1, $2, CAST($3 AS TEXT), $4, $5, $6, $7, $8 \
+         WHERE (SELECT COALESCE(CAST(SUM(bytes) AS BIGINT), 0) FROM responses WHERE project_id = $2) + $6 <= $9",
+    )
+    .bind(&response.id)
+    .bind(&response.project_id)
+    .bind(&response.previous_id)
+    .bind(&response.input)
+    .bind(&response.response)
+    .bind(response.bytes())
+    .bind(response.created_at)
+    .bind(response.expires_at)
+    .bind(max_bytes)
+    .execute(&store.pool())
+    .timed(store)
+    .await?;
+    let is_added = added.rows_affected() > 0;
+    if let Some(previous) = response.previous_id.as_ref().filter(|_| is_added) {
+        keep_longer(store, response, previous).await?;
+    }
+    Ok(is_added)
+}
+
+/// Keeps all that a response goes on from as long as the response.
+async fn keep_longer(store: &Store, response: &StoredResponse, previous: &str) -> Result<(), Error> {
+    sqlx::query(&format!(
+        "{CHAIN} UPDATE responses SET expires_at = $6 WHERE expires_at < $6 AND project_id = $1 \
+         AND id IN (SELECT id FROM chain)"
+    ))
+    .bind(&response.project_id)
+    .bind(previous)
+    .bind(response.created_at)
+    .bind(i64::MAX)
+    .bind(i64::MAX)
+    .bind(response.expires_at)
+    .execute(&store.pool())
+    .timed(store)
+    .await?;
+    Ok(())
+}
+
+/// A response that has not expired, as JSON; of any project's if none is given, which is for operators and open identity.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find(store: &Store, project: Option<&str>, id: &str, now: i64) -> Result<Option<String>, Error> {
+    let found = sqlx::query(
+        "SELECT response FROM responses WHERE id = $2 AND project_id = COALESCE($1, project_id) AND expires_at > $3",
+    )
+    .bind(project)
+    .bind(id)
+    .bind(now)
+    .fetch_optional(&store.pool())
+    .timed(store)
+    .await?;
+    found.map(|row| Ok(row.try_get("response")?)).transpose()
+}
+
+/// The conversation up to and with a response. `project` as in [`find`].
+///
+/// # Errors
+/// When the database fails.
+pub async fn chain(
+    store: &Store,
+    project: Option<&str>,
+    id: &str,
+    bounds: ChainBounds,
+    now: i64,
+) -> Result<Chain, Error> {
+    let rows = sqlx::query(&format!(
+        "{CHAIN} SELECT chain.id, chain.previous_id, chain.turn, chain.total, kept.input, kept.response FROM chain \
+         JOIN responses AS kept ON kept.id = chain.id AND kept.project_id = chain.project_id ORDER BY chain.turn"
+    ))
+    .bind(project)
+    .bind(id)
+    .bind(now)
+    .bind(bounds.turns)
+    .bind(bounds.bytes)
+    .fetch_all(&store.pool())
+    .timed(store)
+    .await?;
+    let end = match rows.last() {
+        None => ChainEnd::Missing(id.to_owned()),
+        Some(first) => end(first, bounds)?,
+    };
+    let mut turns = rows.iter().map(turn).collect::<Result<Vec<_>, Error>>()?;
+    turns.reverse();
+    Ok(Chain { turns, end })
+}
+
+/// Why the search ended at the oldest response that was found.
+fn end(oldest: &AnyRow, bounds: ChainBounds) -> Result<ChainEnd, Error> {
+    if oldest.try_get::<i64, _>("total")? > bounds.bytes {
+        return Ok(ChainEnd::TooLarge);
+    }
+    Ok(match oldest.try_get::<Option<String>, _>("previous_id")? {
+        None => ChainEnd::Complete,
+        Some(_) if oldest.try_get::<i64, _>("turn")? >= bounds.turns => ChainEnd::TooLong,
+        Some(previous) => ChainEnd::Missing(previous),
+    })
+}
+
+fn turn(row: &AnyRow) -> Result<Turn, Error> {
+    Ok(Turn {
+        id: row.try_get("id")?,
+        input: row.try_get("input")?,
+        response: row.try_get("response")?,
+    })
+}
+
+/// Deletes a response; false if there is none. `project` as in [`find`].
+///
+/// # Errors
+/// When the database fails.
+pub async fn delete(store: &Store, project: Option<&str>, id: &str, now: i64) -> Result<bool, Error> {
+    let deleted = sqlx::query(
+        "DELETE FROM responses WHERE id = $2 AND project_id = COALESCE($1, project_id) AND expires_at > $3",
+    )
+    .bind(project)
+    .bind(id)
+    .bind(now)
+    .execute(&store.pool())
+    .timed(store)
+    .await?;
+    Ok(deleted.rows_affected() > 0)
+}
+
+/// Deletes at most `limit` responses that have expired; how many.
+///
+/// # Errors
+/// When the database fails.
+pub async fn delete_expired(store: &Store, now: i64, limit: i64) -> Result<u64, Error> {
+    let deleted = sqlx::query(
+        "DELETE FROM responses WHERE expires_at <= $1 AND id IN \
+         (SELECT id FROM responses WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2)",
+    )
+    .bind(now)
+    .bind(limit)
+    .execute(&store.pool())
+    .timed(store)
+    .await?;
+    Ok(deleted.rows_affected())
+}
+
+#[cfg(test)]
+mod tests;
