@@ -45,7 +45,7 @@ mod wire;
 pub use operation::{Operation, Protocol, Work};
 pub use prefix::routing_prefix;
 pub use registry::{answer_here, parse, parse_with_head, rewrite, rewrite_in_pieces};
-pub use request::{HeadFields, LimitRule, Lowered, ModelLoad, ParsedRequest, RequestChanges};
+pub use request::{HeadFields, LimitRule, Lowered, ModelLoad, ParsedRequest, RequestChanges, Storage};
 pub use route::{Background, CleanPath, FilesAndBatches, Route, clean_path, protocol_of, route};
 pub use scan::without_byte_order_mark;
 pub use size::{ImageTokens, MediaTokens, PromptSize};

@@ -1,7 +1,6 @@
 //! A parsed request: what policy needs of a body, and where in it policy's changes go.
 
 use crate::error::RequestError;
-use crate::responses::Storage;
 use crate::scan::{Raw, Splices};
 use crate::size::PromptSize;
 use policy::{Class, Priority, Units};
@@ -198,6 +197,24 @@ pub enum LimitRule {
     /// Always, and under the name that every server honors: the server's default has no bound, or it ignores
     /// `max_completion_tokens`, as Ollama does.
     UnderOwnName,
+}
+
+/// What a request of OpenAI's responses says of stored responses.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Storage<'a> {
+    /// Whether the response is to be stored. OpenAI stores by default; here only an explicit `true` counts.
+    pub store: bool,
+    /// The stored response that it goes on from.
+    pub previous_response_id: Option<Cow<'a, str>>,
+    /// Whether it belongs to a conversation object.
+    pub has_conversation: bool,
+}
+
+impl Storage<'_> {
+    /// Whether it says anything of stored responses.
+    pub fn is_used(&self) -> bool {
+        self.store || self.previous_response_id.is_some() || self.has_conversation
+    }
 }
 
 /// What a request's head says of its body.

@@ -8,8 +8,9 @@ use crate::services::Services;
 use bytes::Bytes;
 use ledger::responses::{self as stored, Chain, ChainBounds, ChainEnd};
 use protocol::Operation;
+use protocol::Storage;
 use protocol::error::{ErrorCode, RequestError};
-use protocol::responses::{self, Storage};
+use protocol::responses;
 
 /// What belongs to a stored conversation of a request.
 #[derive(Debug, Clone, Default)]

@@ -3,6 +3,7 @@
 
 use super::{Head, whole};
 use crate::error::RequestError;
+use crate::request::Storage;
 use crate::scan::{Splices, top_level};
 use crate::wire::sse::Event;
 use crate::wire::{Framing, records};
@@ -11,30 +12,13 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::borrow::Cow;
 
-/// What a request of OpenAI's responses says of stored responses.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Storage<'a> {
-    /// Whether the response is to be stored. OpenAI stores by default; here only an explicit `true` counts.
-    pub store: bool,
-    /// The stored response that it goes on from.
-    pub previous_response_id: Option<Cow<'a, str>>,
-    /// Whether it belongs to a conversation object.
-    pub has_conversation: bool,
-}
-
-impl<'a> Storage<'a> {
-    pub(super) fn of(head: &Head<'a>) -> Self {
-        let previous = head.previous_response_id;
-        Self {
-            store: head.store.text() == Some("true"),
-            previous_response_id: previous.string("previous_response_id").ok().flatten(),
-            has_conversation: head.conversation.text().is_some(),
-        }
-    }
-
-    /// Whether it says anything of stored responses.
-    pub fn is_used(&self) -> bool {
-        self.store || self.previous_response_id.is_some() || self.has_conversation
+/// What a request says of stored responses.
+pub(super) fn storage_of<'a>(head: &Head<'a>) -> Storage<'a> {
+    let previous = head.previous_response_id;
+    Storage {
+        store: head.store.text() == Some("true"),
+        previous_response_id: previous.string("previous_response_id").ok().flatten(),
+        has_conversation: head.conversation.text().is_some(),
     }
 }
 

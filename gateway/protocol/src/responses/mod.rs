@@ -7,7 +7,7 @@ mod input_tokens;
 pub(crate) mod view;
 mod whole;
 
-pub use conversation::{Label, Stateless, Storage, history, input_items, last_response, not_stored, replay, stateless};
+pub use conversation::{Label, Stateless, history, input_items, last_response, not_stored, replay, stateless};
 pub(crate) use input_tokens::InputTokens;
 
 use crate::Operation;
@@ -65,7 +65,7 @@ impl Dialect for Responses {
             },
             in_background,
             prompt: head.input.text(),
-            storage: Storage::of(&head),
+            storage: conversation::storage_of(&head),
             places: Places {
                 model: head.model.range(body),
                 limits,

@@ -170,7 +170,7 @@ fn without_comments(stream: &str) -> String {
     let mut out = String::new();
     for line in lines {
         let was_comment = std::mem::replace(&mut is_comment, line.starts_with(':'));
-        if !is_comment && !(was_comment && line.trim().is_empty()) {
+        if !(is_comment || was_comment && line.trim().is_empty()) {
             out.push_str(&line.replace(",\"timings\":\"…\"", ""));
         }
     }

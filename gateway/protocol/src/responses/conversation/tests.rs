@@ -1,7 +1,8 @@
 //! Expected bodies are written out by hand from OpenAI's guide "Conversation state", which shows the same conversation
 //! with and without `previous_response_id`: <https://platform.openai.com/docs/guides/conversation-state>.
 
-use super::{Label, Storage, history, input_items, last_response, not_stored, replay, stateless};
+use super::{Label, history, input_items, last_response, not_stored, replay, stateless};
+use crate::request::Storage;
 use crate::{Operation, parse};
 use serde_json::{Value, json};
 
