@@ -23,8 +23,8 @@ struct Changes {
 }
 
 impl Changes {
-    /// Lists what differs at a path. An absent value is a null, and a section that is added or removed is compared key by
-    /// key with one that has nothing set.
+    /// Lists what differs at a path. An absent value is a null. A section that is added or removed is listed as such, and
+    /// compared key by key with one that has nothing set.
     fn compare(&mut self, path: &mut Vec<String>, before: &Value, after: &Value) {
         let (nothing, unset) = (Map::new(), Value::Null);
         let (old, new) = match (before, after) {
@@ -34,16 +34,14 @@ impl Changes {
             _ if before == after => return,
             _ => return self.add(path, &format!("{} → {}", render(path, before), render(path, after))),
         };
-        let listed = self.lines.len();
+        if before.is_null() != after.is_null() {
+            self.add(path, if before.is_null() { "added" } else { "removed" });
+        }
         let added = new.keys().filter(|name| !old.contains_key(*name));
         for name in old.keys().chain(added) {
             path.push(name.clone());
             self.compare(path, old.get(name).unwrap_or(&unset), new.get(name).unwrap_or(&unset));
             path.pop();
-        }
-        if self.lines.len() == listed && before.is_null() != after.is_null() {
-            // A section in which nothing is set, such as an entry that has a name alone.
-            self.add(path, if before.is_null() { "added" } else { "removed" });
         }
     }
 
@@ -82,10 +80,14 @@ mod tests {
         let expected = [
             "limits.a: 60 → 120",
             "limits.b: 1 → not set",
+            "limits.c: added",
+            "limits.c.d: added",
             "limits.c.d.e: not set → 1",
             "limits.c.d.g: not set → 2",
+            "users.x: removed",
             "users.x.n: 2 → not set",
             "users.z: removed",
+            "users.y: added",
             "users.y.n: not set → 1",
             "gateway.listen: \"a\" → \"b\" (takes effect on restart)",
             "gateway.simulated: false → true",
