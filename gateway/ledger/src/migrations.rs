@@ -22,9 +22,9 @@ migrations! {
     7 "files and batches" "0007_files_and_batches.sql";
     8 "jobs of any call" "0008_jobs_of_any_call.sql";
     9 "client request ids" "0009_client_request_ids.sql";
-    12 "operations" "0012_operations.sql";
     10 "stored responses" "0010_stored_responses.sql";
     11 "expiry of files" "0011_expiry_of_files.sql";
+    12 "operations" "0012_operations.sql";
 }
 
 /// Brings a database to the newest version.

@@ -47,7 +47,11 @@ async fn records_that_postgresql_refuses_are_set_aside_and_keep_nothing_back() {
         (count("SELECT count(*) FROM requests") == 20).then_some(())
     })
     .await;
-    assert_eq!(gateway.metric("sluice_ledger_rejected_records").await.to_string(), "20");
+    // They are counted when the whole segment is done with.
+    wait_for("the count of rejected records", || async {
+        (gateway.metric("sluice_ledger_rejected_records").await.to_string() == "20").then_some(())
+    })
+    .await;
     assert_eq!(
         gateway.metric("sluice_ledger_healthy").await.to_string(),
         "1",
