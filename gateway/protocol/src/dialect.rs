@@ -15,19 +15,14 @@ use serde_json::{Map, Value, json};
 
 /// A protocol, or an operation that is read in its own way. The default methods are OpenAI's, which most servers share.
 pub(crate) trait Dialect: Sync {
-    /// Reads what policy needs of a body; anything else in it stays unread. A `model` that is missing is empty.
-    fn parse<'a>(&self, operation: Operation, body: &'a [u8]) -> Result<ParsedRequest<'a>, RequestError>;
-
-    /// The same for a body of some content type; most protocols read JSON, whatever the header says.
-    fn parse_typed<'a>(
+    /// Reads what policy needs of a body; anything else in it stays unread. A `model` that is missing is empty. Protocols
+    /// of JSON read it whatever the content type says.
+    fn parse<'a>(
         &self,
         operation: Operation,
         body: &'a [u8],
         content_type: Option<&str>,
-    ) -> Result<ParsedRequest<'a>, RequestError> {
-        let _ = content_type;
-        self.parse(operation, body)
-    }
+    ) -> Result<ParsedRequest<'a>, RequestError>;
 
     /// Notes what of a body has to change for the server; the model's name is changed for all.
     fn rewrite(

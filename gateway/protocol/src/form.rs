@@ -3,6 +3,7 @@
 //! is what the server reads.
 
 use crate::error::{ErrorCode, RequestError};
+use crate::request::Places;
 use memchr::memmem;
 use std::borrow::Cow;
 use std::ops::Range;
@@ -21,7 +22,7 @@ const LONGEST_BOUNDARY: usize = 256;
 pub(crate) struct Form<'a> {
     parts: Vec<Part<'a>>,
     /// Where its first delimiter begins.
-    pub(crate) start: usize,
+    start: usize,
 }
 
 /// A part of a form.
@@ -31,9 +32,9 @@ pub(crate) struct Part<'a> {
     is_file: bool,
     is_encoded: bool,
     pub(crate) value: &'a [u8],
-    pub(crate) range: Range<usize>,
+    range: Range<usize>,
     /// The value of a header `content-length` of its own.
-    pub(crate) length: Option<Range<usize>>,
+    length: Option<Range<usize>>,
 }
 
 /// The boundary of a request with this content type; `None` if it is no form.
@@ -136,6 +137,21 @@ impl<'a> Form<'a> {
         let text = std::str::from_utf8(part.value).ok().filter(|_| !part.is_encoded);
         text.map(Some)
             .ok_or_else(|| RequestError::invalid(name, format!("`{name}` must be plain UTF-8 text")))
+    }
+
+    /// The name of the model, empty where the form has none, and the places by which another is written.
+    ///
+    /// # Errors
+    /// As of [`Self::text`].
+    pub(crate) fn model(&self) -> Result<(&'a str, Places), RequestError> {
+        let part = self.part("model")?;
+        let places = Places {
+            model: part.map(|part| part.range.clone()),
+            model_length: part.and_then(|part| part.length.clone()),
+            form_start: Some(self.start),
+            ..Places::default()
+        };
+        Ok((self.text("model")?.unwrap_or_default(), places))
     }
 }
 

@@ -20,7 +20,7 @@ fields! {
 pub(crate) struct Generate;
 
 impl Dialect for Generate {
-    fn parse<'a>(&self, _: Operation, body: &'a [u8]) -> Result<ParsedRequest<'a>, RequestError> {
+    fn parse<'a>(&self, _: Operation, body: &'a [u8], _: Option<&str>) -> Result<ParsedRequest<'a>, RequestError> {
         let head: Head<'_> = top_level(body)?;
         if head.prompt.string("prompt")?.is_none_or(|prompt| prompt.is_empty()) {
             return Err(RequestError::invalid("prompt", "`prompt` is missing or empty"));

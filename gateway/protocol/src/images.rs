@@ -12,7 +12,6 @@ use crate::size::PromptSize;
 use crate::view::Seen;
 use crate::wire::json::Cursor;
 use policy::Units;
-use std::borrow::Cow;
 
 /// Images of one request, at most; OpenAI's bound, which other servers share.
 const MOST_IMAGES: u64 = 10;
@@ -25,56 +24,26 @@ fields! {
 pub(crate) struct Images;
 
 impl Dialect for Images {
-    fn parse<'a>(&self, _: Operation, body: &'a [u8]) -> Result<ParsedRequest<'a>, RequestError> {
-        let head: Head<'_> = top_level(body)?;
-        let count = head.n.count("n")?.unwrap_or(1);
-        if head.prompt.text().is_none() {
-            return Err(RequestError::invalid(
-                "prompt",
-                "`prompt` is missing: what the image shows",
-            ));
-        }
-        let mut size = PromptSize::of(&[head.prompt, head.negative_prompt]);
-        for images in [head.images, head.image, head.mask] {
-            add_images(&mut size, images);
-        }
-        Ok(ParsedRequest {
-            model: model_named(head.model)?,
-            size,
-            units: units(count)?,
-            places: Places {
-                model: head.model.range(body),
-                ..Places::default()
-            },
-            ..ParsedRequest::default()
-        })
-    }
-
-    fn parse_typed<'a>(
+    fn parse<'a>(
         &self,
         operation: Operation,
         body: &'a [u8],
         content_type: Option<&str>,
     ) -> Result<ParsedRequest<'a>, RequestError> {
         if operation != Operation::ImageEdits || form::boundary(content_type)?.is_none() {
-            return self.parse(operation, body);
+            return parse_json(body);
         }
         let form = Form::parse(content_type, body)?;
-        let model = form.part("model")?;
+        let (model, places) = form.model()?;
         let mut size = PromptSize::of_text(form.text("prompt")?.unwrap_or_default());
         for image in form.list("image").chain(form.list("mask")) {
             size.add_image_file(image.value);
         }
         Ok(ParsedRequest {
-            model: Cow::Borrowed(form.text("model")?.unwrap_or_default()),
+            model: model.into(),
             size,
             units: units(count_of(form.text("n")?)?)?,
-            places: Places {
-                model: model.map(|part| part.range.clone()),
-                model_length: model.and_then(|part| part.length.clone()),
-                form_start: Some(form.start),
-                ..Places::default()
-            },
+            places,
             ..ParsedRequest::default()
         })
     }
@@ -82,6 +51,31 @@ impl Dialect for Images {
     fn measure<'a>(&self, data: &'a [u8]) -> Option<Seen<'a>> {
         view(data)
     }
+}
+
+fn parse_json(body: &[u8]) -> Result<ParsedRequest<'_>, RequestError> {
+    let head: Head<'_> = top_level(body)?;
+    let count = head.n.count("n")?.unwrap_or(1);
+    if head.prompt.text().is_none() {
+        return Err(RequestError::invalid(
+            "prompt",
+            "`prompt` is missing: what the image shows",
+        ));
+    }
+    let mut size = PromptSize::of(&[head.prompt, head.negative_prompt]);
+    for images in [head.images, head.image, head.mask] {
+        add_images(&mut size, images);
+    }
+    Ok(ParsedRequest {
+        model: model_named(head.model)?,
+        size,
+        units: units(count)?,
+        places: Places {
+            model: head.model.range(body),
+            ..Places::default()
+        },
+        ..ParsedRequest::default()
+    })
 }
 
 /// Images given by an address, a data URL, or an object around either.

@@ -180,34 +180,25 @@ fields! {
 pub(crate) struct Passthrough;
 
 impl Dialect for Passthrough {
-    fn parse<'a>(&self, operation: Operation, body: &'a [u8]) -> Result<ParsedRequest<'a>, RequestError> {
-        self.parse_typed(operation, body, None)
-    }
-
-    fn parse_typed<'a>(
+    fn parse<'a>(
         &self,
         _: Operation,
         body: &'a [u8],
         content_type: Option<&str>,
     ) -> Result<ParsedRequest<'a>, RequestError> {
-        let mut places = Places {
-            is_opaque: true,
-            ..Places::default()
-        };
-        let model = if form::boundary(content_type)?.is_some() {
-            let form = Form::parse(content_type, body)?;
-            let part = form.part("model")?;
-            places.model = part.map(|part| part.range.clone());
-            places.model_length = part.and_then(|part| part.length.clone());
-            places.form_start = Some(form.start);
-            Cow::Borrowed(form.text("model")?.unwrap_or_default())
+        let (model, places) = if form::boundary(content_type)?.is_some() {
+            let (model, places) = Form::parse(content_type, body)?.model()?;
+            (model.into(), places)
         } else if body.trim_ascii_start().first() == Some(&b'{') {
-            // Not JSON after all, the server may still read a model in it that nobody has allowed.
+            // Not JSON after all, the server may still read a model in it for which the caller has no permission.
             let head: Head<'_> = top_level(body)?;
-            places.model = head.model.range(body);
-            model_named(head.model)?
+            let places = Places {
+                model: head.model.range(body),
+                ..Places::default()
+            };
+            (model_named(head.model)?, places)
         } else {
-            Cow::default()
+            (Cow::default(), Places::default())
         };
         Ok(ParsedRequest {
             model,
@@ -215,7 +206,10 @@ impl Dialect for Passthrough {
                 passthrough_requests: 1,
                 ..Units::default()
             },
-            places,
+            places: Places {
+                is_opaque: true,
+                ..places
+            },
             ..ParsedRequest::default()
         })
     }

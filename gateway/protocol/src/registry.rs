@@ -82,7 +82,7 @@ pub fn parse_with_head<'a>(
     body: &'a [u8],
     head: HeadFields<'_>,
 ) -> Result<ParsedRequest<'a>, RequestError> {
-    let mut parsed = operation.dialect().parse_typed(operation, body, head.content_type)?;
+    let mut parsed = operation.dialect().parse(operation, body, head.content_type)?;
     if let Some(model) = head.model {
         parsed.places.has_model_of_head = parsed.model != model;
         let of_body = std::mem::replace(&mut parsed.model, Cow::Owned(model.to_owned()));

@@ -16,7 +16,7 @@ fields! {
 pub(crate) struct Rerank;
 
 impl Dialect for Rerank {
-    fn parse<'a>(&self, _: Operation, body: &'a [u8]) -> Result<ParsedRequest<'a>, RequestError> {
+    fn parse<'a>(&self, _: Operation, body: &'a [u8], _: Option<&str>) -> Result<ParsedRequest<'a>, RequestError> {
         let head: Head<'_> = top_level(body)?;
         if head.query.text().is_none() || head.documents.text().is_none() {
             let message = "`query` and `documents` are both needed";

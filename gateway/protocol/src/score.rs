@@ -17,7 +17,7 @@ fields! {
 pub(crate) struct Score;
 
 impl Dialect for Score {
-    fn parse<'a>(&self, _: Operation, body: &'a [u8]) -> Result<ParsedRequest<'a>, RequestError> {
+    fn parse<'a>(&self, _: Operation, body: &'a [u8], _: Option<&str>) -> Result<ParsedRequest<'a>, RequestError> {
         let head: Head<'_> = top_level(body)?;
         let first = |names: &[Raw<'a>]| names.iter().copied().find(|name| name.text().is_some());
         let one = first(&[head.text_1, head.queries, head.data_1]);

@@ -16,7 +16,7 @@ fields! {
 pub(crate) struct Speech;
 
 impl Dialect for Speech {
-    fn parse<'a>(&self, _: Operation, body: &'a [u8]) -> Result<ParsedRequest<'a>, RequestError> {
+    fn parse<'a>(&self, _: Operation, body: &'a [u8], _: Option<&str>) -> Result<ParsedRequest<'a>, RequestError> {
         let head: Head<'_> = top_level(body)?;
         if head.input.text().is_none() {
             return Err(RequestError::invalid(

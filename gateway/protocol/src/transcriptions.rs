@@ -7,14 +7,13 @@ use crate::duration;
 use crate::error::RequestError;
 use crate::form::Form;
 use crate::openai;
-use crate::request::{ParsedRequest, Places};
+use crate::request::ParsedRequest;
 use crate::size::PromptSize;
 use crate::tokens::TextSize;
 use crate::view::Seen;
 use crate::wire::is_json;
 use crate::wire::json::Cursor;
 use policy::Units;
-use std::borrow::Cow;
 use std::time::Duration;
 
 /// The time that Whisper hears at once, and the tokens that its decoder writes of it at most: more than any speaker says.
@@ -26,11 +25,7 @@ const TOKENS_OF_WINDOW: u64 = 448;
 pub(crate) struct Transcriptions;
 
 impl Dialect for Transcriptions {
-    fn parse<'a>(&self, operation: Operation, body: &'a [u8]) -> Result<ParsedRequest<'a>, RequestError> {
-        self.parse_typed(operation, body, None)
-    }
-
-    fn parse_typed<'a>(
+    fn parse<'a>(
         &self,
         _: Operation,
         body: &'a [u8],
@@ -41,20 +36,15 @@ impl Dialect for Transcriptions {
         let file = form.part("file")?.ok_or_else(missing)?.value;
         let longest = duration::longest(file.len() as u64);
         let audio = duration::of(file).unwrap_or(longest);
-        let model = form.part("model")?;
+        let (model, places) = form.model()?;
         Ok(ParsedRequest {
-            model: Cow::Borrowed(form.text("model")?.unwrap_or_default()),
+            model: model.into(),
             is_streaming: form.text("stream")?.is_some_and(is_true),
             // Nothing is added to a stream that would have to be taken out again.
             wants_usage: true,
             size: PromptSize::of_text(form.text("prompt")?.unwrap_or_default()).with_audio(audio, longest),
             units: units(audio),
-            places: Places {
-                model: model.map(|part| part.range.clone()),
-                model_length: model.and_then(|part| part.length.clone()),
-                form_start: Some(form.start),
-                ..Places::default()
-            },
+            places,
             ..ParsedRequest::default()
         })
     }

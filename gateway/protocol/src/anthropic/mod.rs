@@ -27,7 +27,7 @@ fields! {
 pub(crate) struct Anthropic;
 
 impl Dialect for Anthropic {
-    fn parse<'a>(&self, _: Operation, body: &'a [u8]) -> Result<ParsedRequest<'a>, RequestError> {
+    fn parse<'a>(&self, _: Operation, body: &'a [u8], _: Option<&str>) -> Result<ParsedRequest<'a>, RequestError> {
         let head: Head<'_> = top_level(body)?;
         let limits = Limit::read_all(&[("max_tokens", head.max_tokens)], body)?;
         let read = [

@@ -37,7 +37,12 @@ fields! {
 pub(crate) struct Ollama;
 
 impl Dialect for Ollama {
-    fn parse<'a>(&self, operation: Operation, body: &'a [u8]) -> Result<ParsedRequest<'a>, RequestError> {
+    fn parse<'a>(
+        &self,
+        operation: Operation,
+        body: &'a [u8],
+        _: Option<&str>,
+    ) -> Result<ParsedRequest<'a>, RequestError> {
         let head: Head<'_> = top_level(body)?;
         let named = if head.model.text().is_none() {
             head.name

@@ -42,7 +42,7 @@ fields! {
 pub(crate) struct OpenAi;
 
 impl Dialect for OpenAi {
-    fn parse<'a>(&self, _: Operation, body: &'a [u8]) -> Result<ParsedRequest<'a>, RequestError> {
+    fn parse<'a>(&self, _: Operation, body: &'a [u8], _: Option<&str>) -> Result<ParsedRequest<'a>, RequestError> {
         let head: Head<'_> = top_level(body)?;
         let limits = limits(&head, body)?;
         let prompts = prompts(head.prompt);

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 pub(crate) struct InputTokens;
 
 impl Dialect for InputTokens {
-    fn parse<'a>(&self, _: Operation, body: &'a [u8]) -> Result<ParsedRequest<'a>, RequestError> {
-        let parsed = Responses.parse(Operation::Responses, body)?;
+    fn parse<'a>(&self, _: Operation, body: &'a [u8], _: Option<&str>) -> Result<ParsedRequest<'a>, RequestError> {
+        let parsed = Responses.parse(Operation::Responses, body, None)?;
         Ok(ParsedRequest {
             is_streaming: false,
             in_background: false,

@@ -34,7 +34,7 @@ fields! {
 pub(crate) struct Responses;
 
 impl Dialect for Responses {
-    fn parse<'a>(&self, _: Operation, body: &'a [u8]) -> Result<ParsedRequest<'a>, RequestError> {
+    fn parse<'a>(&self, _: Operation, body: &'a [u8], _: Option<&str>) -> Result<ParsedRequest<'a>, RequestError> {
         let head: Head<'_> = top_level(body)?;
         let in_background = head.background.truth().unwrap_or(false);
         let is_streaming = head.stream.truth().unwrap_or(false);
@@ -146,7 +146,7 @@ fn size(head: &Head<'_>) -> PromptSize {
 pub fn pending(body: &[u8], request_id: &str, created: i64, status: &str) -> Value {
     let repeated = client::request(body).map(|(_, repeated)| repeated).unwrap_or_default();
     let model = Responses
-        .parse(Operation::Responses, body)
+        .parse(Operation::Responses, body, None)
         .map(|parsed| parsed.model.into_owned());
     let about = About {
         request_id: request_id.to_owned(),
