@@ -50,4 +50,6 @@ pub use verify::{Verified, verify};
 #[cfg(test)]
 mod isolation;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;

@@ -6,10 +6,11 @@ use crate::journal::{Lines, segments};
 use crate::records::{self, Search};
 use crate::report::{self, Filter};
 use crate::row::Row;
+use crate::testing::{entry, open_database};
 use crate::writer::Writer;
-use crate::{Bounds, Correction, Decision, Durability, Entry, Error, GatewayId, Ledger, Observer, Outcome, Store};
+use crate::{Bounds, Correction, Durability, Entry, Error, GatewayId, Ledger, Observer, Outcome, Store};
 use parking_lot::Mutex;
-use policy::{Class, NanoEuro, Priority};
+use policy::NanoEuro;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -101,14 +102,7 @@ impl Bench {
     }
 
     async fn open_keeping(&self, keep: Option<Duration>) -> Arc<Ledger> {
-        let url = format!("sqlite://{}", self.base().display());
-        let mut database = loop {
-            match crate::open(&url, self.dir.path(), false, self.durability).await {
-                Ok(database) => break database,
-                Err(Error::Setup(_)) => tokio::time::sleep(Duration::from_millis(5)).await,
-                Err(error) => panic!("{error}"),
-            }
-        };
+        let mut database = open_database(&self.base(), self.durability).await;
         let (connect, mode) = (database.connect, Arc::clone(&self.mode));
         database.connect = Box::new(move || {
             if *mode.lock() == Mode::Fails {
@@ -121,47 +115,6 @@ impl Bench {
         Ledger::open_on(database, bounds, Observer::new(|_| ()), SystemTime::now, disk)
             .await
             .expect("opened")
-    }
-}
-
-fn entry(id: &str) -> Entry<'_> {
-    Entry {
-        number: None,
-        request_id: id,
-        client_request_id: None,
-        user_id: "u",
-        project_id: "p",
-        key_id: None,
-        requested_model: "m",
-        model: "m",
-        backend: "openai",
-        upstream: None,
-        client_protocol: "openai",
-        operation: "/v1/chat/completions",
-        class: Class::Interactive,
-        priority: Priority::Normal,
-        is_streamed: false,
-        outcome: Outcome::Completed,
-        decision: Decision::Accepted,
-        reason: None,
-        http_status: 200,
-        degradation_level: "normal",
-        degraded: None,
-        input_tokens: 3,
-        output_tokens: 5,
-        cached_input_tokens: 1,
-        estimated_input_tokens: 3,
-        reserved_output_tokens: 5,
-        usage_source: "upstream",
-        estimated_cost: NanoEuro(7),
-        cost: NanoEuro(7),
-        latency: Duration::from_millis(20),
-        queue_wait: Duration::ZERO,
-        first_token: None,
-        error_message: None,
-        trace_id: None,
-        config_version: 1,
-        started_at: SystemTime::now(),
     }
 }
 

@@ -58,7 +58,7 @@ fn levels() -> Degradation {
 
 #[derive(Debug, Clone, Copy)]
 enum Flood {
-    Offer(u32, usize, bool),
+    Offer(AdmissionRequest),
     Settle(usize),
     Cancel(usize),
     Pass(u64),
@@ -66,7 +66,10 @@ enum Flood {
 
 fn flood() -> impl Strategy<Value = Flood> {
     prop_oneof![
-        8 => (0..4u32, 0..3usize, prop::bool::weighted(0.2)).prop_map(|(project, priority, is_batch)| Flood::Offer(project, priority, is_batch)),
+        8 => (0..4u32, 0..3usize, prop::bool::weighted(0.2)).prop_map(|(project, priority, is_batch)| Flood::Offer(AdmissionRequest {
+            class: if is_batch { Class::Batch } else { Class::Interactive },
+            ..request(project, Priority::ALL[priority], 10)
+        })),
         3 => any::<usize>().prop_map(Flood::Settle),
         1 => any::<usize>().prop_map(Flood::Cancel),
         1 => (0..40u64).prop_map(Flood::Pass),
@@ -99,11 +102,7 @@ proptest! {
         for step in steps {
             let now = at(seconds);
             match step {
-                Flood::Offer(project, priority, is_batch) => {
-                    let ask = AdmissionRequest {
-                        class: if is_batch { Class::Batch } else { Class::Interactive },
-                        ..request(project, Priority::ALL[priority], 10)
-                    };
+                Flood::Offer(ask) => {
                     let decision = policy.offer(&ask, now).0;
                     if let Decision::Reject(refusal) = &decision
                         && !is_lower(&ask)
@@ -118,16 +117,9 @@ proptest! {
                     }
                     tickets.take(&decision, ask);
                 }
-                Flood::Settle(which) if !tickets.running.is_empty() => {
-                    let (ticket, _) = tickets.running.swap_remove(which % tickets.running.len());
-                    policy.settle(ticket, &settlement(tokens(10)), now);
-                }
-                Flood::Cancel(which) if !tickets.waiting.is_empty() => {
-                    let (ticket, _) = tickets.waiting.swap_remove(which % tickets.waiting.len());
-                    policy.cancel(ticket, now);
-                }
+                Flood::Settle(which) => tickets.settle(which, &mut policy, tokens(10), now),
+                Flood::Cancel(which) => tickets.cancel(which, &mut policy, now),
                 Flood::Pass(passed) => seconds += passed,
-                Flood::Settle(_) | Flood::Cancel(_) => {}
             }
             tickets.start(&mut policy, at(seconds));
         }
@@ -151,13 +143,9 @@ proptest! {
         for step in steps {
             let now = at(seconds);
             match step {
-                Flood::Offer(project, priority, is_batch) => {
-                    let ask = AdmissionRequest {
-                        class: if is_batch { Class::Batch } else { Class::Interactive },
-                        ..request(project, Priority::ALL[priority], 10)
-                    };
+                Flood::Offer(ask) => {
                     let decision = policy.offer(&ask, now).0;
-                    let Some(limit) = own.get(project as usize) else {
+                    let Some(limit) = own.get(ask.project.0 as usize) else {
                         let Decision::Admit(grant) = &decision else { panic!("one without a limit gets {decision:?}") };
                         prop_assert_eq!((grant.terms.level, grant.terms.degradations), (0, Default::default()));
                         // It ends at once.
@@ -169,16 +157,9 @@ proptest! {
                     }
                     tickets.take(&decision, ask);
                 }
-                Flood::Settle(which) if !tickets.running.is_empty() => {
-                    let (ticket, _) = tickets.running.swap_remove(which % tickets.running.len());
-                    policy.settle(ticket, &settlement(tokens(10)), now);
-                }
-                Flood::Cancel(which) if !tickets.waiting.is_empty() => {
-                    let (ticket, _) = tickets.waiting.swap_remove(which % tickets.waiting.len());
-                    policy.cancel(ticket, now);
-                }
+                Flood::Settle(which) => tickets.settle(which, &mut policy, tokens(10), now),
+                Flood::Cancel(which) => tickets.cancel(which, &mut policy, now),
                 Flood::Pass(passed) => seconds += passed,
-                Flood::Settle(_) | Flood::Cancel(_) => {}
             }
             tickets.start(&mut policy, at(seconds));
             prop_assert_eq!(policy.pressure(at(seconds)), 0.0);

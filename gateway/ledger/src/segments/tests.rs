@@ -2,66 +2,16 @@
 
 use crate::journal::{read, segments};
 use crate::records::{self, Search};
-use crate::{Bounds, Decision, Durability, Entry, Error, Ledger, Observer, Outcome, Store};
-use policy::{Class, NanoEuro, Priority};
+use crate::testing::{entry, open_database};
+use crate::{Bounds, Durability, Entry, Ledger, Observer, Store};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
 
-fn entry(id: &str) -> Entry<'_> {
-    Entry {
-        number: None,
-        request_id: id,
-        client_request_id: None,
-        user_id: "u",
-        project_id: "p",
-        key_id: None,
-        requested_model: "m",
-        model: "m",
-        backend: "simulated",
-        operation: "/v1/chat/completions",
-        upstream: None,
-        client_protocol: "openai",
-        class: Class::Interactive,
-        priority: Priority::Normal,
-        is_streamed: false,
-        outcome: Outcome::Completed,
-        decision: Decision::Accepted,
-        reason: None,
-        http_status: 200,
-        degradation_level: "normal",
-        degraded: None,
-        input_tokens: 1,
-        output_tokens: 1,
-        cached_input_tokens: 0,
-        estimated_input_tokens: 1,
-        reserved_output_tokens: 1,
-        usage_source: "upstream",
-        estimated_cost: NanoEuro(1),
-        cost: NanoEuro(1),
-        latency: Duration::ZERO,
-        queue_wait: Duration::ZERO,
-        first_token: None,
-        error_message: None,
-        trace_id: None,
-        config_version: 1,
-        started_at: SystemTime::now(),
-    }
-}
-
 async fn open(dir: &Path) -> Arc<Ledger> {
-    let url = format!("sqlite://{}", dir.join("usage.db").display());
-    let database = loop {
-        match crate::open(&url, dir, false, Durability::Strict).await {
-            Ok(database) => break database,
-            // The gateway before has not let go of its slot.
-            Err(Error::Setup(_)) => tokio::time::sleep(Duration::from_millis(5)).await,
-            Err(error) => panic!("{error}"),
-        }
-    };
+    let database = open_database(&dir.join("usage.db"), Durability::Strict).await;
     let bounds = Bounds {
         backlog: 10_000,
         keep: None,

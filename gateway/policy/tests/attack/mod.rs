@@ -70,4 +70,20 @@ impl Tickets {
             self.running.push(self.waiting.remove(at));
         }
     }
+
+    /// Settles one of those that run, if any does.
+    pub fn settle(&mut self, which: usize, policy: &mut Policy, usage: Usage, now: Time) {
+        if !self.running.is_empty() {
+            let (ticket, _) = self.running.swap_remove(which % self.running.len());
+            policy.settle(ticket, &settlement(usage), now);
+        }
+    }
+
+    /// Cancels one of those that wait, if any does.
+    pub fn cancel(&mut self, which: usize, policy: &mut Policy, now: Time) {
+        if !self.waiting.is_empty() {
+            let (ticket, _) = self.waiting.swap_remove(which % self.waiting.len());
+            policy.cancel(ticket, now);
+        }
+    }
 }
