@@ -82,7 +82,7 @@ fn is_true(text: &str) -> bool {
 
 /// Reads an event or a whole JSON answer.
 fn view(data: &[u8]) -> Option<Seen<'_>> {
-    // vLLM's chunks have the shape of a chat's, and everybody's errors that of OpenAI's.
+    // vLLM's chunks have the shape of a chat's, and all servers' errors have that of OpenAI's.
     let mut seen = openai::view::view(data)?;
     let (mut kind, mut delta, mut text) = (&b""[..], TextSize::default(), TextSize::default());
     let (mut duration, mut seconds) = (None, None);

@@ -129,7 +129,7 @@ pub(crate) enum Outcome {
 }
 
 /// Runs a request to its end; `None` if the gateway stops first, and the request has not begun. A panic ends the request
-/// with an error, as it does for a client; whoever runs many of them goes on.
+/// with an error, as it does for a client, so that a batch goes on with its other lines.
 pub(crate) async fn run(services: &Arc<Services>, request: &DetachedRequest<'_>) -> Option<Outcome> {
     let outcome = AssertUnwindSafe(run_once(services, request)).catch_unwind().await;
     outcome.unwrap_or_else(|_| Some(refused(request, &super::panicked())))
@@ -234,7 +234,7 @@ pub(super) fn admit(
     };
     recorder.record.terms = queued.terms();
     recorder.registration.update(admission_request.project, queued.ticket());
-    // Whoever cancels its batch either finds it queued or has set this flag before it was.
+    // A cancellation of its batch either finds it queued, or has set this flag before.
     if request.is_cancelled.is_some_and(|flag| flag.load(Relaxed)) {
         recorder.registration.cancel();
     }

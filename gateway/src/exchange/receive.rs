@@ -53,7 +53,7 @@ async fn read_all(session: &mut ServerSession, declared: usize, limit: usize) ->
             return Err(too_large(limit));
         }
         if whole.capacity() - whole.len() < chunk.len() {
-            // Who has sent so much is believed to send the rest: a large body is moved once, and not at each doubling.
+            // After this much, the declared length is trusted: a large body is moved once, and not at each doubling.
             let rest = declared.saturating_sub(whole.len());
             whole.reserve(rest.max(chunk.len()));
         }

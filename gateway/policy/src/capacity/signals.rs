@@ -1,4 +1,4 @@
-//! The signals from which the limit is found: what answers show of the server that gave them.
+//! The signals from which the limit is derived: the server's queue, first-token times, gaps between tokens and KV cache use.
 
 use super::{Occupation, Pace};
 use crate::Time;

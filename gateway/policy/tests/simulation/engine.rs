@@ -1,7 +1,7 @@
 //! A model server with continuous batching, in the shape of vLLM V1, in steps of its own time. In each step a running
 //! sequence that decodes takes one token; what is left of the token budget reads prompts in chunks, first come, first
 //! served. A sequence is let in while a sequence slot and the KV blocks of its first chunk are free. Where a decode
-//! finds no free block, whoever arrived last is preempted and computed again from the start.
+//! finds no free block, the latest arrival is preempted and computed again from the start.
 
 use std::collections::VecDeque;
 
@@ -160,7 +160,7 @@ impl Engine {
         self.waiting.front().map(|first| first.arrives)
     }
 
-    /// Does a step from `now`: its end, and who has finished then. `None` where there is nothing to do.
+    /// Runs one step from `now`. Returns its end and the requests that finish then; `None` if no request runs or waits.
     pub fn step(&mut self, now: f64) -> Option<(f64, Vec<Sequence>)> {
         let mut step = Step {
             budget: self.profile.step_tokens,

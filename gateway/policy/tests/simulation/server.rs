@@ -85,7 +85,7 @@ pub enum Limit {
     AutoBlind(usize),
 }
 
-/// What came out. Times are seconds, gaps milliseconds.
+/// The measured result. Times are in seconds, gaps in milliseconds.
 #[derive(Debug, Default)]
 pub struct Served {
     pub done: usize,

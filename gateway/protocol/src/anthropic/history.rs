@@ -75,7 +75,7 @@ fn part(block: &Value, parts: &mut Vec<Value>, dropped: &mut Dropped) -> Result<
     match block["type"].as_str() {
         Some("text") => parts.push(text(block["text"].as_str().unwrap_or_default())),
         Some("image") => parts.push(image(&block["source"])?),
-        // What came before, in short.
+        // A summary of the earlier turns.
         Some("compaction") if block["content"].is_string() => {
             parts.push(text(block["content"].as_str().unwrap_or_default()));
         }

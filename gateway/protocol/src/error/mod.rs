@@ -169,7 +169,7 @@ impl RequestError {
         self.code != ErrorCode::LedgerBacklogFull
     }
 
-    /// Whether its client has shown no valid API key, so that nobody is known to whom the request belongs.
+    /// Whether its client has shown no valid API key, so that the request belongs to no known user.
     pub fn is_strangers(&self) -> bool {
         matches!(self.code, ErrorCode::NoKey | ErrorCode::InvalidKey)
     }

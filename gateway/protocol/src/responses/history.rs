@@ -1,4 +1,4 @@
-//! The turns of a conversation so far, as a list of items: messages, reasoning, calls of tools and what came of them.
+//! The turns of a conversation so far, as a list of items: messages, reasoning, tool calls and their results.
 
 use crate::error::RequestError;
 use crate::hub::{Fields, bad, function, message as plain, simplest, untranslatable};

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-/// Adds a delta to what came before it: texts and lists grow, objects are merged, other values are replaced.
+/// Merges a delta into the value of the deltas before it: texts and lists grow, objects are merged, other values are replaced.
 pub(crate) fn add(all: &mut Value, delta: Value) {
     match (all, delta) {
         (_, Value::Null) => {}

@@ -8,9 +8,8 @@ use crate::summary::RunRecord;
 use crate::terminal::note;
 use clap::Parser;
 use futures_util::future::{join_all, try_join_all};
-use std::fmt::Write as _;
-use std::io::Read as _;
 use std::time::{Duration, Instant};
+use subtle::ConstantTimeEq as _;
 use tokio::net::{TcpListener, TcpStream};
 
 /// How long a connection may take to say who it is.
@@ -120,7 +119,7 @@ async fn welcome(stream: TcpStream, token: &str) -> Result<Follower, String> {
         return Err("its first message is no hello".to_owned());
     };
     let own = env!("CARGO_PKG_VERSION");
-    let why = if !is_equal(&theirs, token) {
+    let why = if !bool::from(theirs.as_bytes().ct_eq(token.as_bytes())) {
         "invalid token".to_owned()
     } else if version != own {
         format!("its version is {version}, the lead's {own}")
@@ -135,23 +134,10 @@ async fn welcome(stream: TcpStream, token: &str) -> Result<Follower, String> {
     Err(why)
 }
 
-/// Compares without telling by its duration how much is right.
-fn is_equal(one: &str, other: &str) -> bool {
-    let differences = one
-        .bytes()
-        .zip(other.bytes())
-        .fold(0, |all, (one, other)| all | (one ^ other));
-    one.len() == other.len() && differences == 0
-}
-
 fn random_token() -> Result<String, String> {
     let mut bytes = [0; 16];
-    let read = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
-    read.map_err(|error| format!("cannot read /dev/urandom: {error}"))?;
-    Ok(bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    }))
+    getrandom::fill(&mut bytes).map_err(|error| format!("cannot make a token: {error}"))?;
+    Ok(hex::encode(bytes))
 }
 
 impl Follower {

@@ -97,7 +97,7 @@ impl Link {
     /// Waits for a message.
     ///
     /// # Errors
-    /// The connection ended, nothing came in time, or what came is no message.
+    /// The connection ended, no message arrived in time, or what arrived is no valid message.
     pub(super) async fn receive<T: DeserializeOwned>(&mut self, within: Duration) -> Result<T, String> {
         let mut line = Vec::new();
         let mut limited = (&mut self.reader).take(MAX_MESSAGE);
