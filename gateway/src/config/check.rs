@@ -5,6 +5,7 @@ use super::Found;
 use super::checked::{Config, Gateway, Identity, Project, Startup, StoredResponses, Telemetry, Tls, User};
 use super::checks::{Check, band};
 use super::kept::{Durability, FileSettings, StoredResponseSettings};
+use super::levels;
 use super::limits::allowance;
 use super::models::expanded;
 use super::raw::{self, IdentityMode};
@@ -30,7 +31,7 @@ pub(super) type Files = (
     Option<raw::ProjectsFile>,
     Option<raw::ModelsFile>,
     Option<raw::LimitsFile>,
-    Option<raw::DegradationFile>,
+    Option<levels::DegradationFile>,
     Option<raw::GatewayFile>,
 );
 

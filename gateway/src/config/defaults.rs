@@ -1,7 +1,8 @@
 //! What holds where a file says nothing.
 
 use super::kept::{Durability, LedgerSettings, StoredResponseSettings};
-use super::raw::{Bounds, Health, Hysteresis, LogFormat, Retries, Telemetry, Timeouts, TokenWeights};
+use super::levels::Hysteresis;
+use super::raw::{Bounds, Health, LogFormat, Retries, Telemetry, Timeouts, TokenWeights};
 use super::read::At;
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
 //! What may stand in the files, from the types that read them: JSON schemas, and the tables of
 //! `docs/configuration.md`.
 
+use super::levels;
 use super::raw;
 use super::read::FromNode;
 use serde_json::{Map, Value};
@@ -14,7 +15,7 @@ pub(crate) fn schemas() -> Map<String, Value> {
         ("projects.yaml", raw::ProjectsFile::schema()),
         ("models.yaml", raw::ModelsFile::schema()),
         ("limits.yaml", raw::LimitsFile::schema()),
-        ("degradation.yaml", raw::DegradationFile::schema()),
+        ("degradation.yaml", levels::DegradationFile::schema()),
         ("gateway.yaml", raw::GatewayFile::schema()),
     ];
     let named = files.into_iter().map(|(name, mut schema)| {

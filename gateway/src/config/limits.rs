@@ -3,6 +3,7 @@
 
 use super::checked::{Model, Plan, Project, User};
 use super::checks::{Check, band};
+use super::levels;
 use super::raw::{self, Slots, TokenCount};
 use super::read::{At, Named};
 use policy::{
@@ -268,7 +269,7 @@ impl Check<'_> {
         }
     }
 
-    pub(super) fn degradation(&mut self, raw: &raw::DegradationFile) -> Degradation {
+    pub(super) fn degradation(&mut self, raw: &levels::DegradationFile) -> Degradation {
         let margin = &raw.hysteresis.margin;
         if margin.line > 0 && margin.value > 1.0 {
             let key = "hysteresis.margin".to_owned();
@@ -281,7 +282,7 @@ impl Check<'_> {
         }
     }
 
-    fn levels(&mut self, raw: &Named<raw::Level>) -> Vec<Level> {
+    fn levels(&mut self, raw: &Named<levels::Level>) -> Vec<Level> {
         let file = "degradation.yaml";
         let mut levels: Vec<Level> = Vec::new();
         for (name, level) in &raw.0 {
@@ -351,7 +352,7 @@ pub(super) fn token_limit(model: &raw::Model) -> TokenLimit {
     }
 }
 
-fn level_actions(raw: &raw::Actions) -> LevelActions {
+fn level_actions(raw: &levels::Actions) -> LevelActions {
     LevelActions {
         max_tokens_factor: raw.reduce_max_tokens.as_ref().map(|reduce| reduce.factor.value),
         route_to_smaller_model: raw.route_to_smaller_model,

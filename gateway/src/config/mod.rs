@@ -8,6 +8,7 @@ mod checks;
 mod defaults;
 mod describe;
 mod kept;
+mod levels;
 mod limits;
 mod models;
 mod raw;
@@ -44,7 +45,7 @@ pub(crate) fn load(dir: &Path, found: &Found) -> Result<Config, Report> {
         read_file::<raw::ProjectsFile>(dir, "projects.yaml", &mut problems),
         read_file::<raw::ModelsFile>(dir, "models.yaml", &mut problems),
         read_file::<raw::LimitsFile>(dir, "limits.yaml", &mut problems),
-        read_file::<raw::DegradationFile>(dir, "degradation.yaml", &mut problems),
+        read_file::<levels::DegradationFile>(dir, "degradation.yaml", &mut problems),
         read_file::<raw::GatewayFile>(dir, "gateway.yaml", &mut problems),
     );
     let written = written(&files, found);
@@ -80,7 +81,7 @@ pub(crate) fn restart_keys() -> Vec<String> {
     let mut keys = Vec::new();
     raw::GatewayFile::restart_keys("gateway", &mut keys);
     raw::LimitsFile::restart_keys("limits", &mut keys);
-    raw::DegradationFile::restart_keys("degradation", &mut keys);
+    levels::DegradationFile::restart_keys("degradation", &mut keys);
     keys
 }
 
