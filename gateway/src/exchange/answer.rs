@@ -110,7 +110,7 @@ pub(super) async fn exchange(
     let status = answer.session.response_header().map_or(0, |head| head.status.as_u16());
     admitted.upstream_status = Some(status);
     fault::at(fault::Step::Answering);
-    let is_stream = is_stream(&content_type(&answer));
+    let is_stream = is_stream(answer.content_type());
     let is_relayed = match operation.work() {
         Work::Relay => true,
         Work::Speak => is_success(status),
@@ -169,10 +169,10 @@ async fn stream(
     coding: Coding,
 ) -> Result<FinalPart, RequestError> {
     let content_type = match &translation {
-        None if is_stream(&content_type(&answer)) => content_type(&answer),
+        None if is_stream(answer.content_type()) => Bytes::copy_from_slice(answer.content_type()),
         _ => Bytes::from_static(admitted.recorder.record.protocol().stream_type().as_bytes()),
     };
-    let head = reply::head(&admitted.recorder, 200, &content_type, None).map_err(|_| broken_head())?;
+    let head = reply::head(&admitted.recorder, 200, &content_type, None).map_err(|_| reply::broken_head())?;
     let mut head = Some(head);
     let label = storage::label(&admitted.recorder).filter(|_| translation.is_none());
     let record = &mut admitted.recorder.record;
@@ -274,7 +274,7 @@ async fn whole(
             format!("the model's server: {}", error.message),
         )
     })?;
-    let content_type = content_type(&answer);
+    let content_type = Bytes::copy_from_slice(answer.content_type());
     let headers = answer.session.response_header().map(|head| &head.headers);
     let retry_after = headers.and_then(retry_after::read);
     let record = &mut admitted.recorder.record;
@@ -291,13 +291,7 @@ async fn whole(
         keep(admitted, answer).await;
         return Ok(part);
     }
-    let endpoint = Arc::clone(&answer.in_flight.endpoint);
-    let error = error::server_refused(status, &body, record.model_name(), &endpoint.authority).after(retry_after);
-    if status == 429 || (status == 503 && retry_after.is_some()) {
-        endpoint.pause(retry_after.unwrap_or(Duration::from_secs(1)));
-    } else if error.counts_against_server() {
-        answer.in_flight.answered_error(status);
-    }
+    let error = answer.refused(status, &body, record.model_name(), retry_after);
     keep(admitted, answer).await;
     if error.blame == Blame::Client && translation.is_none() && status < 500 {
         // The server's own words, to a client of its own protocol.
@@ -398,21 +392,4 @@ fn answered(
         content_type: Bytes::from_static(b"application/json"),
         body: body.into(),
     })
-}
-
-fn content_type(answer: &Answer) -> Bytes {
-    let given = answer
-        .session
-        .response_header()
-        .and_then(|head| head.headers.get("content-type"));
-    given.map_or(Bytes::from_static(b"application/json"), |value| {
-        Bytes::copy_from_slice(value.as_bytes())
-    })
-}
-
-fn broken_head() -> RequestError {
-    RequestError::new(
-        ErrorCode::UpstreamError,
-        "the model's server sent a response head that cannot be passed on",
-    )
 }

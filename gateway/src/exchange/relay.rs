@@ -14,8 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use pingora_core::BError;
 use pingora_core::protocols::http::HttpTask;
 use pingora_http::ResponseHeader;
-use protocol::error::{self, ErrorCode, RequestError};
-use std::time::Duration;
+use protocol::error::{ErrorCode, RequestError};
 
 /// Bytes of a refusal that are read for its message.
 const MESSAGE: usize = 16 << 10;
@@ -31,7 +30,7 @@ pub(super) async fn relay(
     let headers = answer.session.response_header().map_or(&empty, |head| &head.headers);
     let retry_after = retry_after::read(headers);
     let mut left = length(headers);
-    let head = head(&admitted.recorder, headers, status, left).map_err(|_| broken_head())?;
+    let head = head(&admitted.recorder, headers, status, left).map_err(|_| reply::broken_head())?;
     let mut head = Some(head);
     let (mut message, mut rest) = (BytesMut::new(), None);
     loop {
@@ -76,7 +75,8 @@ pub(super) async fn relay(
     if let Some(head) = head {
         client.write(vec![HttpTask::Header(head, false)]).await?;
     }
-    let error = refusal(admitted, &mut answer, (status, retry_after), &message);
+    let model = admitted.recorder.record.model_name();
+    let error = (status >= 400).then(|| answer.refused(status, &message, model, retry_after));
     admitted.recorder.services.connector.keep(answer).await;
     Ok(FinalPart::Relayed { status, rest, error })
 }
@@ -122,36 +122,4 @@ fn head(
     }
     reply::own_headers(&mut head, recorder, false)?;
     Ok(Box::new(head))
-}
-
-/// The refusal that an answer is, for the ledger and the server's breaker.
-fn refusal(
-    admitted: &Admitted<'_>,
-    answer: &mut Answer,
-    (status, retry_after): (u16, Option<Duration>),
-    message: &[u8],
-) -> Option<RequestError> {
-    if status < 400 {
-        return None;
-    }
-    let endpoint = &answer.in_flight.endpoint;
-    let error = error::server_refused(
-        status,
-        message,
-        admitted.recorder.record.model_name(),
-        &endpoint.authority,
-    );
-    if status == 429 || (status == 503 && retry_after.is_some()) {
-        endpoint.pause(retry_after.unwrap_or(Duration::from_secs(1)));
-    } else if error.counts_against_server() {
-        answer.in_flight.answered_error(status);
-    }
-    Some(error.after(retry_after))
-}
-
-fn broken_head() -> RequestError {
-    RequestError::new(
-        ErrorCode::UpstreamError,
-        "the model's server sent a response head that cannot be passed on",
-    )
 }

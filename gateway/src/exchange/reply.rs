@@ -188,6 +188,14 @@ fn rate_limits(head: &mut ResponseHeader, recorder: &Recorder) -> Result<(), BEr
     Ok(())
 }
 
+/// The error of a server whose head cannot become a client's.
+pub(super) fn broken_head() -> RequestError {
+    RequestError::new(
+        ErrorCode::UpstreamError,
+        "the model's server sent a response head that cannot be passed on",
+    )
+}
+
 /// The head and body of a refusal.
 fn refusal(recorder: &Recorder, error: &RequestError) -> Result<Vec<HttpTask>, BError> {
     let record = &recorder.record;

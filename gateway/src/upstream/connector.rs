@@ -11,7 +11,7 @@ use pingora_core::protocols::http::client::HttpSession;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{BError, ErrorType};
 use pingora_http::RequestHeader;
-use protocol::error::{ErrorCode, RequestError};
+use protocol::error::{self, ErrorCode, RequestError};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -86,6 +86,31 @@ impl Answer {
         let error = failure(self.endpoint(), error, "during its answer");
         self.in_flight.failed(&error.message);
         error
+    }
+
+    /// Notes that the server refused, which may pause it or count against it, and says so to the client.
+    pub(crate) fn refused(
+        &mut self,
+        status: u16,
+        body: &[u8],
+        model: &str,
+        retry_after: Option<Duration>,
+    ) -> RequestError {
+        let endpoint = &self.in_flight.endpoint;
+        let error = error::server_refused(status, body, model, &endpoint.authority);
+        if status == 429 || (status == 503 && retry_after.is_some()) {
+            endpoint.pause(retry_after.unwrap_or(Duration::from_secs(1)));
+        } else if error.counts_against_server() {
+            self.in_flight.answered_error(status);
+        }
+        error.after(retry_after)
+    }
+
+    /// The content type; JSON where the server gives none.
+    pub(crate) fn content_type(&self) -> &[u8] {
+        let head = self.session.response_header();
+        let given = head.and_then(|head| head.headers.get("content-type"));
+        given.map_or(b"application/json", HeaderValue::as_bytes)
     }
 
     /// The first piece of a stream is there: its server is well, and from now on the deadline is that between two.
