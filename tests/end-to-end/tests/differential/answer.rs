@@ -20,6 +20,7 @@ const VARYING: &[&str] = &[
     "created",
     "created_at",
     "completed_at",
+    "time_ms",
     "request_id",
     "total_duration",
     "load_duration",
