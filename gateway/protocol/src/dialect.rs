@@ -157,6 +157,13 @@ pub(crate) type Piece = (Part, Vec<CallPiece>);
 
 /// A server of a protocol into which requests are translated.
 pub(crate) trait Server: std::fmt::Debug + Sync {
+    /// The operation and the body that ask the server for a chat completion.
+    fn request(&self, chat: Chat, is_streaming: bool, dropped: &mut Dropped)
+    -> Result<(Operation, Chat), RequestError>;
+
+    /// The operation of its embeddings.
+    fn embeddings(&self) -> Operation;
+
     /// Writes the limit of output tokens into a request.
     fn set_limit(&self, request: &mut Chat, limit: u64);
 

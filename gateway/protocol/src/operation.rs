@@ -5,32 +5,41 @@
 /// Below this path a pass-through request names its model.
 pub(crate) const PASSTHROUGH_PREFIX: &str = "/passthrough";
 
-/// Gives the table of protocols to a macro: name, dialect, label in the ledger and the metrics.
+/// Gives the table of protocols to a macro: name, dialect, label in the ledger and the metrics, and the paths below which
+/// lists and errors have its shape. What lies below none of them is OpenAI's.
 macro_rules! with_protocols {
     ($then:ident) => {
         $then! {
         /// OpenAI's chat completions, completions and embeddings, and what vLLM added to them.
-        OpenAi = openai::OpenAi, "openai";
+        OpenAi = openai::OpenAi, "openai", [];
         /// OpenAI's responses, whose streams have another shape.
-        Responses = responses::Responses, "openai";
+        Responses = responses::Responses, "openai", [];
         /// Anthropic's messages.
-        Anthropic = anthropic::Anthropic, "anthropic";
+        Anthropic = anthropic::Anthropic, "anthropic", ["/v1/messages"];
         /// Ollama's native API.
-        Ollama = ollama::Ollama, "ollama";
+        Ollama = ollama::Ollama, "ollama", ["/api/"];
         /// The original system's own `/generate`.
-        Generate = generate::Generate, "generate";
+        Generate = generate::Generate, "generate", ["/generate", "/requests"];
             }
     };
 }
 pub(crate) use with_protocols;
 
 macro_rules! protocols {
-    ($($(#[$doc:meta])* $name:ident = $dialect:expr, $label:literal;)*) => {
+    ($($(#[$doc:meta])* $name:ident = $dialect:expr, $label:literal, [$($prefix:literal),*];)*) => {
         /// The protocol of a client or of a model's server.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Protocol { $($(#[$doc])* $name,)* }
 
         impl Protocol {
+            /// All protocols.
+            pub(crate) const ALL: &'static [Protocol] = &[$(Protocol::$name),*];
+
+            /// The paths below which lists and errors have its shape.
+            pub(crate) fn prefixes(self) -> &'static [&'static str] {
+                match self { $(Protocol::$name => &[$($prefix),*],)* }
+            }
+
             /// The name in the ledger and the metrics.
             pub fn name(self) -> &'static str {
                 match self { $(Protocol::$name => $label,)* }

@@ -1,7 +1,7 @@
 //! The dialect of each protocol and operation, and what is done with requests and errors through them.
 
 use crate::catalogue::Entry;
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, NativeApis, Server};
 use crate::error::RequestError;
 use crate::operation::{Operation, Protocol, with_operations, with_protocols};
 use crate::request::{HeadFields, LimitRule, ParsedRequest, RequestChanges};
@@ -14,7 +14,7 @@ use serde_json::Value;
 use std::borrow::Cow;
 
 macro_rules! dialects_of_protocols {
-    ($($(#[$doc:meta])* $name:ident = $dialect:expr, $label:literal;)*) => {
+    ($($(#[$doc:meta])* $name:ident = $dialect:expr, $label:literal, [$($prefix:literal),*];)*) => {
         impl Protocol {
             pub(crate) fn dialect(self) -> &'static dyn Dialect {
                 match self { $(Protocol::$name => &$dialect,)* }
@@ -42,6 +42,14 @@ impl Protocol {
     /// The content type of its streams.
     pub fn stream_type(self) -> &'static str {
         self.dialect().stream_type()
+    }
+}
+
+impl NativeApis {
+    /// The server's side of the protocol that requests are translated into: the first of the table that it speaks.
+    pub(crate) fn server(self) -> Option<&'static dyn Server> {
+        let mut spoken = Protocol::ALL.iter().map(|protocol| protocol.dialect());
+        spoken.find_map(|dialect| dialect.server().filter(|_| dialect.is_native(self)))
     }
 }
 

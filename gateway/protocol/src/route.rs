@@ -243,14 +243,6 @@ fn files_and_batches<'a>(method: &str, parts: &[&'a str]) -> Option<Route<'a>> {
     }))
 }
 
-/// The protocol of whatever lies below a path that is no operation's.
-const PREFIXES: &[(&str, Protocol)] = &[
-    ("/api/", Protocol::Ollama),
-    ("/v1/messages", Protocol::Anthropic),
-    ("/generate", Protocol::Generate),
-    ("/requests", Protocol::Generate),
-];
-
 /// The protocol that a path belongs to, for the shape of a list or an error. OpenAI and Anthropic have `/v1/models` both;
 /// a client of Anthropic's names the API's version in a header.
 pub fn protocol_of(path: &str, has_anthropic_version: bool) -> Protocol {
@@ -258,8 +250,8 @@ pub fn protocol_of(path: &str, has_anthropic_version: bool) -> Protocol {
         return Protocol::Anthropic;
     }
     let below = || {
-        let prefix = PREFIXES.iter().find(|(prefix, _)| path.starts_with(prefix));
-        prefix.map_or(Protocol::OpenAi, |(_, protocol)| *protocol)
+        let is_below = |protocol: &&Protocol| protocol.prefixes().iter().any(|prefix| path.starts_with(prefix));
+        Protocol::ALL.iter().find(is_below).copied().unwrap_or(Protocol::OpenAi)
     };
     Operation::at(path).map_or_else(below, Operation::protocol)
 }
@@ -326,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_have_the_shape_of_whoever_asks() {
+    fn errors_have_the_shape_of_the_clients_protocol() {
         assert_eq!(protocol_of("/v1/models", false), Protocol::OpenAi);
         assert_eq!(protocol_of("/v1/models/x", true), Protocol::Anthropic);
         assert_eq!(protocol_of("/v1/messages/batches", false), Protocol::Anthropic);

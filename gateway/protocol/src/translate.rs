@@ -4,9 +4,9 @@ use super::calls::CallOrder;
 use super::dialect::{Piece, Server};
 use super::error::{ErrorCode, RequestError};
 use super::hub::{About, Encoder, Finish, Part, ToolPart, not_an_answer};
-use super::unsupported::{Dropped, Side};
+use super::unsupported::Dropped;
 use super::wire::records;
-use super::{Operation, ParsedRequest, RequestChanges, Work, embeddings, ollama, openai};
+use super::{Operation, ParsedRequest, RequestChanges, Work, embeddings};
 use bytes::Bytes;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
@@ -65,30 +65,21 @@ pub fn request(
         Work::Generate | Work::Embed => {}
     }
     let dialect = call.protocol().dialect();
+    let server = native_apis.server().ok_or_else(|| no_such_endpoint(call))?;
     let mut dropped = Dropped::new(dialect.side(), about.unsupported);
     let (call, body, into) = if call.work() == Work::Embed {
         let (body, wanted) = embeddings::request(call, body, &mut dropped)?;
-        let call = if native_apis.openai {
-            Operation::Embeddings
-        } else {
-            Operation::OllamaEmbed
-        };
-        (call, body, Writing::Embeddings(wanted, about.model.clone()))
+        let into = Writing::Embeddings(wanted, about.model.clone());
+        (server.embeddings(), body, into)
     } else {
         let (chat, encoder) = dialect.read(call, body, parsed, about, &mut dropped)?;
         let into = encoder.map_or(Writing::Text, Writing::Encoder);
-        let (call, body) = if native_apis.openai {
-            openai::upstream::request(chat, parsed.is_streaming)
-        } else {
-            dropped.side = Side::OllamaServer;
-            ollama::upstream::request(chat, parsed.is_streaming, &mut dropped)?
-        };
+        let (call, body) = server.request(chat, parsed.is_streaming, &mut dropped)?;
         (call, body, into)
     };
-    let server = call.protocol().dialect().server();
     Ok(Some(Translation {
         operation: call,
-        server: server.ok_or_else(|| no_such_endpoint(call))?,
+        server,
         dropped: dropped.into_names(),
         body,
         into,

@@ -6,7 +6,7 @@ use crate::calls::CallPiece;
 use crate::dialect::{Piece, Server};
 use crate::error::{RequestError, message_in, reports_failure, server_failed};
 use crate::hub::{Chat, Fields, Finish, Part, arguments, bad, not_an_answer, untranslatable};
-use crate::unsupported::Dropped;
+use crate::unsupported::{Dropped, Side};
 use crate::usage::Usage;
 use crate::wire::lenient::{self, Count, Each, Object, Text};
 use serde::Deserialize;
@@ -27,12 +27,8 @@ const OPTIONS: &[&str] = &[
     "repeat_penalty",
 ];
 
-/// What is asked of it, and where.
-pub(crate) fn request(
-    chat: Chat,
-    is_streaming: bool,
-    dropped: &mut Dropped,
-) -> Result<(Operation, Chat), RequestError> {
+/// Writes a chat completion as Ollama's request.
+fn request(chat: Chat, is_streaming: bool, dropped: &mut Dropped) -> Result<(Operation, Chat), RequestError> {
     let mut chat = Fields::from_map(chat);
     let mut to = Map::new();
     let call = if let Some(prompt) = chat.take("prompt") {
@@ -331,6 +327,20 @@ struct Function {
 pub(super) struct OllamaServer;
 
 impl Server for OllamaServer {
+    fn request(
+        &self,
+        chat: Chat,
+        is_streaming: bool,
+        dropped: &mut Dropped,
+    ) -> Result<(Operation, Chat), RequestError> {
+        dropped.side = Side::OllamaServer;
+        request(chat, is_streaming, dropped)
+    }
+
+    fn embeddings(&self) -> Operation {
+        Operation::OllamaEmbed
+    }
+
     fn set_limit(&self, request: &mut Chat, limit: u64) {
         if request.contains_key("options") {
             request["options"]["num_predict"] = limit.into();

@@ -6,6 +6,7 @@ use crate::calls::CallPiece;
 use crate::dialect::{Piece, Server};
 use crate::error::{RequestError, message_in, reports_failure, server_failed};
 use crate::hub::{Chat, Finish, Part, not_an_answer};
+use crate::unsupported::Dropped;
 use crate::usage::Usage;
 use crate::wire::is_json;
 use crate::wire::lenient::{self, Count, Each, Object, Text};
@@ -109,25 +110,28 @@ struct Logprobs {
     content: Value,
 }
 
-/// What is asked of it, and where.
-pub(crate) fn request(mut chat: Chat, is_streaming: bool) -> (Operation, Chat) {
-    let call = if chat.contains_key("prompt") {
-        Operation::Completions
-    } else {
-        Operation::ChatCompletions
-    };
-    if is_streaming {
-        chat.insert("stream".to_owned(), true.into());
-        chat.insert("stream_options".to_owned(), json!({"include_usage": true}));
-    }
-    (call, chat)
-}
-
 /// The server.
 #[derive(Debug)]
 pub(super) struct OpenAiServer;
 
 impl Server for OpenAiServer {
+    fn request(&self, mut chat: Chat, is_streaming: bool, _: &mut Dropped) -> Result<(Operation, Chat), RequestError> {
+        let operation = if chat.contains_key("prompt") {
+            Operation::Completions
+        } else {
+            Operation::ChatCompletions
+        };
+        if is_streaming {
+            chat.insert("stream".to_owned(), true.into());
+            chat.insert("stream_options".to_owned(), json!({"include_usage": true}));
+        }
+        Ok((operation, chat))
+    }
+
+    fn embeddings(&self) -> Operation {
+        Operation::Embeddings
+    }
+
     fn set_limit(&self, request: &mut Chat, limit: u64) {
         request.insert("max_tokens".to_owned(), limit.into());
     }
