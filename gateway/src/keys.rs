@@ -8,7 +8,7 @@ use ledger::keys::StoredKey;
 use ledger::{KeyState, Store};
 use serde_json::{Value, json};
 
-/// How long the old secret of a rotated key still works.
+/// The time that the old secret of a rotated key still works.
 const GRACE_MS: i64 = 3_600_000;
 
 /// A key to be made.

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Json, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// What `POST /keys` takes.
+/// The body of `POST /keys`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Make {

@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use subtle::ConstantTimeEq;
 
-/// What the admin listener asks for.
+/// The token that the admin listener requires.
 pub(crate) struct Token(String);
 
 impl Token {

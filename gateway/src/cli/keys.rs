@@ -43,7 +43,7 @@ pub(super) enum KeysCommand {
     Rotate {
         /// Id of the key, as printed by `sluice keys list`.
         id: String,
-        /// How long the old key stays valid. Default: 1h.
+        /// Time that the old key stays valid. Default: 1h.
         #[arg(long)]
         grace: Option<String>,
         /// Print the secret and its metadata as JSON.
