@@ -2,12 +2,14 @@
 
 mod addresses;
 mod check;
+mod client;
 mod keys;
 mod ledger;
 mod operator;
 mod parquet;
 mod serve;
 mod table;
+mod team;
 mod tools;
 mod upgrade;
 mod usage;

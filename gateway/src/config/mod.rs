@@ -21,6 +21,7 @@ mod values;
 
 pub(crate) use changes::changes;
 pub(crate) use describe::schemas;
+pub(crate) use read::nearest;
 pub(crate) use stable::keep_ids;
 
 pub(crate) use checked::{
