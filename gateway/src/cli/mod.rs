@@ -3,8 +3,10 @@
 mod addresses;
 mod check;
 mod client;
+mod greeting;
 mod keys;
 mod ledger;
+mod log;
 mod operator;
 mod parquet;
 mod serve;
@@ -14,6 +16,7 @@ mod tools;
 mod upgrade;
 mod usage;
 
+use crate::config::address::listen_address;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -114,10 +117,10 @@ struct ServeArgs {
     #[arg(long, env = "SLUICE_CONFIG", default_value = "config")]
     config: PathBuf,
     /// Address of the proxy listener; port 0 picks a free port.
-    #[arg(long, env = "SLUICE_LISTEN")]
+    #[arg(long, env = "SLUICE_LISTEN", value_name = "ADDRESS", value_parser = listen_address)]
     listen: Option<SocketAddr>,
     /// Address of the admin listener.
-    #[arg(long, env = "SLUICE_ADMIN_LISTEN")]
+    #[arg(long, env = "SLUICE_ADMIN_LISTEN", value_name = "ADDRESS", value_parser = listen_address)]
     admin_listen: Option<SocketAddr>,
     /// `sqlite://path` or `postgres://…`.
     #[arg(long, env = "SLUICE_DATABASE_URL")]

@@ -2,6 +2,7 @@
 //! once, and never checked again.
 
 use super::raw;
+use super::report::Problem;
 use policy::{
     Allowance, BreakerRules, Class, Concurrency, Degradation, GlobalLimits, KeyId, ModelId, ModelRules, PlanId, Prices,
     Priority, ProjectId, ProjectRules, Rates, Rules, Scheduling, SubjectRules, TokenLimit, TokenWeights, UserId,
@@ -37,6 +38,8 @@ pub(crate) struct Config {
     pub(crate) discoveries: Vec<Discovery>,
     /// As the files have it, by file and key.
     pub(crate) written: Value,
+    /// What it may say, and hardly means.
+    pub(crate) warnings: Vec<Problem>,
     pub(super) users_by_id: HashMap<String, UserId>,
     pub(super) models_by_name: HashMap<String, ModelId>,
 }

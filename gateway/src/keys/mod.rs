@@ -68,7 +68,12 @@ pub(crate) async fn import(config: &Config, store: &Store, all: &[Wanted]) -> Re
             existing.push(render(key));
             continue;
         }
+        let is_twin = |(_, key): &(String, StoredKey)| key.user_id == wanted.user && key.label == wanted.label;
         match new_key(config, wanted) {
+            Ok(_) if new.iter().any(is_twin) => problems.push(format!(
+                "entry {number}: user `{}` is listed twice with the same label",
+                wanted.user
+            )),
             Ok(key) => new.push(key),
             Err(error) => problems.push(format!("entry {number}: {error}")),
         }
