@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::migrations::migrator;
 use arc_swap::ArcSwap;
 use sqlx::any::{AnyConnection, AnyPoolOptions};
+use sqlx::migrate::MigrateError;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AnyPool, Connection};
 use std::path::{Path, PathBuf};
@@ -205,7 +206,13 @@ async fn connect_once(url: &str, session: &[&str]) -> Result<(), sqlx::Error> {
 
 async fn migrate(store: &Store) -> Result<(), Error> {
     let done = migrator(store.0.is_sqlite).run(&store.pool()).await;
-    done.map_err(|error| Error::Database(error.to_string()))
+    done.map_err(|error| match error {
+        MigrateError::VersionMissing(version) => Error::Setup(format!(
+            "a newer version of Sluice has changed the database (schema version {version}); start that version, or restore \
+             a backup made before the upgrade"
+        )),
+        error => Error::Database(error.to_string()),
+    })
 }
 
 /// What a connection to SQLite begins with: transactions survive `kill -9`, and in synced mode a power cut.

@@ -4,6 +4,7 @@ mod addresses;
 mod check;
 mod client;
 mod greeting;
+mod init;
 mod keys;
 mod ledger;
 mod log;
@@ -37,6 +38,8 @@ struct Cli {
 enum Command {
     /// Start the gateway (the default).
     Serve(ServeArgs),
+    /// Write a configuration for given servers, people and budget. Asks for what is missing.
+    Init(init::InitArgs),
     /// Check the configuration and report all errors at once.
     Check(check::CheckArgs),
     /// Create, list, rotate and revoke API keys.
@@ -161,6 +164,7 @@ pub(crate) fn run() -> ExitCode {
     let done = match cli.command {
         None => serve::run(&cli.serve),
         Some(Command::Serve(args)) => serve::run(&args),
+        Some(Command::Init(args)) => init::run(&args),
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Keys { command }) => keys::run(command),
         Some(Command::Usage(args)) => usage::run(&args),

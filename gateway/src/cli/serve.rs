@@ -13,6 +13,7 @@ use crate::config::{self, Config, Identity};
 use crate::endpoints::Endpoints;
 use crate::exchange::stored;
 use crate::gate::Gate;
+use crate::incidents::Incidents;
 use crate::keys;
 use crate::listener::{self, tls};
 use crate::reload::{Reloader, Simulated, discovery};
@@ -25,6 +26,7 @@ use crate::telemetry::Metrics;
 use crate::traces::Traces;
 use crate::upstream::health::{self, Probing};
 use crate::upstream::{Connector, Upstreams};
+use crate::watch;
 use ledger::{Database, GatewayId, Ledger, Observer, Store};
 use parking_lot::Mutex;
 use std::net::SocketAddr;
@@ -218,6 +220,7 @@ async fn build(config: Config, database: Database, bundled: Option<SocketAddr>) 
         .await?,
         registry: Arc::default(),
         strangers: Strangers::default(),
+        incidents: Incidents::default(),
         shutdown: Arc::new(Shutdown::default()),
         buffered: AtomicUsize::new(0),
         metrics: Arc::new(metrics),
@@ -250,6 +253,10 @@ fn spawn_background_tasks(services: &Arc<Services>, reloader: &Arc<Reloader>, co
     tokio::spawn(follow_keys(Arc::clone(services), store));
     tokio::spawn(batch::expiry::run(Arc::clone(services)));
     tokio::spawn(Arc::clone(&services.gate).keep_time());
+    tokio::spawn(watch::level(Arc::clone(services)));
+    tokio::spawn(watch::allowances(Arc::clone(services)));
+    let reporting = Arc::clone(services);
+    tokio::spawn(async move { reporting.incidents.report().await });
     let current = Arc::clone(&services.current);
     let probing = move || {
         let snapshot = current.get();
