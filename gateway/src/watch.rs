@@ -31,12 +31,12 @@ pub(crate) async fn level(services: Arc<Services>) {
         if occupancy.level > last {
             let actions = config.level_actions(occupancy.level).join(", ");
             tracing::warn!(
-                level = occupancy.level, pressure, queued, running,
+                degradation_level = occupancy.level, pressure, queued, running,
                 "degradation rises from {before} to {name}: {}", if actions.is_empty() { "no actions" } else { &actions }
             );
         } else {
             tracing::info!(
-                level = occupancy.level, pressure, queued, running, "degradation falls from {before} to {name}"
+                degradation_level = occupancy.level, pressure, queued, running, "degradation falls from {before} to {name}"
             );
         }
         last = occupancy.level;

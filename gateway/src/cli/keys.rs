@@ -78,7 +78,7 @@ pub(super) struct KeysArgs {
     #[arg(long)]
     json: bool,
     /// Use this database (`sqlite://path` or `postgres://…`), and no running gateway.
-    #[arg(long, conflicts_with = "admin_url")]
+    #[arg(long)]
     database_url: Option<String>,
     #[command(flatten)]
     admin: AdminArgs,
@@ -136,13 +136,13 @@ enum Keys {
 impl Keys {
     /// The gateway that is named, or that runs with the data directory; else the database.
     fn find(args: &KeysArgs) -> Result<Self, Failure> {
-        if args.admin.given_url().is_some() {
-            return Admin::find(&args.admin).map(Self::Gateway);
-        }
-        if args.database_url.is_none()
-            && let Some(gateway) = args.admin.running()
-        {
-            return Ok(Self::Gateway(gateway));
+        if args.database_url.is_none() {
+            if args.admin.given_url().is_some() {
+                return Admin::find(&args.admin).map(Self::Gateway);
+            }
+            if let Some(gateway) = args.admin.running() {
+                return Ok(Self::Gateway(gateway));
+            }
         }
         let config = config::load(&args.admin.config.config, &config::Found::new())?;
         let from_environment = || std::env::var("SLUICE_DATABASE_URL").ok();

@@ -203,7 +203,7 @@ impl Advice<'_> {
             } else {
                 "a few requests at once are ordinary".to_owned()
             };
-            self.rate(&prefix, (Some(&rates.requests_per_minute), Some(&rates.tokens_per_minute)), (people.max(FEW), &who), model);
+            self.rate(&prefix, (Some(&rates.requests_per_minute), Some(&rates.tokens_per_minute)), (people.max(FEW), who.as_str()), model);
         }
         let single = [
             ("project_limits", &limits.project_limits, FEW),
@@ -223,7 +223,7 @@ impl Advice<'_> {
         for (id, rates) in limits.model_limits.iter().flat_map(|named| &named.0) {
             let Some((_, its)) = models.0.iter().find(|(name, _)| name.value == id.value) else { continue };
             let rates = (rates.requests_per_minute.as_ref(), rates.tokens_per_minute.as_ref());
-            self.rate(&format!("model_limits.{}", id.value), rates, (FEW, who), (&id.value, its));
+            self.rate(&format!("model_limits.{}", id.value), rates, (FEW, who), (id.value.as_str(), its));
         }
     }
 

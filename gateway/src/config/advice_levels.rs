@@ -26,7 +26,8 @@ pub(super) fn levels(advice: &mut Advice<'_>, levels: &Named<Level>) {
             );
             advice.warn(FILE, name.line, key("actions"), message);
         }
-        longer_answers(advice, (&below_name.value, below), (name.line, &key("actions.reduce_max_tokens"), level));
+        let reduce = key("actions.reduce_max_tokens");
+        longer_answers(advice, (below_name.value.as_str(), below), (name.line, reduce.as_str(), level));
     }
     for (name, level) in &levels.0 {
         let Some(actions) = &level.actions else { continue };

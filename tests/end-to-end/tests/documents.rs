@@ -55,12 +55,13 @@ fn run_page(page: &str) -> usize {
         "sluice serve 2>>sluice.log &\n\
          for _ in $(seq 200); do [ -s data/sluice.addr ] && break; sleep 0.1; done\n\
          end() { kill \"$(grep -o '\"pid\":[0-9]*' data/sluice.addr | cut -d: -f2)\"; wait; exit \"$1\"; }\n",
+        &[],
     )
     .0
 }
 
-/// Runs a page's blocks after some lines, which define `end`; how many, and what they print.
-fn run_page_after(page: &str, before: &str) -> (usize, String) {
+/// Runs a page's blocks after some lines, which define `end`, in further namespaces; how many, and what they print.
+fn run_page_after(page: &str, before: &str, namespaces: &[&str]) -> (usize, String) {
     let dir = config_dir(quick);
     let copied = Command::new("cp")
         .args(["-r", "data"])
@@ -104,8 +105,9 @@ fn run_page_after(page: &str, before: &str) -> (usize, String) {
     }
     let path = std::env::var("PATH").unwrap_or_default();
     let output = Command::new("unshare")
-        // In a namespace of processes too: what a page has left running ends with its script.
-        .args(["--map-root-user", "--net", "--pid", "--fork", "--kill-child", "bash", "page.sh"])
+        .args(["--map-root-user", "--net"])
+        .args(namespaces)
+        .args(["bash", "page.sh"])
         .env(
             "PATH",
             format!("{}:{path}", programs.parent().expect("target/debug").display()),
@@ -177,7 +179,9 @@ fn every_command_block_of_the_pages_for_clients_and_backups_runs() {
 
 #[test]
 fn the_first_evening_goes_from_nothing_to_forty_people_in_under_twenty_commands() {
-    let (count, said) = run_page_after("docs/first-evening.md", "end() { exit \"$1\"; }\n");
+    // In a namespace of processes: the servers that the page starts end with its script.
+    let namespaces = ["--pid", "--fork", "--kill-child"];
+    let (count, said) = run_page_after("docs/first-evening.md", "end() { exit \"$1\"; }\n", &namespaces);
     assert!(count >= 6, "{count} blocks");
     assert!(said.lines().any(|line| line.trim() == "40 200"), "{said}");
     assert!(said.contains("user_01"), "{said}");
