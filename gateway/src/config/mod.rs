@@ -20,6 +20,7 @@ pub(crate) mod report;
 mod scalars;
 mod stable;
 pub(crate) mod summary;
+mod syntax;
 mod values;
 
 pub(crate) use changes::changes;
