@@ -80,8 +80,12 @@ impl Incidents {
             for (kind, count) in seen.into_iter().filter(|(_, count)| *count > 1) {
                 let more = count - 1;
                 tracing::warn!(
-                    reason = kind.reason, project = kind.project, model = kind.model, upstream = kind.upstream.as_deref(),
-                    count = more, "{more} more of the same in the last minute"
+                    reason = kind.reason,
+                    project = kind.project,
+                    model = kind.model,
+                    upstream = kind.upstream.as_deref(),
+                    count = more,
+                    "{more} more of the same in the last minute"
                 );
             }
         }
@@ -95,19 +99,32 @@ fn log(kind: &Kind, record: &Record, error: &RequestError, what_next: &str) {
     let model = if kind.model.is_empty() { "a model" } else { &kind.model };
     match (error.blame, &kind.upstream) {
         (Blame::Upstream | Blame::Gateway, Some(upstream)) => tracing::warn!(
-            reason = kind.reason, project = kind.project, request_id,
+            reason = kind.reason,
+            project = kind.project,
+            request_id,
             "{model} failed on {upstream}: {message}{what_next}"
         ),
         (Blame::Upstream | Blame::Gateway, None) => tracing::warn!(
-            reason = kind.reason, project = kind.project, request_id, "request for {model} failed: {message}{what_next}"
+            reason = kind.reason,
+            project = kind.project,
+            request_id,
+            "request for {model} failed: {message}{what_next}"
         ),
         (Blame::Policy, _) => tracing::warn!(
-            reason = kind.reason, project = kind.project, model = kind.model, user = record.user_id(), request_id,
+            reason = kind.reason,
+            project = kind.project,
+            model = kind.model,
+            user = record.user_id(),
+            request_id,
             "request refused: {message}"
         ),
         // A client's own mistake: its words may quote the request.
         (Blame::Client, _) => tracing::info!(
-            reason = kind.reason, project = kind.project, model = kind.model, user = record.user_id(), request_id,
+            reason = kind.reason,
+            project = kind.project,
+            model = kind.model,
+            user = record.user_id(),
+            request_id,
             "request refused: it is not valid"
         ),
     }

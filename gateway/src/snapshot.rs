@@ -121,6 +121,10 @@ fn numbered(numbers: &mut HashMap<String, KeyId>, mut keys: Vec<Key>) -> Vec<Key
 
 fn by_hash(keys: Vec<Key>) -> HashMap<[u8; 32], Arc<Key>> {
     let keys = keys.into_iter().map(Arc::new);
-    keys.flat_map(|key| key.hashes().map(move |hash| (hash, Arc::clone(&key))).collect::<Vec<_>>())
-        .collect()
+    keys.flat_map(|key| {
+        key.hashes()
+            .map(move |hash| (hash, Arc::clone(&key)))
+            .collect::<Vec<_>>()
+    })
+    .collect()
 }

@@ -31,12 +31,20 @@ pub(crate) async fn level(services: Arc<Services>) {
         if occupancy.level > last {
             let actions = config.level_actions(occupancy.level).join(", ");
             tracing::warn!(
-                degradation_level = occupancy.level, pressure, queued, running,
-                "degradation rises from {before} to {name}: {}", if actions.is_empty() { "no actions" } else { &actions }
+                degradation_level = occupancy.level,
+                pressure,
+                queued,
+                running,
+                "degradation rises from {before} to {name}: {}",
+                if actions.is_empty() { "no actions" } else { &actions }
             );
         } else {
             tracing::info!(
-                degradation_level = occupancy.level, pressure, queued, running, "degradation falls from {before} to {name}"
+                degradation_level = occupancy.level,
+                pressure,
+                queued,
+                running,
+                "degradation falls from {before} to {name}"
             );
         }
         last = occupancy.level;
@@ -94,15 +102,26 @@ pub(crate) async fn allowances(services: Arc<Services>) {
                 let allowance = (subject.kind(), id.clone(), balance.window, balance.unit);
                 if stages.get(&allowance) != Some(&stage) {
                     tracing::warn!(
-                        scope = subject.kind(), id, window = balance.window.name(),
-                        "{} {id} {}: {}", subject.kind(), used(balance), stage.effect()
+                        scope = subject.kind(),
+                        id,
+                        window = balance.window.name(),
+                        "{} {id} {}: {}",
+                        subject.kind(),
+                        used(balance),
+                        stage.effect()
                     );
                 }
                 now.insert(allowance, stage);
             }
         }
         for (kind, id, window, _) in stages.keys().filter(|allowance| !now.contains_key(*allowance)) {
-            tracing::info!(scope = kind, id, window = window.name(), "{kind} {id} is within its limits of the {} again", window.name());
+            tracing::info!(
+                scope = kind,
+                id,
+                window = window.name(),
+                "{kind} {id} is within its limits of the {} again",
+                window.name()
+            );
         }
         stages = now;
     }
@@ -110,8 +129,16 @@ pub(crate) async fn allowances(services: Arc<Services>) {
 
 /// All subjects that have a quota or budget.
 fn limited(services: &Services, config: &Config) -> Vec<(Subject, String, AllowanceActions)> {
-    let projects = config.projects.iter().zip((0..).map(ProjectId)).filter(|(project, _)| !project.is_removed);
-    let users = config.users.iter().zip((0..).map(UserId)).filter(|(user, _)| !user.is_removed);
+    let projects = config
+        .projects
+        .iter()
+        .zip((0..).map(ProjectId))
+        .filter(|(project, _)| !project.is_removed);
+    let users = config
+        .users
+        .iter()
+        .zip((0..).map(UserId))
+        .filter(|(user, _)| !user.is_removed);
     let projects = projects.map(|(project, id)| (Subject::Project(id), &project.id, &project.limits));
     let users = users.map(|(user, id)| (Subject::User(id), &user.id, &user.limits));
     let keys = config.keys.iter().filter_map(|(id, rules)| {
@@ -135,7 +162,9 @@ fn used_share(balance: &Balance) -> Option<u64> {
 
 /// As in a message.
 fn used(balance: &Balance) -> String {
-    balance.unit.used(balance.window, balance.used, balance.limit.unwrap_or_default())
+    balance
+        .unit
+        .used(balance.window, balance.used, balance.limit.unwrap_or_default())
 }
 
 #[cfg(test)]

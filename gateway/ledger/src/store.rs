@@ -5,10 +5,10 @@ use crate::durability::Durability;
 use crate::error::Error;
 use crate::migrations::migrator;
 use arc_swap::ArcSwap;
-use sqlx::any::{AnyConnection, AnyPoolOptions};
+use sqlx::any::AnyPoolOptions;
 use sqlx::migrate::MigrateError;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{AnyPool, Connection};
+use sqlx::{AnyConnection, AnyPool, Connection};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -116,9 +116,13 @@ pub async fn connect(url: &str) -> Result<Store, Error> {
         return Err(Error::Setup(format!("there is no {}; {start_first}", describe(url))));
     }
     let store = open_pool(url, Durability::Strict).await?;
-    let has_keys = sqlx::query("SELECT id FROM keys LIMIT 1").fetch_optional(&store.pool());
-    if has_keys.timed(&store).await.is_err() {
-        return Err(Error::Setup(format!("the {} has no tables of Sluice; {start_first}", describe(url))));
+    let pool = store.pool();
+    let keys = sqlx::query("SELECT id FROM keys LIMIT 1").fetch_optional(&pool);
+    if keys.timed(&store).await.is_err() {
+        return Err(Error::Setup(format!(
+            "the {} has no tables of Sluice; {start_first}",
+            describe(url)
+        )));
     }
     migrate(&store).await?;
     Ok(store)

@@ -61,9 +61,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<ExitCode, Failure> {
 }
 
 fn as_json(problems: &[Problem]) -> Vec<Value> {
-    let one = |problem: &Problem| {
-        json!({"file": problem.file, "line": problem.line, "key": problem.key, "message": problem.message})
-    };
+    let one = |problem: &Problem| json!({"file": problem.file, "line": problem.line, "key": problem.key, "message": problem.message});
     problems.iter().map(one).collect()
 }
 

@@ -152,4 +152,3 @@ pub(super) fn unreachable_gateway(url: &str, error: &reqwest_blocking::Error) ->
         "cannot reach a gateway at {url}: {cause}; start it with `sluice serve`, or give another address with --admin-url"
     ))
 }
-

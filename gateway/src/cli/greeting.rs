@@ -44,7 +44,11 @@ fn request_to_try(config: &Config, url: &str) -> Option<String> {
     } = config.gateway.identity
     else {
         let user = &config.users.iter().find(|user| user.enabled)?.id;
-        let key = format!("$({} keys create --user {user} --label try --expires 1d{})", program(), data_dir(config));
+        let key = format!(
+            "$({} keys create --user {user} --label try --expires 1d{})",
+            program(),
+            data_dir(config)
+        );
         return Some(format!(
             "curl -s {url}/v1/chat/completions {json} -H \"authorization: Bearer {key}\" -d \
              '{{\"model\":\"{model}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Why is the sky blue?\"}}]}}'"

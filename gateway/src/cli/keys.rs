@@ -247,7 +247,11 @@ fn print_import(done: &Value, keys: &Keys, as_json: bool) {
     for key in &created {
         print!("{}", crate::csv::line(COLUMNS.map(|column| key[column].clone())));
     }
-    eprintln!("created {} keys {}; the secrets are shown only once", created.len(), keys.place());
+    eprintln!(
+        "created {} keys {}; the secrets are shown only once",
+        created.len(),
+        keys.place()
+    );
     for key in &existing {
         eprintln!(
             "user {} has key {} already",

@@ -14,7 +14,9 @@ const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 /// # Errors
 /// `SLUICE_LOG` is not a level or filter.
 pub(super) fn start(is_json: bool) -> Result<(), Failure> {
-    let given = std::env::var("SLUICE_LOG").ok().filter(|level| !level.trim().is_empty());
+    let given = std::env::var("SLUICE_LOG")
+        .ok()
+        .filter(|level| !level.trim().is_empty());
     let log = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         // It would report to the same place, and panic if that fails: a log on a full disk must not end requests.
@@ -47,7 +49,9 @@ fn filter(text: &str) -> Result<EnvFilter, Failure> {
     if let Some(word) = unknown {
         return Err(wrong(&format!("`{word}` is not a level")));
     }
-    EnvFilter::builder().parse(text).map_err(|error| wrong(&error.to_string()))
+    EnvFilter::builder()
+        .parse(text)
+        .map_err(|error| wrong(&error.to_string()))
 }
 
 #[cfg(test)]

@@ -79,7 +79,9 @@ mod tests {
             "\u{feff}User;Label;Expires\r\nada;laptop;90d\r\nbob;;\r\n;;\r\n",
         ] {
             let team = parse(text, Some("30d")).expect("a team");
-            let lines = team.iter().map(|one| (one.user.as_str(), one.label.as_deref(), one.expires.as_deref()));
+            let lines = team
+                .iter()
+                .map(|one| (one.user.as_str(), one.label.as_deref(), one.expires.as_deref()));
             assert_eq!(
                 lines.collect::<Vec<_>>(),
                 [("ada", Some("laptop"), Some("90d")), ("bob", None, Some("30d"))]

@@ -6,7 +6,7 @@ use super::check::Files;
 use super::raw::{self, Backend, Band, IdentityMode};
 use super::read::{At, Named, nearest};
 use super::report::Problem;
-use super::{advice_levels, address};
+use super::{address, advice_levels};
 use policy::NanoEuro;
 use std::collections::HashSet;
 use std::path::Path;
@@ -53,7 +53,9 @@ pub(super) fn warnings(dir: &Path, files: &Files) -> Vec<Problem> {
     advice.timeouts(limits, gateway, &models.models);
     advice.identity(gateway);
     advice_levels::levels(&mut advice, &levels.degradation_levels);
-    advice.warnings.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
+    advice
+        .warnings
+        .sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
     advice.warnings
 }
 
@@ -66,7 +68,8 @@ impl Team {
         Self(
             enabled
                 .map(|(id, project)| {
-                    let is_its = |user: &&(At<String>, raw::User)| user.1.enabled && user.1.project_id.value == id.value;
+                    let is_its =
+                        |user: &&(At<String>, raw::User)| user.1.enabled && user.1.project_id.value == id.value;
                     let people = users.0.iter().filter(is_its).count();
                     (project.plan.value.clone(), id.value.clone(), people as u64)
                 })
@@ -76,13 +79,18 @@ impl Team {
 
     fn largest_of(&self, plan: &str) -> Option<(&str, u64)> {
         let of_plan = self.0.iter().filter(|(its, ..)| its == plan);
-        of_plan.map(|(_, project, people)| (project.as_str(), *people)).max_by_key(|(_, people)| *people)
+        of_plan
+            .map(|(_, project, people)| (project.as_str(), *people))
+            .max_by_key(|(_, people)| *people)
     }
 }
 
 /// What a request is charged before its answer has ended: its prompt and the longest answer.
 fn ordinary(model: &raw::Model) -> u64 {
-    model.max_input_tokens.min(ORDINARY_PROMPT).saturating_add(model.max_output_tokens.value)
+    model
+        .max_input_tokens
+        .min(ORDINARY_PROMPT)
+        .saturating_add(model.max_output_tokens.value)
 }
 
 fn enabled(models: &Named<raw::Model>) -> impl Iterator<Item = &(At<String>, raw::Model)> {
@@ -111,24 +119,39 @@ impl Advice<'_> {
         names.sort();
         for name in names {
             let stem = name.trim_end_matches(".yml").trim_end_matches(".yaml");
-            let hint = nearest(&format!("{stem}.yaml"), FILES)
-                .map_or_else(|| format!("the files are {}", FILES.join(", ")), |near| format!("did you mean {near}?"));
+            let hint = nearest(&format!("{stem}.yaml"), FILES).map_or_else(
+                || format!("the files are {}", FILES.join(", ")),
+                |near| format!("did you mean {near}?"),
+            );
             self.warn(&name, 0, String::new(), format!("this file is not read; {hint}"));
         }
     }
 
     fn models(&mut self, models: &Named<raw::Model>) {
         if enabled(models).next().is_none() {
-            self.warn("models.yaml", 0, "models".to_owned(), "no model is enabled: every request is refused");
+            self.warn(
+                "models.yaml",
+                0,
+                "models".to_owned(),
+                "no model is enabled: every request is refused",
+            );
         }
-        let disabled: HashSet<&str> =
-            models.0.iter().filter(|(_, model)| !model.enabled).map(|(name, _)| name.value.as_str()).collect();
+        let disabled: HashSet<&str> = models
+            .0
+            .iter()
+            .filter(|(_, model)| !model.enabled)
+            .map(|(name, _)| name.value.as_str())
+            .collect();
         for (name, model) in enabled(models) {
             let key = |field: &str| format!("models.{}.{field}", name.value);
             self.older_keys(&key, model);
             self.variables(&key, model);
             let mut seen = HashSet::new();
-            for endpoint in model.endpoints.iter().filter(|endpoint| !seen.insert(&endpoint.base_url.value)) {
+            for endpoint in model
+                .endpoints
+                .iter()
+                .filter(|endpoint| !seen.insert(&endpoint.base_url.value))
+            {
                 let message = format!("`{}` is listed twice", endpoint.base_url.value);
                 self.warn("models.yaml", endpoint.base_url.line, key("endpoints"), message);
             }
@@ -151,12 +174,18 @@ impl Advice<'_> {
             self.warn("models.yaml", older.line, key("ollama_model"), message);
         }
         if let Some(url) = model.ollama_base_url.as_ref().filter(|_| !model.endpoints.is_empty()) {
-            let message = format!("adds {} to the servers in `endpoints`; list all servers there", url.value);
+            let message = format!(
+                "adds {} to the servers in `endpoints`; list all servers there",
+                url.value
+            );
             self.warn("models.yaml", url.line, key("ollama_base_url"), message);
         }
         if model.backend.value == Backend::Simulated && !model.endpoints.is_empty() {
             for (field, at) in [
-                ("average_latency_seconds", model.average_latency_seconds.as_ref().map(|at| at.line)),
+                (
+                    "average_latency_seconds",
+                    model.average_latency_seconds.as_ref().map(|at| at.line),
+                ),
                 ("profile", model.profile.as_ref().map(|at| at.line)),
             ] {
                 if let Some(line) = at {
@@ -170,9 +199,14 @@ impl Advice<'_> {
     /// Variables that hold the servers' keys.
     fn variables(&mut self, key: &impl Fn(&str) -> String, model: &raw::Model) {
         for (index, endpoint) in model.endpoints.iter().enumerate() {
-            let Some(variable) = &endpoint.api_key_env else { continue };
+            let Some(variable) = &endpoint.api_key_env else {
+                continue;
+            };
             let at = key(&format!("endpoints.{index}.api_key_env"));
-            let is_name = |text: &str| text.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
+            let is_name = |text: &str| {
+                text.bytes()
+                    .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
+            };
             if std::env::var_os(&variable.value).is_some_and(|value| !value.is_empty()) {
                 continue;
             }
@@ -183,7 +217,8 @@ impl Advice<'_> {
                 )
             } else {
                 // It may be the key itself, which is not to be repeated.
-                "no environment variable has this name; give the name of a variable that holds the key, not the key".to_owned()
+                "no environment variable has this name; give the name of a variable that holds the key, not the key"
+                    .to_owned()
             };
             self.warn("models.yaml", variable.line, at, message);
         }
@@ -196,14 +231,21 @@ impl Advice<'_> {
         };
         let model = (name.value.as_str(), largest);
         for (plan, rates) in &limits.rate_limits.0 {
-            let Some((project, people)) = team.largest_of(&plan.value) else { continue };
+            let Some((project, people)) = team.largest_of(&plan.value) else {
+                continue;
+            };
             let prefix = format!("rate_limits.{}", plan.value);
             let who = if people >= FEW {
                 format!("project `{project}` has {people} users")
             } else {
                 "a few requests at once are ordinary".to_owned()
             };
-            self.rate(&prefix, (Some(&rates.requests_per_minute), Some(&rates.tokens_per_minute)), (people.max(FEW), who.as_str()), model);
+            self.rate(
+                &prefix,
+                (Some(&rates.requests_per_minute), Some(&rates.tokens_per_minute)),
+                (people.max(FEW), who.as_str()),
+                model,
+            );
         }
         let single = [
             ("project_limits", &limits.project_limits, FEW),
@@ -221,9 +263,16 @@ impl Advice<'_> {
             self.rate(&format!("key_limits.{}", id.value), rates, (FEW_OF_ONE, who), model);
         }
         for (id, rates) in limits.model_limits.iter().flat_map(|named| &named.0) {
-            let Some((_, its)) = models.0.iter().find(|(name, _)| name.value == id.value) else { continue };
+            let Some((_, its)) = models.0.iter().find(|(name, _)| name.value == id.value) else {
+                continue;
+            };
             let rates = (rates.requests_per_minute.as_ref(), rates.tokens_per_minute.as_ref());
-            self.rate(&format!("model_limits.{}", id.value), rates, (FEW, who), (id.value.as_str(), its));
+            self.rate(
+                &format!("model_limits.{}", id.value),
+                rates,
+                (FEW, who),
+                (id.value.as_str(), its),
+            );
         }
     }
 
@@ -236,8 +285,16 @@ impl Advice<'_> {
         (name, model): (&str, &raw::Model),
     ) {
         if let Some(requests) = requests.filter(|requests| requests.value < needed) {
-            let message = format!("admits {} at once, and {who}; raise it to {needed} or more", count(requests.value));
-            self.warn("limits.yaml", requests.line, format!("{prefix}.requests_per_minute"), message);
+            let message = format!(
+                "admits {} at once, and {who}; raise it to {needed} or more",
+                count(requests.value)
+            );
+            self.warn(
+                "limits.yaml",
+                requests.line,
+                format!("{prefix}.requests_per_minute"),
+                message,
+            );
         }
         let each = ordinary(model).max(1);
         if let Some(tokens) = tokens.filter(|tokens| tokens.value / each < needed) {
@@ -248,7 +305,12 @@ impl Advice<'_> {
                 model.max_output_tokens.value,
                 needed.saturating_mul(each)
             );
-            self.warn("limits.yaml", tokens.line, format!("{prefix}.tokens_per_minute"), message);
+            self.warn(
+                "limits.yaml",
+                tokens.line,
+                format!("{prefix}.tokens_per_minute"),
+                message,
+            );
         }
     }
 
@@ -283,14 +345,22 @@ impl Advice<'_> {
     /// The reserve for high priority that is none.
     fn reserved_slots(&mut self, limits: &raw::LimitsFile, projects: &Named<raw::Project>) {
         let slots = &limits.global_limits.max_active_requests;
-        let has_high = projects.0.iter().any(|(_, project)| project.enabled && project.priority == Band::High);
+        let has_high = projects
+            .0
+            .iter()
+            .any(|(_, project)| project.enabled && project.priority == Band::High);
         if has_high && limits.reserved_active_requests.is_none() && slots.value < super::limits::RESERVED_BY_DEFAULT {
             let message = format!(
                 "a tenth of {} slots rounds to none: nothing is reserved for `priority: high`; set \
                  `reserved_active_requests: {{high: 1}}`, or 0 to say so",
                 slots.value
             );
-            self.warn("limits.yaml", slots.line, "global_limits.max_active_requests".to_owned(), message);
+            self.warn(
+                "limits.yaml",
+                slots.line,
+                "global_limits.max_active_requests".to_owned(),
+                message,
+            );
         }
     }
 
@@ -304,7 +374,12 @@ impl Advice<'_> {
                  so long has no time left for its answer",
                 whole.as_secs_f64()
             );
-            self.warn("limits.yaml", wait.line, "global_limits.max_queue_wait_seconds".to_owned(), message);
+            self.warn(
+                "limits.yaml",
+                wait.line,
+                "global_limits.max_queue_wait_seconds".to_owned(),
+                message,
+            );
         }
         let timeouts = &gateway.timeouts;
         for (name, time) in [
@@ -312,12 +387,24 @@ impl Advice<'_> {
             ("first_token_seconds", timeouts.first_token_seconds),
             ("gap_seconds", timeouts.gap_seconds),
         ] {
-            self.longer_than("gateway.yaml", 0, format!("timeouts.{name}"), time, ("request_timeout_seconds", whole));
+            self.longer_than(
+                "gateway.yaml",
+                0,
+                format!("timeouts.{name}"),
+                time,
+                ("request_timeout_seconds", whole),
+            );
         }
         let health = &gateway.health;
         if !health.interval_seconds.is_zero() {
             let interval = ("health.interval_seconds", health.interval_seconds);
-            self.longer_than("gateway.yaml", 0, "health.timeout_seconds".to_owned(), health.timeout_seconds, interval);
+            self.longer_than(
+                "gateway.yaml",
+                0,
+                "health.timeout_seconds".to_owned(),
+                health.timeout_seconds,
+                interval,
+            );
         }
         for (name, model) in enabled(models) {
             let Some(own) = &model.timeouts else { continue };
@@ -354,9 +441,18 @@ impl Advice<'_> {
                  `identity: keys`, or listen on 127.0.0.1",
                 gateway.listen.value
             );
-            self.warn("gateway.yaml", identity.line.max(gateway.listen.line), "identity".to_owned(), message);
+            self.warn(
+                "gateway.yaml",
+                identity.line.max(gateway.listen.line),
+                "identity".to_owned(),
+                message,
+            );
         }
-        if let Some(user) = gateway.default_user.as_ref().filter(|_| identity.value == IdentityMode::Keys) {
+        if let Some(user) = gateway
+            .default_user
+            .as_ref()
+            .filter(|_| identity.value == IdentityMode::Keys)
+        {
             let message = "has no effect with `identity: keys`: each key has its user";
             self.warn("gateway.yaml", user.line, "default_user".to_owned(), message);
         }

@@ -10,7 +10,9 @@ const FILE: &str = "degradation.yaml";
 /// Compares each level with the one below it.
 pub(super) fn levels(advice: &mut Advice<'_>, levels: &Named<Level>) {
     for pair in levels.0.windows(2) {
-        let [(below_name, below), (name, level)] = pair else { continue };
+        let [(below_name, below), (name, level)] = pair else {
+            continue;
+        };
         let key = |field: &str| format!("degradation_levels.{}.{field}", name.value);
         if level.number.value <= below.number.value {
             let message = format!(
@@ -27,14 +29,24 @@ pub(super) fn levels(advice: &mut Advice<'_>, levels: &Named<Level>) {
             advice.warn(FILE, name.line, key("actions"), message);
         }
         let reduce = key("actions.reduce_max_tokens");
-        longer_answers(advice, (below_name.value.as_str(), below), (name.line, reduce.as_str(), level));
+        longer_answers(
+            advice,
+            (below_name.value.as_str(), below),
+            (name.line, reduce.as_str(), level),
+        );
     }
     for (name, level) in &levels.0 {
         let Some(actions) = &level.actions else { continue };
         let refuses_batch = actions.reject_batch || actions.pause_batch || actions.emergency;
         if refuses_normal(actions) && !refuses_batch {
-            let message = "refuses requests of normal priority while batch requests still run; add `reject_batch: true`";
-            advice.warn(FILE, name.line, format!("degradation_levels.{}.actions", name.value), message);
+            let message =
+                "refuses requests of normal priority while batch requests still run; add `reject_batch: true`";
+            advice.warn(
+                FILE,
+                name.line,
+                format!("degradation_levels.{}.actions", name.value),
+                message,
+            );
         }
     }
 }
@@ -53,7 +65,11 @@ fn missing(below: Option<&Actions>, level: Option<&Actions>) -> Vec<(&'static st
     }
     let holds_batch = |actions: &Actions| actions.reject_batch || actions.pause_batch;
     let checks = [
-        (below.emergency, false, ("emergency: true", "admits nothing but what can run at once")),
+        (
+            below.emergency,
+            false,
+            ("emergency: true", "admits nothing but what can run at once"),
+        ),
         (
             below.reject_batch,
             does(|actions| actions.reject_batch),
@@ -75,7 +91,11 @@ fn missing(below: Option<&Actions>, level: Option<&Actions>) -> Vec<(&'static st
             ("route_to_smaller_model: true", "routes requests to smaller models"),
         ),
     ];
-    checks.into_iter().filter(|(lower, higher, _)| *lower && !higher).map(|(.., words)| words).collect()
+    checks
+        .into_iter()
+        .filter(|(lower, higher, _)| *lower && !higher)
+        .map(|(.., words)| words)
+        .collect()
 }
 
 /// Answers that get longer as pressure rises.
@@ -85,7 +105,10 @@ fn longer_answers(
     (line, key, level): (usize, &str, &Level),
 ) {
     let factor = |level: &Level| {
-        let reduce = level.actions.as_ref().and_then(|actions| actions.reduce_max_tokens.as_ref());
+        let reduce = level
+            .actions
+            .as_ref()
+            .and_then(|actions| actions.reduce_max_tokens.as_ref());
         reduce.map_or((1.0, line), |reduce| (reduce.factor.value, reduce.factor.line))
     };
     let ((lower, _), (higher, line)) = (factor(below), factor(level));

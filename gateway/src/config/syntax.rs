@@ -26,7 +26,9 @@ fn content(line: &str) -> Option<&str> {
 /// The last line with content before a line, with its number.
 fn before<'a>(lines: &[&'a str], line: usize) -> Option<(usize, &'a str)> {
     let earlier = (1..line.min(lines.len() + 1)).rev();
-    earlier.filter_map(|number| Some((number, content(lines[number - 1])?))).next()
+    earlier
+        .filter_map(|number| Some((number, content(lines[number - 1])?)))
+        .next()
 }
 
 fn at<'a>(lines: &[&'a str], line: usize) -> Option<&'a str> {
@@ -44,7 +46,9 @@ fn tab(lines: &[&str]) -> Fault {
 }
 
 fn unclosed_quote(line: usize, error: &str) -> Fault {
-    error.contains("quoted scalar").then(|| (line, "the quote is not closed".to_owned()))
+    error
+        .contains("quoted scalar")
+        .then(|| (line, "the quote is not closed".to_owned()))
 }
 
 /// The innermost bracket that is still open where the parser has stopped.
@@ -73,7 +77,9 @@ fn no_colon(lines: &[&str], line: usize) -> Fault {
         !text.contains(": ") && !text.ends_with(':') && !text.starts_with("- ") && !text.starts_with(['"', '\''])
     };
     let here = at(lines, line).map(|text| (line, text));
-    let (number, text) = before(lines, line).filter(|(_, text)| has_none(text)).or(here.filter(|(_, text)| has_none(text)))?;
+    let (number, text) = before(lines, line)
+        .filter(|(_, text)| has_none(text))
+        .or(here.filter(|(_, text)| has_none(text)))?;
     let key = text.split_whitespace().next().unwrap_or_default();
     Some((number, format!("`{}` has no colon; write `{key}: …`", text.trim())))
 }
@@ -84,7 +90,10 @@ fn second_colon(lines: &[&str], line: usize) -> Fault {
     let (key, value) = text.split_once(": ")?;
     let is_plain = !value.starts_with(['"', '\'', '[', '{']);
     (is_plain && value.contains(": ")).then(|| {
-        let message = format!("a value that contains `: ` must be in quotes: write `{}: \"{value}\"`", key.trim());
+        let message = format!(
+            "a value that contains `: ` must be in quotes: write `{}: \"{value}\"`",
+            key.trim()
+        );
         (line, message)
     })
 }
@@ -120,13 +129,21 @@ mod tests {
             ("a:\n  b 1\n  c: 2\n", 2, "has no colon; write `b: …`"),
             ("a:\n  b\n  c: 2\n", 2, "has no colon"),
             ("a:\n  b: 1\n\tc: 2\n", 3, "by a tab"),
-            ("a:\n  b: 1\n    c: 2\n", 3, "begins in column 5, and line 2 in column 3"),
+            (
+                "a:\n  b: 1\n    c: 2\n",
+                3,
+                "begins in column 5, and line 2 in column 3",
+            ),
             ("a:\n  b: \"1\n  c: 2\n", 2, "quote is not closed"),
             ("a:\n  b: [1, 2\n  c: 2\n", 2, "`[` is not closed"),
             ("a:\n  b: {x: 1\n  c: 2\n", 2, "`{` is not closed"),
             ("a:\n  b: x: y\n", 2, "write `b: \"x: y\"`"),
             ("a:\n  b: @x\n", 2, "invalid YAML: unexpected character"),
-            ("a:\n  # no colon here\n  b 1\n\n  # none here\n  c: 2\n", 3, "`b 1` has no colon"),
+            (
+                "a:\n  # no colon here\n  b 1\n\n  # none here\n  c: 2\n",
+                3,
+                "`b 1` has no colon",
+            ),
         ] {
             let (at, said) = fault(text);
             assert!(at == line && said.contains(words), "{text}: {at}: {said}");

@@ -298,9 +298,12 @@ impl Recorder {
             _ => self.record.project_id(),
         };
         tracing::warn!(
-            scope = alert.subject.kind(), id = who, window = alert.window.name(),
+            scope = alert.subject.kind(),
+            id = who,
+            window = alert.window.name(),
             "{} {who} {}: it is nearly used up",
-            alert.subject.kind(), alert.unit.used(alert.window, alert.used, alert.limit)
+            alert.subject.kind(),
+            alert.unit.used(alert.window, alert.used, alert.limit)
         );
         self.services
             .metrics

@@ -72,10 +72,7 @@ mod tests {
     const NOW: i64 = 1_795_680_000_000;
 
     fn ends(text: &str) -> String {
-        end_of(text, NOW).map_or_else(
-            |error| error.to_string(),
-            |end| at(end).expect("a time").to_string(),
-        )
+        end_of(text, NOW).map_or_else(|error| error.to_string(), |end| at(end).expect("a time").to_string())
     }
 
     #[test]

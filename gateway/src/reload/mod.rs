@@ -66,7 +66,9 @@ impl Reloader {
                     problems = problems.len(),
                     "configuration not reloaded, the previous one stays in force"
                 );
-                problems.iter().for_each(|problem| tracing::error!("invalid configuration: {problem}"));
+                problems
+                    .iter()
+                    .for_each(|problem| tracing::error!("invalid configuration: {problem}"));
             }
         }
         self.metrics.reloaded(result.is_ok());

@@ -191,7 +191,9 @@ fn the_first_evening_goes_from_nothing_to_forty_people_in_under_twenty_commands(
         .filter(|block| block.language == "sh")
         .flat_map(|block| block.code.lines().map(str::to_owned).collect::<Vec<_>>())
         // A line that ends with a backslash goes on in the next.
-        .fold((0, false), |(commands, goes_on), line| (commands + usize::from(!goes_on), line.ends_with('\\')));
+        .fold((0, false), |(commands, goes_on), line| {
+            (commands + usize::from(!goes_on), line.ends_with('\\'))
+        });
     assert!(commands.0 < 20, "{} commands", commands.0);
 }
 

@@ -135,7 +135,10 @@ fn edit(dir: &Path, (file, from, to): Edit) {
 /// Runs a command line; variables may stand before it, as in a shell.
 fn printed(dir: &TempDir, line: &str) -> String {
     let mut command = Command::new(program("sluice"));
-    command.current_dir(dir.path()).env_remove("SLUICE_ADMIN_TOKEN").env_remove("SLUICE_LOG");
+    command
+        .current_dir(dir.path())
+        .env_remove("SLUICE_ADMIN_TOKEN")
+        .env_remove("SLUICE_LOG");
     for word in line.split_whitespace() {
         match word.split_once('=') {
             Some((name, value)) if name.starts_with("SLUICE_") => command.env(name, value),
@@ -144,8 +147,14 @@ fn printed(dir: &TempDir, line: &str) -> String {
     }
     let output = command.output().expect("sluice runs");
     let text = [output.stdout, output.stderr].concat();
-    let text = String::from_utf8(text).expect("text").replace(&dir.path().display().to_string(), "DIR");
-    format!("{}(exit code {})\n", text, output.status.code().expect("it ends by itself"))
+    let text = String::from_utf8(text)
+        .expect("text")
+        .replace(&dir.path().display().to_string(), "DIR");
+    format!(
+        "{}(exit code {})\n",
+        text,
+        output.status.code().expect("it ends by itself")
+    )
 }
 
 #[test]

@@ -9,7 +9,10 @@ use serde_json::json;
 async fn chats(gateway: &Gateway, model: &str, user: &str, count: usize) -> Vec<u16> {
     let body = json!({"model": model, "max_tokens": 20, "messages": [{"role": "user", "content": "SECRETWORD"}]});
     let asked = (0..count).map(|_| {
-        let request = gateway.http.post(format!("{}/v1/chat/completions", gateway.proxy)).header("x-sluice-user", user);
+        let request = gateway
+            .http
+            .post(format!("{}/v1/chat/completions", gateway.proxy))
+            .header("x-sluice-user", user);
         let request = request.json(&body);
         async move { request.send().await.expect("an answer").status().as_u16() }
     });
@@ -32,7 +35,12 @@ async fn lines(gateway: &Gateway, text: &str) -> Vec<String> {
 async fn a_failed_reload_shows_in_metrics_that_were_there_before_it() {
     let gateway = Gateway::start().await;
     let metrics = async || {
-        let answer = gateway.http.get(format!("{}/metrics", gateway.admin)).send().await.expect("an answer");
+        let answer = gateway
+            .http
+            .get(format!("{}/metrics", gateway.admin))
+            .send()
+            .await
+            .expect("an answer");
         answer.text().await.expect("text")
     };
     let before = metrics().await;
@@ -45,15 +53,26 @@ async fn a_failed_reload_shows_in_metrics_that_were_there_before_it() {
     }
     let file = gateway.dir.path().join("config/users.yaml");
     let right = std::fs::read_to_string(&file).expect("a file");
-    let reload = async || as_admin(gateway.http.post(format!("{}/config/reload", gateway.admin))).await.status();
-    std::fs::write(&file, right.replace("project_id: vip_project", "project_id: vip-project")).expect("writable");
+    let reload = async || {
+        as_admin(gateway.http.post(format!("{}/config/reload", gateway.admin)))
+            .await
+            .status()
+    };
+    std::fs::write(
+        &file,
+        right.replace("project_id: vip_project", "project_id: vip-project"),
+    )
+    .expect("writable");
     assert_eq!(reload().await, 422);
     assert!(metrics().await.contains("sluice_config_last_reload_successful 0"));
     std::fs::write(&file, &right).expect("writable");
     assert_eq!(reload().await, 200);
     assert!(metrics().await.contains("sluice_config_last_reload_successful 1"));
     let told = lines(&gateway, "did you mean `vip_project`?").await;
-    assert!(told[0].contains("invalid configuration: config/users.yaml:"), "{told:?}");
+    assert!(
+        told[0].contains("invalid configuration: config/users.yaml:"),
+        "{told:?}"
+    );
 }
 
 #[tokio::test]
@@ -64,7 +83,11 @@ async fn refusals_are_told_once_and_counted() {
     assert!(refused >= 30, "{statuses:?}");
     let told = lines(&gateway, "request refused").await;
     assert_eq!(told.len(), 1, "{told:?}");
-    for word in ["rate limit exceeded: 60 requests per minute", "reason=\"rate_limited\"", "standard_project"] {
+    for word in [
+        "rate limit exceeded: 60 requests per minute",
+        "reason=\"rate_limited\"",
+        "standard_project",
+    ] {
         assert!(told[0].contains(word), "{word}: {told:?}");
     }
 }
@@ -114,8 +137,15 @@ async fn budgets_that_throttle_and_block_are_told_with_amount_and_currency() {
         }
     }
     let told = lines(&gateway, "project standard_project has used €0.0003").await;
-    assert!(told.iter().any(|line| line.contains("of its budget of €0.0004 this month")), "{told:?}");
+    assert!(
+        told.iter()
+            .any(|line| line.contains("of its budget of €0.0004 this month")),
+        "{told:?}"
+    );
     lines(&gateway, "its share of capacity and its concurrency are halved").await;
     let refused = lines(&gateway, "budget exceeded: ").await;
-    assert!(refused[0].contains("€0.0004 per month") && refused[0].contains("UTC"), "{refused:?}");
+    assert!(
+        refused[0].contains("€0.0004 per month") && refused[0].contains("UTC"),
+        "{refused:?}"
+    );
 }

@@ -1,7 +1,7 @@
 //! The configurations of docs/reverse-proxy.md in the real nginx and Caddy, with TLS: streams arrive as they are written,
 //! large bodies and long waits pass, and nobody gets around the keys.
 
-use end_to_end::{Ends, Gateway, config_dir, root, roomy, sluice, wait_for};
+use end_to_end::{Ends, Gateway, config_dir, roomy, root, sluice, wait_for};
 use futures_util::StreamExt;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use serde_json::json;
@@ -36,9 +36,16 @@ async fn gateway() -> (Gateway, String) {
     });
     let gateway = Gateway::start_in(dir, &["--identity", "keys"]).await;
     let at = ["--admin-url", &gateway.admin, "--admin-token", "admin-of-the-test"];
-    let made = sluice(gateway.dir.path(), &[&["keys", "create", "--user", "user_vip_01"], &at[..]].concat());
+    let made = sluice(
+        gateway.dir.path(),
+        &[&["keys", "create", "--user", "user_vip_01"], &at[..]].concat(),
+    );
     let key = String::from_utf8(made.stdout).expect("text").trim().to_owned();
-    assert!(key.starts_with("sk-sluice-"), "{}", String::from_utf8_lossy(&made.stderr));
+    assert!(
+        key.starts_with("sk-sluice-"),
+        "{}",
+        String::from_utf8_lossy(&made.stderr)
+    );
     (gateway, key)
 }
 
@@ -52,10 +59,18 @@ struct Proxy {
 impl Proxy {
     async fn start(dir: &TempDir, certificate: &CertifiedKey<rcgen::KeyPair>, port: u16, mut command: Command) -> Self {
         let log = std::fs::File::create(dir.path().join("proxy.log")).expect("writable");
-        let process = command.stdout(Stdio::null()).stderr(log).stdin(Stdio::null()).spawn().expect("the proxy starts");
+        let process = command
+            .stdout(Stdio::null())
+            .stderr(log)
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("the proxy starts");
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let trusted = reqwest::Certificate::from_pem(certificate.cert.pem().as_bytes()).expect("a certificate");
-        let client = reqwest::Client::builder().add_root_certificate(trusted).use_rustls_tls().resolve(NAME, address);
+        let client = reqwest::Client::builder()
+            .add_root_certificate(trusted)
+            .use_rustls_tls()
+            .resolve(NAME, address);
         let proxy = Self {
             _process: Ends(process),
             client: client.build().expect("a client"),
@@ -64,7 +79,10 @@ impl Proxy {
         let log = || std::fs::read_to_string(dir.path().join("proxy.log")).unwrap_or_default();
         wait_for("proxy", || async {
             let answer = proxy.client.get(format!("{}/health", proxy.url)).send().await;
-            answer.inspect_err(|error| eprintln!("{error:?}\n{}", log())).ok().map(drop)
+            answer
+                .inspect_err(|error| eprintln!("{error:?}\n{}", log()))
+                .ok()
+                .map(drop)
         })
         .await;
         proxy
@@ -96,8 +114,16 @@ impl Proxy {
         let times = self.stream(key).await;
         let (first, last) = (times[0], times[times.len() - 1]);
         assert!(times.len() >= 20, "{} chunks", times.len());
-        assert!(last > Duration::from_millis(1_500) && first * 3 < last, "{first:?}, {last:?}");
-        let without = self.client.get(format!("{}/v1/models", self.url)).send().await.expect("an answer");
+        assert!(
+            last > Duration::from_millis(1_500) && first * 3 < last,
+            "{first:?}, {last:?}"
+        );
+        let without = self
+            .client
+            .get(format!("{}/v1/models", self.url))
+            .send()
+            .await
+            .expect("an answer");
         assert_eq!(without.status(), 401);
         let large = json!({"model": "simulated-small", "max_tokens": 1,
             "messages": [{"role": "user", "content": "word ".repeat(4 << 20)}]});
@@ -105,12 +131,22 @@ impl Proxy {
         // 20 MiB are too many tokens for the model, and not too many bytes for the proxy.
         assert_eq!(refused.status(), 400);
         assert!(refused.headers().contains_key("x-sluice-request-id"));
-        assert!(gateway.records().await.iter().any(|record| record["status"] == "completed"));
+        assert!(
+            gateway
+                .records()
+                .await
+                .iter()
+                .any(|record| record["status"] == "completed")
+        );
     }
 }
 
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound").port()
+    TcpListener::bind("127.0.0.1:0")
+        .expect("a free port")
+        .local_addr()
+        .expect("bound")
+        .port()
 }
 
 fn certificate(dir: &Path) -> CertifiedKey<rcgen::KeyPair> {
@@ -128,10 +164,17 @@ async fn nginx_passes_streams_on_as_they_come() {
     let at = dir.path().display().to_string();
     let port = free_port();
     let server = instead(&block("nginx"), "127.0.0.1:8000", gateway.address());
-    let server = instead(&server, "listen 443 ssl http2", &format!("listen 127.0.0.1:{port} ssl http2"));
+    let server = instead(
+        &server,
+        "listen 443 ssl http2",
+        &format!("listen 127.0.0.1:{port} ssl http2"),
+    );
     let server = instead(&server, "/etc/ssl/llm.example.org.pem", &format!("{at}/cert.pem"));
     let server = instead(&server, "/etc/ssl/llm.example.org.key", &format!("{at}/key.pem"));
-    let is_root = Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout.starts_with(b"0\n"));
+    let is_root = Command::new("id")
+        .arg("-u")
+        .output()
+        .is_ok_and(|id| id.stdout.starts_with(b"0\n"));
     let user = if is_root { "user root;" } else { "" };
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|kind| format!("{kind}_temp_path {at}/{kind};\n"))
@@ -141,7 +184,9 @@ async fn nginx_passes_streams_on_as_they_come() {
     );
     std::fs::write(dir.path().join("nginx.conf"), all).expect("writable");
     let mut command = Command::new("nginx");
-    command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").args(["-p", &at, "-e", "stderr", "-g", "daemon off;", "-c"]);
+    command
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .args(["-p", &at, "-e", "stderr", "-g", "daemon off;", "-c"]);
     command.arg(dir.path().join("nginx.conf"));
     let proxy = Proxy::start(&dir, &certificate, port, command).await;
     proxy.check(&gateway, &key).await;
@@ -167,8 +212,13 @@ async fn caddy_passes_streams_on_as_they_come() {
     )
     .expect("writable");
     let mut command = Command::new("caddy");
-    command.args(["run", "--adapter", "caddyfile", "--config"]).arg(dir.path().join("Caddyfile"));
-    command.env("HOME", &at).env("XDG_DATA_HOME", &at).env("XDG_CONFIG_HOME", &at);
+    command
+        .args(["run", "--adapter", "caddyfile", "--config"])
+        .arg(dir.path().join("Caddyfile"));
+    command
+        .env("HOME", &at)
+        .env("XDG_DATA_HOME", &at)
+        .env("XDG_CONFIG_HOME", &at);
     let proxy = Proxy::start(&dir, &certificate, port, command).await;
     proxy.check(&gateway, &key).await;
 }

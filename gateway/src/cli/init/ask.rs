@@ -14,7 +14,11 @@ pub(super) struct Answers {
 
 /// Asks for what is missing if someone is there to answer.
 pub(super) fn missing(args: &InitArgs) -> Result<Answers, Failure> {
-    let budget = args.budget.map(|budget| euros(&budget.to_string())).transpose()?.flatten();
+    let budget = args
+        .budget
+        .map(|budget| euros(&budget.to_string()))
+        .transpose()?
+        .flatten();
     if !std::io::stdin().is_terminal() {
         return Ok(Answers {
             servers: args.servers.clone(),
@@ -25,7 +29,10 @@ pub(super) fn missing(args: &InitArgs) -> Result<Answers, Failure> {
     let servers = match args.servers.is_empty() {
         false => args.servers.clone(),
         true => {
-            let text = question("Model servers, such as http://10.0.0.5:8000 (several: with spaces)", "those on this machine")?;
+            let text = question(
+                "Model servers, such as http://10.0.0.5:8000 (several: with spaces)",
+                "those on this machine",
+            )?;
             text.split_whitespace().map(str::to_owned).collect()
         }
     };
@@ -40,7 +47,11 @@ pub(super) fn missing(args: &InitArgs) -> Result<Answers, Failure> {
         Some(budget) => Some(budget),
         None => euros(&question("Budget of a project in euros a month", "none")?)?,
     };
-    Ok(Answers { servers, people, budget })
+    Ok(Answers {
+        servers,
+        people,
+        budget,
+    })
 }
 
 /// An answer; empty for the default.
@@ -59,7 +70,10 @@ fn euros(text: &str) -> Result<Option<f64>, Failure> {
     if text.is_empty() || text == "none" {
         return Ok(None);
     }
-    let budget = text.parse::<f64>().ok().filter(|budget| budget.is_finite() && *budget > 0.0);
+    let budget = text
+        .parse::<f64>()
+        .ok()
+        .filter(|budget| budget.is_finite() && *budget > 0.0);
     budget
         .map(Some)
         .ok_or_else(|| Failure::usage(format!("a budget is a number of euros above 0, not `{text}`")))

@@ -85,10 +85,14 @@ impl<'a> Asked<'a> {
         };
         if !url.starts_with("http://") {
             return Err(
-                "only http:// servers can be asked; add this one to models.yaml by hand (docs/configuration.md)".to_owned(),
+                "only http:// servers can be asked; add this one to models.yaml by hand (docs/configuration.md)"
+                    .to_owned(),
             );
         }
-        let http = Client::builder().timeout(TIMEOUT).build().map_err(|error| error.to_string())?;
+        let http = Client::builder()
+            .timeout(TIMEOUT)
+            .build()
+            .map_err(|error| error.to_string())?;
         Ok(Self { http, url, key })
     }
 
@@ -136,30 +140,46 @@ impl<'a> Asked<'a> {
 
     /// What the model's parameters say (`num_ctx`), else Ollama's default, if the model has that much.
     fn ollama_context(&self, name: &str) -> u64 {
-        let request = self.http.post(format!("{}/api/show", self.url)).json(&json!({"model": name}));
+        let request = self
+            .http
+            .post(format!("{}/api/show", self.url))
+            .json(&json!({"model": name}));
         let shown = self.ask(request, "/api/show").unwrap_or_default();
-        let set = shown["parameters"].as_str().into_iter().flat_map(str::lines).find_map(|line| {
-            let (name, value) = line.trim().split_once(char::is_whitespace)?;
-            (name == "num_ctx").then(|| value.trim().parse::<u64>().ok())?
-        });
+        let set = shown["parameters"]
+            .as_str()
+            .into_iter()
+            .flat_map(str::lines)
+            .find_map(|line| {
+                let (name, value) = line.trim().split_once(char::is_whitespace)?;
+                (name == "num_ctx").then(|| value.trim().parse::<u64>().ok())?
+            });
         let trained = shown["model_info"].as_object().into_iter().flatten();
-        let trained = trained.filter(|(key, _)| key.ends_with(".context_length")).find_map(|(_, value)| value.as_u64());
+        let trained = trained
+            .filter(|(key, _)| key.ends_with(".context_length"))
+            .find_map(|(_, value)| value.as_u64());
         set.unwrap_or_else(|| trained.unwrap_or(OLLAMA_CONTEXT).min(OLLAMA_CONTEXT))
     }
 
     fn openai(&self) -> Result<Server, String> {
         let list = self.get("/v1/models")?;
-        let listed = list["data"].as_array().ok_or("/v1/models lists no models; is it a model server?")?;
+        let listed = list["data"]
+            .as_array()
+            .ok_or("/v1/models lists no models; is it a model server?")?;
         let props = self.get("/props").unwrap_or_default();
         let per_slot = props["default_generation_settings"]["n_ctx"].as_u64();
-        let slots = props["total_slots"].as_u64().and_then(|slots| usize::try_from(slots).ok());
+        let slots = props["total_slots"]
+            .as_u64()
+            .and_then(|slots| usize::try_from(slots).ok());
         let models = listed.iter().filter_map(|model| {
             Some(Offered {
                 name: model["id"].as_str()?.to_owned(),
                 context: per_slot.or_else(|| context_of(model)).filter(|context| *context > 0),
             })
         });
-        let owner = listed.first().and_then(|model| model["owned_by"].as_str()).unwrap_or_default();
+        let owner = listed
+            .first()
+            .and_then(|model| model["owned_by"].as_str())
+            .unwrap_or_default();
         Ok(Server {
             models: models.collect(),
             url: self.url.clone(),
@@ -177,7 +197,12 @@ impl<'a> Asked<'a> {
 
 /// The context length in an entry of `/v1/models`, by the names that servers give it.
 fn context_of(model: &Value) -> Option<u64> {
-    let names = ["max_model_len", "context_length", "max_context_length", "context_window"];
+    let names = [
+        "max_model_len",
+        "context_length",
+        "max_context_length",
+        "context_window",
+    ];
     let direct = names.iter().find_map(|name| model[*name].as_u64());
     direct.or_else(|| model["meta"]["n_ctx_train"].as_u64())
 }

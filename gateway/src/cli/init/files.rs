@@ -45,8 +45,11 @@ fn quoted(text: &str) -> Value {
 
 fn users(plan: &Plan) -> String {
     let mut text = "# People, and the project that is billed for each. `sluice keys create --user …` makes a key for one.\nusers:\n".to_owned();
-    let projects: BTreeMap<&str, String> =
-        plan.people.iter().map(|person| (person.user.as_str(), project_of(person))).collect();
+    let projects: BTreeMap<&str, String> = plan
+        .people
+        .iter()
+        .map(|person| (person.user.as_str(), project_of(person)))
+        .collect();
     for (user, project) in projects {
         let _ = writeln!(text, "  {}:", quoted(user));
         let _ = writeln!(text, "    name: {}\n    project_id: {}", quoted(user), quoted(&project));
@@ -61,7 +64,11 @@ fn projects(plan: &Plan) -> String {
     let mut text = "# Projects: the units of billing, limits and priority. `priority: high` goes before, `low` after others.\nprojects:\n".to_owned();
     for project in &plan.projects {
         let _ = writeln!(text, "  {}:", quoted(project));
-        let _ = writeln!(text, "    name: {}\n    plan: team\n    priority: normal", quoted(project));
+        let _ = writeln!(
+            text,
+            "    name: {}\n    plan: team\n    priority: normal",
+            quoted(project)
+        );
         match plan.budget {
             Some(budget) => {
                 let _ = writeln!(text, "    monthly_budget_eur: {budget}");
@@ -86,9 +93,16 @@ fn one_model(text: &mut String, model: &Published, plan: &Plan) {
         Protocol::Ollama => "ollama",
         Protocol::OpenAi => "openai",
     };
-    let _ = writeln!(text, "  {}:\n    backend: {backend}\n    endpoints:", quoted(&model.name));
+    let _ = writeln!(
+        text,
+        "  {}:\n    backend: {backend}\n    endpoints:",
+        quoted(&model.name)
+    );
     for url in &model.servers {
-        let key = plan.api_key_env.as_ref().map_or_else(String::new, |name| format!(", api_key_env: {name}"));
+        let key = plan
+            .api_key_env
+            .as_ref()
+            .map_or_else(String::new, |name| format!(", api_key_env: {name}"));
         let _ = writeln!(text, "      - {{base_url: {}{key}}}", quoted(url));
     }
     if model.context.is_none() {

@@ -104,7 +104,10 @@ pub(super) fn run(args: &InitArgs) -> Result<ExitCode, Failure> {
 
 /// Refuses to overwrite anything.
 fn nothing_there(dir: &Path) -> Result<(), Failure> {
-    let there = files::NAMES.iter().map(|name| dir.join(name)).find(|file| file.exists());
+    let there = files::NAMES
+        .iter()
+        .map(|name| dir.join(name))
+        .find(|file| file.exists());
     match there {
         None => Ok(()),
         Some(file) => Err(Failure::usage(format!(
@@ -118,9 +121,10 @@ fn nothing_there(dir: &Path) -> Result<(), Failure> {
 fn servers(args: &InitArgs, urls: &[String]) -> Result<Vec<Server>, Failure> {
     let key = match &args.api_key_env {
         None => None,
-        Some(name) => Some(std::env::var(name).map_err(|_| {
-            Failure::usage(format!("the environment variable {name} (--api-key-env) is not set"))
-        })?),
+        Some(name) => Some(
+            std::env::var(name)
+                .map_err(|_| Failure::usage(format!("the environment variable {name} (--api-key-env) is not set")))?,
+        ),
     };
     let asked = |url: &String| {
         eprint!("{url}: ");
@@ -132,7 +136,10 @@ fn servers(args: &InitArgs, urls: &[String]) -> Result<Vec<Server>, Failure> {
     if !urls.is_empty() {
         return urls.iter().map(asked).collect();
     }
-    let found: Vec<Server> = USUAL.iter().filter_map(|url| detect::server(url, key.as_deref()).ok()).collect();
+    let found: Vec<Server> = USUAL
+        .iter()
+        .filter_map(|url| detect::server(url, key.as_deref()).ok())
+        .collect();
     if found.is_empty() {
         return Err(Failure::usage(format!(
             "no model server answers on this machine ({}); start one, or name it with --server http://host:port",
@@ -147,8 +154,10 @@ fn servers(args: &InitArgs, urls: &[String]) -> Result<Vec<Server>, Failure> {
 
 /// One entry per model: servers of the same protocol that offer it share it.
 fn published(servers: &[Server], wanted: Option<&[String]>) -> Result<Vec<Published>, Failure> {
-    let offers: Vec<(&Server, &Offered)> =
-        servers.iter().flat_map(|server| server.models.iter().map(move |model| (server, model))).collect();
+    let offers: Vec<(&Server, &Offered)> = servers
+        .iter()
+        .flat_map(|server| server.models.iter().map(move |model| (server, model)))
+        .collect();
     let mut published: Vec<Published> = Vec::new();
     for (server, offered) in &offers {
         if wanted.is_some_and(|wanted| !wanted.contains(&offered.name)) {
@@ -177,7 +186,10 @@ fn published(servers: &[Server], wanted: Option<&[String]>) -> Result<Vec<Publis
         if !published.iter().any(|model| model.name == *name) {
             let known: BTreeSet<&str> = offers.iter().map(|(_, offered)| offered.name.as_str()).collect();
             let known: Vec<&str> = known.into_iter().collect();
-            return Err(Failure::usage(format!("no server offers `{name}`; they offer {}", known.join(", "))));
+            return Err(Failure::usage(format!(
+                "no server offers `{name}`; they offer {}",
+                known.join(", ")
+            )));
         }
     }
     if published.is_empty() {
@@ -214,7 +226,9 @@ fn plan(args: &InitArgs, budget: Option<f64>, models: Vec<Published>, people: Ve
     let (listen, admin_listen) = listeners(args.listen, users.len(), &models);
     Plan {
         projects: projects.into_iter().collect(),
-        prices: args.prices.unwrap_or(if has_budget { ASSUMED_PRICES } else { (0.0, 0.0) }),
+        prices: args
+            .prices
+            .unwrap_or(if has_budget { ASSUMED_PRICES } else { (0.0, 0.0) }),
         prices_are_assumed: has_budget && args.prices.is_none(),
         budget,
         budget_per_person: args.budget_per_person,
@@ -240,15 +254,23 @@ fn listeners(given: Option<SocketAddr>, people: usize, models: &[Published]) -> 
         servers.any(|url| endings.iter().any(|ending| url.ends_with(ending)))
     };
     let host = if people == 1 { [127, 0, 0, 1] } else { [0, 0, 0, 0] };
-    let port = [8000, 9000, 7000].into_iter().find(|port| !taken(*port) && !taken(port + 1)).unwrap_or(8000);
+    let port = [8000, 9000, 7000]
+        .into_iter()
+        .find(|port| !taken(*port) && !taken(port + 1))
+        .unwrap_or(8000);
     let listen = given.unwrap_or_else(|| (host, port).into());
-    let admin = if listen.port() == 0 { 0 } else { listen.port().saturating_add(1) };
+    let admin = if listen.port() == 0 {
+        0
+    } else {
+        listen.port().saturating_add(1)
+    };
     (listen, ([127, 0, 0, 1], admin).into())
 }
 
 /// Writes every file, each only if it does not exist.
 fn write(dir: &Path, plan: &Plan) -> Result<(), Failure> {
-    let cannot = |path: &Path, error: &std::io::Error| Failure::other(format!("cannot write {}: {error}", path.display()));
+    let cannot =
+        |path: &Path, error: &std::io::Error| Failure::other(format!("cannot write {}: {error}", path.display()));
     std::fs::create_dir_all(dir).map_err(|error| cannot(dir, &error))?;
     for (name, text) in files::all(plan) {
         let path = dir.join(name);
@@ -283,7 +305,10 @@ fn report(dir: &Path, args: &InitArgs, plan: &Plan) -> Result<(), Failure> {
     };
     println!("\nnext:\n  sluice serve{flag}");
     if plan.people.len() > 1 {
-        println!("  sluice keys import{flag} {} > keys.csv", dir.join(files::TEAM).display());
+        println!(
+            "  sluice keys import{flag} {} > keys.csv",
+            dir.join(files::TEAM).display()
+        );
         println!("clients then use http://{} with the keys in keys.csv", plan.listen);
     }
     Ok(())
@@ -291,7 +316,12 @@ fn report(dir: &Path, args: &InitArgs, plan: &Plan) -> Result<(), Failure> {
 
 fn prices(text: &str) -> Result<(f64, f64), String> {
     let parsed = text.split_once(',').and_then(|(input, output)| {
-        let price = |text: &str| text.trim().parse::<f64>().ok().filter(|price| price.is_finite() && *price >= 0.0);
+        let price = |text: &str| {
+            text.trim()
+                .parse::<f64>()
+                .ok()
+                .filter(|price| price.is_finite() && *price >= 0.0)
+        };
         Some((price(input)?, price(output)?))
     });
     parsed.ok_or_else(|| "give two prices, such as 0.0001,0.0002".to_owned())

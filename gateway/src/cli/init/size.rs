@@ -44,7 +44,10 @@ impl Size {
             let (input, answer) = lengths(model.context);
             (input.min(PROMPT), answer, model.name.clone())
         };
-        let largest = models.iter().map(charge).max_by_key(|(prompt, answer, _)| prompt + answer);
+        let largest = models
+            .iter()
+            .map(charge)
+            .max_by_key(|(prompt, answer, _)| prompt + answer);
         let (prompt, answer, model) = largest.unwrap_or_default();
         let people_count = people as u64;
         // A number of slots that servers say is what they can run; others are found by `auto`.
@@ -56,7 +59,11 @@ impl Size {
             answer,
             requests_per_minute: round_up(people_count.saturating_mul(REQUESTS_PER_PERSON).max(60)),
             tokens_per_minute: round_up(people_count.saturating_mul(AT_ONCE).saturating_mul(prompt + answer)),
-            max_active_requests: slots.unwrap_or(0).max(if slots.is_some() { 1 } else { people.saturating_mul(2).max(50) }),
+            max_active_requests: slots.unwrap_or(0).max(if slots.is_some() {
+                1
+            } else {
+                people.saturating_mul(2).max(50)
+            }),
             max_queue_size: people.saturating_mul(10).max(100),
         }
     }
@@ -112,7 +119,10 @@ mod tests {
                 let size = Size::of(usize::try_from(people).expect("small"), &[model(context)]);
                 let (input, answer) = lengths(context);
                 assert!(input + answer <= context.unwrap_or(ASSUMED_CONTEXT));
-                assert!(size.tokens_per_minute >= people * (input.min(4_000) + answer), "{context:?} {people}");
+                assert!(
+                    size.tokens_per_minute >= people * (input.min(4_000) + answer),
+                    "{context:?} {people}"
+                );
                 assert!(size.requests_per_minute >= people && size.max_queue_size as u64 >= people);
             }
         }
