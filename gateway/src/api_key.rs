@@ -5,7 +5,7 @@ use policy::KeyId;
 use sha2::{Digest, Sha256};
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
-/// What every key begins with.
+/// The prefix of every key.
 pub(crate) const KEY_PREFIX: &str = "sk-sluice-";
 
 /// A key as it is kept: never the secret, only its hash.
@@ -53,7 +53,7 @@ impl LastUsed {
         self.touched.store(before.touched.load(Relaxed), Relaxed);
     }
 
-    /// What is to be written down.
+    /// Takes the time of last use that is not stored yet.
     pub(crate) fn take(&self) -> Option<i64> {
         Some(self.touched.swap(0, Relaxed)).filter(|at| *at > 0)
     }
@@ -102,7 +102,7 @@ impl Key {
         (previous.hash == *hash).then_some(previous.until)
     }
 
-    /// Whether a model may be asked for with it.
+    /// Returns whether a model may be asked for with it.
     pub(crate) fn allows(&self, model: &str) -> bool {
         self.models
             .as_ref()

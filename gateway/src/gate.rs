@@ -74,7 +74,7 @@ pub(crate) struct QueuedRequest {
 /// A rate limit with its holder and its present state.
 pub(crate) type RateLimit = (Subject, RateLimitKind, RateWindow);
 
-/// How many requests run and wait, and the pressure on the gateway.
+/// The numbers of running and waiting requests, and the pressure on the gateway.
 #[derive(Debug, Clone)]
 pub(crate) struct Occupancy {
     pub(crate) active: usize,

@@ -24,7 +24,7 @@ pub(crate) struct Caller {
     pub(crate) visible_project: Option<ProjectId>,
 }
 
-/// What a request's headers prove.
+/// The credentials of a request.
 #[derive(Debug, Clone)]
 pub(crate) enum Credentials {
     /// A valid API key.

@@ -31,14 +31,14 @@ pub(crate) struct Record {
     pub(crate) class: Class,
     pub(crate) priority: Priority,
     pub(crate) streamed: bool,
-    /// What it may use, after whatever gave way.
+    /// Limits of the request, after degradation.
     pub(crate) terms: Terms,
-    /// What it uses apart from the tokens of prompts and answers.
+    /// Units that it uses apart from the tokens of prompts and answers.
     pub(crate) units: Units,
     /// The configured path that a pass-through request was let through by.
     pub(crate) opened_by: Option<Arc<str>>,
     pub(crate) queue_wait: Option<Duration>,
-    /// Whether an upstream was asked.
+    /// True if an upstream was asked.
     pub(crate) was_forwarded: bool,
     pub(crate) first_token: Option<Duration>,
     pub(crate) latency: Duration,
@@ -125,7 +125,7 @@ impl Record {
             .map_or("", |model| self.snapshot.config.model(model).backend.word())
     }
 
-    /// What admission decided.
+    /// The decision of admission.
     pub(crate) fn decision(&self) -> Decision {
         match self.queue_wait {
             _ if !self.was_forwarded => Decision::Rejected,
@@ -220,7 +220,7 @@ impl Record {
         self.snapshot.config.level_name(self.terms.level)
     }
 
-    /// What gave way for it, in words; `None` where nothing did.
+    /// The degradations that were applied, in words; `None` without any.
     pub(crate) fn degraded(&self) -> Option<String> {
         let degradations = self.terms.degradations;
         if !degradations.any() {

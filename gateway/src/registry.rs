@@ -64,7 +64,7 @@ pub(crate) struct Registration {
 #[derive(Debug, Clone)]
 pub(crate) struct CancelListener(Arc<Live>);
 
-/// How far a live request has come.
+/// The state of a live request.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Status {
     Queued(TicketId),

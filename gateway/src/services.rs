@@ -1,4 +1,4 @@
-//! What every request needs of the process: configuration, admission, connections, ledger, telemetry, shutdown.
+//! Services of the process that every request uses: configuration, admission, connections, ledger, telemetry, shutdown.
 //! Built once by `sluice serve`; the layers above (exchange, batch, endpoints, listener, admin) share it.
 
 use crate::api_key::Key;

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use tokio_util::sync::CancellationToken;
 
-/// How far the stop of this process has come.
+/// The progress of this process's shutdown.
 #[derive(Debug, Default)]
 pub(crate) struct Shutdown {
     stopping: CancellationToken,
@@ -30,7 +30,7 @@ impl Shutdown {
         self.aborting.cancel();
     }
 
-    /// Whether the stop has begun.
+    /// Returns whether the stop has begun.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.is_cancelled()
     }
@@ -50,7 +50,7 @@ impl Shutdown {
         self.handed_over.store(true, Relaxed);
     }
 
-    /// Whether another process has taken over the listening socket.
+    /// Returns whether another process has taken over the listening socket.
     pub(crate) fn is_handed_over(&self) -> bool {
         self.handed_over.load(Relaxed)
     }

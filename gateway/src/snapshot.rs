@@ -1,4 +1,4 @@
-//! What is configured, as one value: configuration and keys. An exchange takes one at its start and
+//! Configuration and keys as one value. An exchange takes one at its start and
 //! keeps it to its end, so it never sees two configurations.
 
 use crate::api_key::Key;
@@ -23,7 +23,7 @@ pub(crate) struct Snapshot {
     pub(crate) config_version: u64,
     /// Where each model is.
     pub(crate) upstreams: Arc<Upstreams>,
-    /// What was learned of each model's tokens.
+    /// Learned token estimates, by model and project.
     pub(crate) tokens: Arc<TokenEstimates>,
 }
 
@@ -90,7 +90,7 @@ impl Current {
         }));
     }
 
-    /// What policy needs to know of the configuration and the keys in force.
+    /// The rules of policy, from the configuration and the keys in force.
     pub(crate) fn rules(&self) -> Rules {
         let numbers = self.numbers.lock();
         self.get().config.rules(&numbers)

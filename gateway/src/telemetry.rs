@@ -82,7 +82,7 @@ pub(crate) struct Gauges<'a> {
     pub(crate) ledger: LedgerHealth,
     /// By project and window: the used share of its quota and of its budget, where it has one.
     pub(crate) allowances: Vec<(&'a str, &'static str, Option<f64>, Option<f64>)>,
-    /// Whether each is asked as usual.
+    /// Authority and health of each upstream.
     pub(crate) upstreams: Vec<(Arc<str>, bool)>,
 }
 
@@ -420,7 +420,7 @@ impl Metrics {
         self.alerts.with_label_values(&[project, window]).inc();
     }
 
-    /// What has been counted since the start.
+    /// The counts since the start.
     pub(crate) fn totals(&self) -> Totals {
         let mut latencies: Vec<(f64, u64)> = Vec::new();
         for family in self.request_seconds.collect() {

@@ -39,7 +39,7 @@ pub(crate) struct Trace {
     upstream: SpanId,
 }
 
-/// How long each step of a request took, beside what its record says.
+/// Durations of the steps of a request, beside those in its record.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Steps {
     /// Until it was offered to admission.
@@ -111,7 +111,7 @@ impl Traces {
         }))
     }
 
-    /// Whether a request is traced, and under which ids: as its caller decided, else a share of all.
+    /// Decides whether a request is traced, and under which ids: as its caller decided, else a share of all.
     pub(crate) fn begin(&self, traceparent: Option<&HeaderValue>) -> Option<Trace> {
         let (id, parent) = match traceparent.and_then(parse) {
             Some((id, parent, true)) => (id, Some(parent)),
@@ -191,7 +191,7 @@ impl Trace {
         self.id.to_string()
     }
 
-    /// What the upstream is told.
+    /// The `traceparent` for the upstream.
     pub(crate) fn traceparent(&self) -> Option<HeaderValue> {
         HeaderValue::try_from(format!("00-{}-{}-01", self.id, self.upstream)).ok()
     }

@@ -29,9 +29,9 @@ pub struct Batch {
     pub output_file_id: Option<FileId>,
     /// The requests that failed.
     pub error_file_id: Option<FileId>,
-    /// How long it may take, as it was asked for.
+    /// Its time limit, as it was requested.
     pub completion_window: String,
-    /// How far it has come.
+    /// Its state.
     pub status: BatchStatus,
     /// Why it could not begin, as JSON.
     pub problems: Option<String>,
@@ -49,7 +49,7 @@ pub struct Batch {
     pub expires_at: i64,
     /// When it ended.
     pub finished_at: Option<i64>,
-    /// How long its output and error files are kept after they were made, in seconds; `None`: as other files.
+    /// Retention of its output and error files, in seconds; `None`: as other files.
     pub output_expires_seconds: Option<i64>,
 }
 

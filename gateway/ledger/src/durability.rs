@@ -1,4 +1,4 @@
-//! What an acknowledged record survives.
+//! Durability of an acknowledged record.
 
 /// When a record counts as written, and with it what it survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -1,4 +1,4 @@
-//! What the gateway hands to the ledger: a finished request, or a correction.
+//! Entries of the ledger: a finished request, or a correction.
 
 use crate::id::EntryNumber;
 use crate::state::{Decision, Outcome};
@@ -37,11 +37,11 @@ pub struct Entry<'a> {
     pub class: Class,
     /// Its priority.
     pub priority: Priority,
-    /// Whether the answer was a stream.
+    /// True if the answer was a stream.
     pub is_streamed: bool,
-    /// How it ended.
+    /// Its outcome.
     pub outcome: Outcome,
-    /// What admission decided.
+    /// The decision of admission.
     pub decision: Decision,
     /// The error's code.
     pub reason: Option<&'a str>,
@@ -49,7 +49,7 @@ pub struct Entry<'a> {
     pub http_status: u16,
     /// The degradation level at its admission.
     pub degradation_level: &'a str,
-    /// What was degraded for it.
+    /// The degradations that were applied.
     pub degraded: Option<String>,
     /// Tokens of the prompt.
     pub input_tokens: u64,

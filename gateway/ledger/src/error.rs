@@ -40,7 +40,7 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-/// Whether PostgreSQL refuses values and not the moment: data exceptions, violated constraints, exceeded sizes
+/// Returns whether PostgreSQL refuses values and not the moment: data exceptions, violated constraints, exceeded sizes
 /// (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
 fn is_about_content(sqlstate: Option<&str>) -> bool {
     let class = sqlstate.filter(|code| code.len() == 5).and_then(|code| code.get(..2));

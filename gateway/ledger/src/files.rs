@@ -17,7 +17,7 @@ pub struct File {
     pub project_id: String,
     /// The name that its owner gave it.
     pub filename: String,
-    /// What it is for.
+    /// Its purpose.
     pub purpose: FilePurpose,
     /// Its size.
     pub bytes: i64,

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 /// The writer is reported as stuck when it has not finished a turn for so long. Its statements have shorter limits.
 const STUCK_AFTER: Duration = Duration::from_secs(60);
 
-/// What the thread that moves records is told, and tells.
+/// State shared with the thread that moves records.
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) is_due: bool,
@@ -72,7 +72,7 @@ pub struct LedgerHealth {
     pub journal_error: Option<String>,
     /// Why records do not get into the database, if they do not; they gather in the journal.
     pub database_error: Option<String>,
-    /// Whether so many records wait for the database that new requests are to be refused.
+    /// True if so many records wait for the database that new requests are to be refused.
     pub is_full: bool,
     /// Records that wait for the database.
     pub backlog: usize,

@@ -16,7 +16,7 @@ macro_rules! text_id {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// What a random one begins with.
+            /// The prefix of a random id.
             pub const PREFIX: &'static str = $prefix;
 
             /// A new one of 128 random bits, in hexadecimal after the prefix.

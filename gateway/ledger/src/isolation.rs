@@ -15,7 +15,7 @@ use tempfile::TempDir;
 const PROJECTS: [&str; 2] = ["a", "b"];
 const IDS: [&str; 8] = ["req_1", "req_2", "req_3", "req_4", "", "%", "' OR 1=1 --", "REQ_1"];
 
-/// What a project tries with an id.
+/// An attempt of a project with an id.
 #[derive(Debug, Clone, Copy)]
 enum Try {
     Add,
@@ -26,7 +26,7 @@ enum Try {
     Cancel,
 }
 
-/// What is there, as a slow and obvious model has it: whose it is, and whether it is finished or cancelled.
+/// The expected contents, by a slow and obvious model: owner, and whether it is finished or cancelled.
 #[derive(Debug, Default)]
 struct Model {
     jobs: BTreeMap<&'static str, (&'static str, bool)>,

@@ -32,7 +32,7 @@ pub struct Job {
     pub priority: Priority,
     /// The request's body.
     pub body: Vec<u8>,
-    /// How often it was forwarded to a server.
+    /// The number of times that it was forwarded to a server.
     pub attempts: i64,
     /// The stored response that it goes on from; its body has what that one and those before it say.
     pub previous_response_id: Option<String>,
@@ -51,7 +51,7 @@ pub enum JobState {
         created_at_ms: i64,
         /// The stored response that it goes on from.
         previous_response_id: Option<String>,
-        /// Whether its response is to be stored.
+        /// True if its response is to be stored.
         is_kept: bool,
     },
     /// Answered.

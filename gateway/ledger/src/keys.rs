@@ -41,7 +41,7 @@ pub struct PreviousSecret {
 }
 
 impl StoredKey {
-    /// Whether it may be used at a time.
+    /// The state of the key at a time.
     pub fn state(&self, now_ms: i64) -> KeyState {
         state(self.revoked_at, self.expires_at, now_ms)
     }

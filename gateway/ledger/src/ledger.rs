@@ -57,12 +57,12 @@ impl std::fmt::Debug for Observer {
     }
 }
 
-/// How much is kept.
+/// Bounds of the backlog and of retention.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
     /// Records that may wait for the database.
     pub backlog: usize,
-    /// How long records are kept in it; `None`: for ever.
+    /// Retention of records; `None`: for ever.
     pub keep: Option<Duration>,
 }
 
@@ -225,7 +225,7 @@ impl Ledger {
         self.shared.journal.lines() + self.shared.state.lock().moving
     }
 
-    /// Whether a record of a request that is taken on now can be written; cheap enough to ask for each.
+    /// Returns whether a record of a request that is taken on now can be written; cheap enough to ask for each.
     ///
     /// # Errors
     /// Why not.
@@ -240,7 +240,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// How the ledger is.
+    /// The health of the ledger.
     pub fn health(&self) -> LedgerHealth {
         let backlog = self.backlog();
         let state = self.shared.state.lock();

@@ -25,7 +25,7 @@ pub(crate) const GATHER: usize = 4096;
 /// or after so long, or when a reader waits for them.
 const MOVE_EVERY: Duration = Duration::from_secs(1);
 
-/// What was gathered in memory is written so often.
+/// The interval at which sums in memory are written.
 const WRITE_EVERY: Duration = Duration::from_millis(100);
 
 /// After an error, the first pause, which doubles up to the longest.
@@ -37,13 +37,13 @@ const DELETIONS: usize = 10;
 /// Expired answers are looked for so often.
 const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 
-/// What the ledger and the thread share.
+/// State that the ledger and the thread share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) journal: Journal,
     pub(crate) state: Mutex<State>,
     pub(crate) due: Condvar,
-    /// How long records are kept in the database; `None`: for ever.
+    /// Retention of records in the database; `None`: for ever.
     pub(crate) keep: Option<Duration>,
     pub(crate) clock: Clock,
     pub(crate) is_relaxed: bool,
@@ -60,11 +60,11 @@ pub(crate) struct Mover {
     expired_at: Option<Instant>,
 }
 
-/// What a start has found.
+/// The findings of a start.
 pub(crate) struct Recovered {
     /// The greatest number of a record.
     pub(crate) last_number: i64,
-    /// What was set aside.
+    /// The lines that were set aside.
     pub(crate) aside: SetAside,
 }
 
@@ -246,7 +246,7 @@ fn recover_predecessor(writer: &mut dyn Writer, slot: &Slot) -> Result<Option<Se
     }
 }
 
-/// What a panic says.
+/// The message of a panic.
 fn message(panic: &(dyn std::any::Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied())

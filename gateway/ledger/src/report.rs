@@ -11,7 +11,7 @@ use sqlx::Row;
 use sqlx::any::AnyRow;
 use std::str::FromStr;
 
-/// What a report can be grouped by, or limited to.
+/// A dimension by which a report is grouped or filtered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dimension {
     /// The project.
@@ -24,7 +24,7 @@ pub enum Dimension {
     Model,
     /// The kind of server.
     Backend,
-    /// How requests ended.
+    /// The outcome of requests.
     Status,
     /// The UTC day on which requests began.
     Day,

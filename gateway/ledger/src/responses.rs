@@ -15,7 +15,7 @@ pub struct StoredResponse {
     pub project_id: String,
     /// The response that it goes on from.
     pub previous_id: Option<String>,
-    /// What was new in its request, as JSON.
+    /// The new items of its request, as JSON.
     pub input: String,
     /// The response, as JSON.
     pub response: String,
@@ -32,7 +32,7 @@ impl StoredResponse {
     }
 }
 
-/// How much of a conversation is read.
+/// Bounds of the conversation that is read.
 #[derive(Debug, Clone, Copy)]
 pub struct ChainBounds {
     /// Responses, at least 1.
@@ -46,7 +46,7 @@ pub struct ChainBounds {
 pub struct Turn {
     /// The response's id.
     pub id: String,
-    /// What was new in its request, as JSON.
+    /// The new items of its request, as JSON.
     pub input: String,
     /// The response, as JSON.
     pub response: String,
@@ -57,7 +57,7 @@ pub struct Turn {
 pub struct Chain {
     /// Its turns, oldest first; empty if there is no such response.
     pub turns: Vec<Turn>,
-    /// Whether these are all.
+    /// Completeness of the list.
     pub end: ChainEnd,
 }
 

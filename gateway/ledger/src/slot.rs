@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// A slot for a journal, and its owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Slot {
-    /// What its segments are named after.
+    /// The base name of its segments.
     pub(crate) journal: PathBuf,
     /// The owner of its intents, jobs and batches.
     pub(crate) owner: GatewayId,

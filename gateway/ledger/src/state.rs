@@ -37,7 +37,7 @@ macro_rules! states {
 }
 
 states! {
-    /// How a request ended.
+    /// The outcome of a request.
     Outcome, "request status" {
         /// Answered to its end.
         Completed = "completed",
@@ -53,7 +53,7 @@ states! {
         Interrupted = "interrupted",
     }
 
-    /// What admission decided on a request.
+    /// The decision of admission on a request.
     Decision, "decision" {
         /// Run at once.
         Accepted = "accepted",
@@ -63,7 +63,7 @@ states! {
         Rejected = "rejected",
     }
 
-    /// How far a batch has come; the names are OpenAI's.
+    /// The state of a batch; the names are OpenAI's.
     BatchStatus, "batch status" {
         /// Its input file has not been read.
         Validating = "validating",
@@ -81,7 +81,7 @@ states! {
         Cancelled = "cancelled",
     }
 
-    /// What a file is for; the names are OpenAI's.
+    /// The purpose of a file; the names are OpenAI's.
     FilePurpose, "file purpose" {
         /// The requests of a batch.
         Batch = "batch",
@@ -89,7 +89,7 @@ states! {
         BatchOutput = "batch_output",
     }
 
-    /// Whether an API key may be used.
+    /// The validity of an API key.
     KeyState, "key state" {
         /// It may.
         Active = "active",
@@ -101,7 +101,7 @@ states! {
 }
 
 impl BatchStatus {
-    /// Whether nothing will change any more.
+    /// Returns whether nothing will change any more.
     pub const fn is_final(self) -> bool {
         matches!(self, Self::Completed | Self::Failed | Self::Expired | Self::Cancelled)
     }

@@ -219,7 +219,7 @@ async fn migrate(store: &Store) -> Result<(), Error> {
     })
 }
 
-/// What a connection to SQLite begins with: transactions survive `kill -9`, and in synced mode a power cut.
+/// The first statements of a connection to SQLite: transactions survive `kill -9`, and in synced mode a power cut.
 pub(crate) const fn sqlite_session(durability: Durability) -> &'static [&'static str] {
     match durability {
         Durability::Synced => &[
@@ -235,7 +235,7 @@ pub(crate) const fn sqlite_session(durability: Durability) -> &'static [&'static
     }
 }
 
-/// What a connection to PostgreSQL begins with: the server gives up what takes longer.
+/// The first statements of a connection to PostgreSQL: the server cancels what takes longer.
 pub(crate) const POSTGRES_SESSION: &[&str] = &["SET statement_timeout = '10s'", "SET lock_timeout = '10s'"];
 
 fn options(session: &'static [&'static str]) -> AnyPoolOptions {

@@ -1,4 +1,4 @@
-//! What the crate's tests share.
+//! Shared parts of the crate's tests.
 
 use crate::database::Database;
 use crate::store::{Store, connect_or_create};

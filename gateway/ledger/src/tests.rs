@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
 
-/// How the database behaves.
+/// The behavior of the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Works,
@@ -118,7 +118,7 @@ impl Bench {
     }
 }
 
-/// How often each request id is in the database.
+/// The number of rows of each request id.
 async fn counts(store: &Store) -> BTreeMap<String, usize> {
     let mut page = records::Page {
         after: 0,

@@ -1,4 +1,4 @@
-//! What the thread that moves records needs of a database; SQLite and PostgreSQL each have their own.
+//! The database interface of the thread that moves records; SQLite and PostgreSQL each have their own.
 
 use crate::error::Error;
 use crate::id::GatewayId;

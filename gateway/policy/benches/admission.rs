@@ -1,4 +1,4 @@
-//! What a decision costs: `offer` and `settle` (with the next one's start) while ten thousand wait.
+//! The cost of a decision: `offer` and `settle` (with the next one's start) while ten thousand wait.
 
 #![allow(missing_docs)]
 

@@ -40,7 +40,7 @@ pub struct Breaker {
     failures: u32,
     /// Those of them that were no answer, since the last answer.
     unanswered: u32,
-    /// Whether it opened because there was no answer.
+    /// True if it opened because there was no answer.
     is_unreachable: bool,
     /// Times that it opened since it was last healthy for long.
     opened: u32,

@@ -221,7 +221,7 @@ impl Rate {
         }
     }
 
-    /// What may pass now, and when all may again.
+    /// The remaining amount, and the time of the full refill.
     pub(crate) fn window(&self, cell: &Cell, now: Time) -> RateWindow {
         let owed = cell.level(now);
         let used = owed.div_ceil(self.interval).saturating_mul(self.unit);

@@ -67,7 +67,7 @@ pub struct DegradationsApplied {
 }
 
 impl DegradationsApplied {
-    /// Whether any was applied.
+    /// Returns whether any was applied.
     pub fn any(self) -> bool {
         self != Self::default()
     }

@@ -70,7 +70,7 @@ impl PressureMonitor {
         self.current
     }
 
-    /// Whether the level that was found last pauses batch requests.
+    /// Returns whether the level that was found last pauses batch requests.
     pub(crate) fn is_batch_paused(&self, rules: &Degradation) -> bool {
         let level = rules.levels.get(self.current);
         level.is_some_and(|level| level.actions.pause_batch)
@@ -102,7 +102,7 @@ impl PressureMonitors {
         self.0.get(model).map_or(0.0, |monitor| monitor.saturation(now))
     }
 
-    /// Whether the level that was found last for a model pauses batch requests.
+    /// Returns whether the level that was found last for a model pauses batch requests.
     pub(crate) fn is_batch_paused(&self, rules: &Degradation, model: ModelId) -> bool {
         let monitor = self.0.get(model);
         monitor.is_some_and(|monitor| monitor.is_batch_paused(rules))

@@ -1,7 +1,7 @@
 //! The order of the queue: between bands by weight, between the projects of a band, between a project's users,
 //! and then first in, first out.
 //!
-//! What is shared is work, not requests: one request can be a thousand times another. Each band, project
+//! Work is shared, not requests: one request can be a thousand times another. Each band, project
 //! and user carries a counter of the work that it has been served, and the smallest goes first. This is
 //! the virtual token counter of Sheng et al., "Fairness in Serving Large Language Models" (OSDI 2024): an
 //! uncached input token counts 1, a cached one a tenth, an output token 2 ([`TokenWeights`](crate::TokenWeights)). A request is
@@ -17,7 +17,7 @@ use crate::{ModelId, Order, ProjectId, QueueClass, Rules, Time, UserId};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// What a band, a project or a user has been served.
+/// Work that a band, a project or a user has been served.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Served(pub(crate) u64);
 
@@ -90,7 +90,7 @@ pub(crate) struct Flow {
     pub(crate) listed: Option<u64>,
     /// All of its requests by age.
     pub(crate) by_age: List,
-    /// What it adds to the pressure on its model.
+    /// Its contribution to the pressure on its model.
     pub(crate) held_back: HeldBack,
 }
 
@@ -104,7 +104,7 @@ pub(crate) struct Queue {
     pub(crate) listed: Option<u64>,
 }
 
-/// What orders users in a flow: what each was served, or, first in first out, its oldest request.
+/// The sort key of a user in a flow: the work served to it, or, first in first out, its oldest request.
 pub(crate) fn user_key(order: Order, served: Served, oldest: u64) -> u64 {
     match order {
         Order::Fifo => oldest,
@@ -112,7 +112,7 @@ pub(crate) fn user_key(order: Order, served: Served, oldest: u64) -> u64 {
     }
 }
 
-/// What orders projects in a class; `first_user` is the key of its first user.
+/// The sort key of a project in a class; `first_user` is the key of its first user.
 pub(crate) fn project_key(order: Order, served: Served, first_user: u64) -> u64 {
     match order {
         Order::Fifo => first_user,

@@ -112,7 +112,7 @@ impl<I: Id, T> IdMap<I, T> {
         self.values.len()
     }
 
-    /// Whether no id has a value.
+    /// Returns whether no id has a value.
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
     }

@@ -24,7 +24,7 @@ impl Policy {
         levels.max().unwrap_or(0)
     }
 
-    /// Whether batch requests for a model are paused, by the level that was found last.
+    /// Returns whether batch requests for a model are paused, by the level that was found last.
     pub(crate) fn is_paused(&self, model: ModelId) -> bool {
         self.monitors.is_batch_paused(&self.rules.degradation, model)
     }

@@ -92,7 +92,7 @@ pub enum Refusal {
     QueueTimeout {
         /// The longest wait.
         limit: Duration,
-        /// Whether this was expected at entry, so that it did not wait at all.
+        /// True if this was expected at entry, so that it did not wait at all.
         known_at_entry: bool,
         /// When trying again makes sense.
         retry_after: Duration,
@@ -158,7 +158,7 @@ impl RateLimitKind {
         }
     }
 
-    /// Whether tokens are counted, not requests.
+    /// Returns whether tokens are counted, not requests.
     pub fn is_tokens(self) -> bool {
         matches!(self, RateLimitKind::TokensPerMinute | RateLimitKind::TokensPerDay)
     }

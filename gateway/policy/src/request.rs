@@ -66,7 +66,7 @@ impl Usage {
     }
 }
 
-/// What a request uses apart from its prompt's tokens and those of answers whose length policy may limit.
+/// Units that a request uses apart from its prompt's tokens and those of answers whose length policy may limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Units {
     /// Output tokens, at most, of answers that no limit shortens, such as transcriptions.
@@ -118,7 +118,7 @@ pub struct AdmissionRequest {
     pub max_tokens: u64,
     /// The number of answers; 0 where an answer is not made of tokens.
     pub answers: u64,
-    /// What it uses besides.
+    /// Further units that it uses.
     pub units: Units,
 }
 

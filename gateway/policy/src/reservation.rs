@@ -1,4 +1,4 @@
-//! What is held for one request, from its offer until it is settled.
+//! The reservation of one request, from its offer until it is settled.
 
 use crate::allowance::{AllowanceReservation, Wanted, Windows};
 use crate::limits::Charge;
@@ -59,7 +59,7 @@ impl Reservation {
         self.terms.estimate = ask.estimate(rules);
     }
 
-    /// What is to be reserved from quotas and budgets.
+    /// The amounts to be reserved from quotas and budgets.
     pub(crate) fn wanted(&self, rules: &Rules, may_downgrade: bool) -> Wanted {
         let (worst, least) = (self.terms.estimate, self.parties().least(rules));
         Wanted {

@@ -1,4 +1,4 @@
-//! How much may be tried again: a share of the traffic, so that retries never make an overload worse.
+//! The retry budget: a share of the traffic, so that retries never make an overload worse.
 
 use crate::Time;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 /// Retries that may come at once after a calm time.
 const BURST: f64 = 50.0;
 
-/// What is allowed beside the share, in retries a second, so that little traffic is tried again too.
+/// Retries a second that are allowed beside the share, so that little traffic is tried again too.
 const LEAST: f64 = 2.0;
 
 /// The budget of one model.
@@ -33,7 +33,7 @@ impl RetryBudget {
         self.left = (self.left + self.share).min(BURST);
     }
 
-    /// Whether one may be tried again now.
+    /// Takes a retry from the budget; false if none is left.
     pub fn spend(&mut self, now: Time) -> bool {
         let passed = self.since.map_or(Duration::ZERO, |since| now - since);
         self.since = Some(now);

@@ -52,7 +52,7 @@ fn per_weight(candidate: &Candidate) -> u64 {
     candidate.load.saturating_add(1).saturating_mul(1000) / candidate.weight.max(1)
 }
 
-/// How well a server suits a beginning: uniform for equal weights, in proportion for others.
+/// The rank of a server for a prefix: uniform for equal weights, in proportion for others.
 #[allow(clippy::cast_precision_loss)]
 fn rank(candidate: &Candidate, prefix_hash: u64) -> f64 {
     let mixed = mix(candidate.hash ^ mix(prefix_hash));

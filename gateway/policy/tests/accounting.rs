@@ -186,7 +186,7 @@ impl World {
         }
     }
 
-    /// What the ledger has for a subject in the window of now, of ended requests.
+    /// The ledger's sum of ended requests for a subject in the current window.
     fn recorded(&self, at: usize, window: QuotaWindow) -> RecordedUsage {
         let subject = SUBJECTS[at];
         let length = if window == QuotaWindow::Day { 10 } else { 7 };

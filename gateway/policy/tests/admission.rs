@@ -145,7 +145,7 @@ fn lane(ask: &AdmissionRequest) -> usize {
     }
 }
 
-/// Whether a request could run beside those who run. The same words as the documentation's.
+/// Returns whether a request could run beside those who run. The same words as the documentation's.
 fn could_run(rules: &Rules, running: &[(TicketId, AdmissionRequest)], ask: &AdmissionRequest) -> bool {
     let count = |is: &dyn Fn(&AdmissionRequest) -> bool| running.iter().filter(|(_, other)| is(other)).count();
     let places = rules.global.max_active_requests;

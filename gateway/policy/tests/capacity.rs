@@ -1,4 +1,4 @@
-//! How many requests a model is given at once, before a simulated server with continuous batching.
+//! Adaptive limits before a simulated server with continuous batching.
 
 #![allow(missing_docs, unreachable_pub, dead_code, clippy::pedantic)]
 

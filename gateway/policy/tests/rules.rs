@@ -1,4 +1,4 @@
-//! What may be sent, what may be used, and what gives way.
+//! Rate limits, quotas and degradation.
 
 #![allow(clippy::unwrap_used)]
 

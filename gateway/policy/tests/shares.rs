@@ -1,4 +1,4 @@
-//! What the fair order promises, on ten simulated minutes at three times what the server can do. The whole
+//! The guarantees of the fair order, on ten simulated minutes at three times the server's capacity. The whole
 //! hour, with a real trace, is `examples/simulate`.
 
 #![allow(missing_docs, unreachable_pub, dead_code, clippy::pedantic)]

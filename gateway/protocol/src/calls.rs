@@ -25,7 +25,7 @@ struct Call {
     given_id: Option<String>,
     /// All of its arguments so far.
     arguments: String,
-    /// What is to be written when its turn comes.
+    /// Parts to be written when its turn comes.
     waiting: VecDeque<ToolPart>,
     has_begun: bool,
 }
@@ -55,7 +55,7 @@ impl CallOrder {
         }
     }
 
-    /// Whether there are any calls.
+    /// Returns whether there are any calls.
     pub(crate) fn has_calls(&self) -> bool {
         !self.calls.is_empty()
     }
@@ -84,7 +84,7 @@ impl CallOrder {
         }
     }
 
-    /// What still waits when the answer has ended.
+    /// Takes the parts that still wait when the answer has ended.
     pub(crate) fn rest(&mut self) -> Part {
         let tools = self.calls.iter_mut().flat_map(|call| call.waiting.drain(..));
         Part {

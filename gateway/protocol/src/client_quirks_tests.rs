@@ -1,4 +1,4 @@
-//! What real clients send beside what a server's protocol can say.
+//! Fields of real clients that a server's protocol cannot express.
 
 #![allow(
     clippy::format_collect,
@@ -14,7 +14,7 @@ use crate::{Protocol, parse};
 use serde_json::json;
 use std::collections::BTreeSet;
 
-/// What real clients send beside what can be said: Claude Code, Codex, LangChain, LlamaIndex, pydantic-ai, AutoGen,
+/// Hints of real clients: Claude Code, Codex, LangChain, LlamaIndex, pydantic-ai, AutoGen,
 /// instructor, the AI SDK, Ollama's own clients.
 fn hints() -> Vec<(NativeApis, Operation, Value, &'static [&'static str])> {
     let message = json!([{"role": "user", "content": "hi"}]);

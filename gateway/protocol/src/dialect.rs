@@ -1,4 +1,4 @@
-//! What a protocol must know of itself; everything else in this crate asks it through here.
+//! The interface of a protocol; everything else in this crate asks it through here.
 
 use crate::Operation;
 use crate::calls::CallPiece;
@@ -36,7 +36,7 @@ pub(crate) trait Dialect: Sync {
         let _ = (operation, body, parsed, changes, splices);
     }
 
-    /// What the gateway answers itself where the model's server does not speak the protocol: a count, a description.
+    /// The gateway's own answer where the model's server does not speak the protocol: a count, a description.
     fn answer_here(
         &self,
         operation: Operation,
@@ -60,7 +60,7 @@ pub(crate) trait Dialect: Sync {
         format!("data: {}\n\n", self.error_body(error, request_id)).into_bytes()
     }
 
-    /// Whether a server of this protocol generates beyond the model's context where a request has no limit.
+    /// Returns whether a server of this protocol generates beyond the model's context where a request has no limit.
     fn has_no_default_limit(&self) -> bool {
         false
     }
@@ -73,7 +73,7 @@ pub(crate) trait Dialect: Sync {
         }
     }
 
-    /// How a stream is divided into records.
+    /// The framing of a stream: its division into records.
     fn framing(&self) -> Framing {
         Framing::EventStream
     }
@@ -90,7 +90,7 @@ pub(crate) trait Dialect: Sync {
         None
     }
 
-    /// Whether the end of every stream is marked in it, so that one without a mark was cut off.
+    /// Returns whether the end of every stream is marked in it, so that one without a mark was cut off.
     fn marks_its_end(&self) -> bool {
         true
     }
@@ -107,7 +107,7 @@ pub(crate) trait Dialect: Sync {
         None
     }
 
-    /// Whether a server with these APIs takes this protocol's requests without translation.
+    /// Returns whether a server with these APIs takes this protocol's requests without translation.
     fn is_native(&self, apis: NativeApis) -> bool {
         let _ = apis;
         false
@@ -166,6 +166,6 @@ pub(crate) trait Server: std::fmt::Debug + Sync {
     /// Reads a whole answer.
     fn whole(&self, body: &[u8]) -> Result<Piece, RequestError>;
 
-    /// Whether a body is a whole answer, and not a stream that was not asked for.
+    /// Returns whether a body is a whole answer, and not a stream that was not asked for.
     fn is_whole(&self, body: &[u8]) -> bool;
 }

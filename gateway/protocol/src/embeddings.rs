@@ -11,7 +11,7 @@ use base64::Engine;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-/// How a client wants them.
+/// The form of embeddings that the client expects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wanted {
     Openai {
@@ -65,7 +65,7 @@ pub(crate) fn request(call: Operation, body: &[u8], dropped: &mut Dropped) -> Re
     Ok((to, wanted))
 }
 
-/// What OpenAI's servers and Ollama's say.
+/// The answer of OpenAI's servers and of Ollama's.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Answer {

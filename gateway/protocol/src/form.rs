@@ -276,7 +276,7 @@ impl<'a> Headers<'a> {
     }
 }
 
-/// What follows a word that stands alone, in any case.
+/// The text after a word that stands alone, in any case.
 fn strip_word<'a>(text: &'a str, word: &str) -> Option<&'a str> {
     let (head, rest) = text.split_at_checked(word.len())?;
     let is_alone = rest.is_empty() || rest.starts_with([';', ' ', '\t']);

@@ -1,7 +1,7 @@
-//! What lies between two protocols: a request is OpenAI's chat completion, since every other maps onto it; an
+//! The common form between two protocols: a request is OpenAI's chat completion, since every other maps onto it; an
 //! answer is a [`Part`], or a stream of them. So a protocol knows only itself and this.
 //!
-//! What the other protocol cannot express is left out and named, or refused, by the table of
+//! A field that the other protocol cannot express is left out and named, or refused, by the table of
 //! [`crate::unsupported`].
 
 use super::error::{ErrorCode, RequestError};
@@ -103,7 +103,7 @@ impl Part {
     }
 }
 
-/// What a translation needs to know of its request and its model.
+/// Properties of a request and its model that a translation uses.
 #[derive(Debug, Clone, Default)]
 pub struct About {
     /// Identifier of the request, from which the answer's identifier is made.
@@ -116,11 +116,11 @@ pub struct About {
     pub context: u64,
     /// The estimated tokens of the prompt.
     pub prompt_tokens: u64,
-    /// What happens to hints that the server's protocol cannot say.
+    /// Treatment of hints that the server's protocol cannot express.
     pub unsupported: Unsupported,
     /// The stored response that it goes on from.
     pub previous_response_id: Option<String>,
-    /// Whether its response is stored.
+    /// True if its response is stored.
     pub store: bool,
 }
 
@@ -202,7 +202,7 @@ impl Fields {
         }
     }
 
-    /// What says nothing about the answer, or was heard already.
+    /// Removes fields that carry nothing about the answer, or were read already.
     pub(crate) fn ignore(&mut self, keys: &[&str]) {
         for key in keys {
             self.map.remove(*key);

@@ -178,22 +178,22 @@ impl Operation {
         self.row().upstream_path
     }
 
-    /// Whether the answer is made of output tokens.
+    /// Returns whether the answer is made of output tokens.
     pub fn generates(self) -> bool {
         self.work() == Work::Generate
     }
 
-    /// Whether its requests are forms, which are sent on with their own content type.
+    /// Returns whether its requests are forms, which are sent on with their own content type.
     pub fn takes_forms(self) -> bool {
         self.work() == Work::Transcribe || self == Operation::ImageEdits
     }
 
-    /// Whether the answer is passed on without being read, unless it is an error.
+    /// Returns whether the answer is passed on without being read, unless it is an error.
     pub fn is_relayed(self) -> bool {
         matches!(self.work(), Work::Speak | Work::Relay)
     }
 
-    /// Whether the answer is text whose tokens count as output.
+    /// Returns whether the answer is text whose tokens count as output.
     pub fn writes_text(self) -> bool {
         matches!(self.work(), Work::Generate | Work::Transcribe)
     }

@@ -14,7 +14,7 @@ use crate::scan::{fields, top_level};
 use policy::Units;
 use std::borrow::Cow;
 
-/// What stands before the model's name and the path, where a request names its model in its path.
+/// The prefix of a path that names its model.
 pub const PREFIX: &str = crate::operation::PASSTHROUGH_PREFIX;
 
 /// Paths by which servers are administered; a pattern with `/*` never opens them.
@@ -104,7 +104,7 @@ impl Pattern {
         &self.0
     }
 
-    /// Whether it opens a path, which is [plain](is_plain), cleaned and decoded. Paths that the gateway serves and
+    /// Returns whether it opens a path, which is [plain](is_plain), cleaned and decoded. Paths that the gateway serves and
     /// those by which servers are administered are opened only by their own names.
     pub fn opens(&self, path: &str) -> bool {
         match self.0.strip_suffix("/*") {
@@ -154,7 +154,7 @@ pub fn target(path: &str) -> Option<Target<'_>> {
     })
 }
 
-/// Whether every server reads a path in the same way.
+/// Returns whether every server reads a path in the same way.
 fn is_plain(path: &str) -> bool {
     let bytes = path.as_bytes();
     let is_known = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,=:@/%".contains(byte);

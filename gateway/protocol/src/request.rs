@@ -12,16 +12,16 @@ use std::ops::Range;
 pub struct ParsedRequest<'a> {
     /// The model's name as the client gave it.
     pub model: Cow<'a, str>,
-    /// Whether the answer is to be streamed.
+    /// True if the answer is to be streamed.
     pub is_streaming: bool,
     /// The most output tokens of each answer: the largest of all limits that were given, since servers differ in which
     /// of them they honor. `None`: no limit.
     pub max_tokens: Option<u64>,
     /// Answers that are made: prompts × the largest of `n`, `best_of` and `n_cmpl`. 0 where nothing is generated.
     pub answers: u64,
-    /// What the model reads.
+    /// The size of the prompt.
     pub size: PromptSize,
-    /// Whether the client itself asked for the usage of a stream.
+    /// True if the client itself asked for the usage of a stream.
     pub wants_usage: bool,
     /// The user that `/generate` names in its body.
     pub user_id: Option<Cow<'a, str>>,
@@ -29,17 +29,17 @@ pub struct ParsedRequest<'a> {
     pub project_id: Option<Cow<'a, str>>,
     /// A class or priority below the caller's own.
     pub lowered: Lowered,
-    /// Whether the answer is to be fetched later.
+    /// True if the answer is to be fetched later.
     pub in_background: bool,
-    /// Whether it only loads or unloads the model, as Ollama's requests without a prompt do.
+    /// Loading or unloading of the model, as Ollama's requests without a prompt ask for.
     pub load: Option<ModelLoad>,
-    /// What it uses apart from the tokens of prompts and answers.
+    /// Units that it uses apart from the tokens of prompts and answers.
     pub units: Units,
     /// The model that the body names, where the request's head names one too.
     pub model_of_body: Option<Cow<'a, str>>,
-    /// What it says of responses that the gateway stores.
+    /// Its fields about responses that the gateway stores.
     pub storage: Storage<'a>,
-    /// What the model reads first, as JSON: requests that begin alike are best served by the same server.
+    /// The beginning of the prompt, as JSON: requests that begin alike are best served by the same server.
     pub prompt: Option<&'a str>,
     pub(crate) places: Places,
 }
@@ -75,13 +75,13 @@ pub struct Lowered {
 #[derive(Debug, Default)]
 pub(crate) struct Places {
     pub(crate) model: Option<Range<usize>>,
-    /// Whether the model of the request's head counts, and not the body's.
+    /// True if the model of the request's head counts, and not the body's.
     pub(crate) has_model_of_head: bool,
     /// Of a form, where its first delimiter begins.
     pub(crate) form_start: Option<usize>,
     /// Of a form, the header that gives the length of its model's name.
     pub(crate) model_length: Option<Range<usize>>,
-    /// Whether a body that names no model stays as it is.
+    /// True if a body that names no model stays as it is.
     pub(crate) is_opaque: bool,
     pub(crate) limits: Vec<Limit>,
     pub(crate) min_tokens: Option<Limit>,
@@ -98,12 +98,12 @@ pub(crate) struct Places {
 pub(crate) struct Limit {
     pub(crate) key: &'static str,
     pub(crate) value: Limited,
-    /// Whether it stands there as a number: some servers ignore a string.
+    /// True if it stands there as a number: some servers ignore a string.
     pub(crate) is_number: bool,
     pub(crate) range: Range<usize>,
 }
 
-/// What an output limit says.
+/// The value of an output limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Limited {
     /// Nothing; but its key is there, and would be given twice if it were added.
@@ -158,17 +158,17 @@ impl Limit {
     }
 }
 
-/// What policy changed, to be written into the body.
+/// Changes of policy, to be written into the body.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestChanges<'a> {
     /// The model's name at the server.
     pub model: &'a str,
     /// The most output tokens of each answer. `None`: the client gave no limit, and none is written.
     pub max_tokens: Option<u64>,
-    /// Whether the limit is written under the name that every server honors, whatever other names stand there. For
+    /// True if the limit is written under the name that every server honors, whatever other names stand there. For
     /// servers whose default is not bounded by the model's context, or that ignore `max_completion_tokens`.
     pub must_limit: bool,
-    /// Whether a stream is asked for its usage where the client did not ask. Old servers refuse `stream_options`.
+    /// True if a stream is asked for its usage where the client did not ask. Old servers refuse `stream_options`.
     pub asks_usage: bool,
 }
 
@@ -199,25 +199,25 @@ pub enum LimitRule {
     UnderOwnName,
 }
 
-/// What a request of OpenAI's responses says of stored responses.
+/// Fields of OpenAI's responses about stored responses.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Storage<'a> {
-    /// Whether the response is to be stored. OpenAI stores by default; here only an explicit `true` counts.
+    /// True if the response is to be stored. OpenAI stores by default; here only an explicit `true` counts.
     pub store: bool,
     /// The stored response that it goes on from.
     pub previous_response_id: Option<Cow<'a, str>>,
-    /// Whether it belongs to a conversation object.
+    /// True if it belongs to a conversation object.
     pub has_conversation: bool,
 }
 
 impl Storage<'_> {
-    /// Whether it says anything of stored responses.
+    /// Returns whether it says anything of stored responses.
     pub fn is_used(&self) -> bool {
         self.store || self.previous_response_id.is_some() || self.has_conversation
     }
 }
 
-/// What a request's head says of its body.
+/// Fields of a request's head that concern its body.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct HeadFields<'h> {
     /// The model that an Azure client names in its path, or a pass-through request in its path or a header; it counts

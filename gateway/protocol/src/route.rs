@@ -58,7 +58,7 @@ pub fn clean_path(path: &str) -> CleanPath<'_> {
     }
 }
 
-/// What clients that were set up for another service put before OpenAI's and Anthropic's paths: Azure, OpenRouter and Open
+/// Prefixes of OpenAI's and Anthropic's paths in clients that were set up for another service: Azure, OpenRouter and Open
 /// WebUI, and gateways that have a path for each service.
 const BASES: [&str; 4] = ["/openai/v1/", "/openai/", "/api/v1/", "/anthropic/v1/"];
 
@@ -92,7 +92,7 @@ fn decoded(segment: &str) -> Cow<'_, str> {
     }
 }
 
-/// What a method and a path ask for.
+/// The target of a method and a path.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Route<'a> {
     /// A model's work.
@@ -107,7 +107,7 @@ pub enum Route<'a> {
     Ps,
     /// Ollama's version.
     Version,
-    /// Whether the gateway runs.
+    /// Liveness of the gateway.
     Health,
     /// `/usage/me`: the caller's own usage.
     Usage,

@@ -24,7 +24,7 @@ impl<'a> Raw<'a> {
         self.0.filter(|text| *text != "null")
     }
 
-    /// Whether the key is there, null or not.
+    /// Returns whether the key is there, null or not.
     pub(crate) fn is_given(self) -> bool {
         self.0.is_some()
     }
@@ -124,7 +124,7 @@ impl<'de, F: FnMut(&'de str)> Visitor<'de> for Items<'_, F> {
 pub(crate) struct Number {
     /// `None`: below 0, which servers read as no limit.
     pub(crate) value: Option<u64>,
-    /// Whether it stands there as a number: some servers ignore a string.
+    /// True if it stands there as a number: some servers ignore a string.
     pub(crate) is_number: bool,
 }
 
@@ -211,7 +211,7 @@ impl<'de, T: Fields<'de>> Visitor<'de> for Object<T> {
     }
 }
 
-/// Whether Go's decoder, with which Ollama and LocalAI read, takes a key for another: it folds case, the long s and
+/// Returns whether Go's decoder, with which Ollama and LocalAI read, takes a key for another: it folds case, the long s and
 /// the Kelvin sign.
 fn is_the_same_in_go(key: &str, known: &str) -> bool {
     if key.is_ascii() {

@@ -1,4 +1,4 @@
-//! What real servers send beside what their protocol says, whole and streamed, read by a client of each protocol.
+//! Deviations of real servers from their protocol, whole and streamed, read by a client of each protocol.
 
 #![allow(
     clippy::format_collect,
@@ -12,7 +12,7 @@ use super::*;
 use crate::whole;
 use serde_json::json;
 
-/// What a client understands of an answer.
+/// The content of an answer, as a client reads it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Answer {
     text: String,

@@ -21,7 +21,7 @@ const LONGEST_WHOLE: usize = 64 << 20;
 /// More than this after the last event is not passed on.
 const LONGEST_END: usize = 64 << 10;
 
-/// What a piece of the upstream's stream gives.
+/// The result of a piece of the upstream's stream.
 #[derive(Debug, Default)]
 pub struct Split {
     /// To send now, in order.
@@ -41,7 +41,7 @@ pub struct StreamSplitter {
     is_stripped: bool,
 }
 
-/// What a server's answer has turned out to be.
+/// The form of a server's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     /// Nothing but white space has come.

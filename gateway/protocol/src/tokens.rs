@@ -109,7 +109,7 @@ fn unescaped(characters: &mut std::str::Chars<'_>) -> char {
     }
 }
 
-/// What the last character was part of.
+/// The class of the last character.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Run {
     #[default]

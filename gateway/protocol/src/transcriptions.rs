@@ -74,7 +74,7 @@ fn units(audio: Duration) -> Units {
     }
 }
 
-/// Whether a form's field says yes, as the servers' own parsers (pydantic, Go's `strconv`) read it.
+/// Returns whether a form's field says yes, as the servers' own parsers (pydantic, Go's `strconv`) read it.
 fn is_true(text: &str) -> bool {
     let yes = ["true", "1", "t", "yes", "y", "on"];
     yes.iter().any(|yes| text.trim().eq_ignore_ascii_case(yes))
@@ -121,7 +121,7 @@ fn millis(raw: &[u8]) -> Option<u64> {
     (seconds.is_finite() && seconds >= 0.0).then_some((seconds * 1000.0).ceil() as u64)
 }
 
-/// Whether a whole answer is text, and neither JSON nor a stream.
+/// Returns whether a whole answer is text, and neither JSON nor a stream.
 fn is_plain(body: &[u8]) -> bool {
     let is_stream = [&b"data:"[..], b"event:", b":", b"id:"]
         .iter()

@@ -105,7 +105,7 @@ fn texts_and_subtitles_are_counted_without_their_times() {
     assert_eq!(output, 0, "silence");
 }
 
-/// What the client gets of a stream in pieces of `step` bytes, and the meter at its end.
+/// The client's text of a stream in pieces of `step` bytes, and the meter at its end.
 fn streamed(stream: &str, step: usize) -> (String, Result<Meter, String>) {
     let mut meter = Meter::new(Operation::Transcriptions, false);
     let mut splitter = StreamSplitter::new(Protocol::OpenAi);

@@ -14,7 +14,7 @@ use std::borrow::Cow;
 pub use super::dialect::NativeApis;
 
 impl NativeApis {
-    /// Whether the server accepts an operation's requests without translation.
+    /// Returns whether the server accepts an operation's requests without translation.
     pub fn supports(self, call: Operation) -> bool {
         call.work() == Work::Relay || call.protocol().dialect().is_native(self)
     }

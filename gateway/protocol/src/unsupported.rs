@@ -12,7 +12,7 @@ use rules::RULES;
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// What a model's configuration says of hints that its server's protocol cannot say.
+/// A model's setting for hints that its server's protocol cannot express.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Unsupported {
     /// Leave them out and name them.
@@ -22,7 +22,7 @@ pub enum Unsupported {
     Refuse,
 }
 
-/// What becomes of a field.
+/// The treatment of a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Treatment {
     /// The gateway's own business, or without any effect on the answer: left out in silence.
@@ -100,7 +100,7 @@ impl Dropped {
         }
     }
 
-    /// What was left out, each once, in the order of the request.
+    /// The names of the fields that were left out, each once, in the order of the request.
     pub(crate) fn into_names(self) -> Vec<Cow<'static, str>> {
         self.names
     }
@@ -147,7 +147,7 @@ pub fn dropped_header(dropped: &[Cow<'static, str>]) -> Option<String> {
 const MOST_NAMES: usize = 20;
 const LONGEST_NAME: usize = 80;
 
-/// What becomes of a field: by its own name before any pattern, and the first rule of those that fit.
+/// The treatment of a field: by its own name before any pattern, and the first rule of those that fit.
 fn treatment(side: Side, path: &str) -> Treatment {
     let rules = || RULES.iter().filter(|rule| rule.side == side);
     let exact = rules().find(|rule| rule.fields.contains(&path));
@@ -155,7 +155,7 @@ fn treatment(side: Side, path: &str) -> Treatment {
     exact.or_else(pattern).map_or(Hint, |rule| rule.treatment)
 }
 
-/// Whether a pattern with one `*` fits.
+/// Returns whether a pattern with one `*` fits.
 fn matches(pattern: &str, path: &str) -> bool {
     pattern
         .split_once('*')

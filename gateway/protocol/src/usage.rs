@@ -36,7 +36,7 @@ impl Source {
     }
 }
 
-/// What a request can have used, against which a server's figures are checked.
+/// Upper bounds of a request's usage, against which a server's figures are checked.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Bounds {
     /// Tokens of the prompt as estimated from its size.
@@ -105,7 +105,7 @@ impl Reported {
     }
 }
 
-/// What of an answer went to the client.
+/// The part of an answer that went to the client.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Delivered {
     /// Tokens of each piece, rounded up to one: for most servers a piece is a token.
@@ -134,7 +134,7 @@ impl Delivered {
     }
 }
 
-/// What was used, and how that is known. `generates`: the answer is made of output tokens.
+/// The usage and its source. `generates`: the answer is made of output tokens.
 pub(crate) fn settle(reported: &Reported, delivered: &Delivered, bounds: &Bounds, generates: bool) -> (Usage, Source) {
     if reported.is_nothing && delivered.pieces == 0 {
         return (Usage::default(), Source::Upstream);

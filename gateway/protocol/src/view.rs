@@ -1,11 +1,11 @@
-//! What a protocol's view of an event, or of a whole answer, gives to the meter. The views stand in the protocols' own
+//! Measurements of an event, or of a whole answer, for the meter. The views stand in the protocols' own
 //! folders; each goes past the JSON once and measures texts where they stand.
 
 use crate::tokens::TextSize;
 use crate::usage::Reported;
 use crate::wire::json::Cursor;
 
-/// What an event, or a whole answer, says.
+/// Measurements of an event, or of a whole answer.
 #[derive(Debug, Default)]
 pub(crate) struct Seen<'a> {
     /// Text, reasoning and calls of tools.

@@ -151,7 +151,7 @@ fn body() -> impl Strategy<Value = Map<String, Value>> {
     })
 }
 
-/// What the server gets, and what was reserved for it.
+/// The body that the server gets, and the reservation for it.
 fn forwarded(body: &Map<String, Value>, most: u64, rule: LimitRule) -> (Map<String, Value>, u64) {
     let text = serde_json::to_vec(body).expect("JSON");
     let parsed = parse(Operation::Completions, &text).expect("valid");

@@ -18,7 +18,7 @@ pub(super) async fn show(State(admin): State<Admin>) -> Json<Value> {
     Json(shown)
 }
 
-/// How the last reload went; null before the first.
+/// The result of the last reload; null before the first.
 pub(super) fn last_reload(admin: &Admin) -> Value {
     admin.reloader.last.lock().as_ref().map_or(Value::Null, as_json)
 }

@@ -12,7 +12,7 @@ use policy::Subject;
 use serde::Deserialize;
 use serde_json::json;
 
-/// What is to be added; amounts may be negative. With `request_id`, whose it is comes from that request's record.
+/// Amounts to be added; they may be negative. With `request_id`, project and user come from that request's record.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Body {

@@ -25,7 +25,7 @@ use serde_json::json;
 use std::sync::Arc;
 use token::Token;
 
-/// What the admin pages read.
+/// State that the admin pages read.
 #[derive(Clone)]
 pub(crate) struct Admin {
     pub(crate) services: Arc<Services>,
@@ -36,7 +36,7 @@ pub(crate) struct Admin {
 }
 
 impl Admin {
-    /// Whether a request carries the admin token.
+    /// Returns whether a request carries the admin token.
     fn is_known(&self, headers: &HeaderMap) -> bool {
         bearer(headers).is_some_and(|given| self.token.is(given))
     }
@@ -111,7 +111,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
         .strip_prefix("Bearer ")
 }
 
-/// What this listener answers, for tools.
+/// The OpenAPI description of this listener.
 const OPENAPI: &str = include_str!("openapi.json");
 
 async fn openapi() -> Response {

@@ -9,7 +9,7 @@ use subtle::ConstantTimeEq;
 /// A shorter token could be guessed.
 const SHORTEST: usize = 16;
 
-/// What the admin listener asks for.
+/// The token that the admin listener requires.
 pub(crate) struct Token(String);
 
 impl Token {

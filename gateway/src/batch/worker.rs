@@ -26,7 +26,7 @@ const AT_ONCE: usize = 32;
 /// Batches of one project that are done at once; each has its input file in memory.
 const TURNS: usize = 2;
 
-/// How far a batch has come is written down after so many answers.
+/// The number of answers after which a batch's progress is stored.
 const TELL_EVERY: i64 = 50;
 
 /// Pauses before a request that the model's servers could not serve is made again: the first, which doubles, and the
@@ -115,7 +115,7 @@ struct Work<'a> {
     progress: Arc<Mutex<Progress>>,
 }
 
-/// What has come of it so far.
+/// The progress of a batch.
 struct Progress {
     completed: i64,
     failed: i64,

@@ -128,7 +128,7 @@ struct ServeArgs {
     /// `sqlite://path` or `postgres://…`.
     #[arg(long, env = "SLUICE_DATABASE_URL")]
     database_url: Option<String>,
-    /// How clients are identified.
+    /// Identification of clients.
     #[arg(long, env = "SLUICE_IDENTITY")]
     identity: Option<IdentityArg>,
     /// Serve every model from the bundled simulated upstream.
@@ -143,7 +143,7 @@ struct ServeArgs {
     upgrade: Option<Upgrade>,
 }
 
-/// Whether to take over from a running gateway.
+/// Takeover from a running gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Upgrade {
     /// Fail if no gateway runs.

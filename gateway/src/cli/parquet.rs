@@ -12,7 +12,7 @@ use serde_json::Value;
 use std::io::Write;
 use std::sync::Arc;
 
-/// What a column holds; every value may be missing.
+/// The type of a column; every value may be missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Text,

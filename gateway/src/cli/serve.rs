@@ -38,7 +38,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// How often changes to the keys are looked for.
+/// The interval at which changes to the keys are looked for.
 const KEYS_EVERY: Duration = Duration::from_millis(500);
 
 pub(super) fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {

@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long the newer one may take until it is ready.
+/// The time that the newer process may take until it is ready.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// Where the socket changes hands.
@@ -23,12 +23,12 @@ fn running(addr_file: &Path) -> Option<Pid> {
     i32::try_from(pid).ok().map(Pid::from_raw)
 }
 
-/// Whether an address file is this process's own, and not another's that has taken its place.
+/// Returns whether an address file is this process's own, and not another's that has taken its place.
 pub(super) fn is_mine(addr_file: &Path) -> bool {
     running(addr_file) == Some(Pid::this())
 }
 
-/// Whether another's place is to be taken.
+/// Returns whether another's place is to be taken.
 pub(super) fn is_wanted(upgrade: Option<Upgrade>, addr_file: &Path) -> bool {
     // No signal: only whether it could be sent.
     let is_there = || running(addr_file).is_some_and(|pid| kill(pid, None).is_ok());

@@ -51,7 +51,7 @@ pub(super) fn levels(advice: &mut Advice<'_>, levels: &Named<Level>) {
     }
 }
 
-/// Whether requests of normal priority are refused.
+/// Returns whether requests of normal priority are refused.
 fn refuses_normal(actions: &Actions) -> bool {
     actions.reject_standard || actions.allow_only_priority == Some(Band::High)
 }

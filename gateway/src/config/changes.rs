@@ -1,4 +1,4 @@
-//! What differs between two configurations, key by key, for the log and for `/config/reload`.
+//! Differences between two configurations, key by key, for the log and for `/config/reload`.
 
 use super::restart_keys;
 use serde_json::{Map, Value};

@@ -26,7 +26,7 @@ const MAX_KEEP_DAYS: f64 = 36_500.0;
 
 const DAY_SECONDS: f64 = 86_400.0;
 
-/// What was read; `None` where a file could not be.
+/// The files that were read; `None` where one could not be.
 pub(super) type Files = (
     Option<raw::UsersFile>,
     Option<raw::ProjectsFile>,
@@ -242,7 +242,7 @@ impl Check<'_> {
         raw.iter().map(|origin| origin.value.clone()).collect()
     }
 
-    /// How responses are stored; `None`: none are.
+    /// Settings of stored responses; `None`: none are stored.
     fn stored_responses(&mut self, raw: &StoredResponseSettings) -> Option<StoredResponses> {
         self.at_least_one("gateway.yaml", "stored_responses.max_turns", &raw.max_turns);
         Some(StoredResponses {
@@ -252,7 +252,7 @@ impl Check<'_> {
         })
     }
 
-    /// How long files and ended batches are kept; `None`: until they are deleted.
+    /// Retention of files and ended batches; `None`: until they are deleted.
     fn kept_files(&mut self, raw: &FileSettings) -> Option<Duration> {
         self.days("files.keep_days", raw.keep_days.as_ref())
     }

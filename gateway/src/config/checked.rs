@@ -55,9 +55,9 @@ pub(crate) struct Gateway {
     pub(crate) max_response_bytes: usize,
     pub(crate) max_buffered_bytes: usize,
     pub(crate) max_files_bytes: i64,
-    /// How responses are stored; `None`: none are.
+    /// Settings of stored responses; `None`: none are stored.
     pub(crate) stored_responses: Option<StoredResponses>,
-    /// How long files and ended batches are kept; `None`: until they are deleted.
+    /// Retention of files and ended batches; `None`: until they are deleted.
     pub(crate) files_keep: Option<Duration>,
     pub(crate) head_timeout: Duration,
     pub(crate) body_timeout: Duration,
@@ -68,7 +68,7 @@ pub(crate) struct Gateway {
     /// Servers that one request is sent to, at most.
     pub(crate) attempts: usize,
     pub(crate) retry_share: f64,
-    /// Whether every request has a line in the log.
+    /// True if every request has a line in the log.
     pub(crate) log_requests: bool,
     /// Origins of web pages that may call; `*` for any.
     pub(crate) cors_origins: Vec<String>,
@@ -76,7 +76,7 @@ pub(crate) struct Gateway {
     pub(crate) ollama_version: String,
 }
 
-/// How responses are stored.
+/// Settings of stored responses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct StoredResponses {
     pub(crate) keep: Duration,
@@ -96,7 +96,7 @@ pub(crate) struct Startup {
     pub(crate) retention: Option<Duration>,
     pub(crate) metrics_need_token: bool,
     pub(crate) ledger_backlog: usize,
-    /// What an acknowledged record survives.
+    /// Durability of an acknowledged record.
     pub(crate) ledger_durability: ledger::Durability,
     pub(crate) drain: Duration,
     pub(crate) tls: Option<Tls>,
@@ -106,7 +106,7 @@ pub(crate) struct Startup {
 /// Logs and traces.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Telemetry {
-    /// Whether the log is written as JSON, an object a line.
+    /// True if the log is written as JSON, an object a line.
     pub(crate) is_json: bool,
     /// The root of a collector; without one, nothing is traced.
     pub(crate) otlp_endpoint: Option<String>,
@@ -131,7 +131,7 @@ pub(crate) struct Discovery {
     pub(crate) endpoints: Vec<Endpoint>,
 }
 
-/// How callers are known.
+/// Identification of callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Identity {
     /// By what they say; an unnamed one is this user.
@@ -180,14 +180,14 @@ pub(crate) struct Project {
     pub(crate) max_concurrent_requests: Option<usize>,
 }
 
-/// What a project may send.
+/// A plan: the request types and limits of its projects.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) id: String,
     pub(crate) rates: Rates,
 }
 
-/// What answers.
+/// A model and its servers.
 #[derive(Debug, Clone)]
 pub(crate) struct Model {
     pub(crate) name: String,
@@ -203,7 +203,7 @@ pub(crate) struct Model {
     pub(crate) max_output_tokens: u64,
     /// Other names that clients may use.
     pub(crate) aliases: Vec<String>,
-    /// What happens to hints that the servers' protocol cannot say.
+    /// Treatment of hints that the servers' protocol cannot express.
     pub(crate) unsupported: Unsupported,
     /// Tokens of a picture; by the model's family if not set.
     pub(crate) image_tokens: Option<u64>,
@@ -217,17 +217,17 @@ pub(crate) struct Model {
     pub(crate) max_concurrent_tokens: TokenLimit,
     /// Where requests go when something has to give way.
     pub(crate) smaller: Option<ModelId>,
-    /// How the simulated upstream spends its time.
+    /// Timing of the simulated upstream.
     pub(crate) timing: Timing,
     pub(crate) endpoints: Vec<Endpoint>,
-    /// What its servers speak.
+    /// The APIs of its servers.
     pub(crate) native_apis: NativeApis,
     /// Models asked in this order while its own servers do not answer.
     pub(crate) fallbacks: Vec<ModelId>,
     pub(crate) deadlines: Deadlines,
 }
 
-/// What serves a model.
+/// The type of a model's servers.
 pub(crate) use raw::Backend;
 
 /// One server of a model.
@@ -252,7 +252,7 @@ pub(crate) struct EndpointTls {
     pub(crate) ca_file: Option<String>,
 }
 
-/// How long each part of a request may take.
+/// Time limits of the parts of a request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deadlines {
     pub(crate) connect: Duration,
@@ -324,7 +324,7 @@ impl Config {
         &self.models[id.0 as usize]
     }
 
-    /// What policy needs to know. `numbers` are those of the keys that have limits of their own.
+    /// The rules of policy. `numbers` are those of the keys that have limits of their own.
     pub(crate) fn rules(&self, numbers: &HashMap<String, KeyId>) -> Rules {
         let fallbacks: Vec<ModelId> = self.models.iter().filter_map(|model| model.smaller).collect();
         let models = self.models.iter().zip(0..).map(|(model, at)| ModelRules {
@@ -404,7 +404,7 @@ impl Config {
     }
 }
 
-/// Whether an allowance limits anything.
+/// Returns whether an allowance limits anything.
 pub(crate) fn limits_anything(allowance: &Allowance) -> bool {
     [allowance.day, allowance.month] != [policy::Caps::default(); 2]
 }

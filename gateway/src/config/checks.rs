@@ -77,7 +77,7 @@ impl Check<'_> {
         }
     }
 
-    /// Whether a file that is named can be read.
+    /// Returns whether a file that is named can be read.
     pub(super) fn file_is_there(&mut self, file: &str, key: &str, name: &At<String>) -> bool {
         if name.line == 0 {
             return false;

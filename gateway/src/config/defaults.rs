@@ -1,4 +1,4 @@
-//! What holds where a file says nothing.
+//! Defaults of settings that a file leaves out.
 
 use super::kept::{Durability, LedgerSettings, StoredResponseSettings};
 use super::levels::Hysteresis;

@@ -1,4 +1,4 @@
-//! What may stand in the files, from the types that read them: JSON schemas, and the tables of
+//! The accepted configuration, from the types that read it: JSON schemas, and the tables of
 //! `docs/configuration.md`.
 
 use super::levels;

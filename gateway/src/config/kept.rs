@@ -1,4 +1,4 @@
-//! What the gateway keeps, how safely and for how long: records, stored responses, files, batches.
+//! Settings of stored data, its durability and its retention: records, stored responses, files, batches.
 
 use super::read::{At, choice, section};
 

@@ -23,7 +23,7 @@ pub(super) const RESERVED_BY_DEFAULT: usize = 10;
 /// The most that an output token may weigh against an uncached input token.
 const MOST_OUTPUT_WEIGHT: u32 = 1000;
 
-/// What `limits.yaml` says, but for the limits of single subjects.
+/// Contents of `limits.yaml`, without the limits of single subjects.
 pub(super) struct Limits {
     pub(super) global: GlobalLimits,
     pub(super) request_timeout: Duration,
@@ -319,7 +319,7 @@ impl Check<'_> {
     }
 }
 
-/// How many requests a model takes at once: its own number, or what its endpoints take together.
+/// The concurrency limit of a model: its own number, or the sum of its endpoints'.
 pub(super) fn concurrency(model: &raw::Model) -> Concurrency {
     if let Some(slots) = &model.max_concurrent_requests {
         return match slots.value {

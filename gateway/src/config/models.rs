@@ -14,7 +14,7 @@ use simulated_upstream::Timing;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-/// What Ollama may take to load a model, unless `load_timeout` says otherwise; its own default is 5 minutes.
+/// The time that Ollama may take to load a model, unless `load_timeout` says otherwise; its own default is 5 minutes.
 const LOAD: Duration = Duration::from_secs(300);
 
 impl Check<'_> {
@@ -94,7 +94,7 @@ impl Check<'_> {
         patterns
     }
 
-    /// How a simulated model spends its time.
+    /// The timing of a simulated model.
     fn timing(&mut self, name: &str, model: &raw::Model) -> Timing {
         let whole = model.average_latency_seconds.as_ref().map(|at| at.value);
         let Some(profile) = &model.profile else {

@@ -256,7 +256,7 @@ section! {
         admin_listen: At<String> = default("127.0.0.1:8001"); restart,
         /// Directory of the address file, the admin token, batch files and, with PostgreSQL, the journal.
         data_dir: String = "data".to_owned(); restart,
-        /// How clients are identified.
+        /// Identification of clients.
         identity: At<IdentityMode> = At { value: IdentityMode::Open, line: 0 },
         /// User of requests that name none, with `identity: open`.
         default_user: Option<At<String>>,
@@ -325,7 +325,7 @@ section! {
         timeout_seconds: Duration = Health::default().timeout_seconds,
         /// Consecutive failures that open the circuit breaker.
         failures: At<u32> = Health::default().failures,
-        /// How long an open breaker denies requests before it allows a probe; doubles each time it opens again.
+        /// Time that an open breaker denies requests before it allows a probe; doubles each time it opens again.
         rest_seconds: Duration = Health::default().rest_seconds,
         /// Upper bound of `rest_seconds` after doubling.
         longest_rest_seconds: Duration = Health::default().longest_rest_seconds,
@@ -368,7 +368,7 @@ section! {
         first_token_seconds: Duration = Timeouts::default().first_token_seconds,
         /// Time between two chunks of an answer.
         gap_seconds: Duration = Timeouts::default().gap_seconds,
-        /// How long an idle client connection is kept open.
+        /// Time that an idle client connection is kept open.
         keepalive_seconds: Duration = Timeouts::default().keepalive_seconds,
         /// Time that running requests get to finish when the gateway stops; then they are ended and recorded.
         drain_seconds: Duration = Timeouts::default().drain_seconds; restart,
@@ -444,7 +444,7 @@ choice! {
         Json = "json",
     }
 
-    /// How clients are identified.
+    /// Identification of clients.
     enum IdentityMode {
         /// By the names that they send, without proof; on loopback only.
         Open = "open",

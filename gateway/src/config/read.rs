@@ -26,7 +26,7 @@ pub(crate) struct At<T> {
 #[derive(Debug, Clone)]
 pub(crate) struct Named<T>(pub(crate) Vec<(At<String>, T)>);
 
-/// What can be read from a node. `None` means that a problem has been reported.
+/// A value that can be read from a node. `None` means that a problem has been reported.
 pub(crate) trait FromNode: Sized {
     fn from_node(node: &Node, reader: &mut Reader) -> Option<Self>;
     /// Stands where a value was wrong, so that the rest is still checked; never used otherwise.
@@ -35,7 +35,7 @@ pub(crate) trait FromNode: Sized {
     fn absent() -> Option<Self> {
         None
     }
-    /// What may stand there, as a JSON schema.
+    /// The JSON schema of the values that are accepted.
     fn schema() -> Value;
     /// The value as JSON, in the form that it has in the file.
     fn to_json(&self) -> Value;

@@ -11,7 +11,7 @@ pub(crate) struct Problem {
     pub(crate) line: usize,
     /// Dotted path of the key; empty at the top.
     pub(crate) key: String,
-    /// What is wrong and what to change.
+    /// The problem and its remedy.
     pub(crate) message: String,
 }
 

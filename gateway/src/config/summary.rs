@@ -6,7 +6,7 @@ use protocol::passthrough::Pattern;
 use serde_json::{Map, Value, json};
 use simulated_upstream::Timing;
 
-/// What is loaded, by file.
+/// The loaded configuration, by file.
 pub(crate) fn summary(config: &Config) -> Value {
     let users = config.users.iter().filter(|user| !user.is_removed).map(|user| {
         let project = &config.project(user.project).id;

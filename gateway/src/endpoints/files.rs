@@ -139,7 +139,7 @@ async fn upload(services: &Services, session: &mut ServerSession, project: &str)
     Ok(shapes::file(&file))
 }
 
-/// What a form says of a file.
+/// The fields of an upload's form.
 struct Form {
     filename: String,
     purpose: String,

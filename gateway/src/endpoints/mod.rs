@@ -25,7 +25,7 @@ use tokio_util::io::ReaderStream;
 /// Files are sent in pieces of this many bytes.
 const PIECE: usize = 256 * 1024;
 
-/// What these endpoints use.
+/// Services that these endpoints use.
 #[derive(Debug, Clone)]
 pub(crate) struct Endpoints {
     pub(crate) services: Arc<Services>,

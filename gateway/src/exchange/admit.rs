@@ -19,7 +19,7 @@ use protocol::translate::Translation;
 use protocol::{Operation, ParsedRequest};
 use std::time::Duration;
 
-/// What becomes of a resolved request.
+/// The outcome of admission for a resolved request.
 pub(super) enum Admission<'b> {
     /// It holds a slot.
     Slot(Box<Admitted<'b>>),
@@ -42,7 +42,7 @@ pub(super) struct Admitted<'b> {
     pub(super) meter: Meter,
     /// Fallback models considered so far.
     pub(super) fallbacks_tried: usize,
-    /// Whether streams are asked for their usage; false once a server has refused `stream_options`.
+    /// True if streams are asked for their usage; false once a server has refused `stream_options`.
     pub(super) asks_usage: bool,
     /// The status of the latest server's answer; `None` until it answers.
     pub(super) upstream_status: Option<u16>,

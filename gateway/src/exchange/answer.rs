@@ -32,7 +32,7 @@ pub(super) struct Outgoing {
     pub(super) body: Vec<Bytes>,
     pub(super) translation: Option<Translation>,
 }
-/// How long after a client's own deadline a server's would end.
+/// The time from a client's own deadline to the server's.
 const AFTER_CLIENT: Duration = Duration::from_secs(1);
 
 /// Asks one server, and passes its answer on.
@@ -130,7 +130,7 @@ pub(super) async fn exchange(
     }
 }
 
-/// Whether a body is empty, or a page of a proxy before the server.
+/// Returns whether a body is empty, or a page of a proxy before the server.
 fn is_no_answer(body: &[u8]) -> bool {
     matches!(body.trim_ascii_start().first(), None | Some(b'<'))
 }
@@ -240,7 +240,7 @@ async fn stream(
     }
 }
 
-/// Whether a content type is one of streams.
+/// Returns whether a content type is one of streams.
 fn is_stream(content_type: &[u8]) -> bool {
     content_type.starts_with(b"text/event-stream") || content_type.starts_with(b"application/x-ndjson")
 }

@@ -41,12 +41,12 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Whether a client waits at a connection.
+    /// Returns whether a client waits at a connection.
     pub(super) fn is_connected(&self) -> bool {
         self.session.is_some()
     }
 
-    /// Whether the client has received the head of an answer, so that its status can no longer change.
+    /// Returns whether the client has received the head of an answer, so that its status can no longer change.
     pub(super) fn head_is_sent(&self) -> bool {
         self.head_is_sent
     }

@@ -12,7 +12,7 @@ use protocol::Storage;
 use protocol::error::{ErrorCode, RequestError};
 use protocol::responses;
 
-/// What belongs to a stored conversation of a request.
+/// The part of a request that concerns a stored conversation.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Conversation {
     /// The stored response that it goes on from.
@@ -22,7 +22,7 @@ pub(super) struct Conversation {
 }
 
 impl Conversation {
-    /// Whether the response says anything of storage.
+    /// Returns whether the response says anything of storage.
     pub(super) fn is_used(&self) -> bool {
         self.previous_response_id.is_some() || self.kept_input.is_some()
     }
@@ -74,7 +74,7 @@ pub(super) async fn recall(
     }))
 }
 
-/// What was said in a conversation, as JSON items with commas between.
+/// The items of a conversation, as JSON with commas between.
 async fn history(
     services: &Services,
     config: &Config,

@@ -79,7 +79,7 @@ impl Queued {
     }
 }
 
-/// What a detached request is run for.
+/// The purpose of a detached request.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Purpose<'a> {
     /// The stored job of this project.

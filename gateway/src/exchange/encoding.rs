@@ -136,7 +136,7 @@ impl Decoder {
         }
     }
 
-    /// What has been decoded since the last call.
+    /// Takes the bytes that were decoded since the last call.
     pub(super) fn take(&mut self) -> Vec<u8> {
         match &mut self.inner {
             Inner::Gzip(decoder) => decoder.get_mut().take(),

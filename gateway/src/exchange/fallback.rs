@@ -66,7 +66,7 @@ impl<'b> Admitted<'b> {
     }
 }
 
-/// What a failed attempt leaves to the next: its slot, then its place in the counters (a request counts once).
+/// Resources that a failed attempt leaves to the next: its slot, then its entry in the counters (a request counts once).
 enum Held {
     Slot(SlotPermit, Settlement),
     Attempt(Attempt),

@@ -19,9 +19,9 @@ pub(super) enum FinalPart {
         /// The same for the ledger.
         error: RequestError,
     },
-    /// What is left of a stream whose beginning has been sent.
+    /// The rest of a stream whose beginning has been sent.
     StreamEnd(Option<Bytes>),
-    /// What is left of an answer that is passed on unread, whose head has been sent.
+    /// The rest of an answer that is passed on unread, whose head has been sent.
     Relayed {
         status: u16,
         rest: Option<Bytes>,

@@ -160,7 +160,7 @@ impl Admitted<'_> {
         }
     }
 
-    /// Whether a server refuses the field by which the gateway, and not the client, asks for a stream's usage.
+    /// Returns whether a server refuses the field by which the gateway, and not the client, asks for a stream's usage.
     fn refuses_stream_options(&self, result: &Result<FinalPart, RequestError>) -> bool {
         let (Ok(FinalPart::Refused { error, .. }) | Err(error)) = result else {
             return false;

@@ -1,4 +1,4 @@
-//! What an exchange needs of a request's head after the connection has moved on to its body.
+//! The parts of a request's head that an exchange uses after the connection has moved on to its body.
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -19,7 +19,7 @@ pub(super) struct RequestHead {
     pub(super) client_request_id: Option<String>,
     /// W3C trace context, for the upstream.
     pub(super) traceparent: Option<HeaderValue>,
-    /// How long the client waits (`x-request-timeout-seconds`).
+    /// The client's own time limit (`x-request-timeout-seconds`).
     pub(super) timeout: Option<Duration>,
     /// Hash of `x-sluice-session`: requests of one session go to one server.
     pub(super) session_hash: Option<u64>,
@@ -35,7 +35,7 @@ pub(super) struct RequestHead {
     pub(super) is_http_1_0: bool,
 }
 
-/// What is sent of a pass-through request beside its body.
+/// The parts of a pass-through request that are sent beside its body.
 #[derive(Debug)]
 pub(crate) struct Passthrough {
     pub(super) method: Method,
@@ -49,7 +49,7 @@ pub(crate) struct Passthrough {
 }
 
 impl Passthrough {
-    /// Whether a server may get the request twice without harm (RFC 9110, section 9.2.2).
+    /// Returns whether a server may get the request twice without harm (RFC 9110, section 9.2.2).
     pub(super) fn is_repeatable(&self) -> bool {
         self.method.is_idempotent()
     }

@@ -1,4 +1,4 @@
-//! What the client of a stored request gets: that it waits, its answer, or why there is none; a response in OpenAI's
+//! The answer to the client of a stored request: its state, its result or its error; a response in OpenAI's
 //! shape, or the original system's fields.
 
 use super::conversation::{Conversation, response_id};

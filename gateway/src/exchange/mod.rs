@@ -52,7 +52,7 @@ use std::sync::Arc;
 /// The next state, or the reply that ends the request early.
 type Step<T> = Result<T, Box<Reply>>;
 
-/// What a request asks for, by its method and path.
+/// The target of a request, by its method and path.
 #[derive(Debug)]
 pub(crate) struct Asked {
     pub(crate) operation: Operation,

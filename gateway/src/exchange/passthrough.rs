@@ -61,7 +61,7 @@ const ANSWER_WITHHELD: &[&str] = &[
     "x-request-id",
 ];
 
-/// What a request for a path of no operation asks for, if a model opens the path. Paths of the gateway's own are never
+/// The target of a request for a path of no operation, if a model opens the path. Paths of the gateway's own are never
 /// passed through, unless the request's path begins with the prefix of pass-through.
 pub(crate) fn asked(config: &Config, head: &RequestHeader, route: &Route<'_>) -> Option<Asked> {
     if !matches!(route, Route::NotFound | Route::Management) {

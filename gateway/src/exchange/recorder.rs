@@ -36,15 +36,15 @@ pub(crate) struct Recorder {
     pub(super) rate_limits: RateLimitStatus,
     /// Fields of the request that its server does not get, for the header `x-sluice-dropped`.
     pub(super) dropped: Vec<Cow<'static, str>>,
-    /// What of it belongs to a stored conversation.
+    /// Its part in a stored conversation.
     pub(super) conversation: Conversation,
     trace: Option<Trace>,
     /// The gateway's own time before it asked for a slot.
     pub(super) overhead: Option<Duration>,
-    /// How long after its start the request was last sent to a server.
+    /// The time from its start until the request was last sent to a server.
     pub(super) forwarded_after: Duration,
     is_written: bool,
-    /// Whether the client has the head of an answer, so that the status that it got is 200.
+    /// True if the client has the head of an answer, so that the status that it got is 200.
     head_is_sent: bool,
     /// Of the record, once it is in the journal.
     receipt: Option<Receipt>,
@@ -53,7 +53,7 @@ pub(crate) struct Recorder {
 /// A request whose record is written, with what is left to tell its client.
 pub(super) type Concluded = (Recorder, Result<FinalPart, RequestError>);
 
-/// What was used, by whom it was served, and how fast: input of a settlement.
+/// The served request: its slot, usage and speed. Input of a settlement.
 pub(super) struct Served {
     pub(super) slot: SlotPermit,
     pub(super) meter: Meter,
@@ -61,7 +61,7 @@ pub(super) struct Served {
     pub(super) upstream_status: Option<u16>,
     /// As it was asked for.
     pub(super) request: AdmissionRequest,
-    /// What the model reads.
+    /// The size of the prompt.
     pub(super) size: PromptSize,
     /// The same of its text alone.
     pub(super) text: TextBytes,
@@ -212,7 +212,7 @@ impl Recorder {
         }
     }
 
-    /// What was used, as far as the answer tells.
+    /// The usage, as far as the answer reports it.
     pub(super) fn used(&self, meter: &Meter, request: &AdmissionRequest, size: &PromptSize) -> (Usage, Source) {
         let record = &self.record;
         let is_text = matches!(record.operation.work(), Work::Embed | Work::Score | Work::Count);
@@ -260,7 +260,7 @@ impl Recorder {
         })
     }
 
-    /// What was used apart from the tokens of prompts and answers: the server's own figures where they can be true.
+    /// The usage apart from the tokens of prompts and answers: the server's own figures where they are plausible.
     fn units(&self, meter: &Meter, size: &PromptSize) -> Units {
         let asked = self.record.units;
         let longest = size.longest_audio().saturating_add(AUDIO_PADDING).as_millis();
@@ -272,7 +272,7 @@ impl Recorder {
         }
     }
 
-    /// How fast the server answered, for the adaptive concurrency limit.
+    /// The speed of the server's answer, for the adaptive concurrency limit.
     fn pace(&self, upstream_status: Option<u16>) -> Pace {
         let record = &self.record;
         let first_token = record

@@ -81,7 +81,7 @@ pub(super) async fn relay(
     Ok(FinalPart::Relayed { status, rest, error })
 }
 
-/// Whether an answer has a body (RFC 9110, section 6.4.1).
+/// Returns whether an answer has a body (RFC 9110, section 6.4.1).
 fn has_body(admitted: &Admitted<'_>, status: u16) -> bool {
     let passed = admitted.recorder.head.passthrough.as_ref();
     let is_head = passed.is_some_and(|passed| passed.method == Method::HEAD);

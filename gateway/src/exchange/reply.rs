@@ -15,10 +15,10 @@ use protocol::error::{ErrorCode, RequestError};
 use protocol::unsupported;
 use std::time::Duration;
 
-/// What remains to be written to the client.
+/// The remainder to be written to the client.
 pub(crate) struct Reply {
     tasks: Vec<HttpTask>,
-    /// Whether another request may follow on the same connection.
+    /// True if another request may follow on the same connection.
     keeps_connection: bool,
     /// Of the record, which must be durable before anything is written.
     receipt: Option<Receipt>,
@@ -73,7 +73,7 @@ pub(super) fn build(recorder: &mut Recorder, result: Result<FinalPart, RequestEr
     }
 }
 
-/// What remains to be written, and whether the connection may serve another request.
+/// The remainder to be written, and whether the connection may serve another request.
 fn last_tasks(
     recorder: &Recorder,
     result: Result<FinalPart, RequestError>,

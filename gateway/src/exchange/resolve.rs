@@ -72,7 +72,7 @@ impl Resolved<'_> {
     }
 }
 
-/// What a request resolves to.
+/// The result of resolving a request.
 pub(super) struct Resolution {
     pub(super) request: AdmissionRequest,
     pub(super) hint: RoutingHint,
@@ -202,7 +202,7 @@ fn too_long(model: &Model, input_tokens: u64) -> RequestError {
     RequestError::new(ErrorCode::ContextLengthExceeded, message)
 }
 
-/// What an answer in the client's protocol repeats of its request.
+/// Parts of a request that an answer in the client's protocol repeats.
 pub(super) fn about(recorder: &Recorder, model: &Model, prompt_tokens: u64) -> About {
     About {
         request_id: recorder.record.request_id.clone(),

@@ -50,7 +50,7 @@ pub(crate) struct Socket {
     sockets: Arc<Mutex<Fds>>,
 }
 
-/// How long requests that are aborted at the end of the drain have for their last bytes.
+/// The time that requests which are aborted at the end of the drain have for their last bytes.
 const ABORT_WITHIN: Duration = Duration::from_secs(2);
 
 /// The longest path of a Unix socket that Linux takes, and one byte for its end.

@@ -1,4 +1,4 @@
-//! What a web page may do: cross-origin requests (CORS) from the configured origins, and, while identity is open, from
+//! Rules for web pages: cross-origin requests (CORS) from the configured origins, and, while identity is open, from
 //! pages of this machine itself and nothing else, so that no page can spend a user's budget through their browser (by a foreign `Origin`, or by a name that has been
 //! rebound to this address).
 
@@ -19,7 +19,7 @@ const EXPOSED: &str = "x-request-id, x-sluice-request-id, x-sluice-model, x-slui
 /// Seconds that a browser may remember a preflight's answer.
 const MAX_AGE: &str = "600";
 
-/// What becomes of a request with regard to the page that it may come from.
+/// The decision on a request with regard to the page that it may come from.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Access {
     /// It is served; the response carries these headers.
@@ -76,12 +76,12 @@ fn refusal(message: String) -> RequestError {
     RequestError::new(ErrorCode::OriginNotAllowed, message)
 }
 
-/// Whether an origin is that of a page of the web. Desktop programs send origins of their own (`vscode-file://…`).
+/// Returns whether an origin is that of a page of the web. Desktop programs send origins of their own (`vscode-file://…`).
 fn is_web_page(origin: &str) -> bool {
     origin == "null" || origin.starts_with("http://") || origin.starts_with("https://")
 }
 
-/// Whether an origin is a page that this machine serves, such as that of a program under development.
+/// Returns whether an origin is a page that this machine serves, such as that of a program under development.
 fn is_page_of_this_machine(origin: &str) -> bool {
     let host = ["http://", "https://"]
         .iter()
@@ -93,7 +93,7 @@ fn is_page_of_this_machine(origin: &str) -> bool {
     })
 }
 
-/// Whether a `host` header can only mean this machine: an address, which no name server decides, or a name that resolves
+/// Returns whether a `host` header can only mean this machine: an address, which no name server decides, or a name that resolves
 /// here by convention.
 fn is_local(host: &str) -> bool {
     let Ok(authority) = host.parse::<Authority>() else {

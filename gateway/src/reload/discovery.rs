@@ -10,10 +10,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often servers are asked for their models.
+/// The interval at which servers are asked for their models.
 const INTERVAL: Duration = Duration::from_secs(15);
 
-/// How long they may take to answer.
+/// The time limit of such a request.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Asks the servers of entries with `discover: true` for their models, and reloads the configuration when they change.

@@ -19,14 +19,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::net::TcpListener;
 
-/// How often the files are looked at.
+/// The interval at which the files are checked.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// How the last reload went.
+/// The result of the last reload.
 #[derive(Debug, Clone)]
 pub(crate) struct Reloaded {
     pub(crate) at: SystemTime,
-    /// What has changed, or why nothing has.
+    /// The changes, or the problems that prevented the reload.
     pub(crate) result: Result<Vec<String>, Vec<String>>,
 }
 
@@ -44,7 +44,7 @@ pub(crate) struct Reloader {
     pub(crate) simulated: Arc<Simulated>,
     /// Models that servers were found to offer.
     pub(crate) found: Mutex<Found>,
-    /// How the last reload went; `None` before the first.
+    /// The result of the last reload; `None` before the first.
     pub(crate) last: Mutex<Option<Reloaded>>,
     /// One at a time.
     pub(crate) turn: tokio::sync::Mutex<()>,

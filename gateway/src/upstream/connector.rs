@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 /// Idle connections kept to the upstreams, in all.
 const POOL: usize = 1024;
 
-/// How long an idle one is kept.
+/// The time that an idle connection is kept.
 const IDLE: Duration = Duration::from_secs(60);
 
 /// Of connections that no pooled one is shared with.
@@ -29,14 +29,14 @@ pub(crate) struct Connector {
     connector: HttpConnector,
 }
 
-/// What is sent.
+/// A request as it is sent.
 #[derive(Debug)]
 pub(crate) struct Outbound<'a> {
     pub(crate) method: &'a Method,
     /// The path, and the query where there is one.
     pub(crate) path: &'a str,
     pub(crate) headers: Headers<'a>,
-    /// Whether the server may get it twice without harm.
+    /// True if the server may get it twice without harm.
     pub(crate) is_repeatable: bool,
     /// In pieces that follow one another.
     pub(crate) body: Vec<Bytes>,
@@ -44,7 +44,7 @@ pub(crate) struct Outbound<'a> {
     pub(crate) traceparent: Option<&'a HeaderValue>,
     /// Headers of the client that a server of its own protocol understands.
     pub(crate) forwarded: &'a [(HeaderName, HeaderValue)],
-    /// What the answer may still take, if the client has said how long it waits.
+    /// The time left for the answer, if the client has given a limit.
     pub(crate) timeout: Option<Duration>,
     pub(crate) deadlines: Deadlines,
     /// Until the first token of a stream, or the whole of another answer.
@@ -311,7 +311,7 @@ fn head(endpoint: &Endpoint, outbound: &Outbound<'_>) -> Result<Box<RequestHeade
     Ok(Box::new(head))
 }
 
-/// Whether the error is that of a pooled connection that was closed while idle: not one byte came.
+/// Returns whether the error is that of a pooled connection that was closed while idle: not one byte came.
 fn is_stale(error: &BError) -> bool {
     matches!(
         error.etype(),
@@ -319,7 +319,7 @@ fn is_stale(error: &BError) -> bool {
     )
 }
 
-/// What the other side did, in words for the client.
+/// Describes a failed connection to the client.
 fn failure(endpoint: &Endpoint, error: &BError, when: &str) -> RequestError {
     // The request's own line, which has the model and is sampled, is in `incidents`.
     tracing::debug!(upstream = %endpoint.authority, %error, "upstream failed {when}");

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// How old an address may be before its name is looked up again.
+/// The age at which an address is resolved again.
 const ADDRESS_LASTS: Duration = Duration::from_secs(30);
 
 /// Above so many thousandths of its cache in use, a server counts twice.
@@ -51,7 +51,7 @@ pub(crate) struct Endpoint {
     pub(super) seen: Seen,
 }
 
-/// What it says of itself when it is asked.
+/// The state that a server reports of itself.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     /// It was found to be away.
@@ -79,7 +79,7 @@ struct Address {
 pub(crate) struct InFlight {
     pub(crate) endpoint: Arc<Endpoint>,
     tokens: u64,
-    /// Whether the breaker knows how it went.
+    /// True if the breaker knows how it went.
     is_told: bool,
     /// Held only to be given back.
     #[allow(dead_code)]
@@ -138,7 +138,7 @@ impl Endpoint {
         Self::new(&configured, Backend::Simulated, connect, breaker)
     }
 
-    /// Whether it is configured as another one is.
+    /// Returns whether it is configured as another one is.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         (&self.authority, &self.path_prefix, &self.authorization)
             == (&other.authority, &other.path_prefix, &other.authorization)
@@ -151,12 +151,12 @@ impl Endpoint {
         self.breaker.lock().reconfigure(breaker);
     }
 
-    /// What its breaker says.
+    /// The decision of its circuit breaker.
     pub(super) fn passage(&self, now: Time, is_only: bool) -> BreakerDecision {
         self.breaker.lock().passage(now, is_only)
     }
 
-    /// Whether a request may go now; then one goes.
+    /// Lets a request through if the breaker allows one now.
     pub(super) fn enter(&self, now: Time, is_only: bool) -> bool {
         self.breaker.lock().enter(now, is_only)
     }
@@ -165,7 +165,7 @@ impl Endpoint {
         self.breaker.lock().word()
     }
 
-    /// Whether requests are sent to it as usual.
+    /// Returns whether requests are sent to it as usual.
     pub(crate) fn is_healthy(&self) -> bool {
         self.passage(now(), false) == BreakerDecision::Allow
     }
@@ -193,7 +193,7 @@ impl Endpoint {
         }
     }
 
-    /// Whether the model is known to be in its memory; a server that says nothing of it keeps its models there.
+    /// Returns whether the model is known to be in its memory; a server that says nothing of it keeps its models there.
     pub(crate) fn has_loaded(&self, model: &str) -> bool {
         let loaded = self.seen.loaded.load();
         match (&*loaded, self.backend) {

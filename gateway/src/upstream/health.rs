@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often it is looked whether there is something to do, while probes are off.
+/// The interval at which settings are read again while probes are off.
 const IDLE: Duration = Duration::from_secs(5);
 
 /// Names of the gauges of running requests, waiting requests and the used part of the KV cache: those of vLLM, llama.cpp,

@@ -41,7 +41,7 @@ struct Choice {
     weight: u64,
 }
 
-/// What matters of a request for the choice of a server.
+/// Properties of a request that influence the choice of a server.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct RoutingHint {
     /// A hash of what the prompt begins with, or of the session.
@@ -108,7 +108,7 @@ impl Upstreams {
         self.by_model[model.0 as usize].native_apis
     }
 
-    /// Whether there is a choice between servers.
+    /// Returns whether there is a choice between servers.
     pub(crate) fn has_choice(&self, model: ModelId) -> bool {
         self.by_model[model.0 as usize].choices.len() > 1
     }
@@ -121,7 +121,7 @@ impl Upstreams {
         }
     }
 
-    /// Whether a request may be tried again.
+    /// Takes a retry from the budget; false if none is left.
     pub(crate) fn withdraw_retry(&self, model: ModelId) -> bool {
         self.by_model[model.0 as usize].retries.lock().spend(now())
     }

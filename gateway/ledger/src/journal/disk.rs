@@ -72,7 +72,7 @@ pub(crate) mod faulty {
     use std::path::Path;
     use std::sync::Arc;
 
-    /// What the disk still takes.
+    /// The space that is left on the disk.
     #[derive(Debug)]
     pub(crate) struct State {
         pub(crate) free: u64,

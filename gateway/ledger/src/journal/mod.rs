@@ -39,7 +39,7 @@ const RESERVE: u64 = 512 * 1024;
 /// A gateway's own journal, open for appending.
 #[derive(Debug)]
 pub(crate) struct Journal {
-    /// What segments are named after.
+    /// The base name of segments.
     base: PathBuf,
     disk: Arc<dyn Disk>,
     durability: Durability,

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// What a segment holds.
+/// The contents of a segment.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Lines {
     /// Finished requests.

@@ -1,4 +1,4 @@
-//! How many requests a server with continuous batching is given: fixed limits, the rule before, and `auto`.
+//! Concurrency limits before a server with continuous batching: fixed ones, the former rule, and `auto`.
 
 use crate::simulation::engine::{LLAMA_8B_A100, LLAMA_8B_H100, LLAMA_70B_H100, Profile};
 use crate::simulation::server::{Limit, MIXES, Mix, Request, Served, percentile, serve};

@@ -124,7 +124,7 @@ fn print(name: &str, arrivals: &str, order: Order, best: f64, outcome: &mut Outc
     );
 }
 
-/// What the fair order promises.
+/// The guarantees of the fair order.
 fn check(name: &str, arrivals: &str, best: f64, outcome: &mut Outcome) -> Vec<String> {
     let mut missed = Vec::new();
     let mut expect = |is_met: bool, what: String| {

@@ -11,7 +11,7 @@ use crate::{AdmissionRequest, ModelId, Rules, Terms, Time};
 pub(crate) struct Ended {
     pub(crate) tokens: Tokens,
     pub(crate) pace: Pace,
-    /// Whether the upstream answered to the end; else nothing is learned of it.
+    /// True if the upstream answered to the end; else nothing is learned of it.
     pub(crate) has_completed: bool,
 }
 

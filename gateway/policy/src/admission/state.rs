@@ -50,7 +50,7 @@ pub(super) struct Model {
     pub(super) output: Mean,
 }
 
-/// Whether the first request in a model's queue waits for tokens in flight to end. None overtakes it, or small requests
+/// True if the first request in a model's queue waits for tokens in flight to end. None overtakes it, or small requests
 /// would keep a large one waiting for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Turn {
@@ -77,7 +77,7 @@ pub(super) struct Project {
     pub(super) running: usize,
     pub(super) waiting: usize,
     pub(super) is_throttled: bool,
-    /// Whether it may run one more, so that its flows are listed.
+    /// True if it may run one more, so that its flows are listed.
     pub(super) is_free: bool,
     pub(super) free_since: Time,
     pub(super) served: ByClass<Served>,
@@ -129,7 +129,7 @@ impl Scheduler {
         self.users.entry(ask.user, |_| User::default());
     }
 
-    /// Whether a slot is free that this ticket may take.
+    /// Returns whether a slot is free that this ticket may take.
     pub(super) fn fits(&self, rules: &Rules, ticket: &Ticket, now: Time) -> bool {
         let model = &self.models[ticket.model];
         model.turn == Turn::Free
@@ -139,7 +139,7 @@ impl Scheduler {
             && self.class_fits(rules, ticket.class)
     }
 
-    /// Whether a class may take one slot more: requests in it and below it together leave what is reserved
+    /// Returns whether a class may take one slot more: requests in it and below it together leave what is reserved
     /// for those above it.
     pub(super) fn class_fits(&self, rules: &Rules, class: QueueClass) -> bool {
         let mut slots = rules.global.max_active_requests;
@@ -158,7 +158,7 @@ impl Scheduler {
         taken < slots
     }
 
-    /// Whether a project's own limit lets it run one request more.
+    /// Returns whether a project's own limit lets it run one request more.
     pub(super) fn is_free(&self, rules: &Rules, project: ProjectId) -> bool {
         let state = &self.projects[project];
         state.running < project_slots(rules, project, state.is_throttled)
@@ -166,12 +166,12 @@ impl Scheduler {
 }
 
 impl Model {
-    /// Whether it may start the first request in its queue, as far as is known.
+    /// Returns whether it may start the first request in its queue, as far as is known.
     pub(super) fn may_start(&self) -> bool {
         self.capacity.has_slot() && self.turn != Turn::Blocked
     }
 
-    /// Whether it can start none: it has no slot left, or the first in its queue waits for tokens.
+    /// Returns whether it can start none: it has no slot left, or the first in its queue waits for tokens.
     pub(super) fn is_full(&self) -> bool {
         !self.may_start()
     }

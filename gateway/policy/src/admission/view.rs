@@ -74,7 +74,7 @@ impl Scheduler {
         })
     }
 
-    /// How long a ticket that waits will have waited, at the present pace.
+    /// The expected wait of a queued ticket, at the present pace.
     pub(crate) fn expected_of(&self, rules: &Rules, id: TicketId) -> Option<Duration> {
         let ticket = self.tickets.get(id).filter(|ticket| !ticket.is_running)?;
         Some(self.expected(rules, ticket).0)

@@ -1,4 +1,4 @@
-//! What a subject has used and holds in its day and its month.
+//! A subject's usage and reservations in its day and its month.
 
 use crate::Time;
 use crate::quota::{Amounts, QuotaUnit, QuotaWindow, Reserved};

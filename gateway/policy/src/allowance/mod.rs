@@ -33,11 +33,11 @@ pub(crate) struct Wanted {
     /// The worst case by all that is certain; one that exceeds a limit by its estimate alone reserves all of it.
     pub(crate) least: Amounts,
     pub(crate) windows: Windows,
-    /// Whether it may be asked to go to the smaller model.
+    /// True if it may be asked to go to the smaller model.
     pub(crate) may_downgrade: bool,
 }
 
-/// Whether a request fits into what is left.
+/// The result of checking a request against an allowance.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Fit {
     /// It does, and is reserved.
@@ -208,7 +208,7 @@ impl Allowances {
         }
     }
 
-    /// Whether a subject has used so much of an allowance that it is throttled.
+    /// Returns whether a subject has used so much of an allowance that it is throttled.
     pub(crate) fn is_throttled(&self, rules: &Rules, subject: Subject, now: Time) -> bool {
         let allowance = rules.allowance(subject);
         let (Some(share), Some(account)) = (allowance.actions.throttle, self.accounts.get(subject)) else {

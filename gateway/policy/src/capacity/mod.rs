@@ -1,4 +1,4 @@
-//! How many requests, and how many tokens, a model is given at once: a fixed number, or one that is found.
+//! The limits of a model's concurrent requests and tokens in flight: fixed numbers, or adaptive ones.
 //!
 //! An LLM server that has more than it can batch keeps the rest in a queue of its own, where it cannot be reordered, bounded
 //! or canceled. So the limit is kept where the server is busy and its own queue is nearly empty; waiting then happens
@@ -21,7 +21,7 @@ pub struct Pace {
     pub first_token: Option<Duration>,
     /// Mean time between two tokens.
     pub gap: Option<Duration>,
-    /// Whether the upstream refused with 429 or 503.
+    /// True if the upstream refused with 429 or 503.
     pub is_overloaded: bool,
 }
 
@@ -56,7 +56,7 @@ pub(crate) struct Occupation {
     pub(crate) uncached: u64,
     /// The tokens of its answer.
     pub(crate) output: u64,
-    /// Whether the answer was complete.
+    /// True if the answer was complete.
     pub(crate) has_completed: bool,
 }
 
@@ -117,12 +117,12 @@ impl Capacity {
         }
     }
 
-    /// Whether one more request may run.
+    /// Returns whether one more request may run.
     pub(crate) fn has_slot(&self) -> bool {
         self.running < self.limit()
     }
 
-    /// Whether a request's tokens fit. A request that is larger than the limit fits alone.
+    /// Returns whether a request's tokens fit. A request that is larger than the limit fits alone.
     pub(crate) fn has_tokens(&self, tokens: u64, now: Time) -> bool {
         self.running == 0
             || self

@@ -128,7 +128,7 @@ pub(super) struct Sample {
     /// Seconds of their gaps, and the number of answers.
     gaps: f64,
     gap_count: u32,
-    /// Whether the limit was reached: if not, the answers say nothing about it.
+    /// True if the limit was reached: if not, the answers say nothing about it.
     pub(super) was_full: bool,
 }
 

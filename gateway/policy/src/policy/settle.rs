@@ -16,11 +16,11 @@ pub struct Settlement {
     pub usage: Usage,
     /// The timing of the upstream's answer.
     pub pace: Pace,
-    /// Whether the upstream answered to the end; else nothing is learned of its speed.
+    /// True if the upstream answered to the end; else nothing is learned of its speed.
     pub has_completed: bool,
-    /// Whether the upstream answered at all, be it with an error.
+    /// True if the upstream answered at all, be it with an error.
     pub was_answered: bool,
-    /// Whether it was forwarded to an upstream. One that was not has used nothing, and counts for no quota, as in the
+    /// True if it was forwarded to an upstream. One that was not has used nothing, and counts for no quota, as in the
     /// ledger.
     pub was_forwarded: bool,
 }

@@ -18,7 +18,7 @@ pub struct ModelRules {
     pub max_input_tokens: u64,
     /// The longest answer, in tokens; 0: any.
     pub max_output_tokens: u64,
-    /// Whether degradation routes requests for other models to it.
+    /// True if degradation routes requests for other models to it.
     pub is_fallback: bool,
 }
 

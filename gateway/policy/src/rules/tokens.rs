@@ -1,4 +1,4 @@
-//! What tokens count against each other.
+//! Weights of input, cached input and output tokens.
 
 use crate::Usage;
 

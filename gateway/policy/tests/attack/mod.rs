@@ -1,4 +1,4 @@
-//! What the attacks on policy have in common: requests, settlements, and the tickets that run and wait.
+//! Shared parts of the attacks on policy: requests, settlements, and the tickets that run and wait.
 
 use policy::{
     AdmissionRequest, Class, Decision, ModelId, PlanId, Policy, Priority, ProjectId, Settlement, TicketId, Time, Usage,

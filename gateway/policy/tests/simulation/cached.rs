@@ -13,7 +13,7 @@ use std::time::Duration;
 const SLOTS: usize = 16;
 const WAITING: usize = 8;
 
-/// What a project sends.
+/// The requests of a project.
 #[derive(Debug, Clone, Copy)]
 pub struct Client {
     pub input: u64,
@@ -22,7 +22,7 @@ pub struct Client {
     pub output: u64,
 }
 
-/// What each project was given, in the order of the clients.
+/// The share of each project, in the order of the clients.
 #[derive(Debug)]
 pub struct Given {
     /// Parts of the slots' time.

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 /// Tokens of a KV block.
 const BLOCK: u64 = 16;
 
-/// What a server's steps cost, and what it holds.
+/// The cost of a server's steps, and its capacity.
 #[derive(Debug, Clone, Copy)]
 pub struct Profile {
     pub name: &'static str,
@@ -109,7 +109,7 @@ pub struct Engine {
     pub preempted: u64,
 }
 
-/// What a step does.
+/// The work of a step.
 #[derive(Default)]
 struct Step {
     budget: u64,
@@ -145,7 +145,7 @@ impl Engine {
         });
     }
 
-    /// What `/metrics` shows: running, waiting, part of the KV cache in use.
+    /// The values of `/metrics`: running, waiting, part of the KV cache in use.
     pub fn load(&self, now: f64) -> (usize, usize, f64) {
         let waiting = self.waiting.iter().filter(|waits| waits.arrives <= now).count();
         (

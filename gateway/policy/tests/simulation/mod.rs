@@ -35,15 +35,15 @@ pub struct Arrival {
 pub struct Run {
     pub rules: Rules,
     pub sources: Vec<Source>,
-    /// What a client allows for an answer; its actual length comes with the arrival.
+    /// The client's limit of an answer; its actual length comes with the arrival.
     pub max_tokens: u64,
-    /// What happens before this is not counted: places fill up.
+    /// The time until slots have filled up; nothing before it is counted.
     pub warm_up: Duration,
     pub end: Duration,
     pub seed: u64,
 }
 
-/// What came out.
+/// The result of a simulation.
 #[derive(Debug, Default)]
 pub struct Outcome {
     pub offered: u64,
@@ -59,7 +59,7 @@ pub struct Outcome {
     pub mean_service: f64,
 }
 
-/// How long a request holds its place: 50 ms, 0.1 ms a token of the prompt, 20 ms a token of the answer.
+/// The time that a request holds its slot: 50 ms, 0.1 ms a token of the prompt, 20 ms a token of the answer.
 pub fn service(input_tokens: u64, output_tokens: u64) -> Duration {
     Duration::from_micros(50_000 + 100 * input_tokens + 20_000 * output_tokens)
 }

@@ -10,7 +10,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::time::Duration;
 
-/// How often the gateway reads the server's metrics.
+/// The interval at which the gateway reads the server's metrics.
 const REPORTS_EVERY_MS: f64 = 5_000.0;
 
 /// A request to come.
@@ -22,7 +22,7 @@ pub struct Request {
     pub output: u64,
 }
 
-/// What is sent: so many requests a second, some with a long prompt.
+/// A workload: so many requests a second, some with a long prompt.
 #[derive(Debug, Clone, Copy)]
 pub struct Mix {
     pub name: &'static str,
@@ -74,7 +74,7 @@ impl Mix {
     }
 }
 
-/// How many requests the server is given.
+/// The rule that limits the server's requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
     Fixed(usize),

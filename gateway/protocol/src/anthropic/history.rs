@@ -14,7 +14,7 @@ pub(super) fn texts(within: &'static str, blocks: Vec<Value>) -> Result<Vec<Valu
     blocks.into_iter().map(text).collect()
 }
 
-/// What one message becomes.
+/// The chat messages that one message becomes.
 #[derive(Default)]
 struct Blocks {
     parts: Vec<Value>,

@@ -1,4 +1,4 @@
-//! What is measured of Anthropic's messages.
+//! Measurement of Anthropic's messages.
 
 use crate::usage::Reported;
 use crate::view::{Seen, part};

@@ -57,7 +57,7 @@ fn tag_length(file: &[u8]) -> usize {
     10 + size.iter().fold(0, |size, byte| size << 7 | usize::from(byte & 0x7f))
 }
 
-/// Whether a first frame holds an encoder's index, and no sound.
+/// Returns whether a first frame holds an encoder's index, and no sound.
 fn is_index(frame: &[u8]) -> bool {
     let head = &frame[..frame.len().min(64)];
     let has = |word: &[u8]| memchr::memmem::find(head, word).is_some();

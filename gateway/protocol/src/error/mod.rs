@@ -40,7 +40,7 @@ impl Blame {
     }
 }
 
-/// How far a request had come at a model's server when it failed.
+/// The progress of a request at a model's server when it failed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Contact {
     /// No byte of the request was sent.
@@ -55,7 +55,7 @@ pub enum Contact {
 /// The end of a request without the answer that it asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestError {
-    /// What went wrong; status, ledger reason and metric label follow from it.
+    /// The error's code; status, ledger reason and metric label follow from it.
     pub code: ErrorCode,
     /// A sentence for the client.
     pub message: String,
@@ -65,9 +65,9 @@ pub struct RequestError {
     pub retry_after: Option<Duration>,
     /// The party that caused it.
     pub blame: Blame,
-    /// How far the request had come at a server.
+    /// The progress of the request at a server.
     pub contact: Contact,
-    /// Whether another server, or the same one on a new connection, may do better.
+    /// True if another server, or the same one on a new connection, may do better.
     pub is_retryable: bool,
     /// Anthropic's `error.details.error_code`, by which its SDKs decide what to do.
     pub detail: Option<&'static str>,
@@ -147,34 +147,34 @@ impl RequestError {
         }
     }
 
-    /// Whether it counts as a failure of the server, for its circuit breaker.
+    /// Returns whether it counts as a failure of the server, for its circuit breaker.
     pub fn counts_against_server(&self) -> bool {
         self.blame == Blame::Upstream
     }
 
-    /// Whether the request may be sent again, to another server or as another model. Once the client has seen the
+    /// Returns whether the request may be sent again, to another server or as another model. Once the client has seen the
     /// head of an answer, it may not; only the caller knows.
     pub fn may_retry(&self) -> bool {
         self.is_retryable && self.blame == Blame::Upstream
     }
 
-    /// Whether the connection broke, or was never made, before the server returned a status: the only failure that a
+    /// Returns whether the connection broke, or was never made, before the server returned a status: the only failure that a
     /// server without replacement is asked again for.
     pub fn is_broken_connection(&self) -> bool {
         self.code == ErrorCode::UpstreamError && !matches!(self.contact, Contact::Answered(_))
     }
 
-    /// Whether the ledger gets a record of it. A full backlog takes none, so that is in the metrics alone.
+    /// Returns whether the ledger gets a record of it. A full backlog takes none, so that is in the metrics alone.
     pub fn is_recorded(&self) -> bool {
         self.code != ErrorCode::LedgerBacklogFull
     }
 
-    /// Whether its client has shown no valid API key, so that the request belongs to no known user.
+    /// Returns whether its client has shown no valid API key, so that the request belongs to no known user.
     pub fn is_strangers(&self) -> bool {
         matches!(self.code, ErrorCode::NoKey | ErrorCode::InvalidKey)
     }
 
-    /// Whether the client has left, so that nobody reads an answer.
+    /// Returns whether the client has left, so that nobody reads an answer.
     pub fn is_client_gone(&self) -> bool {
         self.code == ErrorCode::ClientGone
     }

@@ -42,7 +42,7 @@ pub(crate) fn reason_in(error: &[u8]) -> String {
         .unwrap_or_else(|| NO_REASON.to_owned())
 }
 
-/// Whether a field `error` of an answer reports a failure; some servers send an empty one with every answer.
+/// Returns whether a field `error` of an answer reports a failure; some servers send an empty one with every answer.
 pub(crate) fn reports_failure(error: &Value) -> bool {
     match error {
         Value::Null | Value::Bool(false) => false,
@@ -161,7 +161,7 @@ fn is_context_exceeded(body: &[u8], sentence: &str) -> bool {
     code.iter().any(|word| named.contains(&word.as_str())) || TOO_LONG.iter().any(|words| sentence.contains(words))
 }
 
-/// Whether a server that failed says that the request is wrong: by its error's type, or by the words in which llama.cpp
+/// Returns whether a server that failed says that the request is wrong: by its error's type, or by the words in which llama.cpp
 /// and Ollama report a picture or a feature that the model does not have.
 fn is_clients_fault(body: &[u8], sentence: &str) -> bool {
     const KINDS: [&str; 4] = [

@@ -1,4 +1,4 @@
-//! What a request used: the upstream's own figures where it gives them, else what was counted on the way.
+//! Metering of a request: the upstream's own figures where it gives them, else a count of what passed.
 //!
 //! Each event is read once, in place ([`crate::view`]); nothing is searched for in its bytes, so that a text which
 //! looks like a protocol's own words is a text.
@@ -15,7 +15,7 @@ use crate::whole;
 use crate::wire::sse::Event;
 use crate::wire::{Framing, is_json, lenient, records};
 
-/// What is to be done with an event of a stream.
+/// The treatment of an event of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// The client gets it.
@@ -184,7 +184,7 @@ impl Meter {
         whole::as_stream(self.operation, !self.strips_usage, body)
     }
 
-    /// Whether the model came to an end, as far as the protocol tells.
+    /// Returns whether the model came to an end, as far as the protocol tells.
     pub fn has_finished(&self) -> bool {
         let has_marks = self.begun != 0 || self.operation.dialect().marks_its_end();
         self.failure.is_none() && (self.is_done || !has_marks || (self.begun != 0 && self.begun == self.ended))
@@ -200,12 +200,12 @@ impl Meter {
         self.reported.images
     }
 
-    /// Whether the last event was seen.
+    /// Returns whether the last event was seen.
     pub(crate) fn is_done(&self) -> bool {
         self.is_done
     }
 
-    /// Whether anything of the answer itself was seen: text, reasoning or a tool call.
+    /// Returns whether anything of the answer itself was seen: text, reasoning or a tool call.
     pub fn has_first_token(&self) -> bool {
         self.delivered.pieces > 0
     }
@@ -215,7 +215,7 @@ impl Meter {
         self.failure.as_deref()
     }
 
-    /// What was used, and how that is known: the server's figures where they can be true, else a count of what was
+    /// The usage and its source: the server's figures where they are plausible, else a count of what was
     /// delivered and the estimate of what was sent.
     pub fn usage(&self, bounds: &Bounds) -> (Usage, Source) {
         usage::settle(&self.reported, &self.delivered, bounds, self.operation.writes_text())

@@ -103,7 +103,7 @@ pub(super) fn with_images(text: String, images: &[Value]) -> Value {
     parts.into()
 }
 
-/// What kind of picture it is, by the first bytes, which Ollama's API does not say.
+/// The type of a picture, by its first bytes, since Ollama's API does not carry it.
 fn picture_type(base64: &str) -> &'static str {
     match base64.get(..4) {
         Some("/9j/") => "image/jpeg",

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-/// Whether a value of `keep_alive` has the model unloaded as soon as the request is done: a number of seconds or a
+/// Returns whether a value of `keep_alive` has the model unloaded as soon as the request is done: a number of seconds or a
 /// duration of Go's form, less than one second. Older servers cut a number's fraction off; a negative value keeps the
 /// model loaded; of what is neither, the server says that it is wrong.
 pub(super) fn unloads(keep_alive: &Value) -> bool {

@@ -170,7 +170,7 @@ impl Dialect for Ollama {
     }
 }
 
-/// What the model reads. Ollama cuts what is longer than its context.
+/// The size of the prompt. Ollama cuts a prompt that is longer than its context.
 fn size(head: &Head<'_>) -> PromptSize {
     let read = [
         head.messages,
@@ -191,13 +191,13 @@ fn size(head: &Head<'_>) -> PromptSize {
     size.split(inputs).truncated_if(true)
 }
 
-/// Whether a request has its model unloaded when it is done.
+/// Returns whether a request has its model unloaded when it is done.
 fn unloads(keep_alive: Raw<'_>) -> bool {
     let value = keep_alive.text().and_then(|text| serde_json::from_str(text).ok());
     value.is_some_and(|value: Value| keep_alive::unloads(&value))
 }
 
-/// Whether there is nothing to answer: no messages, or no prompt.
+/// The loading of a model, if there is nothing to answer: no messages, or no prompt.
 fn load(operation: Operation, head: &Head<'_>, unloads: bool) -> Option<ModelLoad> {
     let mut messages = 0;
     head.messages.each(|_| messages += 1);

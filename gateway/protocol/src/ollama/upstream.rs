@@ -14,7 +14,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 
-/// What a chat completion says beside its messages and Ollama takes among its `options`.
+/// Fields of a chat completion that Ollama takes among its `options`.
 const OPTIONS: &[&str] = &[
     "temperature",
     "top_p",
@@ -84,7 +84,7 @@ pub(crate) fn request(
     Ok((call, to))
 }
 
-/// How much the model is to think, as the protocols and the chat templates of models say it.
+/// Translates the amount of reasoning, which the protocols and the chat templates of models name in several ways.
 fn thinking(chat: &mut Fields, to: &mut Chat, dropped: &mut Dropped) -> Result<(), RequestError> {
     if let Some(effort) = chat.text("reasoning_effort")? {
         let think = match effort.as_str() {
@@ -113,7 +113,7 @@ fn one_prompt(prompt: Value) -> Result<Value, RequestError> {
     }
 }
 
-/// What the content of a message has in it.
+/// The parts of a message's content.
 #[derive(Default)]
 struct Content {
     text: String,

@@ -1,4 +1,4 @@
-//! What is measured of Ollama's answers.
+//! Measurement of Ollama's answers.
 
 use crate::view::{Seen, message};
 use crate::wire::json::Cursor;

@@ -6,7 +6,7 @@ use crate::unsupported::Dropped;
 use crate::usage::Usage;
 use serde_json::{Map, Value, json};
 
-/// What is known of every chat completion; more than that passes if the upstream's side knows it.
+/// Known fields of a chat completion; others pass if the upstream's side knows them.
 const CHAT: &[&str] = &[
     "messages",
     "temperature",

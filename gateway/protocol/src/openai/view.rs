@@ -1,4 +1,4 @@
-//! What is measured of chat completions, completions, embeddings and what is like them.
+//! Measurement of chat completions, completions, embeddings and similar answers.
 
 use crate::usage::Reported;
 use crate::view::{Seen, message};
@@ -63,7 +63,7 @@ fn timings(value: &mut Cursor<'_>) -> Option<Reported> {
     Some(figures)
 }
 
-/// Whether a reason to end says that the server gave the request up: vLLM and SGLang, and DeepSeek when it is overloaded.
+/// Returns whether a reason to end says that the server gave the request up: vLLM and SGLang, and DeepSeek when it is overloaded.
 pub(super) fn is_failure(reason: &str) -> bool {
     let words = [
         "error",

@@ -10,7 +10,7 @@ use crate::unsupported::{Dropped, Side, Unsupported};
 use crate::usage::Usage;
 use serde_json::{Map, Value, json};
 
-/// What of a request its answer repeats.
+/// Fields of a request that its answer repeats.
 const REPEATED: &[&str] = &[
     "instructions",
     "tools",
@@ -82,7 +82,7 @@ pub(crate) fn read(body: &[u8], dropped: &mut Dropped) -> Result<(Chat, Map<Stri
     Ok((chat, repeated))
 }
 
-/// What is to be in the answer beside it.
+/// Translates `include`.
 fn include(fields: &mut Fields, chat: &mut Chat, dropped: &mut Dropped) -> Result<(), RequestError> {
     for wanted in fields.list("include")? {
         match wanted.as_str() {
@@ -168,7 +168,7 @@ pub(crate) struct ResponseEncoder {
     repeated: Map<String, Value>,
     /// Events so far.
     sequence: u64,
-    /// What is complete.
+    /// Items that are complete.
     output: Vec<Value>,
     open: Option<Open>,
     finish: Finish,

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::borrow::Cow;
 
-/// What a request says of stored responses.
+/// Fields of a request about stored responses.
 pub(super) fn storage_of<'a>(head: &Head<'a>) -> Storage<'a> {
     let previous = head.previous_response_id;
     Storage {
@@ -151,7 +151,7 @@ pub fn last_response(events: &[u8]) -> Option<Value> {
     records(Framing::EventStream, events).filter_map(ended).last()
 }
 
-/// What the answers of a server that speaks this API itself say of storage, put right: it was asked to store nothing, and
+/// Corrects the storage fields in answers of a server that speaks this API itself: it was asked to store nothing, and
 /// the response's id is the gateway's.
 #[derive(Debug)]
 pub struct Label {
@@ -159,7 +159,7 @@ pub struct Label {
     pub id: String,
     /// The stored response that it goes on from.
     pub previous_response_id: Option<String>,
-    /// Whether the response is stored.
+    /// True if the response is stored.
     pub store: bool,
 }
 

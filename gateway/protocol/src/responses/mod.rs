@@ -134,7 +134,7 @@ impl Dialect for Responses {
     }
 }
 
-/// What the model reads; what its server stored of a conversation or a prompt is not in the body.
+/// The size of the prompt; what its server stored of a conversation or a prompt is not in the body.
 fn size(head: &Head<'_>) -> PromptSize {
     let unseen = [head.previous_response_id, head.conversation, head.prompt];
     PromptSize::of(&[head.input, head.instructions, head.tools, head.text])

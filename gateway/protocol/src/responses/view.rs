@@ -1,4 +1,4 @@
-//! What is measured of OpenAI's responses.
+//! Measurement of OpenAI's responses.
 
 use crate::openai::view::usage;
 use crate::tokens::TextSize;

@@ -24,7 +24,7 @@ fn wav_byte_rate(head: &[u8]) -> Option<u64> {
     (1000..=768_000).contains(&rate).then_some(rate)
 }
 
-/// Whether the bytes begin as a sound does: WAV, MP3, Ogg, FLAC.
+/// Returns whether the bytes begin as a sound does: WAV, MP3, Ogg, FLAC.
 pub(super) fn is_audio(head: &[u8]) -> bool {
     let is_wav = head.starts_with(b"RIFF") && head.get(8..12) == Some(b"WAVE");
     let starts: [&[u8]; 5] = [b"ID3", b"\xff\xfb", b"\xff\xf3", b"OggS", b"fLaC"];

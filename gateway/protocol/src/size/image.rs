@@ -91,7 +91,7 @@ pub(super) fn dimensions(bytes: &[u8]) -> Option<(u32, u32)> {
     (size.0 > 0 && size.1 > 0).then_some(size)
 }
 
-/// Whether the bytes begin as a picture does.
+/// Returns whether the bytes begin as a picture does.
 pub(super) fn is_image(bytes: &[u8]) -> bool {
     let is_webp = bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP");
     let starts: [&[u8]; 5] = [b"\x89PNG", b"GIF8", b"\xff\xd8\xff", b"BM", b"II*\0"];

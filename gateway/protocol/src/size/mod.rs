@@ -24,7 +24,7 @@ const DOCUMENT_LEAST_TOKENS: u64 = 3000;
 /// Pictures that are counted one by one.
 const MOST_IMAGES: usize = 1000;
 
-/// What a model reads of a request.
+/// The size of a request's prompt.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PromptSize {
     /// Bytes of text, in UTF-8 and without JSON's white space and escapes.
@@ -33,7 +33,7 @@ pub struct PromptSize {
     pub token_ids: u64,
     /// Prompts that the model reads each for itself; each has the model's whole context.
     pub prompts: u64,
-    /// Whether the request can be larger than it looks: it refers to a stored conversation, a file or a video, or
+    /// True if the request can be larger than it looks: it refers to a stored conversation, a file or a video, or
     /// brings a template of its own.
     pub is_unbounded: bool,
     images: Vec<Image>,
@@ -42,7 +42,7 @@ pub struct PromptSize {
     longest_audio: Duration,
     documents: u64,
     document_bytes: u64,
-    /// Whether the server may cut or skip what is too long, so that no size is too large for it.
+    /// True if the server may cut or skip what is too long, so that no size is too large for it.
     truncates: bool,
 }
 
@@ -182,7 +182,7 @@ impl PromptSize {
         self
     }
 
-    /// Whether it is text alone, so that the server's count teaches how many bytes a token has.
+    /// Returns whether it is text alone, so that the server's count teaches how many bytes a token has.
     pub fn is_text_alone(&self) -> bool {
         let has_media = !self.images.is_empty() || !self.audio.is_zero() || self.documents > 0;
         !has_media && self.token_ids == 0 && !self.is_unbounded

@@ -10,7 +10,7 @@ use std::borrow::Cow;
 /// Characters of base64 that are decoded to find a header; a JPEG may have 64 kB of metadata before its size.
 const HEAD: usize = 96 << 10;
 
-/// What the strings under a key are.
+/// The kind of the strings under a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
     /// Text, and perhaps media further inside.
@@ -207,7 +207,7 @@ fn escape(from: &[u8]) -> (usize, usize) {
 struct Media {
     /// The first of them.
     head: Vec<u8>,
-    /// How many there are.
+    /// Their number.
     bytes: u64,
     is_data_url: bool,
 }

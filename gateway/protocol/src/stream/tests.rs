@@ -21,7 +21,7 @@ use proptest::sample::Index;
 struct Outcome {
     sent: String,
     held: Option<String>,
-    /// What went wrong, if it did.
+    /// The error, if there was one.
     error: Option<String>,
     usage: (Usage, Source),
 }

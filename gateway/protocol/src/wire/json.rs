@@ -104,7 +104,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Whether the object or list ends here, or goes on after a comma.
+    /// Returns whether the object or list ends here (true) or goes on after a comma.
     fn ends(&mut self, close: u8) -> Option<bool> {
         let byte = self.peek()?;
         self.at += 1;

@@ -174,7 +174,7 @@ pub(crate) struct Object<T>(pub(crate) T);
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Each<T>(pub(crate) T);
 
-/// What is kept of the items of a list.
+/// The items of a list that are kept.
 pub(crate) trait Fold: Default {
     /// One item.
     type Item: Default;

@@ -1,4 +1,4 @@
-//! How answers are framed on the wire: server-sent events, JSON lines, and JSON that is not quite as it should be.
+//! Framing of answers on the wire: server-sent events, JSON lines, and JSON that deviates from its schema.
 //!
 //! Nothing here knows a protocol's fields; [`crate::meter`] and the protocols' own modules do.
 
@@ -10,7 +10,7 @@ pub(crate) mod sse;
 
 pub(crate) use records::{Framing, Scanner, records};
 
-/// Whether a body begins as JSON does, and not as a stream.
+/// Returns whether a body begins as JSON does, and not as a stream.
 pub(crate) fn is_json(body: &[u8]) -> bool {
     let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
     matches!(body.trim_ascii_start().first(), Some(b'{' | b'['))

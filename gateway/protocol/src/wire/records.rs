@@ -3,7 +3,7 @@
 //! The scanner keeps three bits of state between pieces and never looks at a byte twice, so an event that arrives in
 //! ten thousand pieces costs as much as one that arrives whole.
 
-/// How a stream is divided into records.
+/// The framing of a stream: its division into records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Framing {
     /// `text/event-stream`: an event ends with an empty line; lines end with LF, CR or CRLF (WHATWG HTML, 9.2.6).
@@ -43,7 +43,7 @@ impl Scanner {
         }
     }
 
-    /// Whether an LF that comes next would belong to the record that has just ended.
+    /// Returns whether an LF that comes next would belong to the record that has just ended.
     pub(crate) fn is_within_crlf(&self) -> bool {
         self.after_cr
     }

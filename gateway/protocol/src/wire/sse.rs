@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-/// What an event says.
+/// The fields of an event.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Event<'a> {
     /// Empty where there is no `event` field.

@@ -1,4 +1,4 @@
-//! What is done from the console: keys and reloading. Every form carries its session's own secret, so no other page can
+//! Actions of the console: keys and reloading. Every form carries its session's own secret, so no other page can
 //! send it.
 
 use super::page::Notice;

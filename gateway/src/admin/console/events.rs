@@ -44,7 +44,7 @@ pub(super) struct View {
     view: Option<String>,
 }
 
-/// What one listener is sent.
+/// The stream of events of one open page.
 struct Feed {
     admin: Admin,
     is_console: bool,

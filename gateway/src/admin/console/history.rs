@@ -12,7 +12,7 @@ pub(super) const EVERY: Duration = Duration::from_secs(2);
 /// Samples kept: five minutes.
 pub(super) const KEPT: usize = 150;
 
-/// What happened in one interval.
+/// Counts of one interval.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Sample {
     /// A second.

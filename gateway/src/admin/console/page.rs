@@ -6,7 +6,7 @@ use super::session::Session;
 use maud::{DOCTYPE, Markup, html};
 use serde_json::Value;
 
-/// What has just been done.
+/// The result of an action, shown once.
 pub(super) enum Notice {
     Done(String),
     Wrong(String),

@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a link works.
+/// The time that a link works.
 pub(super) const LINK_LASTS: Duration = Duration::from_secs(600);
-/// How long a session lasts.
+/// The time that a session lasts.
 const SESSION_LASTS: Duration = Duration::from_secs(12 * 3600);
 /// Links and sessions at once; the oldest go first.
 const MOST: usize = 64;
@@ -29,7 +29,7 @@ pub(crate) struct Console {
 /// A session of an operator.
 #[derive(Debug, Clone)]
 pub(super) struct Session {
-    /// What forms carry, so that no other page can send them.
+    /// The secret in every form, so that no other page can send one.
     pub(super) csrf: String,
 }
 
@@ -48,7 +48,7 @@ impl Console {
         Ok(code)
     }
 
-    /// Whether a code lets in; then it does so no more.
+    /// Redeems a code; returns false if it is unknown, expired or used.
     pub(super) fn redeem(&self, code: &str) -> bool {
         let found = self.links.lock().remove(&crate::api_key::hash(code));
         found.is_some_and(|until| until > Instant::now())

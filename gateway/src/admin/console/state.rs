@@ -7,9 +7,9 @@ use axum::extract::State;
 use policy::{ProjectId, Subject};
 use serde_json::{Value, json};
 
-/// How many of the newest requests are shown.
+/// The number of newest requests on the page.
 const RECENT: u32 = 15;
-/// How many of those that wait.
+/// The number of waiting requests on the page.
 const WAITING: usize = 50;
 
 pub(super) async fn collect(admin: &Admin) -> Result<Value, ledger::Error> {
