@@ -1,6 +1,6 @@
 //! API keys as the gateway holds them: an id, an owner and the SHA-256 of the secret, never the secret itself.
 
-use ledger::keys::StoredKey;
+use ledger::keys::{PreviousSecret, StoredKey};
 use policy::KeyId;
 use sha2::{Digest, Sha256};
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
@@ -15,6 +15,8 @@ pub(crate) struct Key {
     /// Policy's number for it; that of no key until a snapshot gives it one.
     pub(crate) number: KeyId,
     pub(crate) hash: [u8; 32],
+    /// The secret that the last rotation replaced.
+    pub(crate) previous: Option<PreviousSecret>,
     pub(crate) user_id: String,
     pub(crate) project_id: String,
     /// Milliseconds since 1970.
@@ -77,6 +79,7 @@ impl From<StoredKey> for Key {
             id: stored.id,
             number: KeyId(u32::MAX),
             hash: stored.hash,
+            previous: stored.previous,
             user_id: stored.user_id,
             project_id: stored.project_id,
             expires_at: stored.expires_at,
@@ -88,6 +91,17 @@ impl From<StoredKey> for Key {
 }
 
 impl Key {
+    /// The hashes of its secrets: the present one, and the one that the last rotation replaced.
+    pub(crate) fn hashes(&self) -> impl Iterator<Item = [u8; 32]> {
+        std::iter::once(self.hash).chain(self.previous.as_ref().map(|previous| previous.hash))
+    }
+
+    /// The end of the validity of one of its secrets, if a rotation has set one.
+    pub(crate) fn secret_ends(&self, hash: &[u8; 32]) -> Option<i64> {
+        let previous = self.previous.as_ref()?;
+        (previous.hash == *hash).then_some(previous.until)
+    }
+
     /// Returns whether a model may be asked for with it.
     pub(crate) fn allows(&self, model: &str) -> bool {
         self.models

@@ -44,7 +44,7 @@ pub(crate) enum Credentials {
 pub(crate) fn authenticate(snapshot: &Snapshot, headers: &HeaderMap, now_ms: i64) -> Result<Credentials, RequestError> {
     let config = &snapshot.config;
     let secret = credential(headers);
-    if let Some(key) = secret.and_then(|secret| find(snapshot, secret)) {
+    if let Some(key) = secret.map_or(Ok(None), |secret| find(snapshot, secret, now_ms))? {
         let (user, project) = key_owner(config, &key, now_ms)?;
         key.last_used.touch(now_ms);
         return Ok(Credentials::Key { key, user, project });
@@ -241,13 +241,27 @@ pub(crate) fn credential(headers: &HeaderMap) -> Option<&str> {
         .filter(|secret| !secret.is_empty())
 }
 
-fn find(snapshot: &Snapshot, secret: &str) -> Option<Arc<Key>> {
+/// The key of a secret, if there is one; an error if a rotation has replaced the secret, and its time is over.
+fn find(snapshot: &Snapshot, secret: &str, now_ms: i64) -> Result<Option<Arc<Key>>, RequestError> {
     if !secret.starts_with(KEY_PREFIX) {
-        return None;
+        return Ok(None);
     }
     let hash = hash(secret);
-    let key = snapshot.keys.get(&hash)?;
-    bool::from(key.hash.ct_eq(&hash)).then(|| Arc::clone(key))
+    let Some(key) = snapshot.keys.get(&hash) else {
+        return Ok(None);
+    };
+    if let Some(until) = key.secret_ends(&hash).filter(|until| *until <= now_ms) {
+        return Err(RequestError::new(
+            ErrorCode::KeyExpired,
+            format!(
+                "this secret of API key `{}` was replaced by a rotation and expired on {}; use the new one",
+                key.id,
+                crate::clock::date(until)
+            ),
+        ));
+    }
+    let is_equal = key.hashes().any(|known| bool::from(known.ct_eq(&hash)));
+    Ok(is_equal.then(|| Arc::clone(key)))
 }
 
 /// The class and priority of a request: the caller's own, or lower ones that the request asks for.

@@ -13,6 +13,7 @@ mod exchange;
 mod fault;
 mod gate;
 mod identity;
+mod incidents;
 mod keys;
 mod limit_status;
 mod listener;
@@ -28,6 +29,7 @@ mod telemetry;
 mod tokens;
 mod traces;
 mod upstream;
+mod watch;
 
 /// Many small, short-lived allocations on many threads: the case that mimalloc is made for.
 #[global_allocator]

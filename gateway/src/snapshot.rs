@@ -15,7 +15,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     pub(crate) config: Arc<Config>,
-    /// By the SHA-256 of the secret.
+    /// By the SHA-256 of each of its secrets.
     pub(crate) keys: HashMap<[u8; 32], Arc<Key>>,
     /// Counts changes since the start, from 1.
     pub(crate) version: u64,
@@ -120,5 +120,11 @@ fn numbered(numbers: &mut HashMap<String, KeyId>, mut keys: Vec<Key>) -> Vec<Key
 }
 
 fn by_hash(keys: Vec<Key>) -> HashMap<[u8; 32], Arc<Key>> {
-    keys.into_iter().map(|key| (key.hash, Arc::new(key))).collect()
+    let keys = keys.into_iter().map(Arc::new);
+    keys.flat_map(|key| {
+        key.hashes()
+            .map(move |hash| (hash, Arc::clone(&key)))
+            .collect::<Vec<_>>()
+    })
+    .collect()
 }

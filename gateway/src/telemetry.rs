@@ -62,6 +62,7 @@ pub(crate) struct Metrics {
     ledger_rejected_records: IntGauge,
     ledger_writer_restarts: IntGauge,
     config_reloads: IntCounterVec,
+    config_last_reload_successful: IntGauge,
     /// Completed and failed requests since the start, for `/queue/status`.
     counts: (AtomicU64, AtomicU64),
     build_info: IntGaugeVec,
@@ -277,6 +278,10 @@ impl Metrics {
                 "Reloads of the configuration, by result.",
                 &["result"],
             )?,
+            config_last_reload_successful: make.gauge(
+                "config_last_reload_successful",
+                "1 if the configuration in force is that of the files at the last reload, 0 if that failed.",
+            )?,
             build_info: make.gauges("build_info", "Version of the running gateway.", "version")?,
             ledger_commit_seconds: make.add(Histogram::with_opts(
                 HistogramOpts::new(
@@ -292,6 +297,11 @@ impl Metrics {
             .build_info
             .with_label_values(&[env!("CARGO_PKG_VERSION")])
             .set(1);
+        metrics.config_last_reload_successful.set(1);
+        // An increase from nothing is none: the counters are there before the first reload.
+        for result in ["ok", "failed"] {
+            metrics.config_reloads.with_label_values(&[result]);
+        }
         Ok(metrics)
     }
 
@@ -402,6 +412,7 @@ impl Metrics {
     pub(crate) fn reloaded(&self, is_right: bool) {
         let result = if is_right { "ok" } else { "failed" };
         self.config_reloads.with_label_values(&[result]).inc();
+        self.config_last_reload_successful.set(is_right.into());
     }
 
     /// Counts an allowance that is nearly used up.

@@ -6,7 +6,7 @@ use crate::id::{GatewayId, random_hex};
 use crate::postgres::PostgresWriter;
 use crate::slot::{self, Slots};
 use crate::sqlite::SqliteWriter;
-use crate::store::{Kind, Store, Timed, connect_as};
+use crate::store::{Kind, Store, Timed, connect_or_create};
 use crate::writer::Connect;
 use sqlx::Row;
 use std::path::Path;
@@ -35,7 +35,7 @@ impl Database {
 /// # Errors
 /// When the database cannot be reached, or both slots are locked.
 pub async fn open(url: &str, data_dir: &Path, is_hand_over: bool, durability: Durability) -> Result<Database, Error> {
-    let store = connect_as(url, durability).await?;
+    let store = connect_or_create(url, durability).await?;
     let (url, data_dir) = (url.to_owned(), data_dir.to_owned());
     let locked = tokio::task::spawn_blocking(move || lock(&url, &data_dir, is_hand_over, durability));
     let (slots, connect) = locked.await.map_err(|error| Error::Setup(error.to_string()))??;

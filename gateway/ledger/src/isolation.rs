@@ -230,7 +230,7 @@ async fn on_responses(store: &Store, model: &mut Model, project: &'static str, i
 
 async fn open(dir: &TempDir) -> Store {
     let url = format!("sqlite://{}", dir.path().join("usage.db").display());
-    crate::connect(&url).await.expect("connected")
+    crate::testing::create(&url).await
 }
 
 fn tries() -> impl Strategy<Value = Vec<(usize, usize, usize, Try)>> {

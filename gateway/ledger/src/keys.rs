@@ -13,6 +13,10 @@ pub struct StoredKey {
     pub id: String,
     /// The SHA-256 of the secret.
     pub hash: [u8; 32],
+    /// The secret that the last rotation replaced.
+    pub previous: Option<PreviousSecret>,
+    /// What the operator calls it.
+    pub label: Option<String>,
     /// Its user.
     pub user_id: String,
     /// Its user's project.
@@ -25,6 +29,15 @@ pub struct StoredKey {
     pub models: Option<Vec<String>>,
     /// When it was last used, within some seconds.
     pub last_used_at: Option<i64>,
+}
+
+/// A secret that was replaced by a rotation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PreviousSecret {
+    /// Its SHA-256.
+    pub hash: [u8; 32],
+    /// The end of its validity.
+    pub until: i64,
 }
 
 impl StoredKey {
@@ -43,7 +56,8 @@ pub fn state(revoked_at: Option<i64>, expires_at: Option<i64>, now_ms: i64) -> K
     }
 }
 
-const SELECT: &str = "SELECT id, hash, user_id, project_id, expires_at, revoked_at, models, last_used_at FROM keys";
+const SELECT: &str = "SELECT id, hash, previous_hash, previous_until, label, user_id, project_id, expires_at, \
+                      revoked_at, models, last_used_at FROM keys";
 
 /// All keys, revoked and expired ones too, oldest first.
 ///
@@ -57,40 +71,56 @@ pub async fn all(store: &Store) -> Result<Vec<StoredKey>, Error> {
     rows.iter().map(|row| key(row).map_err(Error::from)).collect()
 }
 
-/// Adds a key.
+/// Adds keys, all or none.
 ///
 /// # Errors
-/// When the database fails, or has this id or hash already.
-pub async fn insert(store: &Store, key: &StoredKey, now_ms: i64) -> Result<(), Error> {
-    sqlx::query(
-        "INSERT INTO keys (id, hash, user_id, project_id, created_at, expires_at, models) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7)",
-    )
-    .bind(&key.id)
-    .bind(key.hash.to_vec())
-    .bind(&key.user_id)
-    .bind(&key.project_id)
-    .bind(now_ms)
-    .bind(key.expires_at)
-    .bind(key.models.as_ref().map(|models| models.join(",")))
-    .execute(&store.pool())
-    .timed(store)
-    .await?;
-    Ok(())
+/// When the database fails, or has one of the ids or hashes already.
+pub async fn insert(store: &Store, keys: &[StoredKey], now_ms: i64) -> Result<(), Error> {
+    let pool = store.pool();
+    let mut transaction = pool.begin().timed(store).await?;
+    for key in keys {
+        sqlx::query(
+            "INSERT INTO keys (id, hash, user_id, project_id, created_at, expires_at, models, label) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        )
+        .bind(&key.id)
+        .bind(key.hash.to_vec())
+        .bind(&key.user_id)
+        .bind(&key.project_id)
+        .bind(now_ms)
+        .bind(key.expires_at)
+        .bind(key.models.as_ref().map(|models| models.join(",")))
+        .bind(&key.label)
+        .execute(&mut *transaction)
+        .timed(store)
+        .await?;
+    }
+    transaction.commit().timed(store).await
 }
 
-/// Lets a key end at a time, if it would not end before.
+/// Gives an active key another secret; the present one stays valid until a time. False if no such key is active.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn expire(store: &Store, id: &str, at_ms: i64) -> Result<(), Error> {
-    sqlx::query("UPDATE keys SET expires_at = $1 WHERE id = $2 AND (expires_at IS NULL OR expires_at > $1)")
-        .bind(at_ms)
-        .bind(id)
-        .execute(&store.pool())
-        .timed(store)
-        .await?;
-    Ok(())
+pub async fn replace_secret(
+    store: &Store,
+    id: &str,
+    hash: &[u8; 32],
+    previous_until_ms: i64,
+    now_ms: i64,
+) -> Result<bool, Error> {
+    let done = sqlx::query(
+        "UPDATE keys SET previous_hash = hash, previous_until = $1, hash = $2 \
+         WHERE id = $3 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $4)",
+    )
+    .bind(previous_until_ms)
+    .bind(hash.to_vec())
+    .bind(id)
+    .bind(now_ms)
+    .execute(&store.pool())
+    .timed(store)
+    .await?;
+    Ok(done.rows_affected() == 1)
 }
 
 /// Notes when keys were last used: ids and milliseconds since 1970.
@@ -124,12 +154,19 @@ pub async fn revoke(store: &Store, id: &str, now_ms: i64) -> Result<bool, Error>
 }
 
 fn key(row: &AnyRow) -> Result<StoredKey, sqlx::Error> {
-    let hash: Vec<u8> = row.try_get("hash")?;
+    let previous = row.try_get::<Option<Vec<u8>>, _>("previous_hash")?;
+    let until = row.try_get::<Option<i64>, _>("previous_until")?;
     Ok(StoredKey {
         id: row.try_get("id")?,
-        hash: hash
-            .try_into()
-            .map_err(|_| sqlx::Error::Decode("a key's hash is not 32 bytes".into()))?,
+        hash: digest(row.try_get("hash")?)?,
+        previous: match (previous, until) {
+            (Some(hash), Some(until)) => Some(PreviousSecret {
+                hash: digest(hash)?,
+                until,
+            }),
+            _ => None,
+        },
+        label: row.try_get("label")?,
         user_id: row.try_get("user_id")?,
         project_id: row.try_get("project_id")?,
         expires_at: row.try_get("expires_at")?,
@@ -139,4 +176,9 @@ fn key(row: &AnyRow) -> Result<StoredKey, sqlx::Error> {
             .map(|models| models.split(',').map(str::to_owned).collect()),
         last_used_at: row.try_get("last_used_at")?,
     })
+}
+
+fn digest(bytes: Vec<u8>) -> Result<[u8; 32], sqlx::Error> {
+    let digest = bytes.try_into();
+    digest.map_err(|_| sqlx::Error::Decode("a key's hash is not 32 bytes".into()))
 }

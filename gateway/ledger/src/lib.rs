@@ -43,7 +43,7 @@ pub use id::{BatchId, EntryNumber, FileId, GatewayId, RequestId};
 pub use journal::Receipt;
 pub use ledger::{Bounds, Ledger, Observer};
 pub use state::{BatchStatus, Decision, FilePurpose, KeyState, Outcome};
-pub use store::{Store, connect};
+pub use store::{Store, connect, describe};
 pub use time::{Clock, day_of};
 pub use verify::{Verified, verify};
 

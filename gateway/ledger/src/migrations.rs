@@ -25,6 +25,7 @@ migrations! {
     10 "stored responses" "0010_stored_responses.sql";
     11 "expiry of files" "0011_expiry_of_files.sql";
     12 "operations" "0012_operations.sql";
+    13 "labels and rotation of keys" "0013_labels_and_rotation_of_keys.sql";
 }
 
 /// Brings a database to the newest version.

@@ -5,14 +5,19 @@ use crate::durability::Durability;
 use crate::error::Error;
 use crate::migrations::migrator;
 use arc_swap::ArcSwap;
-use sqlx::AnyPool;
 use sqlx::any::AnyPoolOptions;
+use sqlx::migrate::MigrateError;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AnyConnection, AnyPool, Connection};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A query waits at most this long for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long to wait before connecting again to a server that does not listen.
+const CONNECT_AGAIN_AFTER: Duration = Duration::from_millis(250);
 
 /// A query is given up after this: a connection may be dead without a sign of it.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(15);
@@ -99,40 +104,119 @@ impl Kind {
     }
 }
 
-/// Connects to the database, creates it if it is a file that does not exist, and migrates it.
+/// Connects to the database of a gateway that has been started before, and migrates it. Creates nothing.
 ///
 /// # Errors
-/// When the URL is invalid, or the database cannot be reached or migrated.
+/// When the URL is invalid, there is no such database, it is not one of Sluice's, or it cannot be reached or migrated.
 pub async fn connect(url: &str) -> Result<Store, Error> {
-    connect_as(url, Durability::Strict).await
+    let start_first = "start the gateway once (`sluice serve`), which creates it, or name another with --database-url";
+    if let Kind::Sqlite(file) = Kind::of(url)?
+        && !file.exists()
+    {
+        return Err(Error::Setup(format!("there is no {}; {start_first}", describe(url))));
+    }
+    let store = open_pool(url, Durability::Strict).await?;
+    let pool = store.pool();
+    let keys = sqlx::query("SELECT id FROM keys LIMIT 1").fetch_optional(&pool);
+    if keys.timed(&store).await.is_err() {
+        return Err(Error::Setup(format!(
+            "the {} has no tables of Sluice; {start_first}",
+            describe(url)
+        )));
+    }
+    migrate(&store).await?;
+    Ok(store)
 }
 
-/// Connects as [`connect`] does, with the session that a durability asks for.
-pub(crate) async fn connect_as(url: &str, durability: Durability) -> Result<Store, Error> {
+/// Connects as [`connect`] does, and creates the database if it is a file that does not exist, with the session that a
+/// durability asks for.
+pub(crate) async fn connect_or_create(url: &str, durability: Durability) -> Result<Store, Error> {
+    if let Kind::Sqlite(file) = Kind::of(url)?
+        && let Some(parent) = file.parent().filter(|parent| *parent != Path::new(""))
+    {
+        tokio::fs::create_dir_all(parent)
+            .await
+            .map_err(|error| Error::Setup(format!("cannot create {}: {error}", parent.display())))?;
+    }
+    let store = open_pool(url, durability).await?;
+    migrate(&store).await?;
+    Ok(store)
+}
+
+/// A database in words, without the password in its URL.
+pub fn describe(url: &str) -> String {
+    match Kind::of(url) {
+        Ok(Kind::Sqlite(file)) => format!("database {}", file.display()),
+        Ok(Kind::Postgres) => match url.parse::<PgConnectOptions>() {
+            Ok(options) => format!(
+                "PostgreSQL database {} at {}:{}",
+                options.get_database().unwrap_or(options.get_username()),
+                options.get_host(),
+                options.get_port()
+            ),
+            Err(_) => "PostgreSQL database".to_owned(),
+        },
+        Err(_) => "database".to_owned(),
+    }
+}
+
+async fn open_pool(url: &str, durability: Durability) -> Result<Store, Error> {
     sqlx::any::install_default_drivers();
-    let (url, session, is_sqlite) = match Kind::of(url)? {
+    let (connect_url, session, is_sqlite) = match Kind::of(url)? {
         Kind::Postgres => (url.to_owned(), POSTGRES_SESSION, false),
         Kind::Sqlite(file) => {
-            if let Some(parent) = file.parent().filter(|parent| *parent != Path::new("")) {
-                tokio::fs::create_dir_all(parent)
-                    .await
-                    .map_err(|error| Error::Setup(format!("cannot create {}: {error}", parent.display())))?;
-            }
             let url = format!("sqlite://{}?mode=rwc", file.display());
             (url, sqlite_session(durability), true)
         }
     };
-    let pool = options(session).connect(&url).await?;
-    migrator(is_sqlite)
-        .run(&pool)
-        .await
-        .map_err(|error| Error::Database(error.to_string()))?;
+    first_connection(url, &connect_url, session).await?;
+    let pool = options(session).connect(&connect_url).await?;
     Ok(Store(Arc::new(Connections {
         pool: ArcSwap::from_pointee(pool),
-        url,
+        url: connect_url,
         session,
         is_sqlite,
     })))
+}
+
+/// Connects once outside the pool, which tries again until its time is over and then no longer knows why it failed. A
+/// server that does not listen yet gets the same time.
+async fn first_connection(url: &str, connect_url: &str, session: &[&str]) -> Result<(), Error> {
+    let give_up = Instant::now() + CONNECT_TIMEOUT;
+    loop {
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, connect_once(connect_url, session)).await;
+        let why = match connected {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(sqlx::Error::Io(_))) if Instant::now() < give_up => {
+                tokio::time::sleep(CONNECT_AGAIN_AFTER).await;
+                continue;
+            }
+            Ok(Err(sqlx::Error::Database(error))) => error.message().to_owned(),
+            Ok(Err(sqlx::Error::Io(error))) => error.to_string(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()),
+        };
+        return Err(Error::Setup(format!("cannot open the {}: {why}", describe(url))));
+    }
+}
+
+async fn connect_once(url: &str, session: &[&str]) -> Result<(), sqlx::Error> {
+    let mut connection = AnyConnection::connect(url).await?;
+    for statement in session {
+        sqlx::query(statement).execute(&mut connection).await?;
+    }
+    connection.close().await
+}
+
+async fn migrate(store: &Store) -> Result<(), Error> {
+    let done = migrator(store.0.is_sqlite).run(&store.pool()).await;
+    done.map_err(|error| match error {
+        MigrateError::VersionMissing(version) => Error::Setup(format!(
+            "a newer version of Sluice has changed the database (schema version {version}); start that version, or restore \
+             a backup made before the upgrade"
+        )),
+        error => Error::Database(error.to_string()),
+    })
 }
 
 /// The first statements of a connection to SQLite: transactions survive `kill -9`, and in synced mode a power cut.

@@ -1,6 +1,7 @@
 //! Shared parts of the crate's tests.
 
 use crate::database::Database;
+use crate::store::{Store, connect_or_create};
 use crate::{Decision, Durability, Entry, Error, Outcome};
 use policy::{Class, NanoEuro, Priority};
 use std::path::Path;
@@ -17,6 +18,11 @@ pub(crate) async fn open_database(file: &Path, durability: Durability) -> Databa
             Err(error) => panic!("{error}"),
         }
     }
+}
+
+/// A database that is made if it is not there.
+pub(crate) async fn create(url: &str) -> Store {
+    connect_or_create(url, Durability::Strict).await.expect("connected")
 }
 
 /// A completed request.

@@ -1,5 +1,6 @@
 //! The units and windows of quotas and budgets.
 
+use crate::NanoEuro;
 use std::ops::{Index, IndexMut};
 
 /// The window of a quota.
@@ -44,6 +45,22 @@ impl QuotaUnit {
         match self {
             QuotaUnit::Tokens | QuotaUnit::Requests => "quota",
             QuotaUnit::Cost => "budget",
+        }
+    }
+
+    /// The used amount in words, such as `has used €40.12 of its budget of €50.00 this month`.
+    pub fn used(self, window: QuotaWindow, used: u64, limit: u64) -> String {
+        let window = match window {
+            QuotaWindow::Day => "today",
+            QuotaWindow::Month => "this month",
+        };
+        match self {
+            QuotaUnit::Cost => {
+                let (used, limit) = (NanoEuro(used), NanoEuro(limit));
+                format!("has used {used} of its budget of {limit} {window}")
+            }
+            QuotaUnit::Tokens => format!("has used {used} of its {limit} tokens {window}"),
+            QuotaUnit::Requests => format!("has used {used} of its {limit} requests {window}"),
         }
     }
 }

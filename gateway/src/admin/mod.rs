@@ -59,6 +59,7 @@ pub(crate) fn router(admin: Admin) -> Router {
         .route("/requests/{id}", get(queue::request).delete(queue::cancel))
         .route("/limits/{scope}/{id}", get(limits::show))
         .route("/keys", get(keys::list).post(keys::make))
+        .route("/keys/import", post(keys::import))
         .route("/keys/{id}", delete(keys::revoke))
         .route("/keys/{id}/rotate", post(keys::rotate))
         .route("/usage", get(usage::sums))

@@ -30,31 +30,8 @@ pub(super) async fn status(State(admin): State<Admin>) -> Json<Value> {
         "current_degradation_level_number": occupancy.level,
         "queue_usage_ratio": occupancy.queue_usage,
         "pressure_ratio": occupancy.pressure,
-        "degradation_actions": actions(config, occupancy.level),
+        "degradation_actions": config.level_actions(occupancy.level),
     }))
-}
-
-/// The actions of a degradation level, named as in `degradation.yaml`.
-fn actions(config: &Config, number: u32) -> Vec<String> {
-    let Some(level) = config.degradation.levels.iter().find(|level| level.number == number) else {
-        return Vec::new();
-    };
-    let actions = &level.actions;
-    let only = actions.allow_only_priority.map(policy::Priority::name);
-    let named = [
-        actions
-            .max_tokens_factor
-            .map(|factor| format!("reduce_max_tokens: {factor}")),
-        actions
-            .route_to_smaller_model
-            .then(|| "route_to_smaller_model".to_owned()),
-        actions.pause_batch.then(|| "pause_batch".to_owned()),
-        actions.reject_batch.then(|| "reject_batch".to_owned()),
-        actions.reject_standard.then(|| "reject_standard".to_owned()),
-        only.map(|priority| format!("allow_only_priority: {priority}")),
-        actions.emergency.then(|| "emergency".to_owned()),
-    ];
-    named.into_iter().flatten().collect()
 }
 
 /// All requests that wait, each with position, age and expected wait; and the running requests of each model.

@@ -2,6 +2,7 @@
 
 use super::{ConfigArgs, Failure};
 use crate::config;
+use crate::config::report::Problem;
 use clap::Args;
 use serde_json::{Value, json};
 use std::process::ExitCode;
@@ -26,14 +27,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<ExitCode, Failure> {
     let dir = &args.config.config;
     let config = match config::load(dir, &config::Found::new()) {
         Err(report) if args.json => {
-            let problems: Vec<Value> = report
-                .0
-                .iter()
-                .map(|problem| {
-                    json!({"file": problem.file, "line": problem.line, "key": problem.key, "message": problem.message})
-                })
-                .collect();
-            println!("{}", json!({"result": "wrong", "problems": problems}));
+            println!("{}", json!({"result": "wrong", "problems": as_json(&report.0)}));
             return Ok(ExitCode::from(2));
         }
         loaded => loaded?,
@@ -52,13 +46,23 @@ pub(super) fn run(args: &CheckArgs) -> Result<ExitCode, Failure> {
         let counts = counts.map(|(what, count)| (what.replace(' ', "_"), Value::from(count)));
         println!(
             "{}",
-            json!({"result": "right", "counts": serde_json::Map::from_iter(counts)})
+            json!({
+                "result": "right", "counts": serde_json::Map::from_iter(counts), "warnings": as_json(&config.warnings),
+            })
         );
     } else {
+        for warning in &config.warnings {
+            println!("warning: {warning}");
+        }
         let counts = counts.map(|(what, count)| format!("{count} {what}"));
         println!("{}: configuration OK: {}", dir.display(), counts.join(", "));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn as_json(problems: &[Problem]) -> Vec<Value> {
+    let one = |problem: &Problem| json!({"file": problem.file, "line": problem.line, "key": problem.key, "message": problem.message});
+    problems.iter().map(one).collect()
 }
 
 fn schema(file: &str) -> Result<ExitCode, Failure> {

@@ -2,16 +2,22 @@
 
 mod addresses;
 mod check;
+mod client;
+mod greeting;
+mod init;
 mod keys;
 mod ledger;
+mod log;
 mod operator;
 mod parquet;
 mod serve;
 mod table;
+mod team;
 mod tools;
 mod upgrade;
 mod usage;
 
+use crate::config::address::listen_address;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -32,6 +38,8 @@ struct Cli {
 enum Command {
     /// Start the gateway (the default).
     Serve(ServeArgs),
+    /// Write a configuration for given servers, people and budget. Asks for what is missing.
+    Init(init::InitArgs),
     /// Check the configuration and report all errors at once.
     Check(check::CheckArgs),
     /// Create, list, rotate and revoke API keys.
@@ -112,10 +120,10 @@ struct ServeArgs {
     #[arg(long, env = "SLUICE_CONFIG", default_value = "config")]
     config: PathBuf,
     /// Address of the proxy listener; port 0 picks a free port.
-    #[arg(long, env = "SLUICE_LISTEN")]
+    #[arg(long, env = "SLUICE_LISTEN", value_name = "ADDRESS", value_parser = listen_address)]
     listen: Option<SocketAddr>,
     /// Address of the admin listener.
-    #[arg(long, env = "SLUICE_ADMIN_LISTEN")]
+    #[arg(long, env = "SLUICE_ADMIN_LISTEN", value_name = "ADDRESS", value_parser = listen_address)]
     admin_listen: Option<SocketAddr>,
     /// `sqlite://path` or `postgres://…`.
     #[arg(long, env = "SLUICE_DATABASE_URL")]
@@ -156,6 +164,7 @@ pub(crate) fn run() -> ExitCode {
     let done = match cli.command {
         None => serve::run(&cli.serve),
         Some(Command::Serve(args)) => serve::run(&args),
+        Some(Command::Init(args)) => init::run(&args),
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Keys { command }) => keys::run(command),
         Some(Command::Usage(args)) => usage::run(&args),

@@ -1,31 +1,15 @@
-//! `sluice queue`, `upstreams`, `top`, `console`: a running gateway, asked through its admin listener.
+//! `sluice queue`, `upstreams`, `top`, `console`, `health`: what a running gateway says of itself.
 
 use super::Failure;
-use super::addresses::Addresses;
+use super::client::{Admin, AdminArgs, unreachable_gateway};
 use super::table::aligned;
 use clap::Args;
-use reqwest_blocking::blocking::{Client, RequestBuilder};
+use reqwest_blocking::blocking::Client;
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-
-/// Which gateway is asked.
-#[derive(Debug, Args)]
-pub(super) struct AdminArgs {
-    /// URL of the admin listener. Default: the address file in the data directory.
-    #[arg(long, env = "SLUICE_ADMIN_URL")]
-    admin_url: Option<String>,
-    /// Admin token. Default: the token file in the data directory.
-    #[arg(long, env = "SLUICE_ADMIN_TOKEN", hide_env_values = true)]
-    admin_token: Option<String>,
-    /// Data directory of the gateway.
-    #[arg(long, default_value = "data")]
-    data_dir: PathBuf,
-}
 
 /// `sluice queue`.
 #[derive(Debug, Args)]
@@ -84,93 +68,6 @@ pub(super) struct ConsoleArgs {
     json: bool,
     #[command(flatten)]
     admin: AdminArgs,
-}
-
-impl AdminArgs {
-    /// Where the admin listener is.
-    fn url(&self) -> Result<String, Failure> {
-        if let Some(url) = self.admin_url.as_ref().filter(|url| !url.is_empty()) {
-            return Ok(url.trim_end_matches('/').to_owned());
-        }
-        let file = self.data_dir.join("sluice.addr");
-        let addresses = Addresses::read(&file).ok_or_else(|| {
-            Failure::other(format!(
-                "no running gateway found ({} does not exist); start one with `sluice serve`, or give its address with --admin-url",
-                file.display()
-            ))
-        })?;
-        let mut admin = addresses.admin;
-        if admin.ip().is_unspecified() {
-            // A listener on all addresses listens on loopback too.
-            admin.set_ip(match admin {
-                SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-                SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-            });
-        }
-        Ok(format!("http://{admin}"))
-    }
-}
-
-/// A gateway's admin listener.
-struct Admin {
-    http: Client,
-    url: String,
-    token: String,
-}
-
-impl Admin {
-    fn find(args: &AdminArgs) -> Result<Self, Failure> {
-        let url = args.url()?;
-        let token = match args.admin_token.as_ref().filter(|token| !token.is_empty()) {
-            Some(token) => token.clone(),
-            None => {
-                let file = args.data_dir.join("admin.token");
-                let read = std::fs::read_to_string(&file).map_err(|error| {
-                    Failure::other(format!(
-                        "cannot read the admin token in {}: {error}; give it with SLUICE_ADMIN_TOKEN or --admin-token",
-                        file.display()
-                    ))
-                })?;
-                read.trim().to_owned()
-            }
-        };
-        let http = Client::builder().timeout(Duration::from_secs(10)).build();
-        Ok(Self {
-            http: http.map_err(|error| Failure::other(error.to_string()))?,
-            url,
-            token,
-        })
-    }
-
-    fn get(&self, path: &str) -> Result<Value, Failure> {
-        self.ask(self.http.get(format!("{}{path}", self.url)))
-    }
-
-    fn ask(&self, request: RequestBuilder) -> Result<Value, Failure> {
-        let sent = request.bearer_auth(&self.token).send();
-        let answer = sent.map_err(|error| unreachable_gateway(&self.url, &error))?;
-        let status = answer.status();
-        let body: Value = answer.json().unwrap_or_default();
-        if status.is_success() {
-            return Ok(body);
-        }
-        let words = ["detail", "message"].iter().find_map(|name| body[*name].as_str());
-        Err(Failure::other(words.map_or_else(
-            || format!("{} returned status {status}", self.url),
-            str::to_owned,
-        )))
-    }
-}
-
-/// With what is at the bottom of it.
-fn unreachable_gateway(url: &str, error: &reqwest_blocking::Error) -> Failure {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    Failure::other(format!(
-        "cannot reach a gateway at {url}: {cause}; start it with `sluice serve`, or give another address with --admin-url"
-    ))
 }
 
 pub(super) fn queue(args: &QueueArgs) -> Result<ExitCode, Failure> {

@@ -2,7 +2,7 @@
 //! until it is told to stop.
 
 use super::addresses::Addresses;
-use super::{Failure, IdentityArg, ServeArgs, upgrade};
+use super::{Failure, IdentityArg, ServeArgs, greeting, log, upgrade};
 use crate::admin::console::history;
 use crate::admin::console::session::Console;
 use crate::admin::token::Token;
@@ -13,6 +13,7 @@ use crate::config::{self, Config, Identity};
 use crate::endpoints::Endpoints;
 use crate::exchange::stored;
 use crate::gate::Gate;
+use crate::incidents::Incidents;
 use crate::keys;
 use crate::listener::{self, tls};
 use crate::reload::{Reloader, Simulated, discovery};
@@ -25,6 +26,7 @@ use crate::telemetry::Metrics;
 use crate::traces::Traces;
 use crate::upstream::health::{self, Probing};
 use crate::upstream::{Connector, Upstreams};
+use crate::watch;
 use ledger::{Database, GatewayId, Ledger, Observer, Store};
 use parking_lot::Mutex;
 use std::net::SocketAddr;
@@ -43,7 +45,8 @@ pub(super) fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let mut config = config::load(&args.config, &config::Found::new())?;
     overrule(&mut config, args);
     safe(&config)?;
-    log_as(config.gateway.startup.telemetry.is_json);
+    log::start(config.gateway.startup.telemetry.is_json)?;
+    config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -51,26 +54,6 @@ pub(super) fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let done = runtime.block_on(serve(config, args));
     runtime.shutdown_timeout(Duration::from_millis(200));
     done
-}
-
-/// Begins the log: for people, or an object a line.
-fn log_as(is_json: bool) {
-    let level = tracing_subscriber::EnvFilter::try_from_env("SLUICE_LOG")
-        .unwrap_or_else(|_| "info,pingora=error,pingora_core=error".into());
-    let log = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        // It would report to the same place, and panic if that fails: a log on a full disk must not end requests.
-        .log_internal_errors(false)
-        .with_env_filter(level);
-    if is_json {
-        log.json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .with_span_list(false)
-            .init();
-    } else {
-        log.init();
-    }
 }
 
 /// Flag over variable over file.
@@ -122,7 +105,7 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
     .await?;
     let store = database.store().clone();
     let token_file = settings.startup.data_dir.join("admin.token");
-    let token = Token::find_or_make(&token_file).map_err(|error| cannot("write", &token_file, &error))?;
+    let token = Token::find_or_make(&token_file).map_err(Failure::usage)?;
     let tls = settings.startup.tls.as_ref().map(tls::settings);
     let tls = tls.transpose().map_err(Failure::usage)?;
     let socket = if is_hand_over {
@@ -167,7 +150,7 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
     addresses
         .write(&addr_file)
         .map_err(|error| cannot("write", &addr_file, &error))?;
-    greet(&services, &addresses, &token_file, &link);
+    greeting::print(&services, &addresses, &token_file, &link);
 
     until_stopped(&reloader, &shutdown, &socket, &settings.startup.data_dir, &addr_file).await?;
     tracing::info!("stopping: no new connections; waiting for running requests");
@@ -237,6 +220,7 @@ async fn build(config: Config, database: Database, bundled: Option<SocketAddr>) 
         .await?,
         registry: Arc::default(),
         strangers: Strangers::default(),
+        incidents: Incidents::default(),
         shutdown: Arc::new(Shutdown::default()),
         buffered: AtomicUsize::new(0),
         metrics: Arc::new(metrics),
@@ -269,6 +253,10 @@ fn spawn_background_tasks(services: &Arc<Services>, reloader: &Arc<Reloader>, co
     tokio::spawn(follow_keys(Arc::clone(services), store));
     tokio::spawn(batch::expiry::run(Arc::clone(services)));
     tokio::spawn(Arc::clone(&services.gate).keep_time());
+    tokio::spawn(watch::level(Arc::clone(services)));
+    tokio::spawn(watch::allowances(Arc::clone(services)));
+    let reporting = Arc::clone(services);
+    tokio::spawn(async move { reporting.incidents.report().await });
     let current = Arc::clone(&services.current);
     let probing = move || {
         let snapshot = current.get();
@@ -343,47 +331,6 @@ async fn follow_keys(services: Arc<Services>, pool: Store) {
             Ok(_) => {}
             Err(error) => tracing::warn!(%error, "cannot read the API keys"),
         }
-    }
-}
-
-/// Says where everything is, and how to ask.
-fn greet(services: &Services, addresses: &Addresses, token_file: &Path, link: &str) {
-    let Addresses { proxy, admin, .. } = addresses;
-    let snapshot = services.current.get();
-    let config = &snapshot.config;
-    let scheme = if config.gateway.startup.tls.is_some() {
-        "https"
-    } else {
-        "http"
-    };
-    tracing::info!(%proxy, %admin, "ready");
-    eprintln!("\n  proxy    {scheme}://{proxy}   (OpenAI at /v1, Ollama at /api, POST /generate)");
-    eprintln!(
-        "  admin    http://{admin}   (token: SLUICE_ADMIN_TOKEN, or in {})",
-        token_file.display()
-    );
-    eprintln!(
-        "  console  http://{admin}/login?code={link}   (valid once, for ten minutes; for another: sluice console)"
-    );
-    let model = config.models.iter().find(|model| model.enabled);
-    let Some(model) = model else { return };
-    eprintln!("\n  Try it:");
-    match config.gateway.identity {
-        Identity::Open {
-            default_user: Some(user),
-        } => {
-            let user = config.user(user);
-            let project = &config.project(user.project).id;
-            eprintln!(
-                "  curl -s {scheme}://{proxy}/generate -H 'content-type: application/json' -d '{{\"user_id\":\"{}\",\"project_id\":\"{project}\",\"model\":\"{}\",\"prompt\":\"Why is the sky blue?\",\"max_tokens\":32}}'\n",
-                user.id, model.name
-            );
-        }
-        _ => eprintln!(
-            "  curl -s {scheme}://{proxy}/v1/chat/completions -H 'content-type: application/json' -H \"authorization: Bearer $(sluice keys create --user {} 2>/dev/null)\" -d '{{\"model\":\"{}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Why is the sky blue?\"}}]}}'\n",
-            config.users.first().map_or("USER", |user| &user.id),
-            model.name
-        ),
     }
 }
 

@@ -2,6 +2,7 @@
 //! after a mistake, so that all are found.
 
 use super::Found;
+use super::address::listen_address;
 use super::checked::{Config, Gateway, Identity, Project, Startup, StoredResponses, Telemetry, Tls, User};
 use super::checks::{Check, band};
 use super::kept::{Durability, FileSettings, StoredResponseSettings};
@@ -72,6 +73,7 @@ pub(super) fn check(dir: &Path, files: Files, found: &Found, problems: &mut Vec<
         .map(|(user, index)| (user.id.clone(), UserId(index)));
     Some(Config {
         written: Value::Null,
+        warnings: Vec::new(),
         users_by_id: users_by_id.collect(),
         users,
         projects: projects?,
@@ -197,7 +199,7 @@ impl Check<'_> {
                 tls: raw.tls.as_ref().and_then(|tls| self.tls(tls)),
                 telemetry: self.telemetry(&raw.telemetry),
             },
-            identity: match raw.identity {
+            identity: match raw.identity.value {
                 IdentityMode::Open => Identity::Open { default_user },
                 IdentityMode::Keys => Identity::Keys,
             },
@@ -325,12 +327,16 @@ impl Check<'_> {
     }
 
     fn address(&mut self, key: &str, text: &At<String>) -> Option<SocketAddr> {
-        let parsed = text.value.parse().ok();
-        if parsed.is_none() && !text.value.is_empty() {
-            let message = format!("`{}` is not an address such as 127.0.0.1:8000", text.value);
-            self.problem("gateway.yaml", text.line, key.to_owned(), message);
+        let parsed = listen_address(&text.value);
+        match parsed {
+            Ok(address) => Some(address),
+            Err(message) => {
+                if !text.value.is_empty() {
+                    self.problem("gateway.yaml", text.line, key.to_owned(), message);
+                }
+                None
+            }
         }
-        parsed
     }
 }
 

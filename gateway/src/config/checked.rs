@@ -2,6 +2,7 @@
 //! once, and never checked again.
 
 use super::raw;
+use super::report::Problem;
 use policy::{
     Allowance, BreakerRules, Class, Concurrency, Degradation, GlobalLimits, KeyId, ModelId, ModelRules, PlanId, Prices,
     Priority, ProjectId, ProjectRules, Rates, Rules, Scheduling, SubjectRules, TokenLimit, TokenWeights, UserId,
@@ -37,6 +38,8 @@ pub(crate) struct Config {
     pub(crate) discoveries: Vec<Discovery>,
     /// As the files have it, by file and key.
     pub(crate) written: Value,
+    /// What it may say, and hardly means.
+    pub(crate) warnings: Vec<Problem>,
     pub(super) users_by_id: HashMap<String, UserId>,
     pub(super) models_by_name: HashMap<String, ModelId>,
 }
@@ -375,6 +378,29 @@ impl Config {
     pub(crate) fn level_name(&self, number: u32) -> &str {
         let level = self.degradation.levels.iter().find(|level| level.number == number);
         level.map_or("normal", |level| &level.name)
+    }
+
+    /// The actions of a degradation level, named as in `degradation.yaml`.
+    pub(crate) fn level_actions(&self, number: u32) -> Vec<String> {
+        let Some(level) = self.degradation.levels.iter().find(|level| level.number == number) else {
+            return Vec::new();
+        };
+        let actions = &level.actions;
+        let only = actions.allow_only_priority.map(Priority::name);
+        let named = [
+            actions
+                .max_tokens_factor
+                .map(|factor| format!("reduce_max_tokens: {factor}")),
+            actions
+                .route_to_smaller_model
+                .then(|| "route_to_smaller_model".to_owned()),
+            actions.pause_batch.then(|| "pause_batch".to_owned()),
+            actions.reject_batch.then(|| "reject_batch".to_owned()),
+            actions.reject_standard.then(|| "reject_standard".to_owned()),
+            only.map(|priority| format!("allow_only_priority: {priority}")),
+            actions.emergency.then(|| "emergency".to_owned()),
+        ];
+        named.into_iter().flatten().collect()
     }
 }
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 const AUTO_MOST: usize = 1024;
 
 /// Without `reserved_active_requests`, one slot in so many is reserved for high priority.
-const RESERVED_BY_DEFAULT: usize = 10;
+pub(super) const RESERVED_BY_DEFAULT: usize = 10;
 
 /// The most that an output token may weigh against an uncached input token.
 const MOST_OUTPUT_WEIGHT: u32 = 1000;
@@ -103,7 +103,7 @@ impl Check<'_> {
             global: GlobalLimits {
                 max_active_requests: active.value,
                 max_queue_size: global.max_queue_size.value,
-                max_queue_wait: global.max_queue_wait_seconds,
+                max_queue_wait: global.max_queue_wait_seconds.value,
             },
             request_timeout: timeout.value,
             plans,

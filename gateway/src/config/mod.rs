@@ -1,6 +1,9 @@
 //! From YAML files to a configuration that cannot be wrong: [`raw`] is what was written, [`checked`]
 //! what was meant. All mistakes are reported at once; nothing later checks again.
 
+pub(crate) mod address;
+mod advice;
+mod advice_levels;
 mod changes;
 mod check;
 pub(crate) mod checked;
@@ -17,10 +20,12 @@ pub(crate) mod report;
 mod scalars;
 mod stable;
 pub(crate) mod summary;
+mod syntax;
 mod values;
 
 pub(crate) use changes::changes;
 pub(crate) use describe::schemas;
+pub(crate) use read::nearest;
 pub(crate) use stable::keep_ids;
 
 pub(crate) use checked::{
@@ -49,9 +54,14 @@ pub(crate) fn load(dir: &Path, found: &Found) -> Result<Config, Report> {
         read_file::<raw::GatewayFile>(dir, "gateway.yaml", &mut problems),
     );
     let written = written(&files, found);
+    let warnings = advice::warnings(dir, &files);
     let config = check::check(dir, files, found, &mut problems);
     match config {
-        Some(config) if problems.is_empty() => Ok(Config { written, ..config }),
+        Some(config) if problems.is_empty() => Ok(Config {
+            written,
+            warnings,
+            ..config
+        }),
         _ => {
             problems.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
             Err(Report(problems))

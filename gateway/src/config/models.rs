@@ -300,9 +300,13 @@ impl Check<'_> {
                 }
                 "has no host, or has a user in it"
             }
-            _ => "is not an address such as http://127.0.0.1:8080",
+            _ => "is not a URL such as http://127.0.0.1:8080",
         };
-        self.problem("models.yaml", url.line, key, format!("`{}` {wrong}", url.value));
+        let hint = match url.value.contains("://") {
+            true => String::new(),
+            false => format!("; did you mean `http://{}`?", url.value),
+        };
+        self.problem("models.yaml", url.line, key, format!("`{}` {wrong}{hint}", url.value));
         None
     }
 }

@@ -221,7 +221,7 @@ section! {
         /// Requests that may be queued.
         max_queue_size: At<usize>,
         /// Longest time in the queue, in seconds. A request that would wait longer is refused immediately.
-        max_queue_wait_seconds: Duration,
+        max_queue_wait_seconds: At<Duration>,
         /// Timeout of a request, including its time in the queue, in seconds.
         request_timeout_seconds: At<Duration>,
     }
@@ -257,7 +257,7 @@ section! {
         /// Directory of the address file, the admin token, batch files and, with PostgreSQL, the journal.
         data_dir: String = "data".to_owned(); restart,
         /// Identification of clients.
-        identity: IdentityMode = IdentityMode::Open,
+        identity: At<IdentityMode> = At { value: IdentityMode::Open, line: 0 },
         /// User of requests that name none, with `identity: open`.
         default_user: Option<At<String>>,
         /// `sqlite://path`, or `postgres://user:password@host/database`, which several gateways may share.

@@ -4,6 +4,7 @@
 //! may be left out. `choice!` declares a word out of a few. Both make the reader from that one table.
 
 use super::report::Problem;
+use super::syntax;
 use marked_yaml::{LoadError, LoaderOptions, Node};
 use serde_json::{Value, json};
 
@@ -57,7 +58,7 @@ impl Reader {
         match marked_yaml::parse_yaml_with_options(0, text, options) {
             Ok(node) => T::from_node(&node, self),
             Err(error) => {
-                self.unreadable(&error);
+                self.unreadable(&error, text);
                 None
             }
         }
@@ -81,14 +82,14 @@ impl Reader {
         out
     }
 
-    fn unreadable(&mut self, error: &LoadError) {
+    fn unreadable(&mut self, error: &LoadError, text: &str) {
         let (line, message) = match error {
             LoadError::DuplicateKey(keys) => (
                 keys.key.span().start().map_or(0, marked_yaml::Marker::line),
                 format!("duplicate key `{}`", keys.key.as_str()),
             ),
             LoadError::TopLevelMustBeMapping(mark) => (mark.line(), "expected a mapping".to_owned()),
-            LoadError::ScanError(mark, scan) => (mark.line(), format!("invalid YAML: {scan}")),
+            LoadError::ScanError(mark, scan) => syntax::explain(text, mark.line(), &scan.to_string()),
             LoadError::UnexpectedAnchor(mark) => (mark.line(), "anchors are not supported".to_owned()),
             LoadError::UnexpectedTag(mark) => (mark.line(), "tags are not supported".to_owned()),
             LoadError::MappingKeyMustBeScalar(mark) => (mark.line(), "a key must be plain text".to_owned()),

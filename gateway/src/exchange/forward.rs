@@ -151,6 +151,7 @@ impl Admitted<'_> {
                         tried.push(endpoint);
                     }
                     self.recorder.services.metrics.retried(&self.recorder.record);
+                    self.recorder.services.incidents.retried(&self.recorder.record, &error);
                     failure = Some(error);
                 }
                 result if self.refuses_stream_options(&result) => self.asks_usage = false,

@@ -298,9 +298,12 @@ impl Recorder {
             _ => self.record.project_id(),
         };
         tracing::warn!(
-            scope = alert.subject.kind(), id = who, window = alert.window.name(), unit = ?alert.unit,
-            used = alert.used, limit = alert.limit,
-            "a quota or budget is nearly used up"
+            scope = alert.subject.kind(),
+            id = who,
+            window = alert.window.name(),
+            "{} {who} {}: it is nearly used up",
+            alert.subject.kind(),
+            alert.unit.used(alert.window, alert.used, alert.limit)
         );
         self.services
             .metrics
@@ -346,6 +349,7 @@ impl Recorder {
         let record = &self.record;
         let overhead = self.overhead.filter(|_| record.was_forwarded);
         self.services.metrics.observe(record, overhead);
+        self.services.incidents.ended(record);
         if let (Some(traces), Some(trace)) = (&self.services.traces, self.trace) {
             let steps = Steps {
                 parsed: self.overhead,

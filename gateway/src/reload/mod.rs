@@ -57,16 +57,18 @@ impl Reloader {
         let result = self.try_reload().await;
         match &result {
             Ok(changes) if changes.is_empty() => tracing::info!("configuration reloaded: no changes"),
-            Ok(changes) => tracing::info!(
-                changes = changes.len(),
-                "configuration reloaded\n  {}",
-                changes.join("\n  ")
-            ),
+            Ok(changes) => {
+                tracing::info!(changes = changes.len(), "configuration reloaded");
+                changes.iter().for_each(|change| tracing::info!("changed: {change}"));
+            }
             Err(problems) => {
                 tracing::error!(
-                    "configuration not reloaded, the previous one stays in force\n  {}",
-                    problems.join("\n  ")
+                    problems = problems.len(),
+                    "configuration not reloaded, the previous one stays in force"
                 );
+                problems
+                    .iter()
+                    .for_each(|problem| tracing::error!("invalid configuration: {problem}"));
             }
         }
         self.metrics.reloaded(result.is_ok());
@@ -85,6 +87,7 @@ impl Reloader {
         (self.overrule)(&mut config).map_err(|problem| vec![problem])?;
         let mut config = keep_ids(config, &before.config);
         let changes = changes(&before.config.written, &config.written);
+        config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         config.gateway.startup = before.config.gateway.startup.clone();
         let failed = |error: &dyn std::fmt::Display| vec![error.to_string()];
         let version = ledger::versions::version_of(&self.store, &config.price_list()).await;

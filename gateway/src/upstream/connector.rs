@@ -321,7 +321,8 @@ fn is_stale(error: &BError) -> bool {
 
 /// Describes a failed connection to the client.
 fn failure(endpoint: &Endpoint, error: &BError, when: &str) -> RequestError {
-    tracing::warn!(upstream = %endpoint.authority, %error, "upstream failed {when}");
+    // The request's own line, which has the model and is sampled, is in `incidents`.
+    tracing::debug!(upstream = %endpoint.authority, %error, "upstream failed {when}");
     match error.etype() {
         ErrorType::ReadTimedout | ErrorType::WriteTimedout | ErrorType::ConnectTimedout => RequestError::new(
             ErrorCode::UpstreamTimeout,

@@ -91,7 +91,7 @@ pub fn roomy(name: &str, text: String) -> String {
     match name {
         "limits.yaml" => text
             .replace("requests_per_minute: 60\n", "requests_per_minute: 1000000\n")
-            .replace("tokens_per_minute: 50000\n", "tokens_per_minute: 1000000000000\n")
+            .replace("tokens_per_minute: 250000\n", "tokens_per_minute: 1000000000000\n")
             .replace("max_active_requests: 50", "max_active_requests: 2000"),
         "projects.yaml" => text
             .replace("monthly_token_quota: 1000000\n", "monthly_token_quota: 1000000000000\n")

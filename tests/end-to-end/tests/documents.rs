@@ -48,8 +48,20 @@ fn quick(name: &str, text: String) -> String {
     }
 }
 
-/// Runs a page's blocks in a place like the repository's; how many.
+/// Runs a page's blocks in a place like the repository's, beside a gateway on its usual ports; how many.
 fn run_page(page: &str) -> usize {
+    run_page_after(
+        page,
+        "sluice serve 2>>sluice.log &\n\
+         for _ in $(seq 200); do [ -s data/sluice.addr ] && break; sleep 0.1; done\n\
+         end() { kill \"$(grep -o '\"pid\":[0-9]*' data/sluice.addr | cut -d: -f2)\"; wait; exit \"$1\"; }\n",
+        &[],
+    )
+    .0
+}
+
+/// Runs a page's blocks after some lines, which define `end`, in further namespaces; how many, and what they print.
+fn run_page_after(page: &str, before: &str, namespaces: &[&str]) -> (usize, String) {
     let dir = config_dir(quick);
     let copied = Command::new("cp")
         .args(["-r", "data"])
@@ -60,13 +72,11 @@ fn run_page(page: &str) -> usize {
     for left in ["usage.db", "sluice.addr", "admin.token", "gateway.id"] {
         let _ = std::fs::remove_file(dir.path().join("data").join(left));
     }
-    let (mut script, mut count) = (
-        "set -u\nip link set lo up\nsluice serve 2>>sluice.log &\n\
-         for _ in $(seq 200); do [ -s data/sluice.addr ] && break; sleep 0.1; done\n\
-         end() { kill \"$(grep -o '\"pid\":[0-9]*' data/sluice.addr | cut -d: -f2)\"; wait; exit \"$1\"; }\n"
-            .to_owned(),
-        0,
-    );
+    std::fs::create_dir(dir.path().join("tests")).expect("writable");
+    for (name, target) in [("llama", root().join("tests/llama")), (".work", llama::home())] {
+        std::os::unix::fs::symlink(target, dir.path().join("tests").join(name)).expect("writable");
+    }
+    let (mut script, mut count) = (format!("set -u\nip link set lo up\n{before}"), 0);
     for block in blocks(page) {
         let how = match (block.language.as_str(), &block.excuse) {
             ("sh", None) => "bash -e -o pipefail".to_owned(),
@@ -95,7 +105,9 @@ fn run_page(page: &str) -> usize {
     }
     let path = std::env::var("PATH").unwrap_or_default();
     let output = Command::new("unshare")
-        .args(["--map-root-user", "--net", "bash", "page.sh"])
+        .args(["--map-root-user", "--net"])
+        .args(namespaces)
+        .args(["bash", "page.sh"])
         .env(
             "PATH",
             format!("{}:{path}", programs.parent().expect("target/debug").display()),
@@ -113,7 +125,7 @@ fn run_page(page: &str) -> usize {
         println!("{said}");
     }
     judge(page, &said);
-    count
+    (count, said.into_owned())
 }
 
 /// What a page says comes out.
@@ -156,6 +168,33 @@ fn every_command_block_of_the_tools_pages_runs() {
     ] {
         assert!(run_page(page) >= 1, "{page}");
     }
+}
+
+#[test]
+fn every_command_block_of_the_pages_for_clients_and_backups_runs() {
+    for (page, least) in [("docs/clients.md", 4), ("docs/backup.md", 2)] {
+        assert!(run_page(page) >= least, "{page}");
+    }
+}
+
+#[test]
+fn the_first_evening_goes_from_nothing_to_forty_people_in_under_twenty_commands() {
+    // In a namespace of processes: the servers that the page starts end with its script.
+    let namespaces = ["--pid", "--fork", "--kill-child"];
+    let (count, said) = run_page_after("docs/first-evening.md", "end() { exit \"$1\"; }\n", &namespaces);
+    assert!(count >= 6, "{count} blocks");
+    assert!(said.lines().any(|line| line.trim() == "40 200"), "{said}");
+    assert!(said.contains("user_01"), "{said}");
+    assert!(!said.contains("warning"), "{said}");
+    let commands = blocks("docs/first-evening.md")
+        .iter()
+        .filter(|block| block.language == "sh")
+        .flat_map(|block| block.code.lines().map(str::to_owned).collect::<Vec<_>>())
+        // A line that ends with a backslash goes on in the next.
+        .fold((0, false), |(commands, goes_on), line| {
+            (commands + usize::from(!goes_on), line.ends_with('\\'))
+        });
+    assert!(commands.0 < 20, "{} commands", commands.0);
 }
 
 #[test]

@@ -28,7 +28,7 @@ fn config(url: &str, places: usize, edit: impl Fn(&str, String) -> String) -> Te
                         "requests_per_minute: 1000000\n",
                     )
                 });
-                ["50000", "500000", "200000"].iter().fold(text, |text, count| {
+                ["250000", "500000", "200000"].iter().fold(text, |text, count| {
                     text.replace(
                         &format!("tokens_per_minute: {count}\n"),
                         "tokens_per_minute: 1000000000000\n",

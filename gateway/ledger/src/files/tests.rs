@@ -9,7 +9,7 @@ use tempfile::TempDir;
 async fn open() -> (TempDir, Store) {
     let dir = TempDir::new().expect("a directory");
     let url = format!("sqlite://{}", dir.path().join("usage.db").display());
-    let store = crate::connect(&url).await.expect("connected");
+    let store = crate::testing::create(&url).await;
     (dir, store)
 }
 

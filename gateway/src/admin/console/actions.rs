@@ -47,21 +47,20 @@ pub(super) async fn make_key(State(admin): State<Admin>, headers: HeaderMap, For
     act(&admin, &headers, &form.csrf, async {
         let expires = form.expires.trim();
         let wanted = Wanted {
-            user: form.user.trim(),
-            project: None,
-            expires: (!expires.is_empty()).then_some(expires),
-            models: None,
+            user: form.user.trim().to_owned(),
+            expires: (!expires.is_empty()).then(|| expires.to_owned()),
+            ..Wanted::default()
         };
         let snapshot = admin.services.current.get();
-        match keys::make(&snapshot.config, &admin.pool, wanted).await {
-            Ok((secret, key)) => {
+        match keys::make(&snapshot.config, &admin.pool, &wanted).await {
+            Ok(key) => {
                 admin.reload_keys().await;
                 tracing::info!(
                     key = key["id"].as_str(),
                     user = form.user,
                     "API key created from the console"
                 );
-                Notice::Secret(secret)
+                Notice::Secret(key["secret"].as_str().unwrap_or_default().to_owned())
             }
             Err(error) => Notice::Wrong(words(error)),
         }
