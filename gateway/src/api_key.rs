@@ -92,7 +92,7 @@ impl From<StoredKey> for Key {
 
 impl Key {
     /// The hashes of its secrets: the present one, and the one that the last rotation replaced.
-    pub(crate) fn hashes(&self) -> impl Iterator<Item = [u8; 32]> {
+    pub(crate) fn hashes(&self) -> impl Iterator<Item = [u8; 32]> + use<> {
         std::iter::once(self.hash).chain(self.previous.as_ref().map(|previous| previous.hash))
     }
 

@@ -2,7 +2,6 @@
 //! requests by their id.
 
 use super::{Admin, counts, internal};
-use crate::config::Config;
 use crate::exchange::stored;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
