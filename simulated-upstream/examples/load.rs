@@ -1,4 +1,4 @@
-//! How well the simulated upstream keeps its own schedule, and how much it takes. Measurements, for
+//! Measures the simulated upstream's deviation from its own schedule, and the load that it can serve, for
 //! `docs/simulated-upstream.md`:
 //!
 //! `cargo run --release -p simulated-upstream --example load -- streams 1000 20` opens so many streams at so many

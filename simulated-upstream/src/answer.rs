@@ -17,8 +17,8 @@ pub fn count_tokens(text: &str) -> u64 {
         .sum()
 }
 
-/// The numbers of a text's tokens. A number is the token's bytes, the first the highest, and a last bit that says whether
-/// it begins a word: it can be turned back without a table, and is below 2^49.
+/// The numbers of a text's tokens. A number is the token's bytes, the first the highest, and a last bit that says
+/// whether it begins a word: it can be turned back without a table, and is below 2^49.
 pub(crate) fn token_ids(text: &str) -> Vec<u64> {
     let mut ids = Vec::new();
     for word in text.split_whitespace() {
@@ -83,7 +83,7 @@ pub(crate) struct Answer {
     made: u64,
     /// Tokens that it will have.
     pub(crate) tokens: u64,
-    /// Whether it would have gone on.
+    /// True if it would have gone on.
     pub(crate) is_cut: bool,
     /// Its pieces, where they are given.
     given: Option<Vec<String>>,

@@ -1,7 +1,7 @@
 //! Anthropic's messages.
 
 use crate::answer::count_tokens;
-use crate::generation::{Broken, Generation, Want, close_the_connection};
+use crate::generation::{Broken, Generation, GenerationRequest, close_the_connection};
 use crate::openai::text_of;
 use crate::refusal::Refusal;
 use crate::{Server, sse, streamed};
@@ -50,7 +50,7 @@ fn prompt(request: &Request) -> String {
     parts.join("\n")
 }
 
-fn want(request: &Request) -> Want {
+fn generation_request(request: &Request) -> GenerationRequest {
     let tools = request.tools.iter().map(
         |tool| json!({"type": "function", "function": {"name": tool["name"], "parameters": tool["input_schema"]}}),
     );
@@ -72,15 +72,15 @@ fn want(request: &Request) -> Want {
     {
         last["role"] = "tool".into();
     }
-    Want {
+    GenerationRequest {
         model: request.model.clone(),
         prompt: prompt(request),
         limit: request.max_tokens,
         stop: request.stop_sequences.clone(),
         tools: tools.collect(),
         tool_choice: choice,
-        last_said: last,
-        ..Want::default()
+        last_message: last,
+        ..GenerationRequest::default()
     }
 }
 
@@ -103,7 +103,7 @@ pub(crate) async fn messages(State(server): State<Server>, body: Bytes) -> Respo
         Ok(request) => request,
         Err(refusal) => return refuse(&refusal),
     };
-    let mut generation = match Generation::begin(&server, want(&request)).await {
+    let mut generation = match Generation::begin(&server, generation_request(&request)).await {
         Ok(generation) => generation,
         Err(refusal) => return refuse(&refusal),
     };
@@ -112,8 +112,8 @@ pub(crate) async fn messages(State(server): State<Server>, body: Bytes) -> Respo
     }
     let text = match generation.whole().await {
         Ok(text) => text,
-        Err(Broken { is_told: true }) => return refuse(&died()),
-        Err(Broken { is_told: false }) => close_the_connection(),
+        Err(Broken { is_reported: true }) => return refuse(&engine_failure()),
+        Err(Broken { is_reported: false }) => close_the_connection(),
     };
     let block = match &generation.tool {
         None => json!({"type": "text", "text": text}),
@@ -155,11 +155,12 @@ fn events(generation: Generation) -> Response {
         let piece = match generation.next().await {
             Ok(piece) => piece.unwrap_or_default(),
             Err(broken) => {
-                let error = json!({"type": "error", "error": {"type": "api_error", "message": died().message}});
+                let error =
+                    json!({"type": "error", "error": {"type": "api_error", "message": engine_failure().message}});
                 let mut out = String::new();
                 sse::named(&mut out, "error", &error);
-                let told = if broken.is_told { Ok(out) } else { Err(broken) };
-                return Some((told, (generation, true)));
+                let step = if broken.is_reported { Ok(out) } else { Err(broken) };
+                return Some((step, (generation, true)));
             }
         };
         let mut out = String::new();
@@ -212,6 +213,6 @@ fn refuse(refusal: &Refusal) -> Response {
     refusal.respond(json!({"type": "error", "error": {"type": kind, "message": refusal.message}}))
 }
 
-fn died() -> Refusal {
+fn engine_failure() -> Refusal {
     Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal server error")
 }

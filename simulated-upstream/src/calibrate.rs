@@ -20,11 +20,11 @@ pub struct Target {
     pub url: String,
     /// The model that is asked.
     pub model: String,
-    /// Its key, if it wants one.
+    /// Its API key, if it requires one.
     pub key: Option<String>,
 }
 
-/// What a server says of itself; `None` where it says nothing.
+/// Properties that a server reports; `None` where it does not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Requests that are computed at once.
@@ -36,7 +36,7 @@ pub struct Limits {
 /// A size of load to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Load {
-    /// Words of a prompt; the server says how many tokens they are.
+    /// Words of a prompt; the server reports their tokens.
     pub prompt: usize,
     /// Tokens of an answer.
     pub output: usize,
@@ -85,7 +85,7 @@ impl Meter {
         Ok(Self { target, client })
     }
 
-    /// What llama.cpp's `/props` or vLLM's `/metrics` say.
+    /// Reads llama.cpp's `/props` or vLLM's `/metrics`.
     pub async fn limits(&self) -> Limits {
         let mut limits = Limits::default();
         if let Ok(props) = self.text("/props").await
@@ -217,7 +217,7 @@ impl Meter {
             return Err(format!("the server answered {status}: {rest}"));
         }
         let first = first.ok_or("the server streamed no token")?;
-        let usage = usage.ok_or("the server told no usage; it has to know stream_options.include_usage")?;
+        let usage = usage.ok_or("the server sent no usage; it must support stream_options.include_usage")?;
         let count = |name: &str| usage[name].as_u64().and_then(|count| usize::try_from(count).ok());
         let (prompt, output) = (
             count("prompt_tokens").unwrap_or(load.prompt),
@@ -239,7 +239,7 @@ impl Meter {
     }
 }
 
-/// Whether a chunk has a part of the answer, or of a thought, in it.
+/// Returns whether a chunk has a part of the answer, or of a thought, in it.
 fn has_token(event: &Value) -> bool {
     let delta = &event["choices"][0]["delta"];
     ["content", "reasoning", "reasoning_content"]

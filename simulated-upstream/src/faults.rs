@@ -1,10 +1,10 @@
-//! What goes wrong, on request and by rate.
+//! Faults, on request and by rate.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-/// A way to fail.
+/// A kind of failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// It takes five seconds longer to begin.
@@ -23,7 +23,7 @@ pub enum Fault {
     Stall,
     /// After some tokens the connection closes.
     Truncate,
-    /// After some tokens an error is told within the stream.
+    /// After some tokens an error is sent within the stream.
     EngineError,
     /// The answer is no JSON.
     Garbage,
@@ -31,10 +31,10 @@ pub enum Fault {
     Crash,
 }
 
-/// What is told with a refusal, and how long a crash lasts.
+/// The `retry-after` of a refusal, and the duration of a crash.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(2);
 
-/// How much longer a spike takes.
+/// The delay of a spike.
 pub(crate) const SPIKE: Duration = Duration::from_secs(5);
 
 /// Tokens before a stall or an end.
@@ -60,14 +60,14 @@ impl Fault {
         NAMES.iter().find(|(known, _)| *known == name).map(|(_, fault)| *fault)
     }
 
-    /// What a prompt asks for: `[fault:NAME]` anywhere in it.
+    /// The fault that a prompt asks for: `[fault:NAME]` anywhere in it.
     pub(crate) fn asked_for(prompt: &str) -> Option<Self> {
         let (_, after) = prompt.split_once("[fault:")?;
         Self::named(after.split_once(']')?.0)
     }
 }
 
-/// How often each fault happens by itself.
+/// The rate at which each fault happens by itself.
 #[derive(Debug, Default)]
 pub struct Rates {
     rates: Vec<(Fault, f64)>,

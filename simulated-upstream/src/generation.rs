@@ -2,7 +2,7 @@
 
 use crate::answer::{Answer, block_hashes, count_tokens};
 use crate::clock;
-use crate::engine::{Ask, BLOCK_TOKENS};
+use crate::engine::{BLOCK_TOKENS, EngineRequest};
 use crate::faults::{Fault, RETRY_AFTER, SPIKE, TOKENS_BEFORE};
 use crate::metrics::Figure;
 use crate::pace::{Timing, Tokens};
@@ -12,26 +12,26 @@ use axum::http::StatusCode;
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
-/// What a request wants, whatever API it came by.
+/// A request for one answer, in the terms that all APIs share.
 #[derive(Debug, Default)]
-pub(crate) struct Want {
+pub(crate) struct GenerationRequest {
     pub(crate) model: String,
     /// All that the model reads.
     pub(crate) prompt: String,
     pub(crate) limit: Option<u64>,
-    /// Whether it is refused if prompt and limit together are longer than the model's context, as vLLM does.
+    /// True if a prompt and limit that exceed the model's context together are refused, as vLLM does.
     pub(crate) within_context: bool,
-    /// Whether the answer is to be as long as it may.
+    /// True if the answer is to be as long as it may.
     pub(crate) ignore_eos: bool,
     pub(crate) stop: Vec<String>,
     pub(crate) seed: u64,
     pub(crate) tools: Vec<Value>,
     pub(crate) tool_choice: Option<Value>,
     /// The last message, for tools.
-    pub(crate) last_said: Value,
-    /// What the answer's JSON is to look like.
+    pub(crate) last_message: Value,
+    /// The JSON schema of the answer.
     pub(crate) schema: Option<Value>,
-    /// How long the model is to stay loaded after it, where loading counts.
+    /// The time for which the model stays loaded afterwards, on servers that unload models.
     pub(crate) keep_alive: Option<Duration>,
 }
 
@@ -40,7 +40,7 @@ pub(crate) struct Want {
 #[error("the answer broke off")]
 pub(crate) struct Broken {
     /// The client gets an error in the API's words, and not just the end of the connection.
-    pub(crate) is_told: bool,
+    pub(crate) is_reported: bool,
 }
 
 #[derive(Debug)]
@@ -55,7 +55,7 @@ pub(crate) struct Generation {
     pub(crate) cached_tokens: u64,
     pub(crate) total: u64,
     pub(crate) made: u64,
-    /// Whether it would have gone on.
+    /// True if it would have gone on.
     pub(crate) is_cut: bool,
     /// The tool that the answer calls, with the answer's text as arguments.
     pub(crate) tool: Option<String>,
@@ -65,42 +65,42 @@ pub(crate) struct Generation {
     last: Duration,
     /// Before it was computed for the first time.
     queued: Duration,
-    /// How long the model took to load.
+    /// The time that the model took to load.
     pub(crate) loading: Duration,
 }
 
 impl Generation {
     /// Takes a request in, or refuses it.
-    pub(crate) async fn begin(server: &Server, want: Want) -> Result<Self, Refusal> {
-        let model = server.asked(Some(&want.model))?;
-        let fault = Fault::asked_for(&want.prompt).or_else(|| server.0.faults.next());
+    pub(crate) async fn begin(server: &Server, request: GenerationRequest) -> Result<Self, Refusal> {
+        let model = server.model_named(Some(&request.model))?;
+        let fault = Fault::asked_for(&request.prompt).or_else(|| server.0.faults.next());
         let began = clock::now();
         if let Some(fault) = fault {
             fail_at_once(server, fault).await?;
         }
-        let prompt_tokens = count_tokens(&want.prompt);
+        let prompt_tokens = count_tokens(&request.prompt);
         fits(
             server,
             &model,
             prompt_tokens,
-            want.limit.filter(|_| want.within_context),
+            request.limit.filter(|_| request.within_context),
         )?;
-        let limit = want.limit.unwrap_or(model.max_output_tokens);
+        let limit = request.limit.unwrap_or(model.max_output_tokens);
         let limit = limit.clamp(1, model.max_output_tokens);
-        let call = tools::called(&want.tools, want.tool_choice.as_ref(), &want.last_said);
-        let answer = match (&call, &want.schema, server.0.known.answer(&want.prompt)) {
+        let call = tools::called(&request.tools, request.tool_choice.as_ref(), &request.last_message);
+        let answer = match (&call, &request.schema, server.0.known.answer(&request.prompt)) {
             (Some((_, arguments)), _, _) => Answer::given(&arguments.to_string(), limit),
             (None, Some(schema), _) => Answer::given(&tools::value_of(schema, 0).to_string(), limit),
             (None, None, Some(known)) => Answer::given(known, limit),
-            (None, None, None) => Answer::new(server.0.seed ^ want.seed, &want.prompt, limit, want.ignore_eos),
+            (None, None, None) => Answer::new(server.0.seed ^ request.seed, &request.prompt, limit, request.ignore_eos),
         };
-        let answer = answer.stopping(&want.stop);
+        let answer = answer.stopping(&request.stop);
         let running = server.begin(&model.name);
-        let loading = server.load(&model, want.keep_alive).await;
+        let loading = server.load(&model, request.keep_alive).await;
         let tokens = tokens(
             server,
             &model,
-            &want.prompt,
+            &request.prompt,
             (prompt_tokens, answer.tokens),
             began + loading,
         )
@@ -134,11 +134,11 @@ impl Generation {
         let before = TOKENS_BEFORE.min(self.total / 2);
         match self.fault {
             Some(Fault::Stall) if self.made == before => std::future::pending::<()>().await,
-            Some(Fault::Truncate) if self.made == before => return Err(Broken { is_told: false }),
-            Some(Fault::EngineError) if self.made == before => return Err(Broken { is_told: true }),
+            Some(Fault::Truncate) if self.made == before => return Err(Broken { is_reported: false }),
+            Some(Fault::EngineError) if self.made == before => return Err(Broken { is_reported: true }),
             _ => {}
         }
-        let token = self.tokens.next().await.ok_or(Broken { is_told: false })?;
+        let token = self.tokens.next().await.ok_or(Broken { is_reported: false })?;
         let now = clock::now().duration_since(self.began);
         let metrics = &self.server.0.metrics;
         if self.first.is_none() {
@@ -247,7 +247,7 @@ pub(crate) fn close_the_connection() -> ! {
     std::panic::resume_unwind(Box::new("the connection is closed on purpose"))
 }
 
-/// Whether a prompt, and what is asked for after it, are within the model's context.
+/// Returns whether a prompt, and what is asked for after it, are within the model's context.
 fn fits(server: &Server, model: &Model, prompt_tokens: u64, limit: Option<u64>) -> Result<(), Refusal> {
     let context = model.context();
     if server.0.dialect.is_llama_cpp() {
@@ -293,12 +293,12 @@ async fn tokens(
     }
     let runner = server.runner(&model.name, profile);
     runner.pass_front(from).await;
-    let ask = Ask {
+    let request = EngineRequest {
         id: 0,
         prompt_tokens: count(prompt_tokens),
         blocks: block_hashes(prompt, BLOCK_TOKENS),
         output_tokens: count(output_tokens),
     };
-    let (id, tokens) = runner.add(ask);
+    let (id, tokens) = runner.add(request);
     Ok(Tokens::Engine { tokens, id, runner })
 }

@@ -1,12 +1,12 @@
-//! Answers that are given by file, so that whoever judges them knows the truth: a share of them is wrong.
+//! Answers from a file, so that the right verdict on each is known: a share of them is wrong.
 
 use serde::Deserialize;
 
-/// What to answer to prompts that have a text in them.
+/// Answers to prompts that contain a known text.
 #[derive(Debug, Clone, Default)]
 pub struct Known {
     entries: Vec<Entry>,
-    /// Whether whatever is not known is answered with itself.
+    /// True if prompts without a known answer are echoed.
     echoes: bool,
 }
 
@@ -21,7 +21,7 @@ struct Line {
     prompt: String,
     #[serde(alias = "canonical_solution")]
     answer: String,
-    /// What is answered where the answer is to be wrong.
+    /// The answer that is sent if it is meant to be wrong.
     #[serde(default = "wrong")]
     wrong: String,
 }

@@ -1,6 +1,6 @@
-//! A simulated LLM server: OpenAI's, Anthropic's and Ollama's APIs, plain and streamed, with exact usage; the same answer
-//! to the same question, by seed; and the time that a real server takes, by a profile. For trying a gateway, and for
-//! planning capacity, without a GPU.
+//! A simulated LLM server: OpenAI's, Anthropic's and Ollama's APIs, plain and streamed, with exact usage; the same
+//! answer to the same question, by seed; and the time that a real server takes, by a profile. For trying a gateway, and
+//! for planning capacity, without a GPU.
 
 mod answer;
 mod anthropic;
@@ -55,7 +55,7 @@ use tokio::net::TcpListener;
 pub struct Model {
     /// The name that requests use.
     pub name: String,
-    /// How it spends its time.
+    /// Its timing.
     pub timing: Timing,
     /// The longest prompt, in tokens.
     pub max_input_tokens: u64,
@@ -83,7 +83,7 @@ impl Model {
     }
 }
 
-/// What a server does beside answering as vLLM does.
+/// Deviations from vLLM's behavior.
 #[derive(Debug, Default)]
 pub struct Behavior {
     /// Varies the answers and the noise.
@@ -92,7 +92,7 @@ pub struct Behavior {
     pub known: Known,
     /// Faults that happen by themselves.
     pub faults: Rates,
-    /// How it speaks.
+    /// The dialect of its OpenAI API.
     pub dialect: Dialect,
     /// Answers that are replayed.
     pub recording: Recording,
@@ -128,7 +128,7 @@ struct Running {
     is_complete: bool,
 }
 
-/// How long a model stays loaded, unless a request says otherwise; Ollama's own default.
+/// The time for which a model stays loaded if the request does not specify one; Ollama's default.
 const KEEP_ALIVE: Duration = Duration::from_secs(300);
 
 impl Server {
@@ -192,7 +192,7 @@ impl Server {
     }
 
     /// The model that a request asks for: the first where it names none, or where the dialect does not care.
-    fn asked(&self, name: Option<&str>) -> Result<Model, Refusal> {
+    fn model_named(&self, name: Option<&str>) -> Result<Model, Refusal> {
         let models = self.0.models.read().unwrap_or_else(PoisonError::into_inner);
         let named = match name {
             Some(name) => models.iter().find(|model| model.name == name),
@@ -293,7 +293,7 @@ impl Drop for Running {
     }
 }
 
-/// A stream whose end says nothing more.
+/// A stream without a trailer.
 fn streamed(
     content_type: &'static str,
     pieces: impl futures_util::Stream<Item = Result<String, Broken>> + Send + 'static,

@@ -2,7 +2,7 @@
 
 use crate::clock::virtual_time;
 use crate::engine::Profile;
-use crate::generation::{Generation, Want};
+use crate::generation::{Generation, GenerationRequest};
 use crate::plan::{self, Outcome};
 use crate::{Model, Server, Timing, clock};
 use futures_util::future::join_all;
@@ -28,14 +28,14 @@ async fn live(profile: &Profile, clients: usize) -> Means {
             let mut all = Vec::new();
             for turn in 0..EACH {
                 let prompt = format!("c{client}t{turn} ") + &"word ".repeat(PROMPT - 1);
-                let want = Want {
+                let request = GenerationRequest {
                     model: "m".to_owned(),
                     prompt,
                     limit: Some(OUTPUT as u64),
                     ignore_eos: true,
-                    ..Want::default()
+                    ..GenerationRequest::default()
                 };
-                let mut generation = Generation::begin(server, want).await.expect("taken in");
+                let mut generation = Generation::begin(server, request).await.expect("taken in");
                 generation.whole().await.expect("an answer");
                 let first = generation.first.expect("a token").as_secs_f64() * 1e3;
                 let end = clock::now().duration_since(generation.began).as_secs_f64() * 1e3;

@@ -2,7 +2,7 @@
 
 use crate::answer::count_tokens;
 use crate::dialect::{Dialect, Quirk};
-use crate::generation::{Broken, Generation, Want, close_the_connection};
+use crate::generation::{Broken, Generation, GenerationRequest, close_the_connection};
 use crate::openai::{embedding, inputs, text_of, texts};
 use crate::refusal::Refusal;
 use crate::{Server, streamed};
@@ -72,12 +72,12 @@ async fn complete(server: Server, body: &[u8], kind: Kind) -> Response {
     if is_empty && keep_alive == Some(Duration::ZERO) {
         return unload(&server, &request.model, kind);
     }
-    if server.asked(Some(&request.model)).is_err() {
+    if server.model_named(Some(&request.model)).is_err() {
         return refuse(&unknown(&request.model));
     }
     let is_streaming = request.stream.unwrap_or(true);
-    let want = want(request, keep_alive);
-    let generation = match Generation::begin(&server, want).await {
+    let request = generation_request(request, keep_alive);
+    let generation = match Generation::begin(&server, request).await {
         Ok(generation) => generation,
         Err(refusal) => return refuse(&refusal),
     };
@@ -98,17 +98,17 @@ async fn complete(server: Server, body: &[u8], kind: Kind) -> Response {
             }
             Json(last).into_response()
         }
-        Err(Broken { is_told: true }) => refuse(&died()),
-        Err(Broken { is_told: false }) => close_the_connection(),
+        Err(Broken { is_reported: true }) => refuse(&engine_failure()),
+        Err(Broken { is_reported: false }) => close_the_connection(),
     }
 }
 
-fn want(request: Request, keep_alive: Option<Duration>) -> Want {
+fn generation_request(request: Request, keep_alive: Option<Duration>) -> GenerationRequest {
     let mut parts: Vec<String> = request.system.into_iter().collect();
     parts.extend(request.messages.iter().map(|message| text_of(&message["content"])));
     parts.push(text_of(&request.prompt));
     let options = request.options.as_ref();
-    Want {
+    GenerationRequest {
         model: request.model,
         prompt: parts.join("\n"),
         within_context: false,
@@ -122,7 +122,7 @@ fn want(request: Request, keep_alive: Option<Duration>) -> Want {
         seed: options.and_then(|options| options.seed).unwrap_or(0),
         tools: request.tools,
         tool_choice: None,
-        last_said: request.messages.last().cloned().unwrap_or_default(),
+        last_message: request.messages.last().cloned().unwrap_or_default(),
         schema: request.format.filter(Value::is_object),
         keep_alive,
     }
@@ -173,13 +173,13 @@ fn lines(work: Work) -> Response {
             Ok(piece) => piece,
             Err(broken) => {
                 work.is_done = true;
-                let line = json!({"error": died().message});
-                let told = if broken.is_told {
+                let line = json!({"error": engine_failure().message});
+                let step = if broken.is_reported {
                     Ok(work.line(&line))
                 } else {
                     Err(broken)
                 };
-                return Some((told, (work, arguments)));
+                return Some((step, (work, arguments)));
             }
         };
         let Some(piece) = piece else {
@@ -332,7 +332,7 @@ fn unknown(model: &str) -> Refusal {
     Refusal::new(StatusCode::NOT_FOUND, format!("model '{model}' not found"))
 }
 
-fn died() -> Refusal {
+fn engine_failure() -> Refusal {
     Refusal::new(
         StatusCode::INTERNAL_SERVER_ERROR,
         "model runner has unexpectedly stopped",

@@ -5,7 +5,7 @@ use crate::runner::{Runner, Token};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
-/// How a model spends its time.
+/// The timing of a model.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Timing {
     /// From the request to the end of an answer of any length: a fifth of it passes before the first token, the rest is

@@ -1,4 +1,4 @@
-//! Why a request is refused, whatever API it came by; each API and dialect has a shape of its own for it.
+//! Refusals of requests, independent of the API; each API and dialect writes them in a form of its own.
 
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
@@ -50,7 +50,7 @@ impl Refusal {
         }
     }
 
-    /// A body that is not what the operation's schema says: FastAPI's word for it.
+    /// A body that does not match the operation's schema, with FastAPI's name for the error.
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
         Self {
             kind: "Bad Request",
@@ -64,6 +64,12 @@ impl Refusal {
             param: Some("model"),
             ..Self::new(StatusCode::NOT_FOUND, format!("The model `{name}` does not exist."))
         }
+    }
+
+    /// The error of a vLLM whose engine has died.
+    pub(crate) fn engine_failure() -> Self {
+        let message = "EngineCore encountered an issue. See stack trace (above) for the root cause.";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
     }
 
     /// The response, with a body in an API's shape.

@@ -18,7 +18,7 @@ use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-/// What is replayed.
+/// A recording.
 #[derive(Debug, Default)]
 pub struct Recording {
     answers: Vec<Recorded>,
@@ -40,14 +40,15 @@ struct Recorded {
     /// Texts, seconds of waiting, and `{"b64": …}`.
     #[serde(default)]
     chunks: Vec<Chunk>,
-    /// Whether the body is compressed, and said to be.
+    /// True if the body is compressed and labeled so.
     #[serde(default)]
     gzip: bool,
-    /// How the answer's end is marked.
+    /// The framing of the answer's end.
     #[serde(default)]
     framing: Framing,
-    /// The connection breaks after the last chunk; JSON's null is true, as in a recording that has nothing to say of it.
-    #[serde(default, deserialize_with = "is_there")]
+    /// The connection breaks after the last chunk; JSON's null is true, as in a recording that has nothing to say of
+    /// it.
+    #[serde(default, deserialize_with = "is_present")]
     abort: bool,
 }
 
@@ -58,7 +59,7 @@ fn ok() -> u16 {
     200
 }
 
-fn is_there<'de, D: serde::Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
+fn is_present<'de, D: serde::Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
     Ok(Value::deserialize(from)? != Value::Bool(false))
 }
 
@@ -210,7 +211,7 @@ fn pieces(chunks: Vec<Chunk>, breaks: bool) -> Body {
         if !breaks {
             return None;
         }
-        // What was written has to be on its way before the connection is gone.
+        // Written bytes must have left before the connection closes.
         tokio::time::sleep(BEFORE_BREAK).await;
         Some((Err(std::io::Error::other("the recording breaks off")), (chunks, false)))
     }))

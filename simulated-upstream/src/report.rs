@@ -1,4 +1,4 @@
-//! What a plan says, as a table and as a picture.
+//! A plan's results, as a table and as a picture.
 
 use crate::plan::{Outcome, Run};
 pub use crate::slo::Slo;
@@ -40,7 +40,7 @@ pub fn table(run: &Run, slo: Slo) -> String {
         run.kv_most * 100.0,
         run.kv_mean * 100.0
     );
-    let _ = writeln!(text, "gave way        {:>10} times", run.preemptions);
+    let _ = writeln!(text, "preempted       {:>10} times", run.preemptions);
     text
 }
 

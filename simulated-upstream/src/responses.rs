@@ -1,8 +1,8 @@
 //! OpenAI's responses.
 
 use crate::answer::count_tokens;
-use crate::generation::{Broken, Generation, Want, close_the_connection};
-use crate::openai::{engine_failure, read, refuse, text_of};
+use crate::generation::{Broken, Generation, GenerationRequest, close_the_connection};
+use crate::openai::{read, refuse, text_of};
 use crate::refusal::Refusal;
 use crate::{Server, sse, streamed};
 use axum::body::Bytes;
@@ -30,7 +30,7 @@ struct Request {
 
 const ITEM: &str = "item_simulated_0";
 
-fn want(request: &Request, model: String) -> Want {
+fn generation_request(request: &Request, model: String) -> GenerationRequest {
     let said = match &request.input {
         Value::Array(items) => items
             .iter()
@@ -56,20 +56,20 @@ fn want(request: &Request, model: String) -> Want {
             Some(name) => json!({"type": "function", "function": {"name": name}}),
             None => choice.clone(),
         });
-    Want {
+    GenerationRequest {
         model,
         prompt: parts.join("\n"),
         limit: request.max_output_tokens.and_then(|limit| u64::try_from(limit).ok()),
         within_context: true,
         tools: tools.collect(),
         tool_choice: choice,
-        last_said: last,
+        last_message: last,
         schema: request
             .text
             .as_ref()
             .and_then(|text| text.pointer("/format/schema"))
             .cloned(),
-        ..Want::default()
+        ..GenerationRequest::default()
     }
 }
 
@@ -83,16 +83,16 @@ pub(crate) async fn create(State(server): State<Server>, body: Bytes) -> Respons
     }
     match generation.whole().await {
         Ok(text) => Json(response(&generation, status(&generation), &[item(&generation, &text)])).into_response(),
-        Err(Broken { is_told: true }) => refuse(&server, &engine_failure()),
-        Err(Broken { is_told: false }) => close_the_connection(),
+        Err(Broken { is_reported: true }) => refuse(&server, &Refusal::engine_failure()),
+        Err(Broken { is_reported: false }) => close_the_connection(),
     }
 }
 
-/// How many tokens a request would have as its input (OpenAI's `input_tokens`).
+/// The number of input tokens of a request (OpenAI's `input_tokens`).
 pub(crate) async fn input_tokens(State(server): State<Server>, body: Bytes) -> Response {
     let counted = read::<Request>(&body, &["input"]).and_then(|request| {
-        server.asked(request.model.as_deref())?;
-        Ok(count_tokens(&want(&request, String::new()).prompt))
+        server.model_named(request.model.as_deref())?;
+        Ok(count_tokens(&generation_request(&request, String::new()).prompt))
     });
     match counted {
         Ok(tokens) => Json(json!({"object": "response.input_tokens", "input_tokens": tokens})).into_response(),
@@ -110,8 +110,8 @@ async fn begin(server: &Server, body: &[u8]) -> Result<(Request, Generation), Re
         let message = format!("temperature must be non-negative, got {temperature:?}.");
         return Err(Refusal::bad(message, Some("temperature")));
     }
-    let model = server.asked(request.model.as_deref())?.name;
-    let generation = Generation::begin(server, want(&request, model)).await?;
+    let model = server.model_named(request.model.as_deref())?.name;
+    let generation = Generation::begin(server, generation_request(&request, model)).await?;
     Ok((request, generation))
 }
 
@@ -147,7 +147,7 @@ struct Events {
 }
 
 impl Events {
-    fn tell(&mut self, out: &mut String, name: &str, mut data: Value) {
+    fn event(&mut self, out: &mut String, name: &str, mut data: Value) {
         data["type"] = name.into();
         data["sequence_number"] = self.number.into();
         self.number += 1;
@@ -156,20 +156,20 @@ impl Events {
 
     fn begin(&mut self, out: &mut String) {
         let begun = response(&self.generation, "in_progress", &[]);
-        self.tell(out, "response.created", json!({"response": begun}));
+        self.event(out, "response.created", json!({"response": begun}));
         let mut item = item(&self.generation, "");
         item["status"] = "in_progress".into();
         if self.generation.tool.is_none() {
             item["content"] = json!([]);
         }
-        self.tell(
+        self.event(
             out,
             "response.output_item.added",
             json!({"output_index": 0, "item": item}),
         );
         if self.generation.tool.is_none() {
             let part = json!({"type": "output_text", "text": "", "annotations": []});
-            self.tell(
+            self.event(
                 out,
                 "response.content_part.added",
                 json!({"item_id": ITEM, "output_index": 0, "content_index": 0, "part": part}),
@@ -182,22 +182,22 @@ impl Events {
         if self.generation.tool.is_some() {
             let done =
                 json!({"item_id": ITEM, "output_index": 0, "arguments": self.text, "name": self.generation.tool});
-            self.tell(out, "response.function_call_arguments.done", done);
+            self.event(out, "response.function_call_arguments.done", done);
         } else {
             let done =
                 json!({"item_id": ITEM, "output_index": 0, "content_index": 0, "text": self.text, "logprobs": []});
-            self.tell(out, "response.output_text.done", done);
+            self.event(out, "response.output_text.done", done);
             let done = json!({"item_id": ITEM, "output_index": 0, "content_index": 0, "part": item["content"][0]});
-            self.tell(out, "response.content_part.done", done);
+            self.event(out, "response.content_part.done", done);
         }
-        self.tell(
+        self.event(
             out,
             "response.output_item.done",
             json!({"output_index": 0, "item": item}),
         );
         let status = status(&self.generation);
         let whole = response(&self.generation, status, &[item]);
-        self.tell(out, &format!("response.{status}"), json!({"response": whole}));
+        self.event(out, &format!("response.{status}"), json!({"response": whole}));
     }
 }
 
@@ -216,10 +216,11 @@ fn events(generation: Generation) -> Response {
             Ok(piece) => piece.unwrap_or_default(),
             Err(broken) => {
                 state.is_done = true;
-                if broken.is_told {
-                    let failure = json!({"code": "server_error", "message": engine_failure().message, "param": null});
+                if broken.is_reported {
+                    let failure =
+                        json!({"code": "server_error", "message": Refusal::engine_failure().message, "param": null});
                     let mut out = String::new();
-                    state.tell(&mut out, "error", failure);
+                    state.event(&mut out, "error", failure);
                     return Some((Ok(out), state));
                 }
                 return Some((Err(broken), state));
@@ -239,7 +240,7 @@ fn events(generation: Generation) -> Response {
             ("response.output_text.delta", delta)
         };
         state.text.push_str(&piece);
-        state.tell(&mut out, name, delta);
+        state.event(&mut out, name, delta);
         state.is_done = state.generation.made == state.generation.total;
         if state.is_done {
             state.end(&mut out);

@@ -26,7 +26,7 @@ pub(crate) fn router(server: Server) -> Router {
         .with_state(server)
 }
 
-/// What vLLM's server has.
+/// Routes of vLLM's server.
 fn openai_routes() -> Router<Server> {
     let version = concat!(env!("CARGO_PKG_VERSION"), "+simulated");
     Router::new()
@@ -82,7 +82,7 @@ fn other_routes() -> Router<Server> {
         )
 }
 
-/// A server that has crashed answers nobody.
+/// Answers no request while a crash lasts.
 async fn unless_crashed(State(server): State<Server>, request: Request, next: Next) -> Response {
     if server.is_down() {
         generation::close_the_connection();

@@ -1,7 +1,7 @@
 //! An engine in real time: its steps take as long as they say.
 
 use crate::clock;
-use crate::engine::{Ask, Engine, Gauges, Profile};
+use crate::engine::{Engine, EngineRequest, Gauges, Profile};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,7 +37,7 @@ struct Receiver {
 
 #[derive(Debug)]
 enum Command {
-    Add(Ask, mpsc::UnboundedSender<Token>),
+    Add(EngineRequest, mpsc::UnboundedSender<Token>),
     Cancel(u64),
     /// Everything is lost.
     Crash,
@@ -68,12 +68,12 @@ impl Runner {
         clock::until(passed + self.profile.api_time()).await;
     }
 
-    /// Hands a request in; each token is told as it is made.
-    pub(crate) fn add(&self, mut ask: Ask) -> (u64, mpsc::UnboundedReceiver<Token>) {
-        ask.id = self.next_id.fetch_add(1, Relaxed);
-        let id = ask.id;
-        let (tell, tokens) = mpsc::unbounded_channel();
-        let _ = self.commands.send(Command::Add(ask, tell));
+    /// Submits a request; each token is sent as it is made.
+    pub(crate) fn add(&self, mut request: EngineRequest) -> (u64, mpsc::UnboundedReceiver<Token>) {
+        request.id = self.next_id.fetch_add(1, Relaxed);
+        let id = request.id;
+        let (sender, tokens) = mpsc::unbounded_channel();
+        let _ = self.commands.send(Command::Add(request, sender));
         (id, tokens)
     }
 
@@ -131,10 +131,10 @@ async fn run(mut engine: Engine, mut commands: mpsc::UnboundedReceiver<Command>,
 
 fn take(command: Command, engine: &mut Engine, receivers: &mut HashMap<u64, Receiver>) {
     match command {
-        Command::Add(ask, tokens) => {
+        Command::Add(request, tokens) => {
             let scheduled = clock::now();
-            receivers.insert(ask.id, Receiver { tokens, scheduled });
-            engine.add(ask);
+            receivers.insert(request.id, Receiver { tokens, scheduled });
+            engine.add(request);
         }
         Command::Cancel(id) => {
             if receivers.remove(&id).is_some() {

@@ -14,7 +14,7 @@ pub struct Slo {
 }
 
 impl Default for Slo {
-    /// Whatever it takes; JSON has no infinity.
+    /// No bound; JSON has no infinity.
     fn default() -> Self {
         Self {
             ttft: 1e9,

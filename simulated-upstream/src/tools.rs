@@ -1,20 +1,23 @@
-//! Calls of tools: made when one is demanded, or when the last thing that a user says names one.
+//! Tool calls: made when one is required, or when the last user message names a tool.
 
 use serde_json::{Map, Value, json};
 
+/// The id of an answer's only tool call, in OpenAI's API.
+pub(crate) const CALL_ID: &str = "call_simulated_0";
+
 /// The tool that a request makes the model call, with arguments that its schema allows.
-pub(crate) fn called(tools: &[Value], choice: Option<&Value>, last_said: &Value) -> Option<(String, Value)> {
+pub(crate) fn called(tools: &[Value], choice: Option<&Value>, last_message: &Value) -> Option<(String, Value)> {
     if choice.is_some_and(|choice| choice == "none") {
         return None;
     }
     // An answer to a call is not the beginning of another.
-    if last_said["role"] != "user" {
+    if last_message["role"] != "user" {
         return None;
     }
     let name = |tool: &Value| tool["function"]["name"].as_str().map(str::to_owned);
     let wanted = choice.and_then(|choice| choice["function"]["name"].as_str());
     let is_demanded = choice.is_some_and(|choice| choice == "required");
-    let said = last_said["content"].to_string();
+    let said = last_message["content"].to_string();
     let tool = tools.iter().find(|tool| {
         name(tool)
             .is_some_and(|name| is_demanded || wanted == Some(&name) || (wanted.is_none() && said.contains(&name)))

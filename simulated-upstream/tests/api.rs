@@ -360,9 +360,9 @@ async fn an_engine_that_dies_tells_it_within_the_stream_in_the_servers_way() {
         let url = speaking(dialect).await;
         let mut body = chat(&json!({"stream": true, "max_tokens": 20, "ignore_eos": true}));
         body["messages"][0]["content"] = "[fault:error]".into();
-        let told = text(&url, "/v1/chat/completions", &body).await;
-        assert!(told.contains(expected), "{dialect}: {told}");
-        assert_eq!(told.ends_with("data: [DONE]\n\n"), is_done, "{dialect}: {told}");
+        let stream = text(&url, "/v1/chat/completions", &body).await;
+        assert!(stream.contains(expected), "{dialect}: {stream}");
+        assert_eq!(stream.ends_with("data: [DONE]\n\n"), is_done, "{dialect}: {stream}");
         body["stream"] = false.into();
         let (status, _) = post(&url, "/v1/chat/completions", &body).await;
         assert_eq!(status, 500, "{dialect}");

@@ -1,10 +1,10 @@
 //! The engine against published measurements of real servers, and against itself.
 
-use simulated_upstream::engine::{Ask, Engine, Profile, Schedule, Speculation};
+use simulated_upstream::engine::{Engine, EngineRequest, Profile, Schedule, Speculation};
 use simulated_upstream::plan::{self, Arrival, Outcome, Run};
 use std::time::Duration;
 
-/// What was published of a server at one concurrency: tokens a second, and where they were given milliseconds to the
+/// Published figures of a server at one concurrency: tokens a second, and where they were given milliseconds to the
 /// first token, between tokens, and to the end.
 type Published = (usize, f64, Option<(f64, f64, f64)>);
 
@@ -146,14 +146,14 @@ fn small(kv_tokens: usize) -> Engine {
 }
 
 #[test]
-fn who_has_to_give_way_is_computed_again_and_nobody_loses_or_doubles_a_token() {
+fn a_preempted_request_is_computed_again_and_no_token_is_lost_or_doubled() {
     let mut engine = small(512);
     for id in 0..6 {
-        engine.add(Ask {
+        engine.add(EngineRequest {
             id,
             prompt_tokens: 100,
             output_tokens: 80,
-            ..Ask::default()
+            ..EngineRequest::default()
         });
     }
     let (_, made) = to_the_end(&mut engine);
@@ -175,7 +175,7 @@ fn who_has_to_give_way_is_computed_again_and_nobody_loses_or_doubles_a_token() {
 #[test]
 fn a_beginning_that_was_read_before_is_not_read_again() {
     let blocks: Vec<u64> = (1..=60).collect();
-    let ask = |id| Ask {
+    let ask = |id| EngineRequest {
         id,
         prompt_tokens: 1000,
         blocks: blocks.clone(),
@@ -196,17 +196,17 @@ fn a_beginning_that_was_read_before_is_not_read_again() {
 #[test]
 fn a_request_that_is_cancelled_gives_everything_back() {
     let mut engine = small(512);
-    engine.add(Ask {
+    engine.add(EngineRequest {
         id: 0,
         prompt_tokens: 100,
         output_tokens: 80,
-        ..Ask::default()
+        ..EngineRequest::default()
     });
-    engine.add(Ask {
+    engine.add(EngineRequest {
         id: 1,
         prompt_tokens: 100,
         output_tokens: 80,
-        ..Ask::default()
+        ..EngineRequest::default()
     });
     engine.step();
     engine.cancel(0);
@@ -226,11 +226,11 @@ fn speculative_decoding_makes_the_tokens_of_accepted_drafts_in_fewer_steps_and_n
         ..Profile::named("vllm-llama3.1-8b-h100").expect("a profile")
     };
     let mut engine = Engine::new(profile, 3);
-    engine.add(Ask {
+    engine.add(EngineRequest {
         id: 0,
         prompt_tokens: 100,
         output_tokens: 4000,
-        ..Ask::default()
+        ..EngineRequest::default()
     });
     let (mut steps, mut made) = (0, Vec::new());
     while let Some(step) = engine.step() {
@@ -248,7 +248,7 @@ fn speculative_decoding_makes_the_tokens_of_accepted_drafts_in_fewer_steps_and_n
     assert!(engine.is_idle() && engine.gauges().kv_usage < 1e-9);
 }
 
-/// What two steps make after a prompt of two chunks has come to a sequence that decodes: the ids of the tokens.
+/// The ids of the tokens that two steps make after a prompt of two chunks has joined a decoding sequence.
 fn after_an_arrival(schedule: Schedule) -> [Vec<u64>; 3] {
     let mut engine = small(4096);
     let profile = Profile {
@@ -256,11 +256,11 @@ fn after_an_arrival(schedule: Schedule) -> [Vec<u64>; 3] {
         ..engine.profile().clone()
     };
     engine = Engine::new(profile, 3);
-    let ask = |id, prompt_tokens| Ask {
+    let ask = |id, prompt_tokens| EngineRequest {
         id,
         prompt_tokens,
         output_tokens: 9,
-        ..Ask::default()
+        ..EngineRequest::default()
     };
     engine.add(ask(0, 10));
     engine.step();
@@ -273,7 +273,7 @@ fn after_an_arrival(schedule: Schedule) -> [Vec<u64>; 3] {
 }
 
 #[test]
-fn answers_go_on_beside_prompts_or_wait_for_them_as_the_schedule_says() {
+fn the_schedule_decides_whether_answers_continue_beside_prompts() {
     assert_eq!(after_an_arrival(Schedule::Mixed), [vec![0], vec![0, 1], vec![0, 1]]);
     assert_eq!(after_an_arrival(Schedule::PrefillFirst), [vec![], vec![1], vec![0, 1]]);
 }

@@ -1,11 +1,11 @@
-//! The bundled profiles against the tables of published sweeps that they were fitted to, and against the rows of those that
-//! the fit did not see. `cargo test -p simulated-upstream --test tables -- --nocapture` prints all of them.
+//! The bundled profiles against the tables of published sweeps that they were fitted to, and against the rows of those
+//! that the fit did not see. `cargo test -p simulated-upstream --test tables -- --nocapture` prints all of them.
 
 use simulated_upstream::engine::Profile;
 use simulated_upstream::fit::Table;
 
-/// How far a profile may be off on rows that it was not fitted to: throughput, first token, per token. The figures of
-/// `docs/simulated-upstream.md`, rounded up; a change of the engine that makes a table worse fails.
+/// The largest permitted errors of a profile on rows that it was not fitted to: throughput, first token, per token. The
+/// figures of `docs/simulated-upstream.md`, rounded up; a change of the engine that makes a table worse fails.
 const BOUNDS: &[(&str, [f64; 3])] = &[
     ("vllm-gpt-oss-120b-gb10", [0.06, 0.0, 0.05]),
     ("vllm-laguna-s-2.1-gb10", [0.06, 0.0, 0.05]),
@@ -29,7 +29,7 @@ fn table(name: &str) -> Table {
 }
 
 #[test]
-fn rows_that_a_profile_was_not_fitted_to_are_met_as_well_as_the_page_says() {
+fn rows_that_a_profile_was_not_fitted_to_are_within_the_bounds_of_the_page() {
     for (name, bounds) in BOUNDS {
         let (table, profile) = (table(name), Profile::named(name).expect(name));
         println!("{name}, {}\n\n{}", table.about.hardware, table.report(&profile));
@@ -43,7 +43,7 @@ fn rows_that_a_profile_was_not_fitted_to_are_met_as_well_as_the_page_says() {
 }
 
 #[test]
-fn every_table_has_a_bound_and_says_where_it_is_from() {
+fn every_table_has_a_bound_and_a_source() {
     let folder = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tables")).expect("tables/");
     for entry in folder {
         let path = entry.expect("readable").path();

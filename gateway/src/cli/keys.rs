@@ -234,6 +234,9 @@ fn print_secret(done: &str, key: &Value, keys: &Keys, as_json: bool) {
     println!("{}", text("secret"));
 }
 
+const COLUMNS_OF_IMPORT: [&str; 5] = ["user_id", "id", "label", "expires_at", "secret"];
+const COLUMNS_OF_LIST: [&str; 7] = ["id", "label", "user", "project", "state", "expires", "last used"];
+
 /// The new keys as CSV on standard output; the others are counted.
 fn print_import(done: &Value, keys: &Keys, as_json: bool) {
     if as_json {
@@ -242,10 +245,12 @@ fn print_import(done: &Value, keys: &Keys, as_json: bool) {
     }
     let list = |name: &str| done[name].as_array().cloned().unwrap_or_default();
     let (created, existing) = (list("created"), list("existing"));
-    const COLUMNS: [&str; 5] = ["user_id", "id", "label", "expires_at", "secret"];
-    print!("{}", crate::csv::line(COLUMNS.map(Value::from)));
+    print!("{}", crate::csv::line(COLUMNS_OF_IMPORT.map(Value::from)));
     for key in &created {
-        print!("{}", crate::csv::line(COLUMNS.map(|column| key[column].clone())));
+        print!(
+            "{}",
+            crate::csv::line(COLUMNS_OF_IMPORT.map(|column| key[column].clone()))
+        );
     }
     eprintln!(
         "created {} keys {}; the secrets are shown only once",
@@ -266,10 +271,16 @@ fn print_list(keys: &[Value], as_json: bool) {
         println!("{}", Value::from(keys.to_vec()));
         return;
     }
-    const COLUMNS: [&str; 7] = ["id", "label", "user", "project", "state", "expires", "last used"];
-    let mut rows = vec![COLUMNS.iter().copied().chain(["models"]).map(str::to_owned).collect()];
+    let mut rows = vec![
+        COLUMNS_OF_LIST
+            .iter()
+            .copied()
+            .chain(["models"])
+            .map(str::to_owned)
+            .collect(),
+    ];
     rows.extend(keys.iter().map(row));
-    print!("{}", aligned(&rows, COLUMNS.len() + 1));
+    print!("{}", aligned(&rows, COLUMNS_OF_LIST.len() + 1));
 }
 
 fn row(key: &Value) -> Vec<String> {

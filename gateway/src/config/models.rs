@@ -302,9 +302,10 @@ impl Check<'_> {
             }
             _ => "is not a URL such as http://127.0.0.1:8080",
         };
-        let hint = match url.value.contains("://") {
-            true => String::new(),
-            false => format!("; did you mean `http://{}`?", url.value),
+        let hint = if url.value.contains("://") {
+            String::new()
+        } else {
+            format!("; did you mean `http://{}`?", url.value)
         };
         self.problem("models.yaml", url.line, key, format!("`{}` {wrong}{hint}", url.value));
         None

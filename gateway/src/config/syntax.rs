@@ -25,10 +25,8 @@ fn content(line: &str) -> Option<&str> {
 
 /// The last line with content before a line, with its number.
 fn before<'a>(lines: &[&'a str], line: usize) -> Option<(usize, &'a str)> {
-    let earlier = (1..line.min(lines.len() + 1)).rev();
-    earlier
-        .filter_map(|number| Some((number, content(lines[number - 1])?)))
-        .next()
+    let mut earlier = (1..line.min(lines.len() + 1)).rev();
+    earlier.find_map(|number| Some((number, content(lines[number - 1])?)))
 }
 
 fn at<'a>(lines: &[&'a str], line: usize) -> Option<&'a str> {

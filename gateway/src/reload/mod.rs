@@ -59,16 +59,18 @@ impl Reloader {
             Ok(changes) if changes.is_empty() => tracing::info!("configuration reloaded: no changes"),
             Ok(changes) => {
                 tracing::info!(changes = changes.len(), "configuration reloaded");
-                changes.iter().for_each(|change| tracing::info!("changed: {change}"));
+                for change in changes {
+                    tracing::info!("changed: {change}");
+                }
             }
             Err(problems) => {
                 tracing::error!(
                     problems = problems.len(),
                     "configuration not reloaded, the previous one stays in force"
                 );
-                problems
-                    .iter()
-                    .for_each(|problem| tracing::error!("invalid configuration: {problem}"));
+                for problem in problems {
+                    tracing::error!("invalid configuration: {problem}");
+                }
             }
         }
         self.metrics.reloaded(result.is_ok());

@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, LazyLock, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-/// Whoever waits, by when; one thread wakes them all.
+/// Sleepers by wake-up time; one thread wakes them all.
 #[derive(Default)]
 struct Clock {
     waiting: Mutex<BinaryHeap<Reverse<Entry>>>,
@@ -166,7 +166,7 @@ mod tests {
     use std::time::Duration;
 
     #[tokio::test]
-    async fn nobody_is_woken_before_the_time_and_everybody_after_it() {
+    async fn no_sleeper_wakes_early_and_all_wake_in_time() {
         let began = Instant::now();
         let waits = (0..200u64).map(|number| async move {
             let due = began + Duration::from_micros(number * 37 % 5000);

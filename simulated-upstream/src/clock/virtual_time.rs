@@ -1,5 +1,5 @@
-//! Time that passes only when nobody has anything to do: hours in an instant, and the same every time. It is the thread's
-//! own, so the runtime has to be one of the current thread.
+//! Time that passes only when no task is runnable: hours in an instant, and the same every time. It is the
+//! thread's own, so the runtime has to be one of the current thread.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use std::time::Instant;
 #[derive(Debug)]
 struct Time {
     now: Instant,
-    /// Who waits, by when and by the order of coming.
+    /// Sleepers, by wake-up time and then by order of arrival.
     waiting: BTreeMap<(Instant, u64), Waker>,
     count: u64,
 }
@@ -47,7 +47,7 @@ pub(crate) async fn run<T>(work: impl Future<Output = T>) -> T {
     done
 }
 
-/// To the moment of whoever is next, who is woken with all others of that moment.
+/// Advances to the next wake-up time, and wakes all sleepers of that moment.
 fn advance() {
     let woken = TIME.with_borrow_mut(|time| {
         let time = time.as_mut()?;

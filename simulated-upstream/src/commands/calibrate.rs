@@ -15,7 +15,7 @@ pub(crate) struct CalibrateArgs {
     /// The model to ask.
     #[arg(long)]
     model: String,
-    /// The server's key, if it wants one.
+    /// The server's API key, if it requires one.
     #[arg(long, env = "OPENAI_API_KEY", hide_env_values = true)]
     key: Option<String>,
     /// Where to write the profile; printed if left out.
@@ -77,6 +77,9 @@ pub(crate) async fn calibrate(args: &CalibrateArgs) -> Result<(), String> {
         expert_share: 0.0,
         expert_balance: 0.0,
         attention_window: 0,
+        attention_kernel: None,
+        base: None,
+        drafted: 0,
         rows: Vec::new(),
     };
     eprintln!(

@@ -1,4 +1,4 @@
-//! What the program's subcommands do.
+//! The program's subcommands.
 
 pub(crate) mod calibrate;
 pub(crate) mod fit;

@@ -21,10 +21,10 @@ pub(crate) struct PlanArgs {
     /// Find how many servers it takes until this share of the requests is good (--slo), such as 0.99.
     #[arg(long, conflicts_with = "replicas")]
     good: Option<f64>,
-    /// How much faster the requests come than in the trace.
+    /// Factor by which the requests come faster than in the trace.
     #[arg(long, default_value_t = 1.0)]
     speed: f64,
-    /// What counts as good.
+    /// Objectives of a good request.
     #[arg(long, default_value = "ttft=1s,tpot=100ms")]
     slo: Slo,
     /// Where to draw a picture (SVG).

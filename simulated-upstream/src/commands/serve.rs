@@ -16,8 +16,8 @@ pub(crate) struct ServeArgs {
     #[arg(long)]
     models: Option<PathBuf>,
     /// A model and its timing: seconds for a whole answer (small=0.5), to the first token and to each after it
-    /// (small=20ms/5ms), or a profile (small=vllm-llama3.1-8b-h100, or a file). An adapter: small:adapter=… May be given
-    /// again.
+    /// (small=20ms/5ms), or a profile (small=vllm-llama3.1-8b-h100, or a file). An adapter: small:adapter=… May be
+    /// given again.
     #[arg(long = "model", value_parser = named_model)]
     named: Vec<Model>,
     /// Answers by prompt: JSON lines {"prompt", "answer", "wrong"?}.
@@ -26,10 +26,10 @@ pub(crate) struct ServeArgs {
     /// The share of those that is answered right, exactly.
     #[arg(long, default_value_t = 1.0)]
     answers_correct: f64,
-    /// Whatever has no given answer is answered with itself.
+    /// Answer prompts without a known answer with the prompt itself.
     #[arg(long)]
     echo: bool,
-    /// How the server speaks: vllm (the default), vllm-0.11, vllm-0.6, llama.cpp, llama-cpp-python, sglang, ollama,
+    /// Dialect of the server: vllm (the default), vllm-0.11, vllm-0.6, llama.cpp, llama-cpp-python, sglang, ollama,
     /// lmstudio, localai, mlx-lm, tgi; then quirks to add or, with a minus, to take away: sglang,crlf,-usage-null. See
     /// `dialects`.
     #[arg(long, default_value = "vllm", value_parser = Dialect::parse)]

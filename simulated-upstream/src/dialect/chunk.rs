@@ -1,4 +1,4 @@
-//! What chunks and whole answers have in them.
+//! Fields of chunks and of whole answers, by dialect.
 
 use super::{Dialect, Quirk};
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! How a server that speaks OpenAI's API differs from vLLM's current one: in the bytes of its streams, in its usage, in
+//! Differences between servers of OpenAI's API and current vLLM: in the bytes of its streams, in its usage, in
 //! its refusals. A dialect is a family, whose refusals it has, and a set of quirks; the names of real servers stand for
 //! such sets.
 
@@ -6,7 +6,7 @@ mod chunk;
 mod refusals;
 mod write;
 
-/// A way in which a server differs.
+/// A difference between servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Quirk {
     Spaces,
@@ -252,7 +252,7 @@ const DIALECTS: &[Named] = &[
     ),
 ];
 
-/// How the server speaks.
+/// The dialect of a server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Dialect {
     family: Family,
@@ -288,12 +288,12 @@ impl Dialect {
         Ok(dialect)
     }
 
-    /// Whether it has a quirk.
+    /// Returns whether it has a quirk.
     pub(crate) fn has(&self, quirk: Quirk) -> bool {
         self.bits & quirk.bit() != 0
     }
 
-    /// Whether its streams are vLLM's to the byte: then chunks can be written without a detour.
+    /// Returns whether its streams are vLLM's to the byte: then chunks can be written without a detour.
     pub(crate) fn is_plain(&self) -> bool {
         self.bits & !(Quirk::ErrorThenDone.bit() | Quirk::AnyModel.bit()) == 0
     }

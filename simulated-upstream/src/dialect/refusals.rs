@@ -30,7 +30,7 @@ impl Dialect {
         }
     }
 
-    /// Whether a prompt too long has llama.cpp's fields.
+    /// Returns whether a prompt too long has llama.cpp's fields.
     pub(crate) fn is_llama_cpp(&self) -> bool {
         self.family == Family::LlamaCpp
     }

@@ -1,5 +1,5 @@
 //! Memory for keys and values, in blocks of 16 tokens. A block of a prompt is known by a hash of all up to its end; two
-//! requests that begin alike share it, and it stays in memory after them until its place is needed.
+//! requests that begin alike share it, and it stays in memory after them until its blocks are needed.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -22,9 +22,9 @@ pub(super) struct Blocks {
     /// Neither held nor kept.
     free: usize,
     shares: bool,
-    /// How many hold each known block; with nobody, when it was let go.
+    /// The number of holders of each known block; for one without holders, the time of its release.
     known: HashMap<u64, Known>,
-    /// Known blocks that nobody holds, by when they were let go.
+    /// Known blocks without holders, by the time of their release.
     kept: BTreeMap<u64, u64>,
     clock: u64,
 }

@@ -1,6 +1,7 @@
 //! A continuously batching engine, step by step, as vLLM's is: what decodes takes a token each, what is left of the
 //! step's budget goes to prompts in the order of their arrival, chunk by chunk. Memory for keys and values comes in
-//! blocks; blocks of the same beginning are shared; when none is left, whoever came last gives way and is computed again.
+//! blocks; blocks of the same beginning are shared; when none is left, the latest request is preempted and computed
+//! again.
 //!
 //! Pure: it has no clock. A caller asks for a step, and waits as long as it took, or does not wait at all.
 
@@ -9,7 +10,7 @@ mod noise;
 mod profile;
 
 pub use blocks::BLOCK_TOKENS;
-pub use profile::{About, Profile, ProfileError, Schedule, Speculation};
+pub use profile::{About, AttentionKernel, Profile, ProfileError, Schedule, Speculation};
 
 use crate::random::Random;
 use blocks::Blocks;
@@ -17,9 +18,9 @@ use noise::Noise;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// What is asked of the engine.
+/// A request to the engine.
 #[derive(Debug, Clone, Default)]
-pub struct Ask {
+pub struct EngineRequest {
     /// Its own, for as long as it is there.
     pub id: u64,
     /// Tokens of the prompt.
@@ -34,7 +35,7 @@ pub struct Ask {
 /// A request that is in the engine.
 #[derive(Debug, Clone)]
 struct Sequence {
-    ask: Ask,
+    request: EngineRequest,
     /// Tokens whose keys and values are in memory.
     done: usize,
     generated: usize,
@@ -46,7 +47,7 @@ struct Sequence {
 impl Sequence {
     /// Tokens that have to be in memory before the next one can be made.
     fn needed(&self) -> usize {
-        self.ask.prompt_tokens + self.generated
+        self.request.prompt_tokens + self.generated
     }
 
     fn is_decoding(&self) -> bool {
@@ -61,16 +62,16 @@ pub struct Made {
     pub id: u64,
     /// Which of the answer, from 0.
     pub index: usize,
-    /// Whether it is the last.
+    /// True if it is the last.
     pub is_last: bool,
     /// With the first: tokens of the prompt that were in memory already.
     pub cached_tokens: usize,
 }
 
-/// What one step did.
+/// The result of one step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// How long it took.
+    /// Its duration.
     pub took: Duration,
     /// The requests that it computed for the first time.
     pub admitted: Vec<u64>,
@@ -78,7 +79,7 @@ pub struct Step {
     pub made: Vec<Made>,
 }
 
-/// What can be seen of an engine.
+/// The observable state of an engine.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Gauges {
     /// Requests that are computed.
@@ -87,7 +88,7 @@ pub struct Gauges {
     pub waiting: usize,
     /// Part of the memory in use, 0 to 1.
     pub kv_usage: f64,
-    /// Times that a request had to give way, so far.
+    /// The number of preemptions so far.
     pub preemptions: u64,
     /// Prompt tokens looked for in memory, and found there, so far.
     pub prefix_queries: u64,
@@ -103,7 +104,7 @@ pub struct Engine {
     /// Which drafts are accepted.
     drafts: Random,
     blocks: Blocks,
-    /// In the order of arrival: whoever gives way is the last, and is the first to be admitted again.
+    /// In the order of arrival: the last is preempted first, and readmitted first.
     running: Vec<Sequence>,
     waiting: VecDeque<Sequence>,
     /// Of this step.
@@ -130,22 +131,22 @@ impl Engine {
         }
     }
 
-    /// How it is made.
+    /// Its profile.
     pub fn profile(&self) -> &Profile {
         &self.profile
     }
 
-    /// Whether a request of so many tokens can ever be computed.
+    /// Returns whether a request of so many tokens can ever be computed.
     pub fn fits(&self, tokens: usize) -> bool {
         tokens.div_ceil(BLOCK_TOKENS) < self.blocks.total()
     }
 
     /// Takes a request in; it waits for its turn.
-    pub fn add(&mut self, mut ask: Ask) {
-        ask.output_tokens = ask.output_tokens.max(1);
-        ask.prompt_tokens = ask.prompt_tokens.max(1);
+    pub fn add(&mut self, mut request: EngineRequest) {
+        request.output_tokens = request.output_tokens.max(1);
+        request.prompt_tokens = request.prompt_tokens.max(1);
         self.waiting.push_back(Sequence {
-            ask,
+            request,
             done: 0,
             generated: 0,
             held: Vec::new(),
@@ -155,19 +156,19 @@ impl Engine {
 
     /// Lets a request go, wherever it is.
     pub fn cancel(&mut self, id: u64) {
-        self.waiting.retain(|sequence| sequence.ask.id != id);
-        if let Some(at) = self.running.iter().position(|sequence| sequence.ask.id == id) {
+        self.waiting.retain(|sequence| sequence.request.id != id);
+        if let Some(at) = self.running.iter().position(|sequence| sequence.request.id == id) {
             let sequence = self.running.remove(at);
             self.blocks.release(sequence.held);
         }
     }
 
-    /// Whether there is nothing to do.
+    /// Returns whether there is nothing to do.
     pub fn is_idle(&self) -> bool {
         self.running.is_empty() && self.waiting.is_empty()
     }
 
-    /// What can be seen of it now.
+    /// The observable state now.
     pub fn gauges(&self) -> Gauges {
         Gauges {
             running: self.running.len(),
@@ -234,7 +235,7 @@ impl Engine {
                 continue;
             }
             if !self.make_room(at, upto) {
-                // It was the last, and has given way itself.
+                // It was the last, and was preempted itself.
                 continue;
             }
             work.add(&self.profile, &self.running[at], chunk);
@@ -251,7 +252,7 @@ impl Engine {
         let Some(drafts) = self.profile.speculation.as_ref().filter(|_| sequence.is_decoding()) else {
             return 0;
         };
-        let remaining = sequence.ask.output_tokens - sequence.generated;
+        let remaining = sequence.request.output_tokens - sequence.generated;
         drafts.tokens.min(left).min(remaining - 1)
     }
 
@@ -265,7 +266,7 @@ impl Engine {
         (0..drafted).take_while(|_| self.drafts.part() < acceptance).count()
     }
 
-    /// Memory for a running sequence up to a token; whoever came last gives way for it. False if that was itself.
+    /// Reserves memory for a running sequence up to a token, preempting later ones. False if it was preempted itself.
     fn make_room(&mut self, at: usize, upto: usize) -> bool {
         loop {
             let sequence = &mut self.running[at];
@@ -284,7 +285,7 @@ impl Engine {
         }
     }
 
-    /// Admits who waits while there is a place, budget and memory for its next chunk.
+    /// Admits waiting sequences while there is a slot, budget and memory for their next chunk.
     fn schedule_waiting(
         &mut self,
         mut chunks: Vec<(usize, usize)>,
@@ -295,7 +296,7 @@ impl Engine {
             let Some(mut sequence) = self.waiting.pop_front() else {
                 break;
             };
-            let reused = self.blocks.reuse(&mut sequence.held, &sequence.ask.blocks);
+            let reused = self.blocks.reuse(&mut sequence.held, &sequence.request.blocks);
             // The last token is always computed: the next one comes of it.
             let reused = reused.min(sequence.needed() - 1);
             let chunk = (sequence.needed() - reused).min(*budget);
@@ -306,8 +307,8 @@ impl Engine {
             }
             if sequence.cached.is_none() {
                 sequence.cached = Some(reused);
-                self.admitted.push(sequence.ask.id);
-                self.prefix_queries += sequence.ask.prompt_tokens as u64;
+                self.admitted.push(sequence.request.id);
+                self.prefix_queries += sequence.request.prompt_tokens as u64;
                 self.prefix_hits += reused as u64;
             }
             sequence.done = reused;
@@ -319,7 +320,7 @@ impl Engine {
         chunks
     }
 
-    /// What the chunks have brought about: tokens, and ends.
+    /// Applies the results of the chunks: new tokens, and finished sequences.
     fn advance(&mut self, chunks: &[(usize, usize)]) -> Vec<Made> {
         let mut made = Vec::with_capacity(self.running.len());
         let mut ended = Vec::new();
@@ -330,13 +331,13 @@ impl Engine {
             if *chunk == 0 || sequence.done < sequence.needed() {
                 continue;
             }
-            self.blocks.share(&mut sequence.held, &sequence.ask.blocks);
-            // What was accepted is in memory already.
+            self.blocks.share(&mut sequence.held, &sequence.request.blocks);
+            // Accepted drafts are in memory already.
             sequence.done += accepted;
             for _ in 0..=accepted {
-                let is_last = sequence.generated + 1 == sequence.ask.output_tokens;
+                let is_last = sequence.generated + 1 == sequence.request.output_tokens;
                 made.push(Made {
-                    id: sequence.ask.id,
+                    id: sequence.request.id,
                     index: sequence.generated,
                     is_last,
                     cached_tokens: sequence.cached.unwrap_or(0),
@@ -373,11 +374,13 @@ impl Phase {
     }
 }
 
-/// What a step computes, as far as its time depends on it.
+/// The quantities of a step on which its time depends.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Work {
     pub(crate) tokens: usize,
     pub(crate) sequences: usize,
+    /// Sequences of which a part of the prompt is computed.
+    pub(crate) prompts: usize,
     /// Tokens that those who decode look back at, together.
     pub(crate) context: usize,
     /// Pairs of tokens of the prompts' chunks.
@@ -391,6 +394,7 @@ impl Work {
         if sequence.is_decoding() {
             self.context += profile.lookback(sequence.done);
         } else {
+            self.prompts += 1;
             self.pairs += profile.pairs(sequence.done, chunk);
         }
     }

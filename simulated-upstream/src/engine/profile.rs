@@ -1,11 +1,11 @@
-//! How a server spends its time: the figures of a profile, and the time of a step by them.
+//! A profile: the figures of a server's timing, and the time that a step takes by them.
 
 use super::Work;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::time::Duration;
 
-/// What a profile was taken from, for people.
+/// The origin of a profile, for people.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct About {
@@ -15,9 +15,9 @@ pub struct About {
     pub model: String,
     /// The hardware, and how many of it.
     pub hardware: String,
-    /// What the figures were fitted to.
+    /// The measurements that the figures were fitted to.
     pub fitted: String,
-    /// What they were held against, and how far off they were.
+    /// The measurements that they were compared with, and the errors.
     pub validated: String,
 }
 
@@ -34,6 +34,19 @@ pub struct Speculation {
     pub draft_ms: f64,
 }
 
+/// An attention kernel that is used for decoding at some batch sizes only.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttentionKernel {
+    /// The smallest number of sequences that it is used for.
+    pub from: usize,
+    /// The largest.
+    pub to: usize,
+    /// Its time for a token of context, as a share of `context_ms`.
+    #[serde(default = "unit")]
+    pub factor: f64,
+}
+
 /// Which of prompts and answers a step computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -47,22 +60,22 @@ pub enum Schedule {
 }
 
 /// The figures of an engine. The form and where they come from: `docs/simulated-upstream.md`.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
-    /// What it was taken from.
+    /// Its origin.
     #[serde(default)]
     pub about: About,
     /// Milliseconds to read the weights once.
     pub weights_ms: f64,
-    /// Milliseconds to read all experts of a mixture-of-experts model once, beside `weights_ms`; a step reads those that
-    /// its tokens are routed to.
+    /// Milliseconds to read all experts of a mixture-of-experts model once, beside `weights_ms`; a step reads those
+    /// that its tokens are routed to.
     #[serde(default)]
     pub experts_ms: f64,
     /// The share of the experts to which one token is routed, such as 4/128.
     #[serde(default)]
     pub expert_share: f64,
-    /// How unequally tokens are routed: the shape of a gamma distribution of the experts' popularity. Small: a few experts
+    /// The skew of routing: the shape of a gamma distribution of the experts' popularity. Small: a few experts
     /// get most of the tokens, so that rare ones are read by large batches only. 0 if all are equally popular.
     #[serde(default)]
     pub expert_balance: f64,
@@ -70,6 +83,13 @@ pub struct Profile {
     pub token_ms: f64,
     /// Milliseconds a token of context of those who decode.
     pub context_ms: f64,
+    /// Another kernel for some batch sizes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attention_kernel: Option<AttentionKernel>,
+    /// The least milliseconds of a step with tokens of prompts in it: its kernels are launched one by one, and not as a
+    /// recorded graph.
+    #[serde(default)]
+    pub prefill_ms: f64,
     /// Milliseconds a pair of tokens of a prompt's chunk.
     pub attention_ms: f64,
     /// Tokens of a sequence that attention looks back at, at the most, where it is sparse or a sliding window; 0: all.
@@ -77,10 +97,10 @@ pub struct Profile {
     pub attention_window: usize,
     /// Milliseconds a sequence in a step.
     pub sequence_ms: f64,
-    /// Milliseconds before a request is in the queue, which keep nobody else waiting.
+    /// Milliseconds before a request is in the queue, spent concurrently with other requests.
     pub api_ms: f64,
-    /// Milliseconds for which the front end is busy with a request (reading, the template, the tokenizer); one after the
-    /// other, so that requests that come together wait for each other.
+    /// Milliseconds for which the front end is busy with a request (reading, the template, the tokenizer); one after
+    /// the other, so that requests that come together wait for each other.
     #[serde(default)]
     pub front_ms: f64,
     /// Tokens that fit into the memory for keys and values.
@@ -92,10 +112,10 @@ pub struct Profile {
     /// Which of prompts and answers a step computes.
     #[serde(default)]
     pub schedule: Schedule,
-    /// How much steps vary: the deviation of the logarithm.
+    /// The variation of steps: the deviation of the logarithm.
     #[serde(default = "noise")]
     pub noise: f64,
-    /// Whether the memory of a prompt's beginning is used again.
+    /// True if the memory of a prompt's beginning is used again.
     #[serde(default = "yes")]
     pub prefix_cache: bool,
     /// Speculative decoding, where it is used.
@@ -114,6 +134,10 @@ pub struct Profile {
 
 fn noise() -> f64 {
     0.03
+}
+
+fn unit() -> f64 {
+    1.0
 }
 
 fn one() -> usize {
@@ -188,6 +212,7 @@ impl Profile {
     fn parse(name: &str, text: &str) -> Result<Self, ProfileError> {
         let wrong = |why: String| ProfileError::Wrong(name.to_owned(), why);
         let profile: Self = serde_yaml::from_str(text).map_err(|error| wrong(error.to_string()))?;
+        let kernel = profile.attention_kernel.map_or(1.0, |kernel| kernel.factor);
         for (key, value, least) in [
             ("weights_ms", profile.weights_ms, 0.0),
             ("token_ms", profile.token_ms, 0.0),
@@ -196,6 +221,8 @@ impl Profile {
             ("sequence_ms", profile.sequence_ms, 0.0),
             ("api_ms", profile.api_ms, 0.0),
             ("front_ms", profile.front_ms, 0.0),
+            ("prefill_ms", profile.prefill_ms, 0.0),
+            ("attention_kernel.factor", kernel, 0.0),
             ("experts_ms", profile.experts_ms, 0.0),
             ("expert_balance", profile.expert_balance, 0.0),
             ("sync_ms", profile.sync_ms, 0.0),
@@ -227,7 +254,7 @@ impl Profile {
         Ok(profile)
     }
 
-    /// What a request passes before it is in the queue, beside others.
+    /// The time between a request's arrival and its entry into the queue, spent concurrently with others.
     pub(crate) fn api_time(&self) -> Duration {
         Duration::from_secs_f64(self.api_ms / 1000.0)
     }
@@ -237,14 +264,20 @@ impl Profile {
         Duration::from_secs_f64(self.front_ms / 1000.0)
     }
 
-    /// How long a step takes, in milliseconds, but for noise. Reading the weights and computing overlap, so the longer
-    /// of the two counts nearly alone.
+    /// The time that a step takes, in milliseconds, without noise. Reading the weights, computing and launching kernels
+    /// overlap, so the longest of them counts nearly alone.
     #[allow(clippy::cast_precision_loss)]
     pub(super) fn step_ms(&self, work: &Work) -> f64 {
         let compute = self.token_ms * work.tokens as f64;
         let reading = self.weights_ms + self.experts_ms * (1.0 - self.unread_experts(work.tokens as f64));
-        let overlapped = (reading.powf(1.5) + compute.powf(1.5)).powf(1.0 / 1.5);
-        let shared = overlapped + self.context_ms * work.context as f64 + self.attention_ms * work.pairs;
+        let launching = if work.prompts > 0 { self.prefill_ms } else { 0.0 };
+        let overlapped = [reading, compute, launching]
+            .map(|part| part.powf(1.5))
+            .iter()
+            .sum::<f64>();
+        let attention =
+            self.context_ms * self.kernel_factor(work) * work.context as f64 + self.attention_ms * work.pairs;
+        let shared = overlapped.powf(1.0 / 1.5) + attention;
         let drafting = self
             .speculation
             .as_ref()
@@ -253,8 +286,17 @@ impl Profile {
         shared / self.gpus as f64 + self.sync_ms + self.sequence_ms * work.sequences as f64 + drafting
     }
 
-    /// The share of the experts that none of so many tokens needs. Tokens are routed independently; where experts differ in
-    /// popularity, it is the mean over them (the Laplace transform of the gamma distribution).
+    /// The time of decoding's attention for a token of context in this step, relative to `context_ms`.
+    fn kernel_factor(&self, work: &Work) -> f64 {
+        let decoding = work.sequences - work.prompts;
+        let kernel = self
+            .attention_kernel
+            .filter(|kernel| (kernel.from..=kernel.to).contains(&decoding));
+        kernel.map_or(1.0, |kernel| kernel.factor)
+    }
+
+    /// The share of the experts that none of so many tokens needs. Tokens are routed independently; where experts
+    /// differ in popularity, it is the mean over them (the Laplace transform of the gamma distribution).
     fn unread_experts(&self, tokens: f64) -> f64 {
         if self.expert_balance == 0.0 {
             return (1.0 - self.expert_share).powf(tokens);
@@ -297,7 +339,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_profile_in_the_program_is_right_and_a_wrong_one_is_told() {
+    fn every_bundled_profile_is_valid_and_an_invalid_one_is_refused() {
         for name in Profile::names() {
             Profile::named(name).expect(name);
         }
@@ -325,6 +367,7 @@ mod tests {
         Work {
             tokens,
             sequences: tokens,
+            prompts: 0,
             context: 100,
             pairs: 0.0,
         }

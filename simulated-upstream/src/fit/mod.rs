@@ -1,10 +1,13 @@
-//! Profiles from measurements: the figures for which the engine comes nearest to a table of sweeps, measured or published.
+//! Profiles from measurements: the figures for which the engine comes nearest to a table of sweeps, measured or
+//! published.
 
+mod figures;
 mod minimize;
 
-use crate::engine::{About, Profile, Schedule};
+use crate::engine::{About, AttentionKernel, Profile, Schedule, Speculation};
 use crate::plan::{self, Outcome, Run};
 use crate::random::Random;
+use figures::Figure;
 use minimize::minimize;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
@@ -17,7 +20,7 @@ pub struct Table {
     pub about: About,
     /// Where the rows are from.
     pub source: String,
-    /// What the times are over the requests of a row.
+    /// The statistic that a row's times are, taken over its requests.
     #[serde(default)]
     pub statistic: Statistic,
     /// Tokens that fit into the memory for keys and values.
@@ -32,17 +35,27 @@ pub struct Table {
     /// The share of the experts to which one token is routed; 0 for a dense model.
     #[serde(default)]
     pub expert_share: f64,
-    /// How unequally tokens are routed to experts, as in a profile.
+    /// The skew of the experts' popularity, as in a profile.
     #[serde(default)]
     pub expert_balance: f64,
     /// Tokens that attention looks back at, at the most; 0: all.
     #[serde(default)]
     pub attention_window: usize,
+    /// Another attention kernel for some batch sizes; a fit finds its factor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attention_kernel: Option<AttentionKernel>,
+    /// A profile of the same server without speculative decoding. Its figures are kept: only the acceptance of drafts and
+    /// the time to make one are fitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
+    /// Tokens drafted in a step, with `base`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub drafted: usize,
     /// The measurements.
     pub rows: Vec<Row>,
 }
 
-/// What a time stands for.
+/// The statistic that a table's times are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Statistic {
@@ -61,7 +74,7 @@ pub struct Row {
     pub prompt: usize,
     /// Tokens of an answer.
     pub output: usize,
-    /// How much shorter a prompt may be: lengths are even from 1 less this share of `prompt` to all of it.
+    /// The spread of prompt lengths: they are even from 1 less this share of `prompt` to all of it.
     #[serde(default)]
     pub prompt_spread: f64,
     /// The same of answers.
@@ -83,12 +96,12 @@ pub struct Row {
     /// Requests computed at once, where the row differs from the table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_sequences: Option<usize>,
-    /// Whether the fit does not see it, so that it can judge the fit.
+    /// True if the fit does not see it, so that it can judge the fit.
     #[serde(default)]
     pub held: bool,
 }
 
-/// A row beside what a profile says of it.
+/// A row beside a profile's figures for it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Figures {
     /// Tokens of answers a second.
@@ -116,7 +129,7 @@ impl Table {
         serde_yaml::to_string(self).map_err(|error| error.to_string())
     }
 
-    /// What a profile says of a row.
+    /// A profile's figures for a row.
     pub fn predict(&self, profile: &Profile, row: &Row) -> Figures {
         let profile = Profile {
             max_sequences: row.max_sequences.unwrap_or(profile.max_sequences),
@@ -135,7 +148,7 @@ impl Table {
         }
     }
 
-    /// How far a profile is off in each figure of a row that was measured: throughput, first token, per token.
+    /// A profile's relative error in each measured figure of a row: throughput, first token, per token.
     pub fn off(&self, profile: &Profile, row: &Row) -> (Figures, [Option<f64>; 3]) {
         let figures = self.predict(profile, row);
         let off = |ours: f64, theirs: Option<f64>| theirs.map(|theirs| ours / theirs - 1.0);
@@ -150,43 +163,85 @@ impl Table {
     /// The profile that comes nearest to the rows that are not held.
     ///
     /// # Errors
-    /// There is no such row.
+    /// There is no such row, or an unknown `base`.
     pub fn fit(&self) -> Result<Profile, String> {
-        if self.rows.iter().all(|row| row.held) {
+        let rows: Vec<&Row> = self.rows.iter().filter(|row| !row.held).collect();
+        if rows.is_empty() {
             return Err("no row is there to fit to; every one is `held`".to_owned());
         }
-        let start = self.start();
-        let rows: Vec<&Row> = self.rows.iter().filter(|row| !row.held).collect();
-        let error = |figures: &[f64]| {
-            let profile = self.with(figures);
+        let base = self.base()?;
+        let figures = self.figures();
+        let start: Vec<f64> = figures.iter().map(|figure| figure.first.max(1e-9).ln()).collect();
+        let profile_at = |point: &[f64]| {
+            let mut profile = base.clone();
+            for (figure, logarithm) in figures.iter().zip(point) {
+                (figure.set)(&mut profile, logarithm.exp());
+            }
+            profile
+        };
+        let error = |point: &[f64]| {
+            let profile = profile_at(point);
             let all = rows.iter().flat_map(|row| self.off(&profile, row).1).flatten();
             let sum: f64 = all.map(|off| (1.0 + off).max(1e-9).ln().powi(2)).sum();
-            // What the rows say little of stays near where it began, above all what only other lengths would show.
-            let drifts = figures.iter().zip(&start).map(|(now, then)| (now - then).powi(2));
-            let drift: f64 = drifts.zip(HOLD).map(|(drift, hold)| hold * drift).sum();
+            // Figures that the rows hardly determine stay near the first guess, above all those that only other lengths
+            // would show.
+            let drifts = point.iter().zip(&start).map(|(now, then)| (now - then).powi(2));
+            let drift: f64 = drifts.zip(&figures).map(|(drift, figure)| figure.hold * drift).sum();
             sum + drift
         };
-        // The error has more than one valley: a first token may be late by computing, by the front end, or beside it.
+        // The error has more than one valley: a first token may be late by computing, by launching, or by the front end.
         let mut best = start.clone();
-        for (token, api, front) in STARTS {
-            let mut point = start.clone();
-            point[TOKEN] += token;
-            point[API] += api;
-            point[FRONT] += front;
+        for point in figures::starts(&figures, &start) {
             let point = minimize(&point, &error);
             if error(&point) < error(&best) {
                 best = point;
             }
         }
         best = minimize(&best, &error);
-        let mut profile = self.with(&best);
-        profile.noise = NOISE;
-        Ok(profile)
+        Ok(Profile {
+            noise: NOISE,
+            ..profile_at(&best)
+        })
     }
 
-    /// The logarithms of the first guess, in the order of [`Table::with`].
+    /// The profile to start from, without noise: the base, or one of the table's known figures.
+    fn base(&self) -> Result<Profile, String> {
+        if let Some(name) = &self.base {
+            let base = Profile::named(name).map_err(|error| error.to_string())?;
+            let speculation = Speculation {
+                tokens: self.drafted,
+                acceptance: 0.0,
+                draft_ms: 0.0,
+            };
+            return Ok(Profile {
+                about: self.about.clone(),
+                speculation: Some(speculation),
+                noise: 0.0,
+                ..base
+            });
+        }
+        Ok(Profile {
+            about: self.about.clone(),
+            expert_share: self.expert_share,
+            expert_balance: self.expert_balance,
+            attention_window: self.attention_window,
+            attention_kernel: self.attention_kernel,
+            kv_tokens: self.kv_tokens,
+            max_sequences: self.max_sequences,
+            token_budget: self.token_budget,
+            schedule: self.schedule,
+            prefix_cache: true,
+            gpus: 1,
+            ..Profile::default()
+        })
+    }
+
+    /// The figures that a fit changes, with first guesses from the least load.
     #[allow(clippy::cast_precision_loss)]
-    fn start(&self) -> Vec<f64> {
+    fn figures(&self) -> Vec<Figure> {
+        if self.base.is_some() {
+            return figures::of_speculation();
+        }
         let fitted = self.rows.iter().filter(|row| !row.held);
         let lowest = fitted.min_by_key(|row| (row.concurrency, row.prompt));
         let rate = lowest.and_then(|row| Some(1e3 * row.concurrency as f64 / row.tokens_per_second?));
@@ -194,50 +249,15 @@ impl Table {
         let first = lowest.and_then(|row| row.first_token_ms).unwrap_or(3.0 * step);
         // Prompts that come together are read one after the other, so that a mean one waits for half of them.
         let read = lowest.map_or(1.0, |row| (row.prompt * (row.concurrency + 1)) as f64 / 2.0);
-        let token = first * 0.3 / read;
-        let guess = [
-            step * if self.expert_share > 0.0 { 0.3 } else { 0.9 },
-            token.min(step),
-            step * 2e-5,
-            token * 2e-5,
-            step * 0.004,
-            step,
-            FRONT_MS,
-            step * 10.0,
-        ];
-        let count = if self.expert_share > 0.0 { 8 } else { 7 };
-        guess[..count].iter().map(|figure| figure.max(1e-9).ln()).collect()
-    }
-
-    fn with(&self, logarithms: &[f64]) -> Profile {
-        let figure = |at: usize| logarithms.get(at).map_or(0.0, |logarithm| logarithm.exp());
-        Profile {
-            about: self.about.clone(),
-            weights_ms: figure(0),
-            token_ms: figure(1),
-            context_ms: figure(2),
-            attention_ms: figure(3),
-            sequence_ms: figure(4),
-            api_ms: figure(5),
-            front_ms: figure(6),
-            experts_ms: figure(7),
-            expert_share: self.expert_share,
-            expert_balance: self.expert_balance,
-            attention_window: self.attention_window,
-            kv_tokens: self.kv_tokens,
-            max_sequences: self.max_sequences,
-            token_budget: self.token_budget,
-            schedule: self.schedule,
-            noise: 0.0,
-            prefix_cache: true,
-            speculation: None,
-            gpus: 1,
-            sync_ms: 0.0,
-            load_seconds: 0.0,
+        let token = (first * 0.3 / read).min(step);
+        let mut all = figures::of_engine(step, token, self.expert_share > 0.0);
+        if self.attention_kernel.is_some() {
+            all.push(figures::of_kernel());
         }
+        all
     }
 
-    /// The rows beside what a profile says of them, as a table of Markdown.
+    /// The rows beside a profile's figures for them, as a Markdown table.
     pub fn report(&self, profile: &Profile) -> String {
         let mut text = String::from(
             "| prompt | answer | clients | tokens/s | ours | | first token, ms | ours | | per token, ms | ours | | |\n\
@@ -262,8 +282,8 @@ impl Table {
         text
     }
 
-    /// The mean and the largest distance over the rows that are held, or those that are not: throughput, first token, per
-    /// token.
+    /// The mean and the largest distance over the rows that are held, or those that are not: throughput, first token,
+    /// per token.
     #[allow(clippy::cast_precision_loss)]
     pub fn distance(&self, profile: &Profile, held: bool) -> [Option<(f64, f64)>; 3] {
         let rows = self.rows.iter().filter(|row| row.held == held);
@@ -276,6 +296,11 @@ impl Table {
     }
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde asks for a reference
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
 /// A length, shorter by up to this share of it.
 #[allow(
     clippy::cast_precision_loss,
@@ -286,28 +311,7 @@ fn shorter(most: usize, spread: f64, random: &mut Random) -> usize {
     ((most as f64 * (1.0 - spread.clamp(0.0, 1.0) * random.part())).round() as usize).max(1)
 }
 
-/// How firmly each figure is held to its first guess, in the order of [`Table::with`].
-const HOLD: [f64; 8] = [1e-4, 1e-4, 2e-3, 2e-3, 3e-4, 1e-4, 1e-3, 1e-4];
-
-/// The first guess of the front end's time for a request: a millisecond, as parsing and tokenizing take.
-const FRONT_MS: f64 = 1.0;
-
-/// Where figures stand in the order of [`Table::with`].
-const TOKEN: usize = 1;
-const API: usize = 5;
-const FRONT: usize = 6;
-
-/// What is added to the logarithms of the first guess of these three at each beginning.
-const STARTS: [(f64, f64, f64); 6] = [
-    (0.0, 0.0, 0.0),
-    (0.0, 0.0, -6.0),
-    (-1.0, 0.5, -6.0),
-    (-1.0, 0.5, 0.0),
-    (1.0, -1.0, -6.0),
-    (0.5, -3.0, 0.0),
-];
-
-/// What steps of the profiles in the program vary by.
+/// The step noise of the bundled profiles.
 const NOISE: f64 = 0.03;
 
 impl Statistic {
@@ -336,6 +340,9 @@ mod tests {
             expert_share: 0.0,
             expert_balance: 0.0,
             attention_window: 0,
+            attention_kernel: None,
+            base: None,
+            drafted: 0,
             rows: Vec::new(),
         };
         for (prompt, concurrency) in [(64, 1), (512, 1), (64, 4), (512, 4), (64, 16), (1024, 2)] {
@@ -378,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_is_read_and_wrong_ones_are_told() {
+    fn a_table_is_read_and_an_invalid_one_is_refused() {
         let text = "about: {engine: e}\nsource: s\nkv_tokens: 1000\nmax_sequences: 4\ntoken_budget: 512\nrows:\n\
                     - {prompt: 8, output: 4, concurrency: 1, requests: 2, tokens_per_second: 10}\n";
         assert_eq!(Table::parse(text).map(|table| table.rows.len()), Ok(1));

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-/// What is measured of each request; the place in [`FIGURES`].
+/// A figure measured of each request; the index into [`FIGURES`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Figure {
     FirstToken,

@@ -1,5 +1,5 @@
-//! `/metrics`: under vLLM's names and with its buckets, by its documentation and `vllm/v1/metrics/loggers.py`, and under
-//! some names of its own.
+//! `/metrics`: under vLLM's names and with its buckets, by its documentation and `vllm/v1/metrics/loggers.py`, and
+//! under some names of its own.
 
 mod histogram;
 mod show;
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
-/// What has come and gone.
+/// Counters of requests and tokens.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
     pub(crate) requests: AtomicU64,
@@ -69,9 +69,9 @@ impl Metrics {
         });
     }
 
-    /// What a request asks for.
+    /// Counts a request's `n` and `max_tokens`.
     #[allow(clippy::cast_precision_loss)]
-    pub(crate) fn asked(&self, model: &str, count: i64, limit: Option<i64>) {
+    pub(crate) fn count_request(&self, model: &str, count: i64, limit: Option<i64>) {
         self.observe(model, Figure::ParamsN, count as f64);
         if let Some(limit) = limit {
             self.observe(model, Figure::ParamsMaxTokens, limit as f64);

@@ -74,9 +74,9 @@ fn counts(server: &Server, text: &mut String) {
 }
 
 /// One of an engine's gauges, as text.
-type Shown = fn(&Gauges) -> String;
+type Render = fn(&Gauges) -> String;
 
-const GAUGES: &[(&str, &str, &str, Shown)] = &[
+const GAUGES: &[(&str, &str, &str, Render)] = &[
     (
         "vllm:num_requests_running",
         "gauge",
@@ -112,7 +112,7 @@ const GAUGES: &[(&str, &str, &str, Shown)] = &[
     ),
 ];
 
-/// What vLLM tells of its engine; of a model without one, what runs.
+/// vLLM's metrics of its engine; of a model without an engine, the running requests only.
 fn engines(server: &Server, text: &mut String) {
     let by_model = server.0.metrics.by_model.lock().unwrap_or_else(PoisonError::into_inner);
     let models = server.models();
@@ -126,10 +126,10 @@ fn engines(server: &Server, text: &mut String) {
         (&model.name, engine.unwrap_or(simple))
     });
     let all: Vec<(&String, Gauges)> = gauges.collect();
-    for (name, kind, help, shown) in GAUGES {
+    for (name, kind, help, render) in GAUGES {
         head(text, name, kind, help);
         for (model, gauges) in &all {
-            let _ = writeln!(text, "{name}{{model_name=\"{model}\"}} {}", shown(gauges));
+            let _ = writeln!(text, "{name}{{model_name=\"{model}\"}} {}", render(gauges));
         }
     }
     let name = "vllm:cache_config_info";
@@ -146,7 +146,7 @@ fn engines(server: &Server, text: &mut String) {
     }
 }
 
-/// The adapters that are in use, as vLLM tells them: in labels, with the time of the telling as value.
+/// The adapters in use, as vLLM reports them: in labels, with the time of the scrape as value.
 fn adapters(server: &Server, text: &mut String) {
     let models = server.models();
     let adapters: Vec<&str> = models

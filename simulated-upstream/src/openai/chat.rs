@@ -1,21 +1,20 @@
 //! Chat and text completions.
 
 use super::request::Request;
-use super::stream::{self, Shape};
+use super::shape::Shape;
+use super::stream;
 use super::{Kind, refuse, text_of, texts, usage};
 use crate::Server;
 use crate::dialect::Quirk;
-use crate::generation::{Broken, Generation, Want, close_the_connection};
+use crate::generation::{Broken, Generation, GenerationRequest, close_the_connection};
 use crate::refusal::Refusal;
+use crate::tools::CALL_ID;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
-
-/// The one call of an answer.
-pub(super) const CALL_ID: &str = "call_simulated_0";
 
 pub(crate) async fn chat(State(server): State<Server>, body: Bytes) -> Response {
     complete(server, &body, Kind::Chat).await
@@ -41,24 +40,24 @@ async fn complete(server: Server, body: &[u8], kind: Kind) -> Response {
             dialect.whole(&mut answer);
             ([(CONTENT_TYPE, "application/json")], dialect.json(&answer)).into_response()
         }
-        Err(Broken { is_told: true }) => refuse(&server, &stream::engine_failure()),
-        Err(Broken { is_told: false }) => close_the_connection(),
+        Err(Broken { is_reported: true }) => refuse(&server, &Refusal::engine_failure()),
+        Err(Broken { is_reported: false }) => close_the_connection(),
     }
 }
 
 /// Reads a request and takes each of its answers in.
 async fn begin(server: &Server, body: &[u8], kind: Kind) -> Result<(Request, Vec<Generation>), Refusal> {
     let request = Request::read(body, kind)?;
-    let model = server.asked(request.model.as_deref())?.name;
+    let model = server.model_named(request.model.as_deref())?.name;
     if server.0.dialect.has(Quirk::NoPictures) && has_picture(&request.messages) {
         let message = "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj";
         return Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, message));
     }
     let count = request.n.unwrap_or(1).max(1);
-    server.0.metrics.asked(&model, count, request.limit());
+    server.0.metrics.count_request(&model, count, request.limit());
     let mut generations = Vec::new();
     for number in 0..count {
-        generations.push(Generation::begin(server, want(&request, kind, &model, number)).await?);
+        generations.push(Generation::begin(server, generation_request(&request, kind, &model, number)).await?);
     }
     Ok((request, generations))
 }
@@ -81,10 +80,10 @@ pub(super) fn prompt_of(request: &Request, kind: Kind) -> String {
     }
 }
 
-fn want(request: &Request, kind: Kind, model: &str, number: i64) -> Want {
+fn generation_request(request: &Request, kind: Kind, model: &str, number: i64) -> GenerationRequest {
     let format = request.response_format.as_ref();
     let seed = request.seed.unwrap_or(0).wrapping_add(number.wrapping_mul(0x9e37_79b9));
-    Want {
+    GenerationRequest {
         model: model.to_owned(),
         prompt: prompt_of(request, kind),
         limit: request.limit().and_then(|limit| u64::try_from(limit).ok()),
@@ -94,7 +93,7 @@ fn want(request: &Request, kind: Kind, model: &str, number: i64) -> Want {
         seed: seed.cast_unsigned(),
         tools: request.tools.clone(),
         tool_choice: request.tool_choice.clone(),
-        last_said: request.messages.last().cloned().unwrap_or_default(),
+        last_message: request.messages.last().cloned().unwrap_or_default(),
         schema: format.and_then(|format| format.pointer("/json_schema/schema")).cloned(),
         keep_alive: None,
     }

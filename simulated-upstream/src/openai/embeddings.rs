@@ -27,7 +27,7 @@ pub(crate) async fn embeddings(State(server): State<Server>, body: Bytes) -> Res
 
 fn embedded(server: &Server, body: &[u8]) -> Result<Value, Refusal> {
     let request: Request = read(body, &["input"])?;
-    let model = server.asked(request.model.as_deref())?;
+    let model = server.model_named(request.model.as_deref())?;
     let mut running = server.begin(&model.name);
     let inputs = inputs(Some(&request.input));
     let tokens: u64 = inputs.iter().map(|input| count_tokens(input)).sum();

@@ -1,5 +1,5 @@
-//! Audio and pictures, in simple but well-formed versions: a sound is a second of silence for each four words, a picture is
-//! one colour, a transcription's words depend on the file's bytes alone.
+//! Audio and pictures, in simple but well-formed versions: a sound is a second of silence for each four words, a
+//! picture is one colour, a transcription's words depend on the file's bytes alone.
 
 use super::{read, refuse};
 use crate::Server;
@@ -51,7 +51,7 @@ async fn form(multipart: Result<Multipart, MultipartRejection>) -> Result<Form, 
     Ok(form)
 }
 
-/// Whether a field says yes, as vLLM's own parser reads it.
+/// Returns whether a form field is true, as vLLM's parser reads it.
 fn is_yes(field: &[u8]) -> bool {
     ["true", "1", "yes", "on"]
         .iter()
@@ -83,7 +83,7 @@ async fn written(server: &Server, multipart: Result<Multipart, MultipartRejectio
 fn transcribed(server: &Server, form: &Form, task: &str) -> Result<Response, Refusal> {
     let missing = "[{'type': 'missing', 'loc': ('body', 'file'), 'msg': 'Field required', 'input': None}]";
     let file = form.file.as_ref().ok_or_else(|| Refusal::invalid(missing))?;
-    let model = server.asked(form.model.as_deref())?;
+    let model = server.model_named(form.model.as_deref())?;
     let seconds = duration(file).ok_or_else(|| Refusal::bad("Invalid or unsupported audio file.", None))?;
     let mut running = server.begin(&model.name);
     let prompt = base64::engine::general_purpose::STANDARD.encode(file);
@@ -118,7 +118,8 @@ fn transcribed(server: &Server, form: &Form, task: &str) -> Result<Response, Ref
     })
 }
 
-/// A transcription as vLLM streams it: chunks in the shape of a chat's, and the usage in one more where it was asked for.
+/// A transcription as vLLM streams it: chunks in the shape of a chat's, and the usage in one more where it was asked
+/// for.
 fn chunks(model: &str, task: &str, text: &str, prompt_tokens: Option<u64>) -> Response {
     let kind = if task == "translate" {
         "translation"
@@ -183,7 +184,7 @@ pub(crate) async fn speech(State(server): State<Server>, body: Bytes) -> Respons
 
 fn spoken(server: &Server, body: &[u8]) -> Result<Response, Refusal> {
     let request: Speech = read(body, &["input", "voice"])?;
-    let model = server.asked(request.model.as_deref())?;
+    let model = server.model_named(request.model.as_deref())?;
     let tokens = count_tokens(&request.input);
     let samples = u32::try_from(request.input.split_whitespace().count())
         .unwrap_or(u32::MAX)
@@ -239,7 +240,7 @@ pub(crate) async fn images(State(server): State<Server>, body: Bytes) -> Respons
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 fn drawn(server: &Server, body: &[u8]) -> Result<Value, Refusal> {
     let request: Images = read(body, &["prompt"])?;
-    let model = server.asked(request.model.as_deref())?;
+    let model = server.model_named(request.model.as_deref())?;
     let count = request.n.unwrap_or(1);
     if !(1..=10).contains(&count) {
         return Err(Refusal::bad(format!("n must be from 1 to 10, got {count}."), Some("n")));

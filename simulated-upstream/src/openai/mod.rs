@@ -6,6 +6,7 @@ mod media;
 mod models;
 mod rank;
 mod request;
+mod shape;
 mod stream;
 mod tokens;
 
@@ -15,7 +16,6 @@ pub(crate) use media::{images, speech, transcriptions, translations};
 pub(crate) use models::{model, models};
 pub(crate) use rank::{rerank, score};
 pub(crate) use request::read;
-pub(crate) use stream::engine_failure;
 pub(crate) use tokens::{detokenize, tokenize};
 
 use crate::Server;
@@ -51,7 +51,7 @@ pub(crate) fn text_of(value: &Value) -> String {
     }
 }
 
-/// What is to be embedded, text by text.
+/// The texts of an embeddings request.
 pub(crate) fn inputs(input: Option<&Value>) -> Vec<String> {
     match input {
         Some(Value::Array(texts)) => texts.iter().map(text_of).collect(),

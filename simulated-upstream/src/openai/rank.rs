@@ -48,7 +48,7 @@ fn answer(server: &Server, answer: Result<Value, Refusal>) -> Response {
 
 fn reranked(server: &Server, body: &[u8]) -> Result<Value, Refusal> {
     let request: Rerank = read(body, &["query", "documents"])?;
-    let model = server.asked(request.model.as_deref())?;
+    let model = server.model_named(request.model.as_deref())?;
     let query = text_of(&request.query);
     let mut running = server.begin(&model.name);
     let documents: Vec<String> = request.documents.iter().map(text_of).collect();
@@ -76,7 +76,7 @@ fn reranked(server: &Server, body: &[u8]) -> Result<Value, Refusal> {
 
 fn scored(server: &Server, body: &[u8]) -> Result<Value, Refusal> {
     let request: Score = read(body, &[])?;
-    let model = server.asked(request.model.as_deref())?;
+    let model = server.model_named(request.model.as_deref())?;
     let list = |value: &Value| {
         value
             .as_array()

@@ -1,96 +1,17 @@
 //! Completions as streams: a chunk with the role, a chunk a token, a chunk with the reason for the end, usage if it was
 //! asked for, and the end; in the dialect of the server.
 
-use super::chat::CALL_ID;
-use super::request::{Request, StreamOptions};
+use super::request::StreamOptions;
+use super::shape::Shape;
 use super::{Kind, usage};
-use crate::dialect::{Dialect, Quirk};
+use crate::dialect::Quirk;
 use crate::generation::{Broken, Generation};
 use crate::refusal::Refusal;
-use crate::{Server, streamed};
-use axum::http::StatusCode;
+use crate::streamed;
+use crate::tools::CALL_ID;
 use axum::response::Response;
 use futures_util::stream;
 use serde_json::{Value, json};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
-/// How an answer is written.
-#[derive(Debug, Clone)]
-pub(super) struct Shape {
-    pub(super) kind: Kind,
-    dialect: Dialect,
-    id: String,
-    model: String,
-    created: i64,
-    /// How many others each token's probability is told beside, where any are.
-    logprobs: Option<usize>,
-}
-
-impl Shape {
-    pub(super) fn new(server: &Server, request: &Request, kind: Kind, model: &str) -> Self {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let number = COUNT.fetch_add(1, Relaxed);
-        let prefix = if kind == Kind::Chat { "chatcmpl" } else { "cmpl" };
-        let logprobs = match &request.logprobs {
-            Some(Value::Bool(true)) => usize::try_from(request.top_logprobs.unwrap_or(0)).ok(),
-            Some(Value::Number(count)) => count.as_u64().and_then(|count| usize::try_from(count).ok()),
-            _ => None,
-        };
-        Self {
-            kind,
-            dialect: server.0.dialect.clone(),
-            id: format!("{prefix}-simulated-{number}"),
-            model: model.to_owned(),
-            created: jiff::Timestamp::now().as_second(),
-            logprobs: logprobs.map(|count| count.min(20)),
-        }
-    }
-
-    pub(super) fn frame(&self, is_chunk: bool) -> Value {
-        let object = match (self.kind, is_chunk) {
-            (Kind::Chat, true) => "chat.completion.chunk",
-            (Kind::Chat, false) => "chat.completion",
-            (Kind::Completion, _) => "text_completion",
-        };
-        json!({"id": self.id, "object": object, "created": self.created, "model": self.model})
-    }
-
-    pub(super) fn logprobs(&self, pieces: &[String]) -> Value {
-        let Some(others) = self.logprobs else {
-            return Value::Null;
-        };
-        if self.kind == Kind::Completion {
-            let logprobs: Vec<f64> = pieces.iter().map(|piece| logprob(piece)).collect();
-            return json!({"tokens": pieces, "token_logprobs": logprobs, "text_offset": [], "top_logprobs": null});
-        }
-        let entry = |token: &str, at: f64| json!({"token": token, "logprob": at, "bytes": token.as_bytes()});
-        let content = pieces.iter().map(|piece| {
-            let mut told = entry(piece, logprob(piece));
-            let top = (0..others).map(|number| match number {
-                0 => entry(piece, logprob(piece)),
-                number => entry(
-                    &format!("{piece}{number}"),
-                    logprob(piece) - f64::from(u8::try_from(number).unwrap_or(u8::MAX)),
-                ),
-            });
-            told["top_logprobs"] = top.collect::<Vec<_>>().into();
-            told
-        });
-        json!({"content": content.collect::<Vec<_>>(), "refusal": null})
-    }
-}
-
-/// A probability that depends on the token alone.
-fn logprob(token: &str) -> f64 {
-    let sum: u32 = token.bytes().map(u32::from).sum();
-    -f64::from(sum % 100) / 200.0
-}
-
-/// What vLLM says when its engine has died.
-pub(crate) fn engine_failure() -> Refusal {
-    let message = "EngineCore encountered an issue. See stack trace (above) for the root cause.";
-    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, message)
-}
 
 /// A stream under way.
 struct Stream {
@@ -137,9 +58,9 @@ pub(super) fn respond(generations: Vec<Generation>, shape: Shape, options: Strea
             Ok(()) => Some((Ok(out), state)),
             Err(broken) => {
                 state.is_done = true;
-                if broken.is_told {
+                if broken.is_reported {
                     let dialect = &state.shape.dialect;
-                    dialect.error_event(&mut out, &dialect.refusal(&engine_failure()));
+                    dialect.error_event(&mut out, &dialect.refusal(&Refusal::engine_failure()));
                     return Some((Ok(out), state));
                 }
                 Some((Err(broken), state))
@@ -184,7 +105,7 @@ impl Stream {
             };
             let delta = json!({"role": "assistant", "content": content});
             let choice = json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": null});
-            // The token for which it is written has not been told yet.
+            // The token for which it is written has not been sent yet.
             self.chunk_after(&choice, self.made() - 1, out);
         }
         if let Some(thought) = dialect.thought() {
@@ -195,7 +116,7 @@ impl Stream {
     fn token(&mut self, index: usize, piece: &str, is_first: bool, out: &mut String) {
         let dialect = &self.shape.dialect;
         let generation = &self.generations[index];
-        let is_plain = self.generations.len() == 1 && self.shape.logprobs.is_none() && generation.tool.is_none();
+        let is_plain = self.generations.len() == 1 && !self.shape.has_logprobs() && generation.tool.is_none();
         if is_plain && !self.options.continuous_usage_stats && dialect.is_plain() {
             out.push_str(&self.around.0);
             quote(piece, out);
@@ -241,7 +162,7 @@ impl Stream {
         self.chunk_after(choice, self.made(), out);
     }
 
-    /// A chunk that is written when so many tokens have been told.
+    /// A chunk that is written when so many tokens have been sent.
     fn chunk_after(&self, choice: &Value, made: u64, out: &mut String) {
         let mut chunk = self.shape.frame(true);
         chunk["choices"] = json!([choice]);
@@ -252,7 +173,7 @@ impl Stream {
         self.shape.dialect.event(out, &chunk);
     }
 
-    /// Why a choice has ended.
+    /// Writes the chunk with a choice's finish reason.
     fn end(&self, index: usize, out: &mut String) {
         let generation = &self.generations[index];
         let mut choice = json!({"index": index, "logprobs": null, "finish_reason": generation.finish_reason(),
@@ -264,7 +185,7 @@ impl Stream {
         self.chunk(&choice, out);
     }
 
-    /// What ends the stream.
+    /// Writes usage, if it was requested, and the end of the stream.
     fn finish(&mut self, out: &mut String) {
         self.is_done = true;
         let dialect = &self.shape.dialect;

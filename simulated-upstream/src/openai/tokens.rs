@@ -21,7 +21,7 @@ pub(crate) async fn tokenize(State(server): State<Server>, body: Bytes) -> Respo
 
 fn tokenized(server: &Server, body: &[u8]) -> Result<Value, Refusal> {
     let request: Request = read(body, &[])?;
-    let model = server.asked(request.model.as_deref())?;
+    let model = server.model_named(request.model.as_deref())?;
     let kind = if request.prompt.is_some() {
         Kind::Completion
     } else {
@@ -39,7 +39,7 @@ struct Tokens {
 
 pub(crate) async fn detokenize(State(server): State<Server>, body: Bytes) -> Response {
     let text = read::<Tokens>(&body, &["tokens"]).and_then(|request| {
-        server.asked(request.model.as_deref())?;
+        server.model_named(request.model.as_deref())?;
         text_of_ids(&request.tokens).map_err(|id| Refusal::bad(format!("Token id {id} is out of vocabulary"), None))
     });
     match text {

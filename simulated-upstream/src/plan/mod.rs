@@ -5,7 +5,7 @@ mod trace;
 
 pub use trace::{read_file, read_trace};
 
-use crate::engine::{Ask, Engine, Profile};
+use crate::engine::{Engine, EngineRequest, Profile};
 use crate::slo::Slo;
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -21,10 +21,10 @@ pub struct Arrival {
     pub output_tokens: usize,
 }
 
-/// What became of a request; times are since the beginning.
+/// The outcome of a request; times are since the start of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
-    /// What was asked, and when.
+    /// The request, and its time of arrival.
     pub arrival: Arrival,
     /// When its first token was there.
     pub first_token: Duration,
@@ -51,7 +51,7 @@ impl Outcome {
     }
 }
 
-/// How a run went.
+/// The outcome of a run.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Run {
     /// Every request that was finished, by when it was.
@@ -62,7 +62,7 @@ pub struct Run {
     pub kv_most: f64,
     /// Memory in use, on average over steps.
     pub kv_mean: f64,
-    /// Times that a request had to give way.
+    /// The number of preemptions.
     pub preemptions: u64,
     /// By the second: requests in all engines together, and those that wait.
     pub load: Vec<(usize, usize)>,
@@ -75,7 +75,7 @@ struct Replica {
     /// When its front end is free again.
     front: Duration,
     /// Requests on their way into the queue.
-    coming: VecDeque<(Duration, Ask)>,
+    coming: VecDeque<(Duration, EngineRequest)>,
     underway: HashMap<u64, (Arrival, Option<Duration>)>,
     outstanding: usize,
     kv_most: f64,
@@ -102,13 +102,13 @@ impl Replica {
         let profile = self.engine.profile();
         self.front = self.front.max(arrival.at) + profile.front_time();
         let entered = self.front + profile.api_time();
-        let ask = Ask {
+        let request = EngineRequest {
             id,
             prompt_tokens: arrival.prompt_tokens,
             blocks: Vec::new(),
             output_tokens: arrival.output_tokens,
         };
-        self.coming.push_back((entered, ask));
+        self.coming.push_back((entered, request));
         self.underway.insert(id, (arrival, None));
         self.outstanding += arrival.prompt_tokens + arrival.output_tokens;
     }
@@ -127,8 +127,8 @@ impl Replica {
             }
         }
         while self.coming.front().is_some_and(|(at, _)| *at <= self.now) {
-            if let Some((_, ask)) = self.coming.pop_front() {
-                self.engine.add(ask);
+            if let Some((_, request)) = self.coming.pop_front() {
+                self.engine.add(request);
             }
         }
         let Some(step) = self.engine.step() else { return false };

@@ -1,4 +1,4 @@
-"""What every framework's program reports: which of its classes did what.   PROGRAM BASE_URL MODEL"""
+"""Report of a framework's program: its classes and what each did.   PROGRAM BASE_URL MODEL"""
 import json
 import sys
 from importlib.metadata import version

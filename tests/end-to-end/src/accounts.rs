@@ -100,7 +100,7 @@ impl Window {
     }
 }
 
-/// What a row counts for. A correction is no request, and neither is one that was not forwarded.
+/// The number of requests that a row counts for. A correction is no request, and neither is one that was not forwarded.
 fn amounts(row: &Value) -> Amounts {
     let is_request = !["rejected", "correction"].contains(&row["decision"].as_str().expect("a decision"));
     [

@@ -56,7 +56,7 @@ pub fn program(name: &str) -> PathBuf {
     beside
 }
 
-/// Whether no source of a program has changed since it was built; cargo lists them beside it.
+/// Returns whether no source of a program has changed since it was built; cargo lists them beside it.
 fn is_current(program: &Path) -> std::io::Result<bool> {
     let built = program.metadata()?.modified()?;
     let listed = std::fs::read_to_string(program.with_extension("d"))?;
@@ -222,7 +222,7 @@ impl Gateway {
         }
     }
 
-    /// What it has logged.
+    /// Its log so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("sluice.log")).unwrap_or_default()
     }

@@ -1,5 +1,5 @@
-//! Coding agents, unmodified, through the gateway: a turn with a tool call, in front of OpenAI- and Ollama-backed models
-//! that neither of them knows.
+//! Coding agents, unmodified, through the gateway: a turn with a tool call, in front of OpenAI- and Ollama-backed
+//! models that neither of them knows.
 
 use end_to_end::upstream::{Connection, Scripted};
 use end_to_end::{Gateway, config_dir, llama, roomy, wait_for, with_model};
@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// What the model answers at the end.
+/// The model's final answer.
 const ANSWER: &str = "All done-42.";
 
-/// What the tool prints.
+/// The tool's output.
 const PRINTED: &str = "hello-from-the-tool";
 
 /// The tools by which agents run a command, with the arguments that each takes.

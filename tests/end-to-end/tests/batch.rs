@@ -87,7 +87,7 @@ async fn a_batch_is_done_through_a_stop_and_a_kill_each_line_once_and_interactiv
         done["counts"]
     );
     assert!(failed.iter().any(|row| row == &json!(["request-7", 404])), "{failed:?}");
-    // What was done at the moment of the kill may have lost its answer, and says so.
+    // Lines in progress at the kill may have lost their answers; their errors say so.
     assert!(failed.iter().all(|row| row[1] == 404 || row[1].is_null()), "{failed:?}");
     assert!(failed.len() <= 1 + 40, "{}", failed.len());
     assert_eq!(done["metadata"], json!({"of": "a test"}));

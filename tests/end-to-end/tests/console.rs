@@ -87,7 +87,7 @@ async fn the_console_opens_in_a_browser_light_dark_and_narrow_and_is_accessible(
 }
 
 #[tokio::test]
-async fn nobody_gets_into_the_console_without_a_link_or_the_token() {
+async fn the_console_requires_a_link_or_the_token() {
     let gateway = Gateway::start().await;
     let url = |path: &str| format!("{}{path}", gateway.admin);
     let browser = reqwest::Client::builder()

@@ -131,7 +131,7 @@ async fn kills_with_postgresql_lose_nothing_either() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_are_served_while_postgresql_is_away_and_their_records_follow() {
+async fn requests_are_served_while_postgresql_is_unreachable_and_their_records_follow() {
     let mut postgres = Postgres::start();
     let url = postgres.url.clone();
     let flags = ["--database-url", &url];

@@ -1,5 +1,6 @@
-//! What is in `deploy/`, by the tools that will read it: promtool, docker-compose, Helm's own library, systemd-analyze
-//! where it is there; and the image's entry point in a root of its own, as another user, without an engine.
+//! The files of `deploy/`, checked by the tools that will read them: promtool, docker-compose, Helm's own library,
+//! systemd-analyze where it is there; and the image's entry point in a root of its own, as another user, without an
+//! engine.
 
 use end_to_end::{Ends, Gateway, as_admin, metric, program, python, root, sluice, wait_for};
 use serde_json::{Value, json};
@@ -113,7 +114,7 @@ async fn metrics_are_clean_and_dashboards_and_rules_ask_for_what_is_there() {
     ran(Command::new("promtool")
         .args(["check", "rules", "--lint=none"])
         .arg(&file));
-    // What has not happened yet is not in a scrape.
+    // Events that have not happened are not in a scrape.
     let mut known = names(&scrape);
     let later = [
         "overrun_tokens_total",

@@ -10,7 +10,7 @@ struct Block {
     line: usize,
     language: String,
     code: String,
-    /// Why it is not run.
+    /// The reason why it is not run.
     excuse: Option<String>,
 }
 
@@ -128,7 +128,7 @@ fn run_page_after(page: &str, before: &str, namespaces: &[&str]) -> (usize, Stri
     (count, said.into_owned())
 }
 
-/// What a page says comes out.
+/// The output that a page promises.
 fn judge(page: &str, said: &str) {
     if page.ends_with("testing_strategies_guide.md") {
         let count = |of: &str| -> u32 {
@@ -155,7 +155,7 @@ fn every_command_block_of_the_readme_runs() {
 }
 
 #[test]
-fn every_experiment_of_the_testing_guide_runs_and_shows_what_it_says() {
+fn every_experiment_of_the_testing_guide_runs_with_the_promised_output() {
     assert!(run_page("docs/testing_strategies_guide.md") >= 12);
 }
 

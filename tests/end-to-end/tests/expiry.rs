@@ -222,7 +222,7 @@ async fn a_batch_of_responses_has_responses_from_every_kind_of_server_and_names_
             .map(|row| &row["response"]["body"]["error"]["param"])
             .collect();
         assert_eq!(told, ["stream", "previous_response_id"], "{failed:?}");
-        // What a line has stored can be gone on from.
+        // A response that a line has stored can be continued.
         let stored = id(&rows(&gateway, &done["output_file_id"]).await[0]["response"]["body"]).to_owned();
         let more = [json!({"model": "tested", "input": "And?", "previous_response_id": stored})];
         let done = batch(&gateway, "/v1/responses", &more, json!({})).await;

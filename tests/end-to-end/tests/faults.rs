@@ -1,4 +1,4 @@
-//! What goes wrong on either side, and what the client, the upstream and the ledger see of it.
+//! Faults on either side, as the client, the upstream and the ledger see them.
 
 use end_to_end::upstream::{FINISH, Scripted, USAGE, WHOLE, delta};
 use end_to_end::{Gateway, Simulated, wait_for};

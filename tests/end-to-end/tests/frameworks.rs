@@ -1,5 +1,5 @@
-//! Frameworks that people build on, unmodified and pinned, before every kind of upstream; and the table in `docs/api.md`
-//! that says what was tried.
+//! Frameworks that people build on, unmodified and pinned, before every kind of upstream; and the table in
+//! `docs/api.md` that says what was tried.
 
 use end_to_end::{Gateway, Simulated, config_dir, llama, roomy, root, with_model};
 use serde_json::Value;
@@ -23,7 +23,7 @@ fn program(name: &str) -> (PathBuf, PathBuf) {
 /// A row of the table: client, version, what it did.
 type Row = (String, String, String);
 
-/// What a program says that it did; panics with its output if it fails.
+/// The steps that a program reports; panics with its output if it fails.
 async fn rows(gateway: &Gateway, name: &str, model: &str) -> Vec<Row> {
     let (interpreter, script) = program(name);
     let mut command = Command::new("timeout");

@@ -1,5 +1,5 @@
-//! A ledger that cannot be written: new requests are refused before a server is asked, `/ready` and a metric say so, and
-//! the gateway recovers by itself.
+//! A ledger that cannot be written: new requests are refused before a server is asked, `/ready` and a metric say so,
+//! and the gateway recovers by itself.
 
 use end_to_end::upstream::{Scripted, WHOLE};
 use end_to_end::{Gateway, config_dir, ledger_agrees, program, roomy, wait_for, with_model};
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 /// Requests that are sent while the disk is full.
 const SENT: usize = 60;
 
-/// What becomes the gateway with its data on a small file system in a namespace of its own.
+/// A command that becomes the gateway, with its data on a small file system in a namespace of its own.
 const ON_A_SMALL_DISK: &str = "mkdir small data && mount -t tmpfs -o size=4m none small && exec \"$0\" \"$@\"";
 
 fn config(upstream: &Scripted, data_dir: &str) -> TempDir {
@@ -68,7 +68,7 @@ async fn chat(gateway: &Gateway) -> (u16, Value) {
     (status, body["error"]["code"].clone())
 }
 
-/// What the metric says.
+/// The metric's value.
 async fn is_healthy(gateway: &Gateway) -> bool {
     gateway.metric("sluice_ledger_healthy").await > 0.5
 }
@@ -97,7 +97,7 @@ async fn a_full_disk_refuses_requests_before_a_server_is_asked_and_space_that_re
             refused => assert_eq!(refused, (503, json!("ledger_unavailable"))),
         }
     }
-    // What is reserved for running requests may take some more; an answer that was made is never thrown away.
+    // Running requests may use the space reserved for them; an answer that was made is never thrown away.
     assert!(acknowledged < 5 + SENT, "the disk is full");
     assert_eq!(asked(), acknowledged, "servers worked for refused requests");
     let before = asked();

@@ -1,6 +1,7 @@
-//! Random histories of the real gateway: requests of every end, panics, kills, stops, reloads, projects that go and come
-//! back, corrections, midnights, months' ends and clocks that are set back. After every step the counters are those of the
-//! ledger's rows. `SLUICE_RUNS=50` runs as many histories as a release should stand; `SLUICE_SEED=7` repeats one.
+//! Random histories of the real gateway: requests of every end, panics, kills, stops, reloads, projects that go and
+//! come back, corrections, midnights, months' ends and clocks that are set back. After every step the counters are
+//! those of the ledger's rows. `SLUICE_RUNS=50` runs as many histories as a release should stand; `SLUICE_SEED=7`
+//! repeats one.
 
 use end_to_end::upstream::{Connection, FINISH, Scripted, USAGE, WHOLE, delta};
 use end_to_end::{Gateway, as_admin, config_dir, ledger_agrees, roomy, wait_for, with_model};
@@ -17,7 +18,7 @@ const DAY: i64 = 86_400;
 
 const USERS: [&str; 2] = ["user_standard_01", "user_vip_01"];
 
-/// What the scripted server does with a request whose message is this.
+/// The scripted server's behavior for a request with this message.
 const SERVERS: [&str; 9] = [
     "fine", "fine", "fails", "limits", "nousage", "absurd", "negative", "slow", "breaks",
 ];

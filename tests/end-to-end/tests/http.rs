@@ -164,7 +164,7 @@ async fn a_sender_too_slow_is_let_go() {
 }
 
 #[tokio::test]
-async fn nonsense_is_answered_and_harms_nobody() {
+async fn malformed_requests_are_answered_and_disturb_no_others() {
     let gateway = Gateway::start().await;
     for nonsense in [
         "\0\u{1}\u{2}\r\n\r\n",

@@ -1,4 +1,4 @@
-//! What can be asked of the ledger: the original's summaries, sums by any groups, a caller's own usage; and that
+//! Queries of the ledger: the original's summaries, sums by any groups, a caller's own usage; and that
 //! sums, records and counters agree, over restarts and crashes too.
 
 use end_to_end::{Gateway, as_admin, config_dir, roomy, sluice};

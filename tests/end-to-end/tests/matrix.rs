@@ -48,7 +48,7 @@ async fn generate(gateway: &Gateway, model: &str) -> Vec<(String, Option<(u64, u
     vec![("plain".to_owned(), tokens), ("error".to_owned(), None)]
 }
 
-/// What the client saw is what it is billed, request by request, and an abort is one record.
+/// A client is billed for exactly the tokens that it received, request by request, and an abort is one record.
 async fn is_billed(gateway: &Gateway, who: &str, cells: &[(String, Option<(u64, u64)>)]) {
     let aborts = cells.iter().filter(|(name, _)| name == "abort").count();
     let mut records = Vec::new();

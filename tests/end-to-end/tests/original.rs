@@ -1,4 +1,4 @@
-//! What a user of the original system finds again: `/generate`, its order of checks, its reasons.
+//! The original system's behavior: `/generate`, its order of checks, its reasons.
 
 use end_to_end::{Gateway, config_dir};
 use serde_json::{Value, json};

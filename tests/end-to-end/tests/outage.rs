@@ -1,5 +1,5 @@
-//! A batch through a server that limits, then is dead, then is alive, while the gateway is killed three times and stopped
-//! once: each line is answered once and has one record. `make outage` runs it at full length.
+//! A batch through a server that limits, then is dead, then is alive, while the gateway is killed three times and
+//! stopped once: each line is answered once and has one record. `make outage` runs it at full length.
 
 use end_to_end::upstream::WHOLE;
 use end_to_end::{Gateway, config_dir, ledger_agrees, roomy, sluice, wait_for, with_model};
@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// How long the server takes for an answer.
+/// The time that the server takes for an answer.
 const TAKES: Duration = Duration::from_millis(100);
 
 /// Ledgers up to this size are compared row by row.
@@ -124,7 +124,7 @@ async fn serve(mut stream: TcpStream, phase: watch::Receiver<Phase>, answered: A
     }
 }
 
-/// Whether a request with a declared length is there to its end.
+/// Returns whether a request with a declared length is there to its end.
 fn is_whole(request: &[u8]) -> bool {
     let text = String::from_utf8_lossy(request).to_ascii_lowercase();
     let Some((head, _)) = text.split_once("\r\n\r\n") else {

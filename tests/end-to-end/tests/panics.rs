@@ -29,7 +29,8 @@ struct World {
 }
 
 impl World {
-    /// A gateway with little room, at an upstream that answers at once: whatever a panic keeps, the next request misses.
+    /// A gateway with little room, at an upstream that answers at once: whatever a panic keeps, the next request
+    /// misses.
     async fn start() -> Self {
         let upstream = Scripted::start(|mut connection| async move {
             while connection.read_request().await {
@@ -80,7 +81,7 @@ impl World {
         assert!(!self.file().exists(), "no request came to the step `{step}`");
     }
 
-    /// What a client has of an answer: status and text, as far as it came.
+    /// The part of an answer that a client received: status and text.
     async fn chat(&self, stream: bool) -> (Option<u16>, String) {
         let content = "a".repeat(BODY);
         let body = json!({"model": "tested", "max_tokens": 9, "stream": stream,
@@ -162,7 +163,7 @@ async fn a_panic_at_any_step_leaves_one_record_frees_everything_and_counts_as_th
             }
             world.assert_free(step).await;
         }
-        // What is left is as good as new.
+        // The gateway that is left works as before.
         let (status, text) = world.chat(stream).await;
         assert_eq!(status, Some(200), "{text}");
         assert_eq!(text.contains("[DONE]"), stream);

@@ -219,7 +219,7 @@ async fn paths_that_are_not_opened_or_lead_elsewhere_reach_no_server_and_leave_n
     }
     assert_eq!(count(&upstream), 0);
     assert!(gateway.records().await.is_empty());
-    // What is named literally, and what is below an opened path.
+    // Paths named literally, and paths below an opened one.
     assert_eq!(
         ask(&gateway, Method::POST, "/api/pull", Some("tested"), "{}")
             .await

@@ -1,5 +1,5 @@
-//! The quality evaluator with the real gateway: right answers pass, no wrong one does, and the reports are what the upstream
-//! was told to answer. What needs no gateway is tested in `tests/quality-eval/tests`.
+//! The quality evaluator with the real gateway: right answers pass, no wrong one does, and the reports are what the
+//! upstream was told to answer. What needs no gateway is tested in `tests/quality-eval/tests`.
 
 use end_to_end::humaneval::problems;
 use end_to_end::{Gateway, Simulated, config_dir, roomy, root, run_aside, with_model};
@@ -202,7 +202,7 @@ async fn pass_at_1_is_the_share_that_the_upstream_answers_right() {
             "{api}: {all}"
         );
     }
-    // What the reports count is what the ledger has.
+    // The reports' counts are those of the ledger.
     let ledger = gateway.admin_json("/metrics/summary").await;
     assert_eq!(ledger["completed_requests"], json!(20 + 2 * 164));
     let reports = ["twenty", "chat", "completions"].map(|name| summary(&dir.path().join(name)));
@@ -220,10 +220,10 @@ async fn pass_at_1_is_the_share_that_the_upstream_answers_right() {
 }
 
 #[tokio::test]
-async fn queued_requests_are_polled_and_refusals_come_back_when_they_are_told() {
+async fn queued_requests_are_polled_and_refusals_are_retried_after_their_retry_after() {
     let dir = TempDir::new().expect("a directory");
-    // One at a time, and so few a minute that some are refused at first, on a slow machine too: the last ten of thirty need
-    // half a minute.
+    // One at a time, and so few a minute that some are refused at first, on a slow machine too: the last ten of thirty
+    // need half a minute.
     let (gateway, _upstream) = answering("1.0", dir.path(), |name, text| match name {
         "limits.yaml" => text
             .replace("max_active_requests: 2000", "max_active_requests: 1")
@@ -355,7 +355,7 @@ async fn a_run_that_was_stopped_goes_on_and_several_models_are_compared() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_is_told_with_what_to_change() {
+async fn impossible_flags_are_refused_with_a_remedy() {
     let dir = TempDir::new().expect("a directory");
     std::fs::write(dir.path().join("replies.jsonl"), "{\"task_id\": \"HumanEval/1\"}").expect("writable");
     for (args, told) in [

@@ -108,7 +108,7 @@ async fn a_broken_file_changes_nothing_and_is_reported() {
 }
 
 #[tokio::test]
-async fn sighup_and_a_changed_file_reload_and_whoever_was_removed_is_unknown() {
+async fn sighup_and_a_changed_file_reload_and_removed_users_are_unknown() {
     let gateway = Gateway::start_in(config_dir(roomy), &[]).await;
     gateway.signal("HUP");
     wait_for("reload", || async {

@@ -107,7 +107,7 @@ async fn failing(way: &'static str) -> Scripted {
 }
 
 #[tokio::test]
-async fn a_server_that_fails_in_any_way_is_followed_by_another_and_nobody_notices() {
+async fn a_failing_server_is_followed_by_another_without_an_error_for_the_client() {
     let well = well().await;
     for way in WAYS {
         let bad = failing(way).await;
@@ -218,7 +218,7 @@ async fn of_a_thousand_requests_at_most_one_is_lost_while_a_server_flaps() {
 }
 
 #[tokio::test]
-async fn after_failures_in_a_row_a_server_is_left_alone_and_its_clients_are_told_when_to_come_back() {
+async fn after_consecutive_failures_a_server_gets_no_requests_and_clients_get_a_retry_after() {
     let (bad, worse) = (failing("500").await, failing("500").await);
     let gateway = at(
         &[&bad.url, &worse.url],
@@ -262,7 +262,7 @@ async fn a_sole_server_is_asked_again_whatever_it_answers() {
 }
 
 #[tokio::test]
-async fn a_server_that_goes_away_is_noticed_without_requests_and_used_again_when_it_is_back() {
+async fn an_unreachable_server_is_detected_without_requests_and_used_again_afterwards() {
     let upstream = Simulated::start(&["tested=0"]);
     let address = upstream.url.clone();
     let dir = config_dir(|name, text| match name {
@@ -594,7 +594,7 @@ async fn a_server_that_is_busy_with_others_requests_gets_fewer() {
 }
 
 #[tokio::test]
-async fn a_server_on_trial_is_well_again_with_the_first_token_of_a_long_stream() {
+async fn a_probed_server_is_healthy_with_the_first_token_of_a_long_stream() {
     let is_well = Arc::new(AtomicBool::new(false));
     let well = Arc::clone(&is_well);
     let server = Scripted::start(move |mut connection| {

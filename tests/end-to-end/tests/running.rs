@@ -154,7 +154,7 @@ async fn keys_are_made_demanded_revoked_and_never_kept() {
 }
 
 #[tokio::test]
-async fn a_request_may_lower_its_standing_and_open_identity_knows_headers() {
+async fn a_request_may_lower_its_priority_and_open_identity_reads_headers() {
     let gateway = Gateway::start().await;
     let request = gateway
         .http
@@ -203,7 +203,7 @@ async fn the_admin_listener_asks_for_its_token() {
 }
 
 #[tokio::test]
-async fn told_to_stop_it_finishes_what_runs_and_ends_with_0() {
+async fn on_sigterm_running_requests_finish_and_the_exit_code_is_0() {
     let mut gateway = Gateway::start().await;
     let mut body = chat();
     body["model"] = "simulated-large".into();

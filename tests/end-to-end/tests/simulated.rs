@@ -187,7 +187,7 @@ async fn given_answers_are_right_in_exactly_the_share_that_was_asked_for() {
 }
 
 #[tokio::test]
-async fn a_model_is_loaded_when_it_is_asked_for_and_goes_when_it_is_told_to() {
+async fn a_model_is_loaded_on_request_and_unloaded_on_request() {
     let dir = tempfile::TempDir::new().expect("a directory");
     let profile = dir.path().join("slow.yaml");
     let figures = "weights_ms: 1\ntoken_ms: 0.1\ncontext_ms: 0\nattention_ms: 0\nsequence_ms: 0\napi_ms: 0\nkv_tokens: 10000\n\
@@ -310,7 +310,7 @@ async fn conversations_through_the_gateway_find_what_their_servers_have_read() {
                 hits += usage["prompt_tokens_details"]["cached_tokens"]
                     .as_u64()
                     .expect("a count");
-                // What a server could know at best: whole blocks of all that was said before.
+                // The upper bound of a server's cache hits: whole blocks of the conversation so far.
                 best += said / 16 * 16;
                 said = usage["prompt_tokens"].as_u64().expect("a count");
                 messages.push(json!({"role": "assistant", "content": answer["choices"][0]["message"]["content"]}));

@@ -18,7 +18,7 @@ fn storing(settings: &str, backend: &str, url: &str, more: &str) -> TempDir {
     })
 }
 
-/// What an Ollama server answers.
+/// An Ollama server's answer.
 const OLLAMA: &str = "{\"model\":\"m\",\"created_at\":\"2026-01-01T00:00:00Z\",\"message\":{\"role\":\"assistant\",\
     \"content\":\"hello\"},\"done\":true,\"done_reason\":\"stop\",\"prompt_eval_count\":11,\"eval_count\":7}";
 
@@ -80,8 +80,8 @@ fn items(input: &Value) -> Vec<Value> {
     }
 }
 
-/// Has three turns by `previous_response_id` and the same by a client that sends everything; what the server was sent is
-/// the same each time.
+/// Has three turns by `previous_response_id` and the same by a client that sends everything; what the server was sent
+/// is the same each time.
 async fn reads_the_same(gateway: &Gateway, upstream: &Scripted) {
     let mut previous = Value::Null;
     let mut everything: Vec<Value> = Vec::new();

@@ -228,7 +228,7 @@ async fn all_are_traced_if_that_is_wanted_and_refusals_say_why() {
 }
 
 #[tokio::test]
-async fn a_collector_that_is_away_disturbs_nobody_and_is_told_of() {
+async fn an_unreachable_collector_disturbs_no_request_and_is_reported() {
     let upstream = upstream().await;
     let mut gateway = gateway(&upstream, "  otlp_endpoint: http://127.0.0.1:9\n  sample_ratio: 1\n").await;
     for _ in 0..20 {

@@ -1,5 +1,5 @@
-//! Two projects with API keys over every endpoint that takes an id: whatever one sends, with the other's ids, equal ids or
-//! malformed ones, nothing of the other's is read, cancelled or changed, and no answer reveals that an id exists.
+//! Two projects with API keys over every endpoint that takes an id: whatever one sends, with the other's ids, equal ids
+//! or malformed ones, nothing of the other's is read, cancelled or changed, and no answer reveals that an id exists.
 
 use end_to_end::upstream::{Scripted, WHOLE};
 use end_to_end::{Gateway, config_dir, roomy, sluice, wait_for, with_model};
@@ -77,8 +77,8 @@ struct Object {
     owner: usize,
 }
 
-/// Both tenants at one gateway. The upstream of model `tested` never answers: whatever was accepted runs or waits until it is
-/// cancelled; the one of `answers` does at once.
+/// Both tenants at one gateway. The upstream of model `tested` never answers: whatever was accepted runs or waits until
+/// it is cancelled; the one of `answers` does at once.
 struct World {
     gateway: Gateway,
     tenants: [Tenant; 2],
@@ -248,7 +248,7 @@ impl World {
         }
     }
 
-    /// What the owner sees of an object, without what time alone changes.
+    /// The owner's view of an object, without the fields that time alone changes.
     async fn view(&self, object: &Object) -> (u16, Value) {
         let path = format!("{}/{}", object.kind.collection(), object.id);
         let (status, body) = self.send(object.owner, Method::GET, &path, |request| request).await;
@@ -269,7 +269,8 @@ impl World {
         (status, body)
     }
 
-    /// A tenant uses the other's id, at its own endpoint or at the one of the other kind of request: the answer is the one for an id that never existed, and the owner sees no change.
+    /// A tenant uses the other's id, at its own endpoint or at the one of the other kind of request: the answer is the
+    /// one for an id that never existed, and the owner sees no change.
     async fn intrude(&self, random: &mut Random, object: &Object) {
         let intruder = 1 - object.owner;
         let (kind, name) = match (object.kind, random.below(3)) {

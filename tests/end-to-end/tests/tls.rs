@@ -124,7 +124,7 @@ async fn with_an_authority_for_clients_only_those_who_have_its_certificate_are_l
 }
 
 #[tokio::test]
-async fn files_that_do_not_fit_are_told_before_anything_starts() {
+async fn certificate_files_that_do_not_match_are_refused_at_startup() {
     let authority = Authority::new();
     let (cert, _, _) = authority.sign("localhost");
     let (_, key, _) = authority.sign("other");

@@ -189,7 +189,7 @@ async fn what_waits_in_the_old_gateway_is_done_by_the_new_one() {
 }
 
 #[tokio::test]
-async fn two_gateways_in_one_place_are_refused_and_an_upgrade_of_nobody_is_told() {
+async fn a_second_gateway_and_an_upgrade_of_none_are_refused() {
     let first = Gateway::start().await;
     let dir = first.dir.path().to_owned();
     let told = tokio::task::spawn_blocking(move || {

@@ -1,4 +1,4 @@
-//! What reaches a server, and what a client reads, in odd but real forms.
+//! Requests and answers in odd but real forms, as a server and a client receive them.
 
 use end_to_end::Gateway;
 use end_to_end::upstream::{FINISH, Scripted, WHOLE, delta};

@@ -61,7 +61,7 @@ def base_inputs(problem):
 
 
 def json_able(value):
-    """Whether JSON gives the value back."""
+    """Returns whether a value survives JSON."""
     try:
         back = json.loads(json.dumps(value))
         return back == value and len(json.dumps(value)) < 2000
@@ -215,7 +215,7 @@ def finds_zero(solution, inputs, expected, atol, times):
 
 
 def statuses(dataset, problem, solution):
-    """What EvalPlus says of the base and of all inputs."""
+    """EvalPlus's verdicts on the base inputs and on all."""
     result = []
     for part in ("base_input", "plus_input"):
         inputs = problem[part]

@@ -72,7 +72,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// Whether the gateway refused it, which says nothing about the model.
+    /// Returns whether the gateway refused it; such a request does not count against the model.
     pub(crate) fn is_refused(&self) -> bool {
         matches!(&*self.simulator_status, "rejected" | "timed_out")
     }
@@ -229,7 +229,7 @@ impl Asker {
     }
 }
 
-/// What an HTTP error means: the gateway refused the request, or a server failed at it.
+/// The meaning of an HTTP error: the gateway refused the request, or a server failed at it.
 fn status_without_answer(status: StatusCode, reason: &str) -> &'static str {
     let is_refusal = match status {
         StatusCode::SERVICE_UNAVAILABLE => !matches!(reason, "no_healthy_upstream" | "upstream_error"),

@@ -213,7 +213,7 @@ fn curve_table(scored: &[Scored]) -> String {
     text
 }
 
-/// Colors that can be told apart with any color vision (Okabe and Ito 2008).
+/// Colors that can be distinguished with any color vision (Okabe and Ito 2008).
 const COLORS: [&str; 7] = [
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000",
 ];

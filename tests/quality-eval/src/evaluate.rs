@@ -15,7 +15,7 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// What tests programs, and where reports go.
+/// The sandbox and the directory of the reports.
 #[derive(Debug)]
 pub(crate) struct Judge {
     pub(crate) sandbox: Sandbox,

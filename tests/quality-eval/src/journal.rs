@@ -1,5 +1,5 @@
-//! `quality_samples.jsonl`: every sample with its reply, written as soon as it is judged, so that an interrupted run can be
-//! resumed, and replies can be read.
+//! `quality_samples.jsonl`: every sample with its reply, written as soon as it is judged, so that an interrupted run
+//! can be resumed, and replies can be read.
 
 use crate::score::Sample;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// The file's name.
 pub(crate) const NAME: &str = "quality_samples.jsonl";
 
-/// What must be the same for a run to be resumed; the file's first line.
+/// The settings that must be the same for a run to be resumed; the file's first line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Settings {
     pub(crate) dataset_sha256: String,
@@ -147,8 +147,8 @@ mod tests {
             max_tokens: 11,
             ..settings.clone()
         };
-        let told = Journal::open(dir.path(), &other, true).expect_err("another run");
-        assert!(told.contains("--max-tokens"), "{told}");
+        let error = Journal::open(dir.path(), &other, true).expect_err("another run");
+        assert!(error.contains("--max-tokens"), "{error}");
         assert!(Journal::open(dir.path(), &other, false).expect("anew").1.is_empty());
     }
 }

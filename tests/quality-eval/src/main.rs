@@ -1,5 +1,5 @@
-//! `sluice-eval`: `HumanEval` and the like through the gateway. Models write programs, which run in a sandbox; reports say
-//! how many are right.
+//! `sluice-eval`: `HumanEval` and the like through the gateway. Models write programs, which run in a sandbox; reports
+//! say how many are right.
 
 mod ask;
 mod compare;
@@ -26,7 +26,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 use terminal::Terminal;
 
-/// Asks models to write programs, through the gateway, and tests what they wrote. Without a command it asks.
+/// Evaluates how well models write programs: asks them through the gateway, and tests their replies.
 #[derive(Debug, Parser)]
 #[command(name = "sluice-eval", version, about, args_conflicts_with_subcommands = true)]
 struct Flags {
@@ -78,7 +78,7 @@ struct AskArgs {
     user_id: String,
     #[arg(long, default_value = "vip_project")]
     project_id: String,
-    /// API key, in the place of the user and the project.
+    /// API key, instead of the user and the project.
     #[arg(long, env = "SLUICE_KEY", hide_env_values = true)]
     key: Option<String>,
     /// Replies to each problem; more than one gives pass@k.
@@ -101,7 +101,8 @@ struct AskArgs {
     /// API of the gateway.
     #[arg(long, value_enum, default_value = "generate")]
     api: Api,
-    /// Form of the prompt: an instruction, or the beginning of a program. Default: completion for --api completions, else chat.
+    /// Form of the prompt: an instruction, or the beginning of a program. Default: completion for --api completions,
+    /// else chat.
     #[arg(long, value_enum)]
     prompt: Option<Style>,
     /// Resume the run whose samples are in --out.
@@ -126,7 +127,7 @@ struct JudgeArgs {
     /// Python interpreter for programs and their tests.
     #[arg(long, default_value = "python3", global = true)]
     python: String,
-    /// What to do where namespaces are missing: refuse to run programs, or run them with the layers that there are.
+    /// Behavior where namespaces are missing: refuse to run programs, or run them with the layers that there are.
     #[arg(long, value_enum, default_value = "require", global = true)]
     sandbox: SandboxPolicy,
     /// Directory for reports.

@@ -1,4 +1,4 @@
-//! What a run asks and tests: which samples, of which models, and where their replies are from.
+//! The plan of a run: its samples and models, and the source of their replies.
 
 use crate::ask::{Answer, Api, Asker, Style};
 use crate::dataset::{self, Dataset, Problem};
@@ -13,13 +13,13 @@ use std::path::Path;
 pub(crate) struct Plan {
     pub(crate) dataset: Dataset,
     pub(crate) models: Vec<String>,
-    /// How many of each problem.
+    /// Samples of each problem.
     pub(crate) samples: usize,
     pub(crate) concurrency: usize,
     pub(crate) source: Source,
-    /// Whether the run in the output directory is continued.
+    /// True if the run in the output directory is continued.
     pub(crate) resumes: bool,
-    /// Whether the data set itself is tested, by its own solutions.
+    /// True if the data set itself is tested, by its own solutions.
     pub(crate) verifies: bool,
 }
 

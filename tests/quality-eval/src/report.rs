@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::Path;
 
-/// What the reports say of the run itself.
+/// The reports' facts about the run itself.
 #[derive(Debug, Clone)]
 pub(crate) struct Run {
     pub(crate) dataset: String,
@@ -19,7 +19,7 @@ pub(crate) struct Run {
     pub(crate) samples: usize,
     pub(crate) sandbox: String,
     pub(crate) source: String,
-    /// Whether every sample that was planned is there.
+    /// True if every sample that was planned is there.
     pub(crate) is_whole: bool,
 }
 

@@ -17,7 +17,7 @@ pub(crate) struct Sample {
     /// Empty where it passed.
     pub(crate) error_type: String,
     pub(crate) error_message: String,
-    /// Whether the base tests passed, where a problem has others, too (`EvalPlus`).
+    /// True if the base tests passed, where a problem has others, too (`EvalPlus`).
     #[serde(default)]
     pub(crate) base_passed: Option<bool>,
     #[serde(flatten)]
@@ -134,7 +134,7 @@ fn base_pass_at_1(samples: &[&Sample]) -> Option<f64> {
     })
 }
 
-/// What a sample cost: what was billed, or else the estimate.
+/// The cost of a sample: the billed one, or else the estimate.
 fn cost(answer: &Answer) -> f64 {
     if answer.cost_eur > 0.0 {
         answer.cost_eur

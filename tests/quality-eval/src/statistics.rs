@@ -1,6 +1,6 @@
 //! The statistics of shares: intervals, pass@k, and tests of paired answers. Pure: figures in, figures out.
 
-/// How many resamples a bootstrap takes.
+/// The number of resamples of a bootstrap.
 const RESAMPLES: usize = 10_000;
 
 /// The chance that at least one of k of n samples is right, of which c are: 1 - C(n-c, k) / C(n, k), which is unbiased
@@ -28,8 +28,8 @@ pub(crate) fn wilson(share: f64, n: usize) -> (f64, f64) {
     (((middle - half) / scale).max(0.0), ((middle + half) / scale).min(1.0))
 }
 
-/// The percentile bootstrap's interval for a mean, 95 % (Efron and Tibshirani 1993, chapter 13). The same values give the
-/// same interval.
+/// The percentile bootstrap's interval for a mean, 95 % (Efron and Tibshirani 1993, chapter 13). The same values give
+/// the same interval.
 pub(crate) fn bootstrap(values: &[f64]) -> (f64, f64) {
     if values.is_empty() {
         return (0.0, 0.0);

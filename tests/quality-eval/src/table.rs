@@ -48,7 +48,7 @@ pub(crate) fn cell(message: &str) -> String {
     let line = visible(message).split_whitespace().collect::<Vec<_>>().join(" ");
     let short: String = line.chars().take(160).collect();
     let more = if short.len() < line.len() { " …" } else { "" };
-    // What a program says is no markup.
+    // Text from programs is not markup.
     let escaped = short
         .replace('\\', "\\\\")
         .replace('|', "\\|")

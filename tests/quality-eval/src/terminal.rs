@@ -1,8 +1,8 @@
-//! Lines for whoever reads the terminal. A pipe that is closed early (`| head`) does no harm.
+//! Output on the terminal. A pipe that is closed early (`| head`) does no harm.
 
 use std::io::Write;
 
-/// How much is printed.
+/// The verbosity of the output.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Terminal {
     /// Nothing but the summary as JSON.
@@ -27,7 +27,7 @@ impl Terminal {
     }
 }
 
-/// Prints a line, whoever still reads it.
+/// Prints a line; a closed pipe is no error.
 pub(crate) fn print(text: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{text}");
 }

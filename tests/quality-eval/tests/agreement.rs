@@ -1,4 +1,4 @@
-//! The verdicts are `EvalPlus`'s: 1,000 mutated solutions and more, with what `EvalPlus` 0.3.1 says of each, are in
+//! The verdicts are `EvalPlus`'s: 1,000 mutated solutions and more, with `EvalPlus` 0.3.1's verdict on each, are in
 //! `evalplus/` (made by `evalplus/agree.py`). CI takes every fifth; `cargo test -p quality-eval --test agreement --
 //! --ignored` takes all.
 

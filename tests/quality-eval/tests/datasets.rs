@@ -240,7 +240,7 @@ fn tasks_of_ones_own_are_functions_or_scripts() {
 }
 
 #[test]
-fn a_data_set_that_is_wrong_is_told_with_the_problem() {
+fn an_invalid_data_set_is_refused_with_the_problem() {
     let dir = TempDir::new().expect("a directory");
     for (task, message) in [
         (

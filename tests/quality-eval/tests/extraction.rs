@@ -1,6 +1,6 @@
-//! Programs are found however a model wraps them: right answers pass and wrong ones fail, in every style, judged by running
-//! the problem's tests. CI takes a sample; `cargo test -p quality-eval --test extraction -- --ignored` takes every style
-//! with every problem of `HumanEval`.
+//! Programs are found however a model wraps them: right answers pass and wrong ones fail, in every style, judged by
+//! running the problem's tests. CI takes a sample; `cargo test -p quality-eval --test extraction -- --ignored` takes
+//! every style with every problem of `HumanEval`.
 
 mod styles;
 mod support;
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use styles::{Parts, Style};
 use support::{broken, check, problems, text};
 
-/// How many problems each style is tried with in CI.
+/// The number of problems that each style is tried with in CI.
 const SAMPLED: usize = 3;
 
 #[test]

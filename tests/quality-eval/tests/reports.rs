@@ -1,4 +1,4 @@
-//! What a run prints and writes: the original's lines, reports that survive closed pipes, and comparisons.
+//! Output of a run: the original's lines, reports that survive closed pipes, and comparisons.
 
 mod support;
 

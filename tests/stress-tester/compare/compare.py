@@ -81,7 +81,7 @@ class Server:
 
 
 class Load:
-    """What is sent, and where the programs may write."""
+    """The workload, and the programs' directories."""
 
     def __init__(self, args, url, scratch):
         self.args, self.url, self.scratch = args, url, scratch

@@ -72,7 +72,7 @@ impl Http {
             .map_err(|error| transport_failure(&error))
     }
 
-    /// Gets JSON. What is no JSON is an error that says so, whatever its status.
+    /// Gets JSON. A body that is no JSON is an error, whatever its status.
     pub(crate) async fn get(&self, path: &str, headers: &HeaderMap) -> Result<(u16, serde_json::Value), Failure> {
         let uri = self.uri(path).map_err(|why| Failure::new("invalid_address", &why))?;
         let response = self.send(Method::GET, uri, headers.clone(), Bytes::new()).await?;
@@ -96,7 +96,7 @@ pub(crate) fn json_headers() -> HeaderMap {
     HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))])
 }
 
-/// Why there is no answer, or only part of one; the client's own limits have reasons that begin with `client_`.
+/// The reason why there is no answer, or only part of one; reasons of the client's own limits begin with `client_`.
 pub(crate) fn transport_failure(error: &(dyn std::error::Error + 'static)) -> Failure {
     use std::io::ErrorKind;
     let mut causes = Vec::new();

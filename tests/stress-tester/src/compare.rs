@@ -1,7 +1,8 @@
 //! Two runs against each other: how far the second is from the first, and whether that is more than chance.
 
+use crate::distribution::quantile;
 use crate::sample::Figure;
-use crate::summary::{RunRecord, Verdict, quantile};
+use crate::summary::{RunRecord, Verdict};
 use simulated_upstream::random::Random;
 use std::fmt::Write;
 
@@ -12,9 +13,9 @@ const DRAWS: usize = 2000;
 /// narrow, since it cannot draw what was not seen.
 const FEWEST_BEYOND: f64 = 5.0;
 
-/// The table. Latencies are those of completed, measured requests; refused and failed ones are counted below. An interval
-/// is one of 95 %, by bootstrap (Efron, "Bootstrap methods: another look at the jackknife", 1979); a difference counts if
-/// all of it is on one side of 0.
+/// The table. Latencies are those of completed, measured requests; refused and failed ones are counted below. An
+/// interval is one of 95 %, by bootstrap (Efron, "Bootstrap methods: another look at the jackknife", 1979); a
+/// difference counts if all of it is on one side of 0.
 pub(crate) fn table(one: &RunRecord, other: &RunRecord) -> String {
     let mut text = format!(
         "| | {} | {} | difference | 95 % interval | |\n|---|---|---|---|---|---|\n",
@@ -72,7 +73,7 @@ fn row(text: &mut String, name: &str, (a, b): (f64, f64), (from, to): (f64, f64)
     );
 }
 
-/// What became of all requests: shares of each final status, with intervals.
+/// Shares of each final status among all requests, with intervals.
 #[allow(clippy::cast_precision_loss)]
 fn shares(text: &mut String, one: &RunRecord, other: &RunRecord, random: &mut Random) {
     for status in [
@@ -194,6 +195,7 @@ fn middle(draws: &mut [f64]) -> (f64, f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::distribution::histogram;
     use crate::metadata::Metadata;
     use crate::run::client_health::ClientHealth;
     use crate::sample::Sample;
@@ -214,7 +216,7 @@ mod tests {
         RunRecord {
             name: name.to_owned(),
             samples: samples.collect(),
-            gaps: crate::run::histogram(),
+            gaps: histogram(),
             lasted: Duration::from_secs(1),
             not_sent: 0,
             slo: None,

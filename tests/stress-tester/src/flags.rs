@@ -4,10 +4,10 @@ mod generators;
 
 pub(crate) use generators::{FollowArgs, LeadArgs};
 
-use crate::arrivals::Arrivals;
 use crate::protocol::Protocol;
 use crate::scenario::Scenario;
 use crate::summary::FailIf;
+use crate::workload::arrivals::Arrivals;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use serde_json::{Map, Value};
 use simulated_upstream::report::Slo;
@@ -38,7 +38,8 @@ pub(crate) enum Command {
         #[arg(required = true)]
         runs: Vec<PathBuf>,
     },
-    /// Run one workload on several generators: give each `follow` its part, start them together, and join their reports.
+    /// Run one workload on several generators: give each `follow` its part, start them together, and join their
+    /// reports.
     Lead(LeadArgs),
     /// Be one of the generators of a `lead`.
     Follow(FollowArgs),
@@ -123,7 +124,8 @@ pub(crate) struct RunArgs {
     /// steps:A,B,…, burst:SIZE, or trace:FILE (Azure, BurstGPT, Mooncake).
     #[arg(long)]
     pub(crate) arrivals: Option<Arrivals>,
-    /// Requests (or conversations) a second, with --arrivals. Default: 10; of a trace, how many times as fast it is played: 1.
+    /// Requests (or conversations) a second, with --arrivals. Default: 10; of a trace, how many times as fast it is
+    /// played: 1.
     #[arg(long)]
     pub(crate) rate: Option<f64>,
     /// Seconds in which requests are sent, with --arrivals.
@@ -144,7 +146,8 @@ pub(crate) struct RunArgs {
     /// Objectives for goodput: ttft=500ms,tpot=50ms,e2e=10s.
     #[arg(long)]
     pub(crate) slo: Option<Slo>,
-    /// Exit with 1 if a condition holds or its figure was not measured: 'p99_ttft > 0.8', or `invalid`; may be repeated.
+    /// Exit with 1 if a condition holds or its figure was not measured: 'p99_ttft > 0.8', or `invalid`; may be
+    /// repeated.
     #[arg(long)]
     pub(crate) fail_if: Vec<FailIf>,
     /// Find the highest rate at which 99 % of requests meet --slo; each try lasts --duration (10 s).
@@ -179,7 +182,7 @@ pub(crate) struct RunArgs {
     pub(crate) threads: Option<usize>,
 }
 
-/// What is cut off the beginning of a run.
+/// The beginning of a run that is not measured.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum WarmUp {
     Seconds(f64),
@@ -254,10 +257,19 @@ impl RunArgs {
         Ok(())
     }
 
-    /// Puts what flags say in the place of the scenario's.
+    /// The pattern of arrivals: the flag's, else the scenario's.
+    pub(crate) fn arrivals_of(&self, scenario: &Scenario) -> Result<Option<Arrivals>, String> {
+        match (&self.arrivals, &scenario.arrivals) {
+            (Some(arrivals), _) => Ok(Some(arrivals.clone())),
+            (None, Some(text)) => text.parse().map(Some),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// Overrides the scenario's values by those of flags.
     pub(crate) fn apply(&self, scenario: &mut Scenario) {
         if matches!(self.arrivals, Some(Arrivals::Trace(_))) {
-            // A trace is played to its end, if nothing else is said.
+            // A trace is played to its end unless a flag limits it.
             scenario.requests = None;
         }
         scenario.requests = self.requests.or(scenario.requests);

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a question beside the load may take.
+/// The timeout of requests to the admin listener.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The admin listener.
@@ -23,7 +23,7 @@ impl Admin {
     /// Finds the admin listener.
     ///
     /// # Errors
-    /// Why it cannot be used.
+    /// The reason why it cannot be used.
     pub(crate) async fn find(url: &str, token: Option<&str>) -> Result<Self, String> {
         let mut headers = HeaderMap::new();
         if let Some(token) = token.and_then(|token| HeaderValue::from_str(&format!("Bearer {token}")).ok()) {
@@ -97,7 +97,7 @@ impl Watch {
     }
 }
 
-/// The backend of each model as `/v1/models` publishes it (`owned_by`), for want of the admin listener.
+/// The backend of each model as `/v1/models` publishes it (`owned_by`), used without the admin listener.
 pub(crate) async fn published_backends(http: &Http, headers: &HeaderMap) -> HashMap<String, String> {
     let Ok(Ok((200, list))) = tokio::time::timeout(PATIENCE, http.get("/v1/models", headers)).await else {
         return HashMap::new();
@@ -108,7 +108,7 @@ pub(crate) async fn published_backends(http: &Http, headers: &HeaderMap) -> Hash
     pairs.collect()
 }
 
-/// A section by its name, wherever it stands.
+/// A section by its name, at any depth.
 fn find<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
     let fields = value.as_object()?;
     fields

@@ -1,7 +1,7 @@
 //! Makes a run out of flags and a scenario.
 
-use crate::arrivals::Arrivals;
 use crate::client::{Http, json_headers};
+use crate::distribution::histogram;
 use crate::flags::{RunArgs, WarmUp};
 use crate::gateway::{self, Admin};
 use crate::live::Live;
@@ -13,6 +13,7 @@ use crate::summary::{RunRecord, Window, steady};
 use crate::terminal::note;
 use crate::workload;
 use crate::workload::Session;
+use crate::workload::arrivals::Arrivals;
 use crate::workload::text::TextMaker;
 use crate::workload::tokenizer::Tokenizer;
 use hyper::HeaderMap;
@@ -135,7 +136,7 @@ impl<'a> Launcher<'a> {
         let mut record = RunRecord {
             name: name(&args.scenario),
             samples: observed.samples,
-            gaps: run::histogram(),
+            gaps: histogram(),
             lasted: observed.lasted,
             not_sent: observed.not_sent,
             slo: args.slo,

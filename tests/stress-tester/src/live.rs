@@ -1,6 +1,8 @@
 //! The view while a run lasts: progress, rate, requests under way, percentiles, refusals. Shown on a terminal only.
 
+use crate::distribution::histogram;
 use crate::sample::Sample;
+use crate::terminal::note;
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
@@ -42,7 +44,7 @@ impl Live {
             refused: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             tokens: AtomicU64::new(0),
-            latencies: Mutex::new(crate::run::histogram()),
+            latencies: Mutex::new(histogram()),
         });
         if is_seen {
             let view = Arc::downgrade(&live);
@@ -85,7 +87,7 @@ impl Live {
 
     /// Prints a note without disturbing the view.
     pub(crate) fn say(&self, what: &str) {
-        self.bar.suspend(|| crate::terminal::note(what));
+        self.bar.suspend(|| note(what));
     }
 
     pub(crate) fn end(&self) {

@@ -1,8 +1,8 @@
 //! `sluice-stress`: a load tester for LLM gateways and servers.
 
-mod arrivals;
 mod client;
 mod compare;
+mod distribution;
 mod flags;
 mod gateway;
 mod generators;
@@ -23,7 +23,6 @@ use clap::Parser;
 use flags::{Command, Flags, LeadArgs, RunArgs};
 use launch::Launcher;
 use scenario::Scenario;
-use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use summary::{RunRecord, Verdict};
@@ -69,10 +68,7 @@ fn merge(out: &Path, runs: &[PathBuf]) -> Result<ExitCode, String> {
         .map(|run| report::read(run))
         .collect::<Result<Vec<_>, _>>()?;
     let record = report::merge(runs)?;
-    let summary = record.summary();
-    let written = report::write(&record, &summary, out)?;
-    print(&terminal::in_short(&summary));
-    print(&where_written(out, &written));
+    report::publish(&record, out, false)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -117,19 +113,19 @@ async fn lead(args: &LeadArgs) -> Result<ExitCode, String> {
 fn raise_file_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        // A run that needs more than it may have says so.
+        // A run that exceeds the limit reports it.
         let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
     }
 }
 
 async fn one_run(launcher: &Launcher<'_>, scenario: &Scenario, args: &RunArgs) -> Result<ExitCode, String> {
-    let arrivals = sweep::arrivals(scenario, args)?;
+    let arrivals = args.arrivals_of(scenario)?;
     conclude(&launcher.run(scenario, arrivals.as_ref()).await?, args)
 }
 
 /// Writes the reports of a run, and judges it.
 fn conclude(record: &RunRecord, args: &RunArgs) -> Result<ExitCode, String> {
-    let summary = write_and_print(record, args)?;
+    let summary = report::publish(record, &args.out, args.json)?;
     let mut failed = Verdict::of(record).hopeless;
     failed.extend(args.fail_if.iter().filter_map(|condition| condition.failed(&summary)));
     for why in &failed {
@@ -140,35 +136,4 @@ fn conclude(record: &RunRecord, args: &RunArgs) -> Result<ExitCode, String> {
     } else {
         ExitCode::FAILURE
     })
-}
-
-/// Writes the reports of a run, and prints the summary.
-fn write_and_print(record: &RunRecord, args: &RunArgs) -> Result<Value, String> {
-    let summary = record.summary();
-    let written = report::write(record, &summary, &args.out)?;
-    if args.json {
-        print(&json(&summary)?);
-    } else {
-        print(&(terminal::in_short(&summary) + &where_written(&args.out, &written)));
-    }
-    Ok(summary)
-}
-
-/// JSON for people and programs, with a line end.
-fn json(value: &Value) -> Result<String, String> {
-    serde_json::to_string_pretty(value)
-        .map(|text| text + "\n")
-        .map_err(|error| error.to_string())
-}
-
-fn where_written(out: &Path, written: &[PathBuf]) -> String {
-    let names = written
-        .iter()
-        .filter_map(|path| path.file_name())
-        .map(|name| name.to_string_lossy());
-    format!(
-        "  reports in {}: {}\n",
-        out.display(),
-        names.collect::<Vec<_>>().join(", ")
-    )
 }

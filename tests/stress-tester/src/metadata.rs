@@ -1,8 +1,8 @@
-//! What a reader of a report needs to repeat the run: command, seed, version, date, machine.
+//! Metadata that a reader of a report needs to repeat the run: command, seed, version, date, machine.
 
 use serde::{Deserialize, Serialize};
 
-/// How, when and where a run was made.
+/// Command, date and machine of a run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Metadata {
     /// The command line, with secrets left out.
@@ -16,9 +16,9 @@ pub(crate) struct Metadata {
     pub(crate) is_streaming: bool,
     /// `closed loop of 10 clients`, or the pattern of arrivals.
     pub(crate) load: String,
-    /// Whether answers are to be as long as `max_tokens` says: lengths of a trace, or `--ignore-eos`.
+    /// True if answers are to be as long as `max_tokens` says: lengths of a trace, or `--ignore-eos`.
     pub(crate) has_exact_lengths: bool,
-    /// Whether the server was asked to go on after the end of an answer.
+    /// True if the server was asked to go on after the end of an answer.
     #[serde(default)]
     pub(crate) ignores_eos: bool,
     pub(crate) host: String,
@@ -37,13 +37,13 @@ pub(crate) struct Generator {
     pub(crate) name: String,
     /// Requests of its part.
     pub(crate) requests: usize,
-    /// How far its clock is ahead of the lead's.
+    /// The offset of its clock from the lead's.
     pub(crate) clock_ahead_seconds: f64,
     /// Of the message that compared the clocks: the difference is known to half of it.
     pub(crate) round_trip_seconds: f64,
-    /// How much later than the common start it began, by the lead's clock.
+    /// The delay of its start after the common one, by the lead's clock.
     pub(crate) started_late_seconds: f64,
-    /// Why its requests are missing.
+    /// The reason why its requests are missing.
     pub(crate) lost: Option<String>,
 }
 
@@ -124,7 +124,7 @@ impl Generator {
     }
 }
 
-/// A command line that can be shown to anyone: values of keys, tokens and headers are left out.
+/// A command line without secrets: values of keys, tokens and headers are left out.
 fn command(args: impl Iterator<Item = String>) -> String {
     let mut shown: Vec<String> = Vec::new();
     let mut hides_next = false;

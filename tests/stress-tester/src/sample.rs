@@ -1,4 +1,4 @@
-//! What was observed of one request: the original's fields first, then more.
+//! The observations of one request: the original's fields first, then more.
 
 use serde::{Deserialize, Serialize};
 use simulated_upstream::report::Slo;
@@ -33,9 +33,9 @@ pub(crate) struct Sample {
     pub(crate) error: String,
     /// When it was sent, since the beginning of the run.
     pub(crate) at_seconds: f64,
-    /// How much later than scheduled it was sent.
+    /// The delay between its schedule and its sending.
     pub(crate) send_lag_seconds: f64,
-    /// How long it waited because of `--max-in-flight`. Latencies include it: an overloaded server causes it.
+    /// The time that it waited because of `--max-in-flight`. Latencies include it: an overloaded server causes it.
     pub(crate) in_flight_wait_seconds: f64,
     pub(crate) time_to_first_token_seconds: Option<f64>,
     /// From the first token to the last, by the tokens after the first.
@@ -48,7 +48,7 @@ pub(crate) struct Sample {
     /// Where the count of output tokens is from: `usage`, `tokenizer` or `chunks`.
     pub(crate) token_source: String,
     pub(crate) max_tokens: u64,
-    /// Why it was not completed.
+    /// The reason why it was not completed.
     pub(crate) reason: String,
     pub(crate) degraded: String,
     pub(crate) retries: u32,
@@ -57,7 +57,7 @@ pub(crate) struct Sample {
     pub(crate) turn: usize,
     /// A stall of this program that its first token or its end may have waited for.
     pub(crate) client_stall_seconds: f64,
-    /// Whether latency figures leave it out: `warm_up`, `cool_down`, `client_stall`, or empty.
+    /// The reason why latency figures leave it out: `warm_up`, `cool_down`, `client_stall`, or empty.
     pub(crate) left_out: String,
     /// Between tokens, in microseconds, until it is known whether the request is measured.
     #[serde(skip)]
@@ -72,7 +72,7 @@ impl Sample {
         self.final_backend_status == "completed"
     }
 
-    /// Whether figures are made of it.
+    /// Returns whether figures are made of it.
     pub(crate) fn is_measured(&self) -> bool {
         self.left_out.is_empty()
     }
@@ -82,7 +82,7 @@ impl Sample {
         Some(self.at_seconds + self.end_to_end_latency_seconds?)
     }
 
-    /// Whether it was completed within the objectives. Without a stream the whole answer is the first token.
+    /// Returns whether it was completed within the objectives. Without a stream the whole answer is the first token.
     pub(crate) fn is_good(&self, slo: &Slo) -> bool {
         let Some(whole) = self.end_to_end_latency_seconds.filter(|_| self.is_completed()) else {
             return false;

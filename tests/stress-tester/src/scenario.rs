@@ -26,7 +26,7 @@ pub(crate) struct Scenario {
     pub(crate) max_tokens: Option<u64>,
     /// Tokens of every prompt, in the place of the three sizes.
     pub(crate) prompt_tokens: Option<usize>,
-    /// How many of them are the same in all prompts.
+    /// The number of them that are the same in all prompts.
     pub(crate) shared_prefix_tokens: usize,
     /// Turns of a conversation, each of which carries all before it. Default: 1; a data set has its own.
     pub(crate) turns: Option<usize>,
@@ -38,7 +38,7 @@ pub(crate) struct Scenario {
     pub(crate) arrivals: Option<String>,
     /// Sessions a second, with `arrivals`. Default: 10; of a trace, its speed-up (1).
     pub(crate) rate: Option<f64>,
-    /// How long sessions begin, with `arrivals`, in seconds; 0: until there are `requests`.
+    /// The seconds in which sessions begin, with `arrivals`; 0: until there are `requests`.
     pub(crate) duration_seconds: f64,
 }
 
@@ -217,7 +217,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_originals_nine_are_there_with_its_numbers_and_a_wrong_one_is_told() {
+    fn the_original_nine_scenarios_are_bundled_and_an_invalid_one_is_refused() {
         assert_eq!(listed().count(), 9);
         for (name, _) in listed() {
             Scenario::load(name).expect(name);

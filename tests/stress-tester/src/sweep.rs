@@ -1,44 +1,25 @@
-//! Several runs of one scenario: a sweep over rates or numbers of clients with its knee, and the search for a capacity.
+//! Runs of one scenario under several loads: a sweep over rates or numbers of clients, and the search for a capacity.
 
-use crate::arrivals::Arrivals;
 use crate::flags::RunArgs;
 use crate::launch::Launcher;
 use crate::report;
 use crate::scenario::Scenario;
 use crate::summary::figure;
+use crate::summary::sweep::{GOOD_SHARE, Point, Sweep};
 use crate::terminal::{note, print};
+use crate::workload::arrivals::Arrivals;
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::process::ExitCode;
 
-/// The share of good requests that a capacity stands for.
-const GOOD_SHARE: f64 = 0.99;
-
-/// How much of a capacity the search may be wrong by.
+/// The relative precision of the search for a capacity.
 const PRECISION: f64 = 0.05;
-
-/// The pattern of arrivals: the flag's, else the scenario's.
-pub(crate) fn arrivals(scenario: &Scenario, args: &RunArgs) -> Result<Option<Arrivals>, String> {
-    match (&args.arrivals, &scenario.arrivals) {
-        (Some(arrivals), _) => Ok(Some(arrivals.clone())),
-        (None, Some(text)) => text.parse().map(Some),
-        (None, None) => Ok(None),
-    }
-}
-
-/// One point of a sweep.
-#[derive(Debug)]
-pub(crate) struct Point {
-    /// Rate or number of clients.
-    pub(crate) load: f64,
-    pub(crate) summary: Value,
-}
 
 /// Runs once for each load; reports of each are in a directory of its own, and the curve beside them.
 pub(crate) async fn sweep(launcher: &Launcher<'_>, scenario: &Scenario, args: &RunArgs) -> Result<ExitCode, String> {
     let by_rate = !args.sweep_rate.is_empty();
     let pattern = if by_rate {
-        Some(arrivals(scenario, args)?.unwrap_or(Arrivals::Poisson))
+        Some(args.arrivals_of(scenario)?.unwrap_or(Arrivals::Poisson))
     } else {
         None
     };
@@ -49,8 +30,11 @@ pub(crate) async fn sweep(launcher: &Launcher<'_>, scenario: &Scenario, args: &R
     } else {
         clients().collect()
     };
-    let what = if by_rate { "rate" } else { "concurrency" };
-    let mut points = Vec::new();
+    let swept = if by_rate { "rate" } else { "concurrency" };
+    let mut sweep = Sweep {
+        swept,
+        points: Vec::new(),
+    };
     for load in loads {
         let mut scenario = scenario.clone();
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
@@ -61,40 +45,23 @@ pub(crate) async fn sweep(launcher: &Launcher<'_>, scenario: &Scenario, args: &R
         }
         let record = launcher.run(&scenario, pattern.as_ref()).await?;
         let summary = record.summary();
-        report::write(&record, &summary, &args.out.join(format!("{what}-{load}")))?;
+        report::write(&record, &summary, &args.out.join(format!("{swept}-{load}")))?;
         if !args.json {
             note(&line(&record.metadata.load, &summary));
         }
         let is_interrupted = summary["interrupted"].as_u64().unwrap_or(0) > 0;
-        points.push(Point { load, summary });
+        sweep.points.push(Point { load, summary });
         if is_interrupted {
             break;
         }
     }
-    let knee = knee(&points);
-    let written = report::sweep::write(what, &points, knee, &args.out)?;
+    let written = report::sweep::write(&sweep, &args.out)?;
     if args.json {
-        print(&crate::json(&report::sweep::json(what, &points, knee))?);
+        print(&report::json(&report::sweep::json(&sweep))?);
     } else {
-        print(&(report::sweep::table(what, &points, knee) + &crate::where_written(&args.out, &written)));
+        print(&(report::sweep::table(&sweep) + &report::where_written(&args.out, &written)));
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The point with the most power, throughput by response time (Kleinrock, "Power and deterministic rules of thumb for
-/// probabilistic problems in computer communications", 1979): beyond it latency grows faster than throughput.
-pub(crate) fn knee(points: &[Point]) -> Option<usize> {
-    let power = |point: &Point| {
-        let latency = figure(&point.summary, "average_e2e").filter(|latency| *latency > 0.0)?;
-        Some(figure(&point.summary, "completed_requests_per_second")? / latency)
-    };
-    let powers = points
-        .iter()
-        .enumerate()
-        .filter_map(|(at, point)| Some((at, power(point)?)));
-    powers
-        .max_by(|(_, one), (_, other)| one.total_cmp(other))
-        .map(|(at, _)| at)
 }
 
 /// A run in a line.
@@ -167,7 +134,7 @@ pub(crate) async fn find_capacity(
     if args.json {
         let summary = record.summary();
         report::write(&record, &summary, &args.out)?;
-        print(&crate::json(&json!({
+        print(&report::json(&json!({
             "capacity_requests_per_second": good,
             "is_limited_by_client": is_limited_by_client,
             "tries": tries,
@@ -175,30 +142,10 @@ pub(crate) async fn find_capacity(
         }))?);
     } else {
         print(&format!("capacity: {good:.2} requests a second with 99 of 100 good\n"));
-        crate::write_and_print(&record, args)?;
+        report::publish(&record, &args.out, args.json)?;
     }
     if is_limited_by_client {
         note("the client was too slow for the rate above: the server's capacity may be higher");
     }
     Ok(ExitCode::SUCCESS)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// An M/M/1 server of one request a second: response time 1/(1 - rate), power rate × (1 - rate), most at one half.
-    #[test]
-    fn the_knee_of_a_single_queue_is_at_half_its_capacity() {
-        let point = |rate: f64| Point {
-            load: rate,
-            summary: json!({
-                "completed_requests_per_second": rate,
-                "average_end_to_end_latency_seconds": 1.0 / (1.0 - rate),
-            }),
-        };
-        let points: Vec<Point> = [0.1, 0.3, 0.5, 0.7, 0.9].map(point).into();
-        assert_eq!(knee(&points), Some(2));
-        assert_eq!(knee(&[]), None);
-    }
 }

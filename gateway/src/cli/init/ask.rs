@@ -26,15 +26,14 @@ pub(super) fn missing(args: &InitArgs) -> Result<Answers, Failure> {
             budget,
         });
     }
-    let servers = match args.servers.is_empty() {
-        false => args.servers.clone(),
-        true => {
-            let text = question(
-                "Model servers, such as http://10.0.0.5:8000 (several: with spaces)",
-                "those on this machine",
-            )?;
-            text.split_whitespace().map(str::to_owned).collect()
-        }
+    let servers = if args.servers.is_empty() {
+        let text = question(
+            "Model servers, such as http://10.0.0.5:8000 (several: with spaces)",
+            "those on this machine",
+        )?;
+        text.split_whitespace().map(str::to_owned).collect()
+    } else {
+        args.servers.clone()
     };
     let people = match &args.people {
         Some(people) => people.clone(),

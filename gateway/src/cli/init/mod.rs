@@ -211,7 +211,13 @@ fn people(text: &str) -> Result<Vec<Wanted>, Failure> {
             });
             Ok(named.collect())
         }
-        Err(_) if text.ends_with(".csv") => team::read(Path::new(text), None),
+        Err(_)
+            if Path::new(text)
+                .extension()
+                .is_some_and(|kind| kind.eq_ignore_ascii_case("csv")) =>
+        {
+            team::read(Path::new(text), None)
+        }
         Err(_) => Err(Failure::usage(format!(
             "--people `{text}` is neither a number nor a CSV file (a name that ends in .csv)"
         ))),

@@ -24,7 +24,7 @@ pub(crate) struct Request {
     /// The model whose server is asked.
     pub(crate) model: String,
     pub(crate) body: Value,
-    /// What was set in the endpoint's simplest request.
+    /// The field that was set in the endpoint's simplest request.
     pub(crate) set: Vec<String>,
 }
 
@@ -72,7 +72,8 @@ fn odd() -> Vec<Value> {
 }
 
 impl Endpoint {
-    /// Every field one by one with every value, and every field left out, plain and, if the endpoint has them, streamed.
+    /// Every field one by one with every value, and every field left out, plain and, if the endpoint has them,
+    /// streamed.
     pub(crate) fn one_by_one(&self, model: &str) -> Vec<Request> {
         self.each_field(model, &odd())
     }
@@ -94,7 +95,7 @@ impl Endpoint {
         }
     }
 
-    /// Whether every field of the simplest request, and a message's text, has a value.
+    /// Returns whether every field of the simplest request, and a message's text, has a value.
     fn has_what_it_needs(&self, request: &Request) -> bool {
         let needed = self.base.as_object().into_iter().flatten();
         let mut needed = needed
@@ -139,7 +140,7 @@ impl Endpoint {
             };
             set.push((field, values[random.below(values.len())].clone()));
         }
-        // What lies deeper is set last, in what it lies in.
+        // Nested fields are set last, in the field that contains them.
         set.sort_by_key(|(field, _)| field.matches('/').count());
         let request = self.request(model, self.base(model), set);
         if self.streams() && random.below(2) == 0 {

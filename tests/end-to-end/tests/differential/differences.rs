@@ -21,7 +21,7 @@ pub(crate) struct Difference {
     explains: fn(&Pair) -> bool,
 }
 
-/// How the gateway says that a request cannot be read as its protocol.
+/// The gateway's refusal of a request that is not of its protocol.
 pub(crate) const INVALID: &str = "invalid request";
 
 /// The most output tokens of the models in this test.
@@ -111,7 +111,8 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
 ];
 
 impl Pair {
-    /// The difference that explains why the answers differ; an error with both, where none does. `None`: they are equal.
+    /// The difference that explains why the answers differ; an error with both, where none does. `None`: they are
+    /// equal.
     pub(crate) fn difference(&self) -> Result<Option<usize>, String> {
         if self.direct == self.through {
             return Ok(None);
@@ -158,7 +159,7 @@ impl Pair {
     }
 }
 
-/// Whether a limit is a number, or a text of one.
+/// Returns whether a limit is a number, or a text of one.
 fn is_number(limit: &Value) -> bool {
     limit.is_number() || limit.as_str().is_some_and(|text| text.parse::<f64>().is_ok())
 }

@@ -1,5 +1,6 @@
 //! Requests whose protocol the model's server does not speak: what its own API would have taken the gateway must take,
-//! unless `docs/api.md` says that the field is refused, and the answer must be of the same kind: words, or a call of a tool.
+//! unless `docs/api.md` says that the field is refused, and the answer must be of the same kind: words, or a call of a
+//! tool.
 
 use super::differences::Pair;
 use serde_json::Value;
@@ -14,8 +15,8 @@ pub(crate) fn refused_fields(page: &str) -> Vec<String> {
 }
 
 impl Pair {
-    /// Why the answer through the gateway is no translation of the server's own answer to the same request; `None` if it
-    /// is one.
+    /// The reason why the answer through the gateway is no translation of the server's own answer to the same request;
+    /// `None` if it is one.
     pub(crate) fn mistranslation(&self, refused: &[String]) -> Option<String> {
         if self.direct.is_failure() {
             // A request that is wrong may be understood better in another protocol; but never is it the server's fault.
@@ -28,8 +29,8 @@ impl Pair {
                 || sentence.contains(super::differences::INVALID);
             return (!is_documented).then(|| self.report());
         }
-        // The simulated server's words hang on how a protocol writes a conversation down; whether it answers in words or
-        // calls a tool must be the same.
+        // The simulated server's words hang on how a protocol writes a conversation down; whether it answers in words
+        // or calls a tool must be the same.
         let is_same = text(&self.direct.body).is_empty() == text(&self.through.body).is_empty();
         (!is_same).then(|| self.report())
     }

@@ -63,9 +63,6 @@ fn no_crate_depends_on_itself_by_way_of_others() {
     assert_eq!(cycle(&crates), None);
 }
 
-/// Crates whose modules still refer to each other both ways. A crate that no longer does is to be taken off the list.
-const WITH_CYCLES: [&str; 3] = ["simulated-upstream", "tests/quality-eval", "tests/stress-tester"];
-
 #[test]
 fn no_module_depends_on_itself_by_way_of_its_siblings() {
     for folder in members() {
@@ -74,8 +71,7 @@ fn no_module_depends_on_itself_by_way_of_its_siblings() {
             let parent: Vec<&str> = parent.iter().map(String::as_str).collect();
             cycle(&modules.graph(&parent)).map(|cycle| (parent.join("::"), cycle))
         });
-        let is_known = WITH_CYCLES.contains(&folder.as_str());
-        assert_eq!(found.is_some(), is_known, "{folder}: {found:?}");
+        assert_eq!(found, None, "{folder}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! What can be asked of a graph: a cycle in it, and its picture.
+//! A cycle in a graph, and the graph's picture.
 
 use crate::modules::Graph;
 use std::collections::BTreeSet;
@@ -46,7 +46,7 @@ pub(crate) fn mermaid(graph: &Graph) -> String {
     text + "```\n"
 }
 
-/// Whether arrows lead from one node of an acyclic graph to another.
+/// Returns whether arrows lead from one node of an acyclic graph to another.
 fn reaches(graph: &Graph, from: &str, to: &str) -> bool {
     let mut targets = graph.get(from).into_iter().flatten();
     targets.any(|next| next == to || reaches(graph, next, to))

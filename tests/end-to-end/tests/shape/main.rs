@@ -30,7 +30,7 @@ fn texts(folder: &str) -> Vec<(String, String)> {
 }
 
 #[test]
-fn policy_knows_no_clock_no_io_and_nothing_of_the_gateway() {
+fn policy_uses_no_clock_no_io_and_nothing_of_the_gateway() {
     for (name, text) in texts("gateway/policy/src") {
         for forbidden in [
             "Instant::now",
@@ -72,7 +72,7 @@ fn each_outside_library_is_known_to_its_own_modules_alone() {
 }
 
 #[test]
-fn protocol_knows_no_io() {
+fn protocol_uses_no_io() {
     for (name, text) in texts("gateway/protocol/src") {
         for forbidden in ["tokio", "pingora", "std::net", "std::fs", "std::thread"] {
             let code = text.split("#[cfg(test)]").next().unwrap_or_default();
@@ -85,7 +85,7 @@ fn protocol_knows_no_io() {
 }
 
 #[test]
-fn the_ledger_knows_nothing_of_the_proxy() {
+fn the_ledger_uses_nothing_of_the_proxy() {
     let manifest = std::fs::read_to_string(root().join("gateway/ledger/Cargo.toml")).expect("a manifest");
     for forbidden in ["pingora", "axum", "http", "gateway", "protocol"] {
         let depends = manifest.lines().any(|line| line.starts_with(forbidden));

@@ -1,8 +1,8 @@
 //! The modules of a crate and which of them refers to which, from the tokens of its sources.
 //!
-//! Followed are `mod` declarations from the crate's root file on; items under `#[cfg(test)]` are left out. A reference is
-//! a path that begins with `crate`, `self` or `super`, in a `use` or anywhere else, macros included. A path to an item that
-//! a module re-exports counts for the module that the item comes from.
+//! Followed are `mod` declarations from the crate's root file on; items under `#[cfg(test)]` are left out. A reference
+//! is a path that begins with `crate`, `self` or `super`, in a `use` or anywhere else, macros included. A path to an
+//! item that a module re-exports counts for the module that the item comes from.
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use std::collections::{BTreeMap, BTreeSet};
@@ -143,7 +143,7 @@ impl Modules {
     }
 }
 
-/// What a path inside the same crate begins with.
+/// The first words of a path inside the same crate.
 const PATH_STARTS: [&str; 3] = ["crate", "self", "super"];
 
 fn is(token: &TokenTree, word: &str) -> bool {
@@ -158,7 +158,7 @@ fn is_punct(token: Option<&TokenTree>, sign: char) -> bool {
     matches!(token, Some(TokenTree::Punct(punct)) if punct.as_char() == sign)
 }
 
-/// Whether `#[cfg(test)]`, or a `cfg` of several conditions with `test` among them, stands here.
+/// Returns whether `#[cfg(test)]`, or a `cfg` of several conditions with `test` among them, stands here.
 fn is_test_attribute(tokens: &[TokenTree]) -> bool {
     let [hash, TokenTree::Group(attribute), ..] = tokens else {
         return false;

@@ -7,10 +7,17 @@ use serde_json::{Map, Value};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// A problem's fields, and its JSON as it stands in the file.
+/// A problem's fields, and its JSON unchanged.
 pub(super) struct Row {
     pub(super) fields: Map<String, Value>,
     pub(super) json: String,
+}
+
+impl Row {
+    /// The first of these fields that is a text.
+    pub(super) fn text(&self, names: &[&str]) -> Option<&str> {
+        names.iter().find_map(|name| self.fields.get(*name)?.as_str())
+    }
 }
 
 /// The file of a directory: the hub's layout, or the only one in it.

@@ -1,7 +1,7 @@
-//! Problems from rows: the fields of `HumanEval`, MBPP, `EvalPlus`, `LiveCodeBench`, and those for one's own tasks.
+//! Problems from rows: the fields of `HumanEval`, MBPP and `EvalPlus`, and those for one's own tasks.
 
+use super::Problem;
 use super::file::Row;
-use super::{Problem, livecodebench};
 use crate::sandbox::{Case, Tests};
 use serde_json::{Map, Value};
 
@@ -18,15 +18,15 @@ pub(crate) fn task_id(given: &Value) -> Option<String> {
 
 pub(super) fn problem(row: &Row) -> Result<Problem, String> {
     let fields = &row.fields;
-    if livecodebench::is(fields) {
-        return livecodebench::problem(fields);
-    }
     let task_id = fields.get("task_id").and_then(task_id).ok_or("`task_id` is missing")?;
     let fail = |what: &str| format!("{task_id}: {what}");
-    let prompt = text(fields, &["prompt", "text"]).ok_or_else(|| fail("`prompt` (or `text`) is missing"))?;
-    let solution = text(fields, &["canonical_solution", "code"]).unwrap_or_default();
+    let prompt = row
+        .text(&["prompt", "text"])
+        .ok_or_else(|| fail("`prompt` (or `text`) is missing"))?;
+    let solution = row.text(&["canonical_solution", "code"]).unwrap_or_default();
     let list = lines(fields, "test_list");
-    let entry_point = text(fields, &["entry_point"])
+    let entry_point = row
+        .text(&["entry_point"])
         .map(str::to_owned)
         .or_else(|| tested(solution, list.as_deref().unwrap_or_default()));
     let is_code = fields.contains_key("entry_point") && looks_like_code(prompt, entry_point.as_deref());
@@ -42,8 +42,8 @@ pub(super) fn problem(row: &Row) -> Result<Problem, String> {
     if needs_function && entry_point.is_none() {
         return Err(fail("`entry_point` is missing"));
     }
-    let question = match (&list, text(fields, &["test"])) {
-        // What is asked in words says by its tests what the function is called.
+    let question = match (&list, row.text(&["test"])) {
+        // A question in words needs its tests: they name the function.
         (Some(tests), _) if !is_code => format!("{}\nYour code should pass these tests:\n{tests}\n", prompt.trim_end()),
         _ => prompt.to_owned(),
     };
@@ -71,7 +71,7 @@ fn tests(row: &Row, task_id: &str, solution: &str, list: Option<&str>) -> Result
             dataset: set.to_lowercase(),
             number: number.parse().unwrap_or_default(),
             atol,
-            contract: text(fields, &["contract"]).unwrap_or_default().to_owned(),
+            contract: row.text(&["contract"]).unwrap_or_default().to_owned(),
         });
     }
     if let Some(cases) = fields.get("stdin_tests") {
@@ -86,7 +86,7 @@ fn tests(row: &Row, task_id: &str, solution: &str, list: Option<&str>) -> Result
         });
     }
     let code = |code: &str| code.to_owned();
-    match (text(fields, &["test"]).filter(|test| !test.trim().is_empty()), list) {
+    match (row.text(&["test"]).filter(|test| !test.trim().is_empty()), list) {
         (Some(test), _) if test.contains("def check(") => Ok(Tests::Check { code: code(test) }),
         (Some(test), _) | (None, Some(test)) => Ok(Tests::Script { code: code(test) }),
         (None, None) => Err(
@@ -122,10 +122,6 @@ fn function_cases(given: &Value) -> Result<Vec<Case>, String> {
     cases.iter().map(|given| case(given).ok_or_else(wrong)).collect()
 }
 
-pub(super) fn text<'a>(fields: &'a Fields, names: &[&str]) -> Option<&'a str> {
-    names.iter().find_map(|name| fields.get(*name)?.as_str())
-}
-
 /// Lines of code, given as a list or as a text.
 fn lines(fields: &Fields, name: &str) -> Option<String> {
     match fields.get(name)? {
@@ -138,7 +134,7 @@ fn lines(fields: &Fields, name: &str) -> Option<String> {
     }
 }
 
-/// Whether a prompt is the beginning of the function and not words: MBPP+'s is a docstring.
+/// Returns whether a prompt is the beginning of the function and not words: MBPP+'s is a docstring.
 fn looks_like_code(prompt: &str, entry_point: Option<&str>) -> bool {
     let head = format!("def {}", entry_point.unwrap_or_default());
     prompt.lines().any(|line| line.trim_start().starts_with(&head)) && !prompt.trim_start().starts_with("\"\"\"")

@@ -1,12 +1,12 @@
-//! Problems of `LiveCodeBench` (arXiv:2403.07974; fields of `livecodebench/code_generation_lite`): scripts that read their
-//! standard input, and methods of a class `Solution`.
+//! Problems of `LiveCodeBench` (arXiv:2403.07974; fields of `livecodebench/code_generation_lite`): scripts that read
+//! their standard input, and methods of a class `Solution`.
 
 use super::Problem;
-use super::formats::text;
+use super::file::Row;
 use crate::sandbox::{Case, Tests};
 use flate2::read::ZlibDecoder;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use std::io::Read;
 
 #[derive(Deserialize)]
@@ -16,19 +16,20 @@ struct PublishedCase {
     testtype: String,
 }
 
-/// Whether a row is of `LiveCodeBench`.
-pub(super) fn is(fields: &Map<String, Value>) -> bool {
-    fields.contains_key("question_content")
+/// Returns whether a row is of `LiveCodeBench`.
+pub(super) fn is(row: &Row) -> bool {
+    row.fields.contains_key("question_content")
 }
 
-pub(super) fn problem(fields: &Map<String, Value>) -> Result<Problem, String> {
-    let id = text(fields, &["question_id"]).ok_or("`question_id` is missing")?;
+pub(super) fn problem(row: &Row) -> Result<Problem, String> {
+    let id = row.text(&["question_id"]).ok_or("`question_id` is missing")?;
     let fail = |what: String| format!("{id}: {what}");
-    let content =
-        text(fields, &["question_content"]).ok_or_else(|| fail("`question_content` is missing".to_owned()))?;
+    let content = row
+        .text(&["question_content"])
+        .ok_or_else(|| fail("`question_content` is missing".to_owned()))?;
     let mut cases = Vec::new();
     for name in ["public_test_cases", "private_test_cases"] {
-        let given = text(fields, &[name]).unwrap_or_default();
+        let given = row.text(&[name]).unwrap_or_default();
         cases.extend(published(given).map_err(|error| fail(format!("`{name}`: {error}")))?);
     }
     let Some(first) = cases.first() else {
@@ -39,9 +40,9 @@ pub(super) fn problem(fields: &Map<String, Value>) -> Result<Problem, String> {
         .into_iter()
         .map(|PublishedCase { input, output, .. }| Case { input, output });
     let cases: Vec<Case> = cases.collect();
-    let starter = text(fields, &["starter_code"]).unwrap_or_default();
+    let starter = row.text(&["starter_code"]).unwrap_or_default();
     let (tests, entry_point, how) = if is_function {
-        let name = function_name(fields).ok_or_else(|| fail("`metadata` has no `func_name`".to_owned()))?;
+        let name = function_name(row).ok_or_else(|| fail("`metadata` has no `func_name`".to_owned()))?;
         let how = format!("Use this starter code:\n\n```python\n{}\n```", starter.trim_end());
         (Tests::Cases { cases, atol: 0.0 }, Some(name), how)
     } else {
@@ -59,8 +60,8 @@ pub(super) fn problem(fields: &Map<String, Value>) -> Result<Problem, String> {
     })
 }
 
-fn function_name(fields: &Map<String, Value>) -> Option<String> {
-    let metadata: Value = serde_json::from_str(text(fields, &["metadata"])?).ok()?;
+fn function_name(row: &Row) -> Option<String> {
+    let metadata: Value = serde_json::from_str(row.text(&["metadata"])?).ok()?;
     metadata.get("func_name")?.as_str().map(str::to_owned)
 }
 
@@ -81,7 +82,7 @@ fn published(given: &str) -> Result<Vec<PublishedCase>, String> {
     read(pickled_text(&pickle).ok_or("its pickle is not of one text")?)
 }
 
-/// The text that a pickle holds. Python's own reader would run whatever a pickle asks for.
+/// The text that a pickle holds. Python's own reader would run code of the pickle.
 fn pickled_text(pickle: &[u8]) -> Option<&str> {
     let mut rest = pickle;
     loop {

@@ -7,6 +7,7 @@ mod livecodebench;
 pub(crate) use formats::task_id;
 
 use crate::sandbox::Tests;
+use file::Row;
 use sha2::{Digest, Sha256};
 use std::path::Path;
 
@@ -17,7 +18,7 @@ const HUMANEVAL: &[u8] = include_bytes!("../../../../data/humaneval/HumanEval.js
 #[derive(Debug, Clone)]
 pub(crate) struct Dataset {
     pub(crate) name: String,
-    /// Of the file, so that a run that goes on can tell whether it is the same.
+    /// Of the file, so that a resumed run detects another file.
     pub(crate) sha256: String,
     pub(crate) problems: Vec<Problem>,
 }
@@ -26,9 +27,9 @@ pub(crate) struct Dataset {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Problem {
     pub(crate) task_id: String,
-    /// What is asked: the beginning of a program, or words.
+    /// The question: the beginning of a program, or words.
     pub(crate) prompt: String,
-    /// Whether the prompt is code that an answer may go on with.
+    /// True if the prompt is code that an answer may go on with.
     pub(crate) is_code: bool,
     pub(crate) entry_point: Option<String>,
     /// A whole program that is right, as the data set has it; empty if it has none.
@@ -36,6 +37,14 @@ pub(crate) struct Problem {
     /// Code that tests may refer to.
     pub(crate) setup: String,
     pub(crate) tests: Tests,
+}
+
+fn problem(row: &Row) -> Result<Problem, String> {
+    if livecodebench::is(row) {
+        livecodebench::problem(row)
+    } else {
+        formats::problem(row)
+    }
 }
 
 impl Dataset {
@@ -55,7 +64,7 @@ impl Dataset {
         let problems = rows
             .iter()
             .zip(1..)
-            .map(|(row, number)| formats::problem(row).map_err(|error| format!("{name}: problem {number}: {error}")))
+            .map(|(row, number)| problem(row).map_err(|error| format!("{name}: problem {number}: {error}")))
             .collect::<Result<Vec<_>, _>>()?;
         if problems.is_empty() {
             return Err(format!("{name} has no problems"));

@@ -19,10 +19,10 @@ impl Block {
     }
 }
 
-/// How strictly a fence is read.
+/// The strictness with which a fence is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reading {
-    /// A fence that is indented further than the opening one, or stands in a docstring, is part of the code.
+    /// A fence that is indented further than the opening one, or is in a docstring, is part of the code.
     Strict,
     /// Every fence ends a block.
     Lenient,
@@ -66,7 +66,7 @@ impl Open {
             .any(|quotes| self.block.text.matches(quotes).count() % 2 == 1)
     }
 
-    /// What a line does to the block.
+    /// The effect of a line on the block.
     fn meets(&self, line: &str, reading: Reading) -> Line {
         let trimmed = line.trim();
         let is_protected = reading != Reading::Lenient && self.is_in_docstring();
@@ -94,7 +94,7 @@ impl Open {
 enum Line {
     Code,
     Closes,
-    /// The closing fence stands at the end of the last line of code.
+    /// The closing fence is at the end of the last line of code.
     ClosesAfterCode,
     /// A fence with a language: the one before it was not closed.
     Reopens,
@@ -133,7 +133,7 @@ pub(super) fn blocks(text: &str, reading: Reading) -> Vec<Block> {
     blocks
 }
 
-/// What stands outside of blocks.
+/// The text outside of blocks.
 pub(super) fn outside(text: &str) -> String {
     let mut outside = String::new();
     let mut open: Option<Open> = None;
@@ -165,7 +165,7 @@ enum Opening {
 
 /// The block that a line opens, also after words (`Here it is: ```python`).
 fn opening(line: &str) -> Option<Opening> {
-    // Some models write a docstring's quotes for backticks; only a language tells them from a docstring.
+    // Some models write a docstring's quotes for backticks; only a language name distinguishes them from a docstring.
     let is_language = |info: &&str| is_python(info) && !info.trim().contains(char::is_whitespace);
     if let Some(info) = line.strip_prefix("'''").filter(is_language) {
         return Some(Opening::Block(Open::new('\'', 3, 0, info)));

@@ -1,6 +1,6 @@
-//! Code in a model's reply. This part reads the reply as a text: it removes reasoning and finds blocks. A reply can often
-//! be read in several ways; all of them are handed on in order of preference to `sandbox/program.py`, which knows what is
-//! Python and assembles the program.
+//! Code in a model's reply. This part reads the reply as a text: it removes reasoning and finds blocks. A reply can
+//! often be read in several ways; all of them are passed in order of preference to `sandbox/program.py`, which has
+//! what is Python and assembles the program.
 
 mod fences;
 mod reasoning;
@@ -82,7 +82,7 @@ fn unquoted(text: &str) -> Option<String> {
     })
 }
 
-/// What stands in `<code>` elements.
+/// The contents of `<code>` elements.
 fn html_code(text: &str) -> Vec<Block> {
     let parts = text.split("<code").skip(1);
     let inner = parts.filter_map(|part| {
@@ -93,7 +93,7 @@ fn html_code(text: &str) -> Vec<Block> {
     inner.collect()
 }
 
-/// What stands between single backticks, over several lines.
+/// Text between single backticks, over several lines.
 fn between_backticks(text: &str) -> Vec<Block> {
     if text.contains("```") {
         return Vec::new();

@@ -31,7 +31,7 @@ const TURN_ENDS: [&str; 10] = [
     "</s>",
 ];
 
-/// The answer; then, where reasoning was not closed or stands alone, the reasoning, if it has a complete block of code.
+/// The answer; then, where reasoning was not closed or is all there is, the reasoning, if it has a complete block of code.
 pub(super) fn answers(reply: &str) -> Vec<String> {
     let (answer, unfinished) = channels(reply).unwrap_or_else(|| tagged(reply));
     let complete = unfinished.filter(|text| text.matches("```").count() >= 2);
@@ -42,7 +42,7 @@ pub(super) fn answers(reply: &str) -> Vec<String> {
         .collect()
 }
 
-/// The last message of the `final` channel; otherwise what stands in `analysis`, unfinished.
+/// The last message of the `final` channel; otherwise the unfinished `analysis`.
 fn channels(reply: &str) -> Option<(String, Option<String>)> {
     let message = |text: &str| {
         let text = text.split_once("<|message|>").map_or(text, |(_, message)| message);

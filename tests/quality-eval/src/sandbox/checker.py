@@ -65,7 +65,7 @@ class Remote:
 
 
 def beyond(value):
-    """What a test passes that is no plain value."""
+    """An argument that is no plain value."""
     if isinstance(value, Remote):
         return {"t": "object", "v": value.number_there}
     if hasattr(value, "__iter__"):
@@ -127,7 +127,7 @@ def loaded():
 
 
 def is_right(oracle, given, answer, expected):
-    """Whether an answer is right; one that cannot be compared is wrong."""
+    """Judges an answer; one that cannot be compared is wrong."""
     try:
         return oracle.accepts(given, answer, expected)
     except Exception:

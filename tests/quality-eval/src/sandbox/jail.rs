@@ -1,4 +1,4 @@
-//! What a child does to itself before it becomes Python: the outer one takes new namespaces, the inner one, the first
+//! The steps of a child before it becomes Python: the outer one takes new namespaces, the inner one, the first
 //! process in them, a new root, limits, landlock and seccomp. Each step that fails is reported, not passed over.
 
 use super::layers::{Layer, Layers};
@@ -20,15 +20,15 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Component, Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-/// The arguments by which the program knows that it is a child.
+/// The arguments by which the program starts as a child.
 pub(crate) const OUTER: &str = "--sandbox-outer";
 pub(crate) const INNER: &str = "--sandbox-inner";
-/// Whoever runs in the sandbox.
+/// The user and group of the sandbox.
 const NOBODY: u32 = 65_534;
 /// The directory that a program may write to, where there is a new root.
 const WORK: &str = "/work";
 
-/// What is to be run, and how.
+/// A command, and the conditions under which it runs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Spec {
     /// Python, and what of the machine's files it needs.
@@ -42,7 +42,7 @@ pub(crate) struct Spec {
     pub(crate) cpu_seconds: u64,
     /// Refuse to run if the layers are not enough.
     pub(crate) is_required: bool,
-    /// What the outer child found.
+    /// The outer child's findings.
     pub(crate) layers: Layers,
 }
 
@@ -50,7 +50,7 @@ pub(crate) struct Spec {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct SetUp {
     pub(crate) layers: Layers,
-    /// Why Python is not begun.
+    /// The reason why Python is not started.
     pub(crate) refused: Option<String>,
 }
 
@@ -75,7 +75,7 @@ fn outer(mut spec: Spec) -> Result<ExitCode, String> {
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(|error| error.to_string())?;
     spec.layers.note(Layer::Files, close_inherited());
     if !can_become_nobody() {
-        // Gives the right to take the others; it is given up again when the new root stands.
+        // Gives the right to take the others; it is given up again when the new root is mounted.
         spec.layers.note(Layer::User, new_user(0));
     }
     for (layer, flag) in [
@@ -98,7 +98,7 @@ fn outer(mut spec: Spec) -> Result<ExitCode, String> {
     ))
 }
 
-/// Why there is no namespace, with the setting that forbids it.
+/// The reason why there is no namespace, with the setting that forbids it.
 fn unshare_error(error: nix::Error) -> String {
     let hint = match error {
         nix::Error::ENOSPC => " (a limit in /proc/sys/user/max_*_namespaces)",
@@ -128,7 +128,7 @@ fn inner(mut spec: Spec) -> Result<ExitCode, String> {
             Ok(())
         };
         let done = owned.and_then(|()| become_nobody());
-        let done = done.map_err(|error| format!("becoming nobody: {error}"));
+        let done = done.map_err(|error| format!("changing the user to nobody: {error}"));
         spec.layers.note(Layer::User, done.and_then(|()| new_user(NOBODY)));
     } else if is_own && let Err(why) = new_user(NOBODY) {
         let why = format!("it keeps its rights inside: {why}");
@@ -180,7 +180,8 @@ fn close_inherited() -> Result<(), String> {
     Ok(())
 }
 
-/// Whether this is root, where there is a nobody that root can become: not so in a user namespace of root alone.
+/// Returns whether this is root, and the user `nobody` exists: not so in a user namespace of root
+/// alone.
 fn can_become_nobody() -> bool {
     let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     let has_nobody = map.lines().any(|line| {
@@ -236,14 +237,15 @@ fn new_root(root: &Path, files: &[PathBuf], is_mapped: bool) -> Result<(), Strin
     for dir in [WORK, "/old", "/proc"] {
         fs::create_dir_all(inside(dir)).map_err(|error| format!("{dir}: {error}"))?;
     }
-    // Whoever this is outside, or nobody where that is root.
+    // The user outside, or `nobody` if that is root.
     let (uid, gid) = match geteuid().as_raw() {
         0 if !is_mapped => (NOBODY, NOBODY),
         uid => (uid, nix::unistd::getegid().as_raw()),
     };
     let options = format!("size=64m,nr_inodes=4096,mode=700,uid={uid},gid={gid}");
     mount(memory, &inside(WORK), memory, quiet, Some(options.as_str())).map_err(failed("the work directory"))?;
-    // Needed to become nobody in a user namespace; landlock keeps it shut. Where it cannot be had, that layer is reported.
+    // Needed to become nobody in a user namespace; landlock keeps it shut. Where it cannot be had, that layer is
+    // reported.
     let _ = mount(Some("proc"), &inside("/proc"), Some("proc"), quiet, nothing);
     pivot_root(root, &inside("/old")).map_err(failed("pivot_root"))?;
     chdir("/").map_err(failed("chdir"))?;
@@ -295,7 +297,7 @@ fn provide(root: &Path, path: &Path, depth: u32) -> Result<(), String> {
     if !path.starts_with("/dev") {
         flags |= MsFlags::MS_NODEV;
     }
-    // What the mount forbids already cannot be allowed again.
+    // Restrictions of the existing mount cannot be lifted.
     let kept = statvfs(&to).map_err(|error| failed(&error))?.flags();
     if kept.contains(FsFlags::ST_NOEXEC) {
         flags |= MsFlags::MS_NOEXEC;
@@ -337,7 +339,7 @@ fn limit(spec: &Spec) -> Result<(), String> {
     Ok(())
 }
 
-/// Landlock: reads what is needed, writes to the directory in memory, and reaches nobody.
+/// Landlock: reads what is needed, writes to the directory in memory, and no signals or sockets outside.
 fn lock(files: &[PathBuf], dir: &Path) -> Result<(), String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let newest = ABI::V5;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// One thing that stands between a program and the machine.
+/// One layer between a program and the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Layer {
@@ -47,7 +47,7 @@ impl Layer {
     }
 }
 
-/// Whether a layer holds; if not, why.
+/// The state of a layer; if it does not hold, the reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LayerStatus {
     pub(crate) layer: Layer,
@@ -81,8 +81,8 @@ impl Layers {
             .any(|status| status.layer == layer && status.why_not.is_none())
     }
 
-    /// Whether they are a sandbox. Without a root of its own a program can find out which files a machine has (no layer
-    /// beside the mount namespace refuses `stat`), so landlock and seccomp alone are not enough.
+    /// Returns whether they are a sandbox. Without a root of its own a program can find out which files a machine has
+    /// (no layer beside the mount namespace refuses `stat`), so landlock and seccomp alone are not enough.
     pub(crate) fn are_enough(&self) -> bool {
         [Layer::User, Layer::Pid, Layer::Network, Layer::Mount]
             .into_iter()

@@ -2,7 +2,7 @@
 //!
 //! A problem's tests and the program that is tested run in two sandboxes, and only plain values pass between them: the
 //! checker calls a function, its arguments go over as data, and what comes back is numbers, texts and collections of
-//! them. The program never sees the tests, and what it prints, patches or leaves early has nobody to deceive.
+//! them. The program never sees the tests, and its output, its patches and its exit are not trusted.
 
 mod interpreter;
 mod jail;
@@ -32,7 +32,7 @@ const SOLUTION: &str = concat!(
     include_str!("solution.py")
 );
 const PROBE: &str = include_str!("probe.py");
-/// How long Python may take to start.
+/// The time within which Python must start.
 const START: Duration = Duration::from_secs(30);
 /// The time that all inputs of an `EvalPlus` problem have together, as there (`EVALPLUS_TIMEOUT_PER_TASK`).
 const ALL_INPUTS: Duration = Duration::from_secs(60);
@@ -43,18 +43,18 @@ pub(crate) struct Task<'a> {
     /// The blocks of the reply, in each way in which it can be read, the likeliest first.
     pub(crate) readings: &'a [Vec<Block>],
     pub(crate) prompt: &'a str,
-    /// Whether the prompt is code that the reply may continue.
+    /// True if the prompt is code that the reply may continue.
     pub(crate) is_code: bool,
     /// The function that is asked for, where it is known.
     pub(crate) entry_point: Option<&'a str>,
     /// Code of the data set's that tests may refer to.
     pub(crate) setup: &'a str,
     pub(crate) tests: &'a Tests,
-    /// Whether inputs that break the problem's contract are failures.
+    /// True if inputs that break the problem's contract are failures.
     pub(crate) checks_contract: bool,
 }
 
-/// How a problem is tested.
+/// The tests of a problem.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum Tests {
@@ -65,7 +65,7 @@ pub(crate) enum Tests {
     /// Arguments, for which the answers must be those of the data set's own solution (`EvalPlus`).
     Inputs {
         solution: String,
-        /// The problem's JSON as it stands in the file: Python's numbers are larger than JSON's here.
+        /// The problem's JSON, unchanged: Python's numbers may exceed those of JSON libraries.
         row: String,
         /// `humaneval` or `mbpp`, which have special cases, or nothing.
         dataset: String,
@@ -77,7 +77,7 @@ pub(crate) enum Tests {
     },
     /// Arguments and answers as JSON, an argument a line (`LiveCodeBench`'s functions, and one's own tasks).
     Cases { cases: Vec<Case>, atol: f64 },
-    /// What a script reads and what it must print (`LiveCodeBench`'s scripts, and one's own tasks).
+    /// Inputs of a script and the outputs that it must print (`LiveCodeBench`'s scripts, and one's own tasks).
     Stdin { cases: Vec<Case> },
 }
 
@@ -97,7 +97,7 @@ pub(crate) struct Sandbox {
     is_required: bool,
 }
 
-/// What a program may use.
+/// The limits of a program.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     /// From its first line to the end of its tests.
@@ -105,12 +105,12 @@ pub(crate) struct Limits {
     pub(crate) memory_bytes: u64,
 }
 
-/// What a trial of the sandbox found.
+/// The result of a trial of the sandbox.
 #[derive(Debug)]
 pub(crate) struct Trial {
     pub(crate) python: String,
     pub(crate) layers: Layers,
-    /// How many attempts to get out were made, and which of them succeeded.
+    /// The number of attempts to get out, and those that succeeded.
     pub(crate) attempts: usize,
     pub(crate) escaped: Vec<String>,
 }

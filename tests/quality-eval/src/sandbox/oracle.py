@@ -137,11 +137,11 @@ class Oracle:
         self.dataset, self.entry_point, self.atol = dataset, entry_point, atol
 
     def expected(self, value):
-        """What is expected where the data set's own solution answers this."""
+        """The expected value, given the answer of the data set's own solution."""
         return value is not None if self.dataset == "mbpp" and self.entry_point in NOT_NONE else value
 
     def accepts(self, given, answer, expected):
-        """Whether an answer is right. What raises an exception is wrong."""
+        """Judges an answer. One that raises an exception is wrong."""
         if self.dataset == "humaneval" and self.entry_point == "find_zero":
             return abs(polynomial(*given, answer)) <= self.atol
         is_exact = answer == expected

@@ -1,4 +1,5 @@
-//! A Python process in the sandbox, seen from outside: started, talked to by lines, and ended with all that it has begun.
+//! A Python process in the sandbox, seen from outside: started, talked to by lines, and ended with all that it has
+//! begun.
 
 use super::START;
 use super::jail::{OUTER, SetUp, Spec};
@@ -101,7 +102,7 @@ impl SandboxedPython {
         self.input.flush().await
     }
 
-    /// How it has ended, and the last line of its standard error.
+    /// The exit status, and the last line of its standard error.
     pub(super) async fn exit(&mut self) -> String {
         let mut errors = Vec::new();
         let _ = tokio::time::timeout(

@@ -145,7 +145,7 @@ def bound(statements):
 
 
 def is_stub(statement):
-    """Whether a definition is a mere signature."""
+    """Returns whether a definition has no body of its own."""
     def is_empty(inner):
         raised = getattr(inner, "exc", None)
         return (isinstance(inner, ast.Pass) or isinstance(inner, ast.Expr) and isinstance(inner.value, ast.Constant)
@@ -161,7 +161,7 @@ def without_stubs(statements):
 
 
 def has_entities(statements):
-    """Whether an escape of HTML was taken for a name: `a &lt; b` is Python, too."""
+    """Returns whether an HTML escape was read as a name: `a &lt; b` is Python, too."""
     names = {node.id for statement in statements for node in ast.walk(statement) if isinstance(node, ast.Name)}
     return bool(names & {"lt", "gt", "amp", "quot"})
 
@@ -222,7 +222,7 @@ def bodies(text):
 
 
 def returns(program):
-    """Whether the function that was completed has an end of its own."""
+    """Returns whether the completed function has an end of its own."""
     ends = (ast.Return, ast.Yield, ast.YieldFrom, ast.Raise)
     return any(isinstance(node, ends) for each in program if hasattr(each, "completed") for node in ast.walk(each))
 
@@ -293,7 +293,7 @@ def function_program(readings, prompt_text, is_code, entry_point):
 
 
 def why_not(readings, prompt, is_code, entry_point):
-    """What Python says of the likeliest block."""
+    """Python's error message for the likeliest block."""
     texts = [text for blocks in readings for text in python_blocks(blocks)]
     if not any(STATEMENT.match(line) for text in texts for line in text.split("\n")):
         return NoCode("no code in the reply")

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::json;
 use std::time::Duration;
 
-/// Kinds of failure that are the evaluator's words. An exception that a program names so is told as `execution_error`.
+/// Kinds of failure that are the evaluator's words. An exception of such a name is reported as `execution_error`.
 const RESERVED: [&str; 6] = [
     "extraction_failed",
     "execution_error",
@@ -16,7 +16,7 @@ const RESERVED: [&str; 6] = [
     "",
 ];
 
-/// What became of a program.
+/// The outcome of a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Passed,
@@ -40,7 +40,7 @@ impl Verdict {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Judgement {
     pub(crate) verdict: Verdict,
-    /// Whether the base inputs passed, where there are others, too (`EvalPlus`).
+    /// True if the base inputs passed, where there are others, too (`EvalPlus`).
     pub(crate) base_passed: Option<bool>,
 }
 

@@ -87,7 +87,7 @@ const ALLOWED: &[i64] = &[
     libc::SYS_epoll_pwait,
     libc::SYS_eventfd2,
     libc::SYS_recvfrom,
-    // Who and where am I.
+    // Identity and working directory.
     libc::SYS_getpid,
     libc::SYS_getppid,
     libc::SYS_gettid,

@@ -10,14 +10,14 @@ for standard in (0, 1, 2):
 import ast, io, json, threading
 
 getattr(sys, "set_int_max_str_digits", lambda digits: None)(0)
-# What a script may print, in bytes.
+# The most that a script may print, in bytes.
 LONGEST_OUTPUT = 16 << 20
 objects = {}
 statements = []
 
 
 def kept(value):
-    """What is no plain value stays here, and has a number. A number of numpy's is a plain value."""
+    """Encodes a value. Objects that are no plain values stay here, referred to by number. Numpy's numbers are plain."""
     if type(value).__module__ == "numpy" and getattr(value, "shape", None) == () and hasattr(value, "item"):
         return data_of(value.item(), kept)
     number = id(value)

@@ -18,7 +18,7 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
-    /// What stands before the function that is asked for: imports, and functions that it may call.
+    /// Code before the requested function: imports, and functions that it may call.
     pub(crate) fn head(&self) -> &str {
         &self.prompt[..self.definition()]
     }

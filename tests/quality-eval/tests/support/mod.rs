@@ -16,7 +16,7 @@ pub(crate) fn text<'a>(problem: &'a Value, name: &str) -> &'a str {
     problem[name].as_str().expect("a text")
 }
 
-/// The body with `return None` in the place of its last line.
+/// The body with `return None` instead of its last line.
 pub(crate) fn broken(body: &str) -> String {
     let lines: Vec<&str> = body.trim_end().lines().collect();
     let last = lines.last().expect("a line");
@@ -63,7 +63,7 @@ pub(crate) fn check(dir: &Path, replies: &[Value], args: &[&str]) -> Vec<BTreeMa
         .collect()
 }
 
-/// What a program printed, on both outputs.
+/// A program's standard output and standard error.
 pub(crate) fn output_text(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stdout);
     format!("{text}{}", String::from_utf8_lossy(&output.stderr))

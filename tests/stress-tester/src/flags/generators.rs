@@ -11,10 +11,11 @@ pub(crate) struct LeadArgs {
     /// Where to listen for them. The connection is not encrypted and carries the run's flags, keys among them.
     #[arg(long, default_value = "127.0.0.1:7100")]
     pub(crate) listen: SocketAddr,
-    /// What followers must know; a random one is made and printed if left out.
+    /// Secret that followers must present; a random one is made and printed if left out.
     #[arg(long, env = "SLUICE_STRESS_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,
-    /// Flags of the run, as without a lead; `--concurrency`, `--rate` and `--requests` are those of all generators together.
+    /// Flags of the run, as without a lead; `--concurrency`, `--rate` and `--requests` are those of all generators
+    /// together.
     #[arg(last = true)]
     pub(crate) flags: Vec<String>,
 }

@@ -5,14 +5,13 @@ use crate::flags::{Flags, FollowArgs, RunArgs};
 use crate::launch::{Launcher, Prepared};
 use crate::report;
 use crate::scenario::Scenario;
-use crate::sweep;
 use crate::terminal::note;
 use clap::Parser;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
-/// How long a lead may take for what needs all generators.
+/// The time that a lead may take for steps that involve all generators.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// Sends one part of a workload, and gives the lead what was observed.
@@ -35,7 +34,7 @@ pub(crate) async fn follow(args: &FollowArgs) -> Result<ExitCode, String> {
             }
             FromLead::Prepare { flags, part, of } => break (flags, (part, of)),
             FromLead::Refused { why } => return Err(format!("the lead refused this generator: {why}")),
-            FromLead::Start { .. } => return Err("the lead started a run before it said which".to_owned()),
+            FromLead::Start { .. } => return Err("the lead started a run before sending its flags".to_owned()),
         }
     };
     match run_part(&mut link, flags, part).await {
@@ -56,7 +55,7 @@ async fn run_part(link: &mut Link, flags: Vec<String>, part: (usize, usize)) -> 
     let mut scenario = Scenario::load(&args.scenario)?;
     args.apply(&mut scenario);
     let launcher = Launcher::new(&args).await?;
-    let arrivals = sweep::arrivals(&scenario, &args)?;
+    let arrivals = args.arrivals_of(&scenario)?;
     let prepared = launcher.prepare(&scenario, arrivals.as_ref()).await?;
     let requests = prepared.requests();
     link.send(&FromFollower::Ready { requests }).await?;

@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use subtle::ConstantTimeEq as _;
 use tokio::net::{TcpListener, TcpStream};
 
-/// How long a connection may take to say who it is.
+/// The time within which a new connection must introduce itself.
 const HELLO: Duration = Duration::from_secs(5);
 
-/// How long a generator may take to load data sets and to make prompts.
+/// The time that a generator may take to load data sets and to make prompts.
 const PREPARATION: Duration = Duration::from_secs(600);
 
 /// From the decision to start until the start: longer than a message takes.
@@ -106,7 +106,7 @@ async fn gather(args: &LeadArgs) -> Result<Vec<Follower>, String> {
     Ok(followers)
 }
 
-/// Takes a generator in that knows the token and is of this version.
+/// Admits a generator that presents the token and is of this version.
 async fn welcome(stream: TcpStream, token: &str) -> Result<Follower, String> {
     let mut link = Link::new(stream);
     let hello = link.receive(HELLO).await?;
@@ -145,7 +145,7 @@ impl Follower {
         format!("generator {}: {why}", self.about.name)
     }
 
-    /// How far its clock is ahead, by the answer that took the least time (as NTP does).
+    /// The offset of its clock, from the answer that took the least time (as in NTP).
     async fn compare_clocks(&mut self) -> Result<(), String> {
         let mut quickest = f64::INFINITY;
         for _ in 0..CLOCK_QUESTIONS {

@@ -1,4 +1,4 @@
-//! What a lead and a follower say to each other: a line of JSON each, and a run as bytes after its length.
+//! Messages between a lead and a follower: a line of JSON each, and a run as bytes after its length.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -13,11 +13,11 @@ const MAX_MESSAGE: u64 = 1 << 20;
 /// The largest run, in bytes: about five million requests.
 const MAX_RUN: usize = 4 << 30;
 
-/// How often a follower shows that it is alive, and how long a lead waits for that.
+/// The interval of a follower's heartbeats, and the silence after which a lead gives it up.
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(1);
 pub(super) const SILENCE: Duration = Duration::from_secs(15);
 
-/// What a follower says.
+/// A follower's messages.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "message", rename_all = "snake_case")]
 pub(super) enum FromFollower {
@@ -45,7 +45,7 @@ pub(super) enum FromFollower {
     },
 }
 
-/// What a lead says.
+/// A lead's messages.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "message", rename_all = "snake_case")]
 pub(super) enum FromLead {

@@ -6,14 +6,14 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 
-/// Why a request did not succeed: a word to count by, and the server's own sentence.
+/// The cause of an unsuccessful request: a word to count by, and the server's own message.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Failure {
     pub(crate) reason: String,
     pub(crate) message: String,
 }
 
-/// What is read of an answer.
+/// The contents of an answer that are measured.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Answer {
     pub(crate) input_tokens: Option<u64>,

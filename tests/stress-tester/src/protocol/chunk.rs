@@ -1,4 +1,4 @@
-//! What counts in a chunk of a stream, by protocol: whether part of an answer is in it, and the server's token counts.
+//! Chunks of streams, by protocol: whether part of an answer is in one, and the server's token counts.
 //! Strings stay where they are in the received bytes; only their emptiness matters.
 
 use serde::Deserialize;
@@ -140,13 +140,13 @@ pub(super) struct Block<'a> {
     name: Option<&'a RawValue>,
 }
 
-/// Whether a value has something in it: text, a list with parts, an object with fields.
+/// Returns whether a value has something in it: text, a list with parts, an object with fields.
 fn has_content(value: Option<&RawValue>) -> bool {
     value.is_some_and(|value| !matches!(value.get(), "\"\"" | "[]" | "{}"))
 }
 
 impl Choice<'_> {
-    /// Whether part of an answer is in it.
+    /// Returns whether part of an answer is in it.
     pub(super) fn has_content(&self) -> bool {
         has_content(self.text) || self.delta.as_ref().is_some_and(Delta::has_content)
     }
@@ -162,7 +162,7 @@ impl Choice<'_> {
 }
 
 impl Delta<'_> {
-    /// Whether it has text, reasoning, a refusal, or the name or an argument of a tool call.
+    /// Returns whether it has text, reasoning, a refusal, or the name or an argument of a tool call.
     pub(super) fn has_content(&self) -> bool {
         let texts = [
             self.content,

@@ -43,12 +43,12 @@ impl Protocol {
         }
     }
 
-    /// Whether an answer can be streamed.
+    /// Returns whether an answer can be streamed.
     pub(crate) fn has_streams(self) -> bool {
         !matches!(self, Protocol::Generate | Protocol::Embeddings)
     }
 
-    /// Whether the API of vLLM and others has `ignore_eos` in it.
+    /// Returns whether the API of vLLM and others has `ignore_eos` in it.
     pub(crate) fn has_ignore_eos(self) -> bool {
         matches!(self, Protocol::Openai | Protocol::Completions)
     }

@@ -5,7 +5,7 @@ use crate::workload::message::{Message, Role};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-/// What a body is made of.
+/// The contents of a request's body.
 #[derive(Debug)]
 pub(crate) struct Request<'a> {
     pub(crate) model: &'a str,

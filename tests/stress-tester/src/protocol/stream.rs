@@ -42,7 +42,7 @@ pub(crate) struct StreamUsage {
     pub(crate) output_tokens: Option<u64>,
 }
 
-/// What a stream was like as a whole.
+/// The measurements of a whole stream.
 #[derive(Debug, PartialEq)]
 pub(crate) struct StreamEnd {
     pub(crate) usage: StreamUsage,
@@ -81,7 +81,7 @@ impl StreamReader {
         state.parts
     }
 
-    /// Ends the reading; `broken` says why the connection ended, if not by the end of the body.
+    /// Ends the reading; `broken` is the reason why the connection ended, if not by the end of the body.
     pub(crate) fn finish(mut self, broken: Option<Failure>) -> StreamEnd {
         match self.framing {
             Framing::Events(parser) => {

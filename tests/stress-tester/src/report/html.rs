@@ -85,7 +85,7 @@ fn tiles(html: &mut String, summary: &Value) {
     html.push_str("</tbody></table>");
 }
 
-/// Why requests were not completed.
+/// The reasons of requests that were not completed.
 fn reasons(html: &mut String, reasons: &Value) {
     let Some(reasons) = reasons.as_object().filter(|reasons| !reasons.is_empty()) else {
         return;

@@ -3,12 +3,15 @@
 mod html;
 mod markdown;
 mod plot;
+mod short;
 pub(crate) mod sweep;
 
+use crate::distribution::histogram;
 use crate::metadata::Metadata;
 use crate::run::client_health::ClientHealth;
 use crate::sample::Sample;
 use crate::summary::{RunRecord, Watched, Window};
+use crate::terminal::print;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use simulated_upstream::report::Slo;
@@ -33,6 +36,37 @@ struct Stored {
     /// Times between tokens: microseconds, and how many.
     gaps: Vec<(u64, u64)>,
     watched: Vec<Watched>,
+}
+
+/// Writes the reports of a run, and prints its summary.
+pub(crate) fn publish(record: &RunRecord, dir: &Path, is_json: bool) -> Result<Value, String> {
+    let summary = record.summary();
+    let written = write(record, &summary, dir)?;
+    if is_json {
+        print(&json(&summary)?);
+    } else {
+        print(&(short::in_short(&summary) + &where_written(dir, &written)));
+    }
+    Ok(summary)
+}
+
+/// JSON for people and programs, with a line end.
+pub(crate) fn json(value: &Value) -> Result<String, String> {
+    serde_json::to_string_pretty(value)
+        .map(|text| text + "\n")
+        .map_err(|error| error.to_string())
+}
+
+pub(crate) fn where_written(dir: &Path, written: &[PathBuf]) -> String {
+    let names = written
+        .iter()
+        .filter_map(|path| path.file_name())
+        .map(|name| name.to_string_lossy());
+    format!(
+        "  reports in {}: {}\n",
+        dir.display(),
+        names.collect::<Vec<_>>().join(", ")
+    )
 }
 
 /// Writes all reports of a run into a directory; returns their paths.
@@ -98,7 +132,7 @@ pub(crate) fn read(path: &Path) -> Result<RunRecord, String> {
 /// Reads a run from the bytes of a `latest_run.json`.
 pub(crate) fn parse(bytes: &[u8]) -> Result<RunRecord, String> {
     let stored: Stored = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    let mut gaps = crate::run::histogram();
+    let mut gaps = histogram();
     for (value, count) in stored.gaps {
         gaps.saturating_record_n(value, count);
     }

@@ -2,7 +2,7 @@
 
 use super::plot::{COLOURS, begin, dot, end, head, key, line};
 use crate::summary::figure;
-use crate::sweep::Point;
+use crate::summary::sweep::{Point, Sweep};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -20,47 +20,33 @@ const COLUMNS: [(&str, &str); 8] = [
 ];
 
 /// Writes the files; returns their paths.
-pub(crate) fn write(what: &str, points: &[Point], knee: Option<usize>, dir: &Path) -> Result<Vec<PathBuf>, String> {
+pub(crate) fn write(sweep: &Sweep, dir: &Path) -> Result<Vec<PathBuf>, String> {
     let files = [
-        (
-            "latest_sweep.json",
-            crate::json(&json(what, points, knee))?.into_bytes(),
-        ),
-        ("latest_sweep.csv", csv(what, points)?),
-        ("latest_sweep.html", page(what, points, knee).into_bytes()),
+        ("latest_sweep.json", super::json(&json(sweep))?.into_bytes()),
+        ("latest_sweep.csv", csv(sweep)?),
+        ("latest_sweep.html", page(sweep).into_bytes()),
     ];
     super::write_files(dir, files)
 }
 
 /// The sweep as JSON: loads with the summaries of their runs, and the knee.
-pub(crate) fn json(what: &str, points: &[Point], knee: Option<usize>) -> Value {
-    let runs = points
-        .iter()
-        .map(|point| json!({what: point.load, "summary": point.summary}));
+pub(crate) fn json(sweep: &Sweep) -> Value {
+    let run = |point: &Point| json!({sweep.swept: point.load, "summary": point.summary});
+    let runs = sweep.points.iter().map(run);
     json!({
-        "swept": what,
-        "knee": knee.map(|at| points[at].load),
-        "highest_good": highest_good(points),
+        "swept": sweep.swept,
+        "knee": sweep.knee().map(|at| sweep.points[at].load),
+        "highest_good": sweep.highest_good(),
         "runs": runs.collect::<Vec<_>>(),
     })
 }
 
-/// The highest load at which 99 % of requests met the objectives.
-fn highest_good(points: &[Point]) -> Option<f64> {
-    let good = points.iter().filter(|point| {
-        point.summary["goodput_share"]
-            .as_f64()
-            .is_some_and(|share| share >= 0.99)
-    });
-    good.map(|point| point.load).reduce(f64::max)
-}
-
-fn csv(what: &str, points: &[Point]) -> Result<Vec<u8>, String> {
+fn csv(sweep: &Sweep) -> Result<Vec<u8>, String> {
     let mut csv = csv::Writer::from_writer(Vec::new());
     let names = COLUMNS.iter().map(|(name, _)| *name);
-    csv.write_record([what].into_iter().chain(names).chain(["is_valid"]))
+    csv.write_record([sweep.swept].into_iter().chain(names).chain(["is_valid"]))
         .map_err(|error| error.to_string())?;
-    for point in points {
+    for point in &sweep.points {
         let figures = COLUMNS
             .iter()
             .map(|(_, name)| figure(&point.summary, name).map_or(String::new(), |figure| figure.to_string()));
@@ -72,12 +58,13 @@ fn csv(what: &str, points: &[Point]) -> Result<Vec<u8>, String> {
 }
 
 /// The sweep for a terminal.
-pub(crate) fn table(what: &str, points: &[Point], knee: Option<usize>) -> String {
+pub(crate) fn table(sweep: &Sweep) -> String {
+    let (swept, knee) = (sweep.swept, sweep.knee());
     let mut text = format!(
-        "{what:>12} {:>12} {:>10} {:>10} {:>10} {:>10} {:>8}\n",
+        "{swept:>12} {:>12} {:>10} {:>10} {:>10} {:>10} {:>8}\n",
         "completed/s", "tokens/s", "e2e p50", "e2e p99", "ttft p99", "good"
     );
-    for (at, point) in points.iter().enumerate() {
+    for (at, point) in sweep.points.iter().enumerate() {
         let number =
             |name: &str| figure(&point.summary, name).map_or("–".to_owned(), |figure| format!("{figure:.1}"));
         let millis = |name: &str| {
@@ -103,18 +90,19 @@ pub(crate) fn table(what: &str, points: &[Point], knee: Option<usize>) -> String
             millis("p99_ttft"),
         );
     }
-    if let Some(load) = highest_good(points) {
+    if let Some(load) = sweep.highest_good() {
         let _ = writeln!(
             text,
-            "highest {what} at which 99 % of requests met the objectives: {load}"
+            "highest {swept} at which 99 % of requests met the objectives: {load}"
         );
     }
     text
 }
 
 /// Latency by throughput.
-fn page(what: &str, points: &[Point], knee: Option<usize>) -> String {
-    let mut html = head(&format!("Sweep over {what}"));
+fn page(sweep: &Sweep) -> String {
+    let (points, knee) = (&sweep.points, sweep.knee());
+    let mut html = head(&format!("Sweep over {}", sweep.swept));
     html.push_str("<h2>Latency by throughput</h2><p>Each run of the sweep: completed requests a second, and their latency. The large dot is the knee.</p>");
     let throughput = |point: &Point| figure(&point.summary, "completed_requests_per_second").unwrap_or(0.0);
     let curves = [
@@ -139,10 +127,6 @@ fn page(what: &str, points: &[Point], knee: Option<usize>) -> String {
     }
     end(&mut html, &format!("{most_x:.1}/s"), &format!("{most_y:.2} s"));
     key(&mut html, &curves.map(|(name, _)| name));
-    let _ = writeln!(
-        html,
-        "<pre>{}</pre></body></html>",
-        super::plot::escaped(&table(what, points, knee))
-    );
+    let _ = writeln!(html, "<pre>{}</pre></body></html>", super::plot::escaped(&table(sweep)));
     html
 }

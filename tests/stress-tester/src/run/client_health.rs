@@ -1,14 +1,14 @@
-//! Whether this program could do what it was to do: how late its event loop was, when it could not run at all, how much of
-//! its processors it used. What it could not do must not be taken for the server's slowness.
+//! The health of this program as a load generator: how late its event loop was, when it could not run at all, how much
+//! of its processors it used. What it could not do must not be taken for the server's slowness.
 
-use super::histogram;
+use crate::distribution::{histogram, seconds_at};
 use hdrhistogram::Histogram;
 use nix::sys::resource::{UsageWho, getrusage};
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How often the event loop is looked at.
+/// The interval at which the event loop's lag is measured.
 const TICK: Duration = Duration::from_millis(5);
 
 /// Timers of the runtime are exact to a millisecond; only what is beyond that is lag.
@@ -17,7 +17,7 @@ const TIMER_STEP: Duration = Duration::from_millis(1);
 /// The shortest time without a tick that counts as a stall.
 const STALL: Duration = Duration::from_millis(50);
 
-/// How long after a stall what waited for it is still being read, in seconds, and as a share of the stall.
+/// The time after a stall in which its backlog is still being read, in seconds, and as a share of the stall.
 const CATCH_UP: f64 = 0.005;
 const CATCH_UP_SHARE: f64 = 0.1;
 
@@ -29,7 +29,7 @@ pub(crate) struct Stall {
     pub(crate) lasted_seconds: f64,
 }
 
-/// How this program fared during a run.
+/// Lag, stalls and processor use of this program during a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ClientHealth {
     pub(crate) event_loop_lag_p50_seconds: f64,
@@ -39,9 +39,10 @@ pub(crate) struct ClientHealth {
     pub(crate) threads: usize,
     /// Processor time of this program by time.
     pub(crate) cores_used: f64,
-    /// Share of the time in which processors of the machine were busy, this program's and others' work; where it is known.
+    /// Share of the time in which processors of the machine were busy, this program's and others' work; where it is
+    /// known.
     pub(crate) machine_busy: Option<f64>,
-    /// Share of the time that a hypervisor took away.
+    /// Share of the time that the hypervisor gave to other machines.
     pub(crate) machine_stolen: Option<f64>,
 }
 
@@ -101,7 +102,7 @@ impl Probe {
             .zip(Machine::read())
             .map(|(before, after)| after.shares_since(&before));
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let lag = |part| crate::summary::seconds_at(&seen.lag, part).unwrap_or(0.0);
+        let lag = |part| seconds_at(&seen.lag, part).unwrap_or(0.0);
         ClientHealth {
             event_loop_lag_p50_seconds: lag(0.5),
             event_loop_lag_p99_seconds: lag(0.99),
@@ -135,8 +136,8 @@ async fn watch(began: Instant, seen: Arc<Mutex<Seen>>) {
 }
 
 impl ClientHealth {
-    /// The length of the stall that what was read at this moment of the run may have waited for; 0 if there was none. What
-    /// arrives during a stall is read right after it.
+    /// The length of the stall that what was read at this moment of the run may have waited for; 0 if there was none.
+    /// What arrives during a stall is read right after it.
     pub(crate) fn stall_before(&self, moment: f64) -> f64 {
         let covers = |stall: &&Stall| {
             let end = stall.at_seconds + stall.lasted_seconds * (1.0 + CATCH_UP_SHARE) + CATCH_UP;

@@ -23,7 +23,7 @@ pub(super) struct Exchange<'a> {
     /// Latencies count from here: when it was sent, or would have been but for `--max-in-flight`.
     pub(super) start: Instant,
     is_conversation: bool,
-    /// Whether the answer itself is needed, for the next turn or to count its tokens.
+    /// True if the answer itself is needed, for the next turn or to count its tokens.
     keeps_text: bool,
     answer: Option<String>,
 }
@@ -151,7 +151,7 @@ impl Exchange<'_> {
         self.sample.error = failure.message;
     }
 
-    /// Sends the request once; returns when it may be retried, if it was refused and the answer says so.
+    /// Sends the request once; returns the time of a retry, if it was refused with one.
     async fn attempt(&mut self, headers: HeaderMap, body: Bytes) -> Option<Duration> {
         self.sample.reason.clear();
         self.sample.error.clear();

@@ -14,7 +14,6 @@ use crate::workload::message::Message;
 use crate::workload::text::TextMaker;
 use crate::workload::tokenizer::Tokenizer;
 use client_health::{ClientHealth, Probe};
-use hdrhistogram::Histogram;
 use hyper::{HeaderMap, Uri};
 use serde_json::{Map, Value};
 use std::collections::HashMap;
@@ -24,7 +23,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-/// How requests are sent.
+/// The settings by which requests are sent.
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) protocol: Protocol,
@@ -35,18 +34,18 @@ pub(crate) struct Settings {
     pub(crate) poll_timeout: Duration,
     /// For each HTTP request, to the last byte of its answer.
     pub(crate) request_timeout: Duration,
-    /// Who asks: the scenario's users, or the holders of keys.
+    /// The users that send: the scenario's, or the holders of keys.
     pub(crate) users: Vec<User>,
     /// Headers by user; those of a user's own key are in them.
     pub(crate) headers: Vec<HeaderMap>,
-    /// Whether the admin listener confirmed the users' projects, so that bodies can name them.
+    /// True if the admin listener confirmed the users' projects, so that bodies can name them.
     pub(crate) projects_are_known: bool,
     /// The backend of each model, where it is known.
     pub(crate) backends: HashMap<String, String>,
     pub(crate) concurrency: usize,
     pub(crate) gap: Duration,
     pub(crate) think_time: Duration,
-    /// How often a refusal that says when to come back is retried.
+    /// The number of retries after refusals with `retry-after`.
     pub(crate) retries: u32,
     /// Requests under way at once in an open loop, at most; more wait, and that counts.
     pub(crate) max_in_flight: usize,
@@ -58,7 +57,7 @@ pub(crate) struct Settings {
     pub(crate) threads: usize,
 }
 
-/// What was observed of all requests.
+/// The observations of all requests.
 #[derive(Debug)]
 pub(crate) struct Observed {
     pub(crate) samples: Vec<Sample>,
@@ -66,12 +65,6 @@ pub(crate) struct Observed {
     /// Requests that were not sent: the run was interrupted, or a turn before them was not completed.
     pub(crate) not_sent: usize,
     pub(crate) client: ClientHealth,
-}
-
-/// A histogram of microseconds up to ten minutes, to three digits.
-pub(crate) fn histogram() -> Histogram<u64> {
-    let made = Histogram::new_with_bounds(1, 600_000_000, 3);
-    made.unwrap_or_else(|_| unreachable!("the bounds are valid"))
 }
 
 /// Runs a workload to its end. At Ctrl-C or SIGTERM nothing more is sent, and what is under way is interrupted.

@@ -5,13 +5,13 @@ use crate::protocol::answer::Failure;
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
-/// What a poll says.
+/// The state that a poll reports.
 enum Poll {
     Waits,
     Ended(Value),
     /// An answer that is none, such as a proxy's error page: worth another try.
     Unclear(Failure),
-    /// The server says that there is no such request, or that it may not be seen.
+    /// The server reports that there is no such request, or that it may not be seen.
     Lost(Failure),
 }
 

@@ -44,7 +44,7 @@ impl std::str::FromStr for FailIf {
 }
 
 impl FailIf {
-    /// Why the run has failed, if it has: the condition holds, or its figure was not measured.
+    /// The reason why the run has failed, if it has: the condition holds, or its figure was not measured.
     pub(crate) fn failed(&self, summary: &Value) -> Option<String> {
         let (name, is_above, bound) = match self {
             FailIf::Invalid if summary["client"]["is_valid"] == true => return None,

@@ -1,18 +1,17 @@
-//! What a run was like as a whole: the original's fields, and more.
+//! The summary of a run: the original's fields, and more.
 
-mod distribution;
 mod fail_if;
 pub(crate) mod steady;
+pub(crate) mod sweep;
 mod verdict;
 
-pub(crate) use distribution::{distribution, quantile, seconds_at};
 pub(crate) use fail_if::{FailIf, figure};
 pub(crate) use verdict::Verdict;
 
+use crate::distribution::{distribution, jain, of_histogram};
 use crate::metadata::Metadata;
 use crate::run::client_health::ClientHealth;
 use crate::sample::{Figure, Sample};
-use distribution::{jain, of_histogram};
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 use simulated_upstream::report::Slo;
@@ -32,13 +31,14 @@ pub(crate) struct RunRecord {
     /// Objectives, if any were given.
     pub(crate) slo: Option<Slo>,
     pub(crate) window: Window,
-    /// What the admin listener reported, five times a second.
+    /// Reports of the admin listener, five times a second.
     pub(crate) watched: Vec<Watched>,
     pub(crate) client: ClientHealth,
     pub(crate) metadata: Metadata,
 }
 
-/// What is cut off a run, in seconds: requests sent in the first `warm_up` and the last `cool_down` are not measured.
+/// The parts of a run, in seconds, that are not measured: requests sent in the first `warm_up` and the last `cool_down`
+/// are not measured.
 #[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Window {
     pub(crate) warm_up: f64,
@@ -128,7 +128,7 @@ impl RunRecord {
         self.samples.iter().filter(|sample| is(sample)).count()
     }
 
-    /// How many requests have each value.
+    /// The number of requests by value.
     pub(crate) fn counts(&self, of: impl Fn(&Sample) -> String) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();
         for sample in &self.samples {
@@ -186,7 +186,7 @@ impl RunRecord {
         Value::Object(fields)
     }
 
-    /// What became of the requests, all of them.
+    /// The outcomes of all requests.
     fn outcomes(&self) -> Map<String, Value> {
         let is = |status: &'static str| move |sample: &Sample| sample.final_backend_status == status;
         let ok = |sample: &Sample| (200..300).contains(&sample.http_status);
@@ -353,7 +353,7 @@ impl RunRecord {
         })
     }
 
-    /// How many requests figures leave out, by why.
+    /// The number of requests that are not measured, by reason.
     fn left_out(&self) -> BTreeMap<String, usize> {
         let mut counts = self.counts(|sample| sample.left_out.clone());
         counts.remove("");

@@ -6,8 +6,8 @@ use crate::sample::Sample;
 const BATCH: usize = 5;
 
 /// When the steady part of a run begins, in seconds: requests sent before are better left out. By the marginal standard
-/// error rule on batches of five (MSER-5: White, Cobb and Spratt, "A comparison of five steady-state truncation heuristics
-/// for simulation", 2000), on the latency of completed requests; never more than half of the run.
+/// error rule on batches of five (MSER-5: White, Cobb and Spratt, "A comparison of five steady-state truncation
+/// heuristics for simulation", 2000), on the latency of completed requests; never more than half of the run.
 pub(crate) fn begins(samples: &[Sample]) -> f64 {
     let mut observed: Vec<(f64, f64)> = samples
         .iter()
@@ -22,7 +22,7 @@ pub(crate) fn begins(samples: &[Sample]) -> f64 {
     observed.get(cut).filter(|_| cut > 0).map_or(0.0, |(at, _)| *at)
 }
 
-/// How many batches to leave out, so that the standard error of the mean of the others is least.
+/// The number of first batches whose omission minimizes the standard error of the mean of the others.
 #[allow(clippy::cast_precision_loss)]
 fn truncation(means: &[f64]) -> usize {
     let (mut sum, mut squares, mut count) = (0.0, 0.0, 0.0);

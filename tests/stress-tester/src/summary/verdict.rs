@@ -1,6 +1,7 @@
-//! Whether a run's figures are the server's: what the client itself could not do, and what else a reader must know.
+//! The verdict on a run: limits of the client that make its figures invalid, and other warnings.
 
-use super::{RunRecord, quantile};
+use super::RunRecord;
+use crate::distribution::quantile;
 use crate::sample::Sample;
 use std::collections::BTreeMap;
 
@@ -19,7 +20,7 @@ pub(crate) struct Verdict {
     /// False: the client's own limits are in the figures.
     pub(crate) is_valid: bool,
     pub(crate) warnings: Vec<String>,
-    /// Models none of whose requests had a chance: a wrong name, a missing key, nobody who listens.
+    /// Models none of whose requests could succeed: a wrong name, a missing key, a closed port.
     pub(crate) hopeless: Vec<String>,
 }
 
@@ -61,7 +62,7 @@ impl Verdict {
         }
     }
 
-    /// What was sent late, or read late.
+    /// Warnings about requests that were sent or read late.
     fn lags(&mut self, run: &RunRecord) {
         let sorted = |figures: Vec<f64>| {
             let mut figures = figures;
@@ -111,7 +112,7 @@ impl Verdict {
         }
     }
 
-    /// What the client ran out of.
+    /// Warnings about resources that the client ran out of.
     fn capacity(&mut self, run: &RunRecord) {
         let used = run.client.saturation();
         if used > 0.9 {
@@ -156,7 +157,7 @@ impl Verdict {
         }
     }
 
-    /// What answers lacked.
+    /// Warnings about fields that answers lacked.
     fn answers(&mut self, run: &RunRecord) {
         if run.not_sent > 0 {
             self.warnings.push(format!(
@@ -187,7 +188,7 @@ impl Verdict {
                     "--ignore-eos makes vLLM and others generate all"
                 };
                 self.warnings.push(format!(
-                    "answers were shorter than the workload wants: {made} of {wanted} tokens; {why}"
+                    "answers were shorter than the workload specifies: {made} of {wanted} tokens; {why}"
                 ));
             }
         }
@@ -208,7 +209,7 @@ fn hopeless(run: &RunRecord) -> Vec<String> {
         let is_unreachable = sample.http_status == 0 && sample.final_backend_status == "failed";
         is_unreachable || matches!(sample.http_status, 400 | 401 | 403 | 404 | 405 | 422)
     };
-    let mut told = Vec::new();
+    let mut warnings = Vec::new();
     for (model, samples) in models {
         if !samples.iter().all(refused) {
             continue;
@@ -221,11 +222,11 @@ fn hopeless(run: &RunRecord) -> Vec<String> {
         let reasons = reasons
             .iter()
             .map(|(reason, (count, message))| format!("{count} × {reason} ({message})"));
-        told.push(format!(
+        warnings.push(format!(
             "model `{model}`: none of {} requests succeeded: {}",
             samples.len(),
             reasons.collect::<Vec<_>>().join(", ")
         ));
     }
-    told
+    warnings
 }

@@ -1,7 +1,8 @@
 //! Data sets of prompts and conversations.
 //!
 //! - ShareGPT: a JSON array, or JSON lines, of `{"conversations": [{"from": "human" | "gpt" | "system", "value": …}]}`.
-//! - OpenAI messages: JSON lines of `{"messages": [{"role": …, "content": …}]}`, also inside the `body` of a batch file.
+//! - OpenAI messages: JSON lines of `{"messages": [{"role": …, "content": …}]}`, also inside the `body` of a batch
+//!   file.
 //! - Prompts: JSON lines of `{"prompt": …}`.
 //!
 //! Any of them may have `max_tokens`.
@@ -19,13 +20,13 @@ pub(crate) struct Conversation {
     pub(crate) turns: Vec<RecordedTurn>,
 }
 
-/// What is asked in one turn, and what was answered when it was recorded.
+/// The question of one turn, and the answer that was recorded.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct RecordedTurn {
     /// Messages since the answer before.
     pub(crate) messages: Vec<Message>,
     pub(crate) answer: Option<Message>,
-    /// Tokens of the answer: as the data set says, else those of the recorded answer.
+    /// Tokens of the answer: from the data set, else those of the recorded answer.
     pub(crate) answer_tokens: Option<u64>,
 }
 
@@ -72,8 +73,8 @@ fn conversation(entry: &Value, tokenizer: Option<&Tokenizer>) -> Result<Option<C
         vec![Message::new(Role::User, prompt)]
     } else if let Some(messages) = entry["messages"].as_array() {
         messages.iter().cloned().map(Message::from_value).collect()
-    } else if let Some(said) = entry["conversations"].as_array() {
-        said.iter().filter_map(share_gpt).collect()
+    } else if let Some(turn) = entry["conversations"].as_array() {
+        turn.iter().filter_map(share_gpt).collect()
     } else {
         return Err("it has none of `prompt`, `messages` and `conversations`".to_owned());
     };
@@ -83,14 +84,14 @@ fn conversation(entry: &Value, tokenizer: Option<&Tokenizer>) -> Result<Option<C
     Ok(split(messages, given, tokenizer))
 }
 
-fn share_gpt(said: &Value) -> Option<Message> {
-    let role = match said["from"].as_str()? {
+fn share_gpt(turn: &Value) -> Option<Message> {
+    let role = match turn["from"].as_str()? {
         "human" | "user" => Role::User,
         "gpt" | "assistant" | "chatgpt" | "bard" | "bing" => Role::Assistant,
         "system" => Role::System,
         _ => return None,
     };
-    Some(Message::new(role, said["value"].as_str()?))
+    Some(Message::new(role, turn["value"].as_str()?))
 }
 
 /// Cuts a conversation at its answers; what comes before the first question is left out, if it is not a system message.

@@ -10,11 +10,11 @@ use std::sync::Arc;
 pub(crate) enum Message {
     /// A role and a text.
     Text { role: Role, text: Arc<str> },
-    /// A message of a data set as it stands there: pictures, tool calls, tool results.
+    /// A message of a data set, unchanged: pictures, tool calls, tool results.
     Given(Arc<Value>),
 }
 
-/// Who speaks.
+/// The role of a message's author.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     System,
@@ -62,7 +62,7 @@ impl Message {
         }
     }
 
-    /// Whether messages after it refer to it: it calls tools.
+    /// Returns whether messages after it refer to it: it calls tools.
     pub(crate) fn calls_tools(&self) -> bool {
         matches!(self, Message::Given(value) if !value["tool_calls"].is_null())
     }

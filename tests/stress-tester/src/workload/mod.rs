@@ -1,14 +1,15 @@
-//! What is sent: sessions of one request or of several turns, the same for the same scenario and seed, so that several
+//! Workloads: sessions of one request or of several turns, the same for the same scenario and seed, so that several
 //! generators can each send their part.
 
+pub(crate) mod arrivals;
 pub(crate) mod dataset;
 pub(crate) mod message;
 pub(crate) mod text;
 pub(crate) mod tokenizer;
 pub(crate) mod trace;
 
-use crate::arrivals::{Arrival, Arrivals};
 use crate::scenario::Scenario;
+use arrivals::{Arrival, Arrivals};
 use dataset::Conversation;
 use message::Message;
 use simulated_upstream::random::Random;
@@ -20,7 +21,7 @@ use tokenizer::Tokenizer;
 /// Tokens of a short, a medium and a long prompt.
 const SIZES: [usize; 3] = [12, 120, 900];
 
-/// What is asked; its text is made when it is sent.
+/// A prompt; its text is made when it is sent.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Prompt {
     /// Random words, of which the first `shared` are the same in all; `stream` makes the others.
@@ -38,7 +39,7 @@ pub(crate) struct Turn {
     pub(crate) index: usize,
     pub(crate) prompt: Prompt,
     pub(crate) max_tokens: u64,
-    /// An answer that the next turn carries in the place of the live one: its messages refer to it.
+    /// An answer that the next turn carries instead of the live one: its messages refer to it.
     pub(crate) fixed_answer: Option<Message>,
 }
 
@@ -160,7 +161,7 @@ impl SessionMaker<'_> {
         turns.collect()
     }
 
-    /// A turn of random words; the shared prefix stands before the first.
+    /// A turn of random words; the shared prefix precedes the first.
     fn generated(&mut self, turn: usize) -> Turn {
         let scenario = self.scenario;
         let sizes = [scenario.prompts.short, scenario.prompts.medium, scenario.prompts.long];

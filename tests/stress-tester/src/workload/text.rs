@@ -39,7 +39,7 @@ impl TextMaker {
         })
     }
 
-    /// The messages that a prompt stands for.
+    /// A prompt's messages.
     pub(crate) fn messages(&self, prompt: &Prompt) -> Vec<Message> {
         let text = match prompt {
             Prompt::Messages(messages) => return messages.to_vec(),

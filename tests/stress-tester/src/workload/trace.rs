@@ -1,7 +1,8 @@
 //! Traces: when requests came and how long they were, in the formats that are published.
 //!
 //! - Azure LLM inference traces of 2023 and 2024: CSV with `TIMESTAMP, ContextTokens, GeneratedTokens`.
-//! - BurstGPT: CSV with `Timestamp, …, Request tokens, Response tokens, …`; a response of 0 tokens is a failure, left out.
+//! - BurstGPT: CSV with `Timestamp, …, Request tokens, Response tokens, …`; a response of 0 tokens is a failure, left
+//!   out.
 //! - Mooncake: JSON lines with `timestamp` in ms, `input_length`, `output_length`, `hash_ids`.
 //!
 //! Any other CSV has time, prompt tokens and answer tokens in its first three columns.
@@ -23,7 +24,7 @@ pub(crate) struct TraceRow {
     pub(crate) hash_ids: Arc<[u64]>,
 }
 
-/// How much of a trace is read: until either is reached.
+/// The limit of the part of a trace that is read: until either is reached.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limit {
     /// On the trace's own clock.
@@ -275,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trace_is_read_as_far_as_it_is_wanted_and_a_wrong_line_is_named() {
+    fn a_trace_is_read_up_to_its_limit_and_an_invalid_line_is_named() {
         let text = "at,in,out\n10,1,1\n11,2,2\n12.5,3,3\n";
         let count = |limit| rows(text, limit).map(|rows| rows.len());
         assert_eq!(

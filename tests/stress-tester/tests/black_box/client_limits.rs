@@ -1,4 +1,4 @@
-//! What the program itself could not do is not taken for the server's slowness.
+//! Limits of the client are not reported as the server's slowness.
 
 use crate::server::{Reply, Server, answer};
 use crate::{alone, program, stress};
@@ -13,7 +13,7 @@ fn summary(dir: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(dir.join("latest_summary.json")).expect("a summary")).expect("JSON")
 }
 
-/// A server that answers in 20 ms, but for the second after `begin` in which it answers nobody.
+/// A server that answers in 20 ms, but not in the second after `begin`.
 fn stalling(begin: Duration) -> Server {
     let began = Instant::now();
     Server::start(move |_, _| {
@@ -29,7 +29,7 @@ fn stalling(begin: Duration) -> Server {
 const NEVER: Duration = Duration::from_secs(3600);
 
 #[test]
-fn a_stop_of_the_client_is_told_from_a_stop_of_the_server() {
+fn a_stall_of_the_client_is_distinguished_from_a_stall_of_the_server() {
     let _alone = alone();
     let steady =
         "--admin-url http://127.0.0.1:9 --protocol openai --model m --arrivals constant --rate 50 --duration 3 --out .";
@@ -129,7 +129,7 @@ fn requests_are_sent_when_they_are_scheduled() {
 }
 
 #[test]
-fn a_wait_for_the_limit_of_requests_under_way_counts_as_latency_and_is_told() {
+fn a_wait_for_max_in_flight_counts_as_latency_and_is_reported() {
     let server = Server::start(|_, _| {
         std::thread::sleep(Duration::from_millis(100));
         Reply::Json(200, "", answer("a", 1))

@@ -12,7 +12,7 @@ const GAP: u64 = 15;
 /// Parts of an answer.
 const PARTS: usize = 12;
 
-/// Replaces what is said in the parts of a stream.
+/// Replaces the content of a stream's parts.
 fn saying(each: impl Fn(usize) -> String) -> Vec<Step> {
     let mut number = 0;
     let steps = plain(FIRST, PARTS, GAP).into_iter().map(|step| match step {
@@ -357,7 +357,7 @@ fn what_was_not_measured_is_absent_and_fails_a_condition_on_it() {
 }
 
 #[test]
-fn an_answer_without_counts_is_counted_by_chunks_and_the_report_says_so() {
+fn an_answer_without_counts_is_counted_by_chunks_with_a_warning() {
     let server = Server::start(|_, _| {
         let steps = plain(5, 4, 5)
             .into_iter()

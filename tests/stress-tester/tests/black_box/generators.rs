@@ -1,4 +1,5 @@
-//! One workload by several generators: real processes that a lead starts together, and what becomes of one that is lost.
+//! One workload by several generators: real processes that a lead starts together, and what becomes of one that is
+//! lost.
 
 use crate::server::{Reply, Server, answer};
 use crate::{alone, program, stress};
@@ -43,7 +44,7 @@ impl Lead {
             .expect("it starts")
     }
 
-    /// What it wrote on standard error, and whether it succeeded.
+    /// Its standard error, and whether it succeeded.
     fn end(mut self) -> (String, Output) {
         let mut text = String::new();
         self.errors.read_to_string(&mut text).expect("text");

@@ -1,4 +1,4 @@
-//! How runs are made, cut, compared and reported.
+//! Runs: warm-up, sweeps, comparisons and reports.
 
 use crate::server::{Reply, Server, answer};
 use crate::{program, stress};

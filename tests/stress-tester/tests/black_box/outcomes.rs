@@ -1,4 +1,4 @@
-//! What becomes of requests, and how it is counted.
+//! Outcomes of requests, and their counts.
 
 use crate::server::{Reply, Server, Step, answer, chunk, event, plain};
 use crate::{program, stress};
@@ -52,7 +52,7 @@ fn refused_requests_are_counted_by_reason_and_are_not_in_latencies() {
 }
 
 #[test]
-fn a_refusal_is_retried_when_it_says_and_then_counts_as_completed() {
+fn a_refusal_is_retried_after_its_retry_after_and_then_counts_as_completed() {
     let count = AtomicUsize::new(0);
     let server = Server::start(move |_, _| {
         if count.fetch_add(1, Relaxed) == 1 {
@@ -78,7 +78,7 @@ fn a_refusal_is_retried_when_it_says_and_then_counts_as_completed() {
 }
 
 #[test]
-fn a_model_that_nobody_has_fails_the_run_with_the_servers_message() {
+fn an_unknown_model_fails_the_run_with_the_servers_message() {
     let server = Server::start(|seen, _| match seen.body["model"].as_str() {
         Some("nosuch") => Reply::Json(
             404,

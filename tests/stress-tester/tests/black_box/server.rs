@@ -7,7 +7,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// What is sent of a stream, step by step.
+/// The steps of a stream that the server sends.
 #[derive(Clone)]
 pub(crate) enum Step {
     /// Milliseconds.

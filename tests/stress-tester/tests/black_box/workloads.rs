@@ -1,4 +1,4 @@
-//! What is sent: lengths, blocks, conversations, fields and headers.
+//! Workloads as a server receives them: lengths, blocks, conversations, fields and headers.
 
 use crate::server::{Reply, Seen, Server, answer, plain};
 use crate::stress;
@@ -56,7 +56,7 @@ fn a_trace_is_sent_with_its_times_lengths_and_blocks() {
     assert!((0.55..0.75).contains(&gap), "{gap}");
     assert!(
         run.said()
-            .contains("answers were shorter than the workload wants: 6 of 24 tokens"),
+            .contains("answers were shorter than the workload specifies: 6 of 24 tokens"),
         "{}",
         run.said()
     );
@@ -149,7 +149,7 @@ fn a_recorded_conversation_is_played_with_live_answers_and_its_tool_results() {
 }
 
 #[test]
-fn a_turn_that_is_refused_ends_its_conversation_and_the_others_are_told() {
+fn a_refused_turn_ends_its_conversation_and_the_turns_not_sent_are_counted() {
     let server = Server::start(|seen, _| match seen.body["messages"].as_array().map(Vec::len) {
         Some(3) => Reply::Json(
             429,

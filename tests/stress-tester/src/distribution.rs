@@ -1,10 +1,10 @@
-//! Averages and percentiles.
+//! Averages and percentiles, of figures and of histograms of microseconds.
 
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-/// A percentile of sorted figures, interpolated between the nearest two (type 7 of Hyndman and Fan, "Sample quantiles in
-/// statistical packages", 1996; numpy's and vLLM's).
+/// A percentile of sorted figures, interpolated between the nearest two (type 7 of Hyndman and Fan, "Sample quantiles
+/// in statistical packages", 1996; numpy's and vLLM's).
 #[allow(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
@@ -42,8 +42,14 @@ pub(crate) fn distribution(figures: impl Iterator<Item = f64>) -> Value {
     })
 }
 
+/// A histogram of microseconds up to ten minutes, to three digits.
+pub(crate) fn histogram() -> Histogram<u64> {
+    let made = Histogram::new_with_bounds(1, 600_000_000, 3);
+    made.unwrap_or_else(|_| unreachable!("the bounds are valid"))
+}
+
 /// The same of a histogram of microseconds, to three digits.
-pub(super) fn of_histogram(histogram: &Histogram<u64>) -> Value {
+pub(crate) fn of_histogram(histogram: &Histogram<u64>) -> Value {
     let average = (!histogram.is_empty()).then(|| histogram.mean() / 1e6);
     let deviation = (histogram.len() > 1).then(|| histogram.stdev() / 1e6);
     json!({
@@ -66,10 +72,10 @@ pub(crate) fn seconds_at(histogram: &Histogram<u64>, part: f64) -> Option<f64> {
     (!histogram.is_empty()).then(|| histogram.value_at_quantile(part) as f64 / 1e6)
 }
 
-/// How evenly something is shared: 1 if all have the same, 1/n if one has it all (Jain, Chiu and Hawe, "A quantitative
-/// measure of fairness", 1984). Absent if nobody has anything.
+/// Jain's fairness index: 1 if all have the same, 1/n if one has it all (Jain, Chiu and Hawe, "A quantitative
+/// measure of fairness", 1984). Absent if all shares are 0.
 #[allow(clippy::cast_precision_loss)]
-pub(super) fn jain(figures: &[f64]) -> Option<f64> {
+pub(crate) fn jain(figures: &[f64]) -> Option<f64> {
     let sum: f64 = figures.iter().sum();
     let squares: f64 = figures.iter().map(|figure| figure * figure).sum();
     (squares > 0.0).then(|| sum * sum / (figures.len() as f64 * squares))

@@ -1,7 +1,7 @@
 //! When requests are sent, in an open loop: whether the ones before have been answered or not.
 
+use super::trace::{self, Limit, TraceRow};
 use crate::scenario::Scenario;
-use crate::workload::trace::{self, Limit, TraceRow};
 use simulated_upstream::random::Random;
 use std::path::Path;
 use std::time::Duration;
@@ -69,7 +69,8 @@ impl std::str::FromStr for Arrivals {
 }
 
 impl Arrivals {
-    /// The arrivals of a scenario: until its duration is over, else `count`. A trace without a limit is played to its end.
+    /// The arrivals of a scenario: until its duration is over, else `count`. A trace without a limit is played to its
+    /// end.
     ///
     /// # Errors
     /// Those of reading a trace, or a pattern that needs a duration has none.
@@ -132,7 +133,7 @@ fn changing(rate: impl Fn(f64) -> f64, lasts: f64) -> Result<Vec<f64>, String> {
     }
     let mut times = Vec::new();
     let (mut at, mut due) = (0.0, 0.0);
-    // What has become due is integrated in steps of a millisecond.
+    // The number of arrivals due is integrated in steps of a millisecond.
     while at < lasts {
         while due >= 0.0 {
             times.push(at);
