@@ -15,6 +15,7 @@ const BOUNDS: &[(&str, [f64; 3])] = &[
     ("atom-deepseek-v4-mi355x-tp8", [0.02, 0.0, 0.03]),
     ("atom-kimi-k2-mxfp4-mi355x-tp4", [0.03, 0.25, 0.03]),
     ("atom-minimax-m3-mxfp4-mi355x-tp4", [0.04, 0.07, 0.04]),
+    ("atom-minimax-m3-mxfp4-eagle3-mi355x-tp4", [0.12, 0.12, 0.10]),
     ("atom-minimax-m3-mxfp8-mi355x-tp4", [0.07, 0.14, 0.07]),
     ("atom-qwen3-235b-fp8-mi355x-tp8", [0.15, 0.10, 0.15]),
     ("atom-qwen3-235b-fp8-mi355x-tp4", [0.16, 0.09, 0.16]),

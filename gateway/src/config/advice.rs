@@ -6,6 +6,7 @@ use super::check::Files;
 use super::raw::{self, Backend, Band, IdentityMode};
 use super::read::{At, Named, nearest};
 use super::report::Problem;
+use super::warnings::Advice;
 use super::{address, advice_levels};
 use policy::NanoEuro;
 use std::collections::HashSet;
@@ -30,18 +31,9 @@ const FILES: [&str; 6] = [
     "gateway.yaml",
 ];
 
-/// Where warnings are collected.
-pub(super) struct Advice<'a> {
-    dir: &'a Path,
-    warnings: Vec<Problem>,
-}
-
 /// All warnings, in the order of files and lines.
 pub(super) fn warnings(dir: &Path, files: &Files) -> Vec<Problem> {
-    let mut advice = Advice {
-        dir,
-        warnings: Vec::new(),
-    };
+    let mut advice = Advice::new(dir);
     let (Some(users), Some(projects), Some(models), Some(limits), Some(levels), Some(gateway)) = files else {
         return Vec::new();
     };
@@ -98,15 +90,6 @@ fn enabled(models: &Named<raw::Model>) -> impl Iterator<Item = &(At<String>, raw
 }
 
 impl Advice<'_> {
-    pub(super) fn warn(&mut self, file: &str, line: usize, key: String, message: impl Into<String>) {
-        self.warnings.push(Problem {
-            file: self.dir.join(file).to_string_lossy().into_owned(),
-            line,
-            key,
-            message: message.into(),
-        });
-    }
-
     /// Files that look like configuration and are not read.
     fn stray_files(&mut self) {
         let entries = std::fs::read_dir(self.dir).into_iter().flatten().flatten();

@@ -1,9 +1,9 @@
 //! Warnings about degradation levels whose actions do not get stricter as pressure rises.
 
-use super::advice::Advice;
 use super::levels::{Actions, Level};
 use super::raw::Band;
 use super::read::Named;
+use super::warnings::Advice;
 
 const FILE: &str = "degradation.yaml";
 

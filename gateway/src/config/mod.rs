@@ -22,6 +22,7 @@ mod stable;
 pub(crate) mod summary;
 mod syntax;
 mod values;
+mod warnings;
 
 pub(crate) use changes::changes;
 pub(crate) use describe::schemas;

@@ -6,6 +6,7 @@ pub(super) fn explain(text: &str, line: usize, error: &str) -> (usize, String) {
     let found = tab(&lines)
         .or_else(|| unclosed_quote(line, error))
         .or_else(|| unclosed_bracket(&lines, line))
+        .or_else(|| reserved_beginning(&lines, line))
         .or_else(|| no_colon(&lines, line))
         .or_else(|| second_colon(&lines, line))
         .or_else(|| indentation(&lines, line));
@@ -66,6 +67,21 @@ fn unclosed_bracket(lines: &[&str], line: usize) -> Fault {
     }
     let (number, bracket) = open.pop()?;
     Some((number, format!("`{bracket}` is not closed")))
+}
+
+/// A value that begins with a character that YAML keeps for itself.
+fn reserved_beginning(lines: &[&str], line: usize) -> Fault {
+    let (key, value) = at(lines, line)?.split_once(": ")?;
+    value.trim_start().starts_with(['@', '`', '%']).then(|| {
+        let (key, value) = (key.trim(), value.trim());
+        (
+            line,
+            format!(
+                "a value that begins with `{}` must be in quotes: write `{key}: \"{value}\"`",
+                &value[..1]
+            ),
+        )
+    })
 }
 
 /// A key without its colon, before or where the parser has stopped.
@@ -136,7 +152,7 @@ mod tests {
             ("a:\n  b: [1, 2\n  c: 2\n", 2, "`[` is not closed"),
             ("a:\n  b: {x: 1\n  c: 2\n", 2, "`{` is not closed"),
             ("a:\n  b: x: y\n", 2, "write `b: \"x: y\"`"),
-            ("a:\n  b: @x\n", 2, "invalid YAML: unexpected character"),
+            ("a:\n  b: @x\n", 2, "write `b: \"@x\"`"),
             (
                 "a:\n  # no colon here\n  b 1\n\n  # none here\n  c: 2\n",
                 3,

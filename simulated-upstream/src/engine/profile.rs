@@ -180,6 +180,7 @@ bundled!(
     "atom-deepseek-v4-mi355x-tp8",
     "atom-kimi-k2-mxfp4-mi355x-tp4",
     "atom-minimax-m3-mxfp4-mi355x-tp4",
+    "atom-minimax-m3-mxfp4-eagle3-mi355x-tp4",
     "atom-minimax-m3-mxfp8-mi355x-tp4",
     "atom-qwen3-235b-fp8-mi355x-tp8",
     "atom-qwen3-235b-fp8-mi355x-tp4",

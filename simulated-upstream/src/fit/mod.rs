@@ -345,7 +345,16 @@ mod tests {
             drafted: 0,
             rows: Vec::new(),
         };
-        for (prompt, concurrency) in [(64, 1), (512, 1), (64, 4), (512, 4), (64, 16), (1024, 2)] {
+        for (prompt, concurrency) in [
+            (64, 1),
+            (512, 1),
+            (64, 4),
+            (512, 4),
+            (64, 16),
+            (1024, 2),
+            (64, 2),
+            (256, 8),
+        ] {
             let mut row = Row {
                 prompt,
                 output: 32,

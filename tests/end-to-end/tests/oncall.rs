@@ -102,7 +102,7 @@ async fn a_failing_server_has_a_line_with_model_and_server() {
     let statuses = chats(&gateway, "broken", "user_vip_01", 5).await;
     assert!(statuses.iter().all(|status| *status >= 500), "{statuses:?}");
     let told = lines(&gateway, "broken failed on 127.0.0.1:9").await;
-    assert!(told.len() <= 2 && told[0].contains("upstream_error"), "{told:?}");
+    assert!(told.len() <= 2 && told[0].contains("no_healthy_upstream"), "{told:?}");
 }
 
 #[tokio::test]

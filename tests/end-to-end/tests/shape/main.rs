@@ -56,7 +56,7 @@ fn each_outside_library_is_known_to_its_own_modules_alone() {
         ("sqlx", &[]),
         ("rusqlite", &[]),
         ("axum", &["admin/", "cli/serve.rs"]),
-        ("prometheus::", &["telemetry.rs"]),
+        ("prometheus::", &["telemetry/"]),
     ];
     for (name, text) in texts("gateway/src") {
         for (library, allowed) in &rule {
@@ -106,7 +106,7 @@ fn no_file_has_grown_past_reading() {
     ] {
         for (name, text) in texts(folder) {
             assert!(
-                text.lines().count() <= 600,
+                text.lines().count() <= 500,
                 "{folder}/{name} has {} lines",
                 text.lines().count()
             );

@@ -1,5 +1,8 @@
 //! Every metric, in one struct; observed once a request, from the record that the ledger gets.
 
+mod make;
+
+use self::make::Make;
 use crate::record::Record;
 use ledger::{LedgerHealth, Outcome};
 use prometheus::core::Collector;
@@ -84,38 +87,6 @@ pub(crate) struct Gauges<'a> {
     pub(crate) allowances: Vec<(&'a str, &'static str, Option<f64>, Option<f64>)>,
     /// Authority and health of each upstream.
     pub(crate) upstreams: Vec<(Arc<str>, bool)>,
-}
-
-/// Makes metrics and adds them to the registry; `sluice_` goes before every name.
-struct Make<'a>(&'a Registry);
-
-impl Make<'_> {
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
-        self.add(IntCounterVec::new(Opts::new(format!("sluice_{name}"), help), labels)?)
-    }
-
-    fn gauges(&self, name: &str, help: &str, label: &str) -> Result<IntGaugeVec, prometheus::Error> {
-        self.add(IntGaugeVec::new(Opts::new(format!("sluice_{name}"), help), &[label])?)
-    }
-
-    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
-        self.add(IntGauge::new(format!("sluice_{name}"), help)?)
-    }
-
-    fn ratios(&self, name: &str, help: &str) -> Result<GaugeVec, prometheus::Error> {
-        let labels = &["project", "window"];
-        self.add(GaugeVec::new(Opts::new(format!("sluice_{name}"), help), labels)?)
-    }
-
-    fn seconds(&self, name: &str, help: &str, label: &str, buckets: &[f64]) -> Result<HistogramVec, prometheus::Error> {
-        let opts = HistogramOpts::new(format!("sluice_{name}"), help).buckets(buckets.to_vec());
-        self.add(HistogramVec::new(opts, &[label])?)
-    }
-
-    fn add<C: Collector + Clone + 'static>(&self, collector: C) -> Result<C, prometheus::Error> {
-        self.0.register(Box::new(collector.clone()))?;
-        Ok(collector)
-    }
 }
 
 /// Sums over all labels, for the console's plots.
