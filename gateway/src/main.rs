@@ -7,6 +7,7 @@ mod batch;
 mod cli;
 mod clock;
 mod config;
+mod connections;
 mod csv;
 mod endpoints;
 mod exchange;

@@ -7,6 +7,7 @@ mod corrections;
 mod keys;
 mod limits;
 mod queue;
+pub(crate) mod socket;
 pub(crate) mod token;
 mod usage;
 
@@ -14,8 +15,8 @@ use crate::reload::Reloader;
 use crate::services::Services;
 use crate::telemetry::Gauges;
 use axum::Router;
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{delete, get, post};
@@ -87,7 +88,25 @@ pub(crate) fn router(admin: Admin) -> Router {
         .merge(guarded)
         .merge(console::routes())
         .fallback(|| async { refused(StatusCode::NOT_FOUND, "no such endpoint; see /openapi.json") })
+        .layer(middleware::from_fn_with_state(admin.clone(), guarded_connection))
         .with_state(admin)
+}
+
+/// Notes that a request's head has arrived, bounds the time for its body and its handling, and keeps browsers from
+/// guessing types.
+async fn guarded_connection(State(admin): State<Admin>, request: Request, next: Next) -> Response {
+    if let Some(ConnectInfo(origin)) = request.extensions().get::<ConnectInfo<socket::Origin>>() {
+        origin.head_received();
+    }
+    let within = admin.services.current.get().config.gateway.body_timeout;
+    let answered = tokio::time::timeout(within, next.run(request)).await;
+    let mut response = answered.unwrap_or_else(|_| {
+        let detail = "the request did not arrive, or could not be answered, within timeouts.body_seconds";
+        refused(StatusCode::REQUEST_TIMEOUT, detail)
+    });
+    let nosniff = HeaderValue::from_static("nosniff");
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    response
 }
 
 async fn authorised(State(admin): State<Admin>, request: Request, next: Next) -> Response {

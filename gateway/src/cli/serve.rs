@@ -10,6 +10,7 @@ use crate::admin::{self, Admin};
 use crate::batch::{self, Batches};
 use crate::clock;
 use crate::config::{self, Config, Identity};
+use crate::connections::{self, Connections};
 use crate::endpoints::Endpoints;
 use crate::exchange::stored;
 use crate::gate::Gate;
@@ -89,6 +90,7 @@ fn safe(config: &Config) -> Result<(), Failure> {
 
 async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
     let settings = config.gateway.clone();
+    let descriptors = connections::raise_limit();
     std::fs::create_dir_all(&settings.startup.data_dir)
         .map_err(|error| cannot("make", &settings.startup.data_dir, &error))?;
     let addr_file = args
@@ -134,13 +136,15 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
         token: Arc::new(token),
         console: Arc::clone(&console),
     };
-    spawn_admin(admin, admin_listener);
+    spawn_admin(admin, admin_listener, descriptors);
     spawn_background_tasks(&services, &reloader, &console, store);
     let endpoints = Endpoints {
         services: Arc::clone(&services),
         batches,
     };
-    let proxy = tokio::spawn(listener::serve(endpoints, socket.clone(), tls, settings.startup.drain));
+    let metrics = services.metrics.connections.clone();
+    let open = Connections::new(connections::Listener::Proxy, descriptors, metrics);
+    let proxy = tokio::spawn(listener::serve(endpoints, socket.clone(), tls, open));
 
     let addresses = Addresses {
         proxy: socket.address(),
@@ -186,10 +190,16 @@ fn reloader(services: &Services, args: &ServeArgs, store: Store, simulated: Arc<
 }
 
 /// Serves the admin listener until the gateway stops.
-fn spawn_admin(admin: Admin, listener: TcpListener) {
+fn spawn_admin(admin: Admin, listener: TcpListener, descriptors: usize) {
+    let metrics = admin.services.metrics.connections.clone();
     let shutdown = Arc::clone(&admin.services.shutdown);
-    let server =
-        axum::serve(listener, admin::router(admin)).with_graceful_shutdown(async move { shutdown.stopping().await });
+    let socket = admin::socket::Socket {
+        listener,
+        services: Arc::clone(&admin.services),
+        connections: Connections::new(connections::Listener::Admin, descriptors, metrics),
+    };
+    let router = admin::router(admin).into_make_service_with_connect_info::<admin::socket::Origin>();
+    let server = axum::serve(socket, router).with_graceful_shutdown(async move { shutdown.stopping().await });
     tokio::spawn(async move { server.await });
 }
 

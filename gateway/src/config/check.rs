@@ -3,7 +3,9 @@
 
 use super::Found;
 use super::address::listen_address;
-use super::checked::{Config, Gateway, Identity, Project, Startup, StoredResponses, Telemetry, Tls, User};
+use super::checked::{
+    Config, ConnectionBounds, Gateway, Identity, Project, Startup, StoredResponses, Telemetry, Tls, User,
+};
 use super::checks::{Check, band};
 use super::kept::{Durability, FileSettings, StoredResponseSettings};
 use super::levels;
@@ -207,6 +209,7 @@ impl Check<'_> {
             max_body_bytes: raw.bounds.max_body_bytes,
             max_response_bytes: raw.bounds.max_response_bytes,
             max_buffered_bytes: raw.bounds.max_buffered_bytes,
+            connections: self.connections(&raw.bounds),
             max_files_bytes: i64::try_from(raw.bounds.max_files_bytes).unwrap_or(i64::MAX),
             stored_responses: self.stored_responses(&raw.stored_responses),
             files_keep: self.kept_files(&raw.files),
@@ -318,6 +321,21 @@ impl Check<'_> {
             rest: raw.rest_seconds,
             longest_rest: raw.longest_rest_seconds.max(raw.rest_seconds),
             slow_start: raw.slow_start_seconds,
+        }
+    }
+
+    fn connections(&mut self, raw: &raw::Bounds) -> ConnectionBounds {
+        let file = "gateway.yaml";
+        self.at_least_one(file, "bounds.max_connections", &raw.max_connections);
+        self.at_least_one(
+            file,
+            "bounds.max_connections_per_address",
+            &raw.max_connections_per_address,
+        );
+        ConnectionBounds {
+            total: raw.max_connections.value,
+            per_address: raw.max_connections_per_address.value,
+            reserved_descriptors: raw.reserved_descriptors,
         }
     }
 

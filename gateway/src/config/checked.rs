@@ -54,6 +54,7 @@ pub(crate) struct Gateway {
     pub(crate) max_body_bytes: usize,
     pub(crate) max_response_bytes: usize,
     pub(crate) max_buffered_bytes: usize,
+    pub(crate) connections: ConnectionBounds,
     pub(crate) max_files_bytes: i64,
     /// Settings of stored responses; `None`: none are stored.
     pub(crate) stored_responses: Option<StoredResponses>,
@@ -74,6 +75,15 @@ pub(crate) struct Gateway {
     pub(crate) cors_origins: Vec<String>,
     /// The version that `GET /api/version` answers.
     pub(crate) ollama_version: String,
+}
+
+/// Bounds on client connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ConnectionBounds {
+    pub(crate) total: usize,
+    pub(crate) per_address: usize,
+    /// File descriptors that clients may not take.
+    pub(crate) reserved_descriptors: usize,
 }
 
 /// Settings of stored responses.

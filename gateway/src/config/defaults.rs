@@ -30,6 +30,9 @@ impl Default for Bounds {
             max_body_bytes: 32 << 20,
             max_response_bytes: 64 << 20,
             max_buffered_bytes: 1 << 30,
+            max_connections: At { value: 16_384, line: 0 },
+            max_connections_per_address: At { value: 4_096, line: 0 },
+            reserved_descriptors: 64,
             max_files_bytes: 1 << 30,
             ledger_backlog: 100_000,
         }

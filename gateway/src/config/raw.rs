@@ -350,6 +350,13 @@ section! {
         max_response_bytes: usize = Bounds::default().max_response_bytes,
         /// All buffered request bodies together, in bytes.
         max_buffered_bytes: usize = Bounds::default().max_buffered_bytes,
+        /// Client connections of the proxy listener at once; further ones get 503 `too_many_connections`. Never more
+        /// than the process's descriptors allow.
+        max_connections: At<usize> = Bounds::default().max_connections,
+        /// The same for each client address. All clients behind a reverse proxy have one address.
+        max_connections_per_address: At<usize> = Bounds::default().max_connections_per_address,
+        /// File descriptors that clients may not take: for the journal, the database and the admin listener.
+        reserved_descriptors: usize = Bounds::default().reserved_descriptors,
         /// All files of a project together, in bytes.
         max_files_bytes: u64 = Bounds::default().max_files_bytes,
         /// Records that may wait for the database before new requests are refused.
@@ -358,7 +365,8 @@ section! {
 
     /// Timeouts, in seconds.
     struct Timeouts {
-        /// Receiving the request head.
+        /// From accepting a connection to its first whole request head, TLS handshake and HTTP/2 preface included. Later
+        /// heads may take this long after `keepalive_seconds`.
         head_seconds: Duration = Timeouts::default().head_seconds,
         /// Receiving the request body.
         body_seconds: Duration = Timeouts::default().body_seconds,

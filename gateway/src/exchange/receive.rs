@@ -63,7 +63,13 @@ async fn read_all(session: &mut ServerSession, declared: usize, limit: usize) ->
 }
 
 async fn next_chunk(session: &mut ServerSession) -> Result<Option<Bytes>, RequestError> {
-    session.read_request_body().await.map_err(|error| match error.etype() {
+    let error = match session.read_request_body().await {
+        Ok(chunk) => return Ok(chunk),
+        Err(error) => error,
+    };
+    // Where this request ends and the next begins is not known any more.
+    session.set_keepalive(None);
+    Err(match error.etype() {
         pingora_core::ErrorType::ReadTimedout => too_slow(),
         pingora_core::ErrorType::ConnectionClosed | pingora_core::ErrorType::ReadError => client_gone(),
         _ => RequestError::new(

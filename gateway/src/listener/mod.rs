@@ -1,22 +1,27 @@
 //! The proxy listener: accepts connections, reads request heads and routes them, and drains at the stop. HTTP itself is
 //! pingora's.
 
+mod entrance;
+mod framing;
 pub(crate) mod tls;
 mod web;
 
+use crate::config::ConnectionBounds;
+use crate::connections::{Connection, Connections};
 use crate::endpoints::{self, Endpoints};
 use crate::exchange::{self, Asked, passthrough};
 use crate::shutdown::Shutdown;
-use async_trait::async_trait;
+use entrance::Entrance;
 use parking_lot::Mutex;
-use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream};
+use pingora_core::apps::{HttpPersistentSettings, ReusedHttpStream};
 use pingora_core::listeners::tls::TlsSettings;
 use pingora_core::protocols::http::ServerSession;
-use pingora_core::server::{Fds, ShutdownWatch};
+use pingora_core::server::Fds;
 use pingora_core::services::Service as _;
 use pingora_core::services::listening::Service;
 use pingora_timeout::fast_timeout::fast_timeout;
-use protocol::{self, Route};
+use protocol::error::{ErrorCode, RequestError};
+use protocol::{self, Protocol, Route};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::IntoRawFd;
 use std::path::Path;
@@ -30,12 +35,9 @@ use web::Access;
 /// The HTTP application behind the proxy listener.
 struct Proxy {
     endpoints: Endpoints,
-    options: HttpServerOptions,
+    /// Connections that wait for a request head or serve a request.
     connections: Arc<AtomicUsize>,
 }
-
-/// Marks a connection that has served a request before.
-struct Served;
 
 /// Counts a connection while it is served.
 struct Counted(Arc<AtomicUsize>);
@@ -104,20 +106,20 @@ fn fitting(path: &Path) -> Result<&str, String> {
     })
 }
 
-/// Accepts connections until the stop begins; then waits, `drain` at most, for running requests, and ends the rest with an
+/// Accepts connections until the stop begins; then waits, `drain_seconds` at most, for running requests, and ends the rest with an
 /// error and a record.
-pub(crate) async fn serve(endpoints: Endpoints, socket: Socket, tls: Option<TlsSettings>, drain: Duration) {
+pub(crate) async fn serve(endpoints: Endpoints, socket: Socket, tls: Option<TlsSettings>, open: Arc<Connections>) {
     let shutdown = Arc::clone(&endpoints.services.shutdown);
     let address = socket.address.to_string();
-    let mut options = HttpServerOptions::default();
-    options.h2c = true;
+    let drain = endpoints.services.current.get().config.gateway.startup.drain;
     let connections = Arc::new(AtomicUsize::new(0));
     let proxy = Proxy {
         endpoints,
-        options,
         connections: Arc::clone(&connections),
     };
-    let mut service = Service::new("proxy".to_owned(), proxy);
+    let (entrance, before_tls) = Entrance::new(proxy, open);
+    let mut service = Service::new("proxy".to_owned(), entrance);
+    service.endpoints().set_pre_tls_callback(Arc::new(before_tls));
     match tls {
         Some(tls) => service.add_tls_with_settings(&address, None, tls),
         None => service.add_tcp(&address),
@@ -157,15 +159,27 @@ impl Counted {
 }
 
 impl Proxy {
-    /// Reads a request's head: within the head's deadline, or, on a connection that has served
-    /// before, after at most the keep-alive time.
-    async fn read_head(&self, session: &mut ServerSession) -> bool {
+    /// The time for a connection's first head, and for the next request.
+    fn timeouts(&self) -> (Duration, Duration) {
+        let gateway = &self.endpoints.services.current.get().config.gateway;
+        (gateway.head_timeout, gateway.keepalive)
+    }
+
+    /// The bounds on connections in force.
+    fn bounds(&self) -> ConnectionBounds {
+        self.endpoints.services.current.get().config.gateway.connections
+    }
+
+    /// Reads a request's head: within the connection's deadline, or, on one that has served before, after at most the
+    /// keep-alive time.
+    async fn read_head(&self, session: &mut ServerSession, connection: &Connection) -> bool {
         let shutdown = &self.endpoints.services.shutdown;
         let gateway = &self.endpoints.services.current.get().config.gateway;
-        let mut within = gateway.head_timeout;
-        if session.take_connection_user_context().is_some() {
-            within += gateway.keepalive;
-        }
+        let within = if connection.has_head() {
+            gateway.head_timeout + gateway.keepalive
+        } else {
+            connection.head_due(gateway.head_timeout)
+        };
         let read = {
             let mut read = pin!(fast_timeout(within, session.read_request()));
             tokio::select! {
@@ -185,12 +199,16 @@ impl Proxy {
             }
         };
         match read {
-            Some(Ok(is_there)) => is_there,
+            Some(Ok(is_there)) => {
+                connection.head_received();
+                is_there
+            }
             Some(Err(_)) => {
                 let _ = session.respond_error(400).await;
                 false
             }
             None => {
+                connection.is_overdue();
                 let _ = session.respond_error(408).await;
                 false
             }
@@ -199,11 +217,44 @@ impl Proxy {
 }
 
 impl Proxy {
+    /// Serves a connection's next request. Returns the connection if it may serve another.
+    async fn serve_request(&self, mut session: ServerSession, connection: &Connection) -> Option<ReusedHttpStream> {
+        let _counted = Counted::one_more(&self.connections);
+        if session.is_http2() {
+            connection.head_received();
+        }
+        if !self.read_head(&mut session, connection).await {
+            return None;
+        }
+        let config = &self.endpoints.services.current.get().config.gateway;
+        let is_stopping = self.endpoints.services.shutdown.is_stopping();
+        let may_stay = !is_stopping && framing::is_unambiguous(&session);
+        session.set_keepalive(may_stay.then_some(config.keepalive.as_secs()));
+        session.set_pipelining_enabled(true);
+        session.set_write_timeout(Some(Duration::from_secs(60)));
+        session.set_total_drain_timeout(Some(Duration::from_secs(1)));
+        if !self.dispatch(&mut session).await {
+            session.shutdown().await;
+            return None;
+        }
+        let settings = HttpPersistentSettings::for_session(&session);
+        let stream = session.finish().await.ok().flatten()?;
+        Some(ReusedHttpStream::from_reusable_stream(stream, settings))
+    }
+
     /// Serves the request whose head has been read. Returns whether the connection may serve another.
     async fn dispatch(&self, session: &mut ServerSession) -> bool {
         let services = &self.endpoints.services;
         let head = session.req_header();
         let given = head.uri.path().to_owned();
+        if framing::lacks_host(head) {
+            let error = RequestError::new(
+                ErrorCode::BadRequest,
+                "invalid request: an HTTP/1.1 request needs a `host` header",
+            );
+            let _ = endpoints::refuse(session, Protocol::OpenAi, &error, Vec::new()).await;
+            return false;
+        }
         let path = protocol::clean_path(&given);
         let is_anthropics = head.headers.contains_key("anthropic-version");
         let protocol = protocol::protocol_of(&path.path, is_anthropics);
@@ -239,37 +290,5 @@ impl Proxy {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
-    }
-}
-
-#[async_trait]
-impl HttpServerApp for Proxy {
-    async fn process_new_http(
-        self: &Arc<Self>,
-        mut session: ServerSession,
-        _: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
-        let _counted = Counted::one_more(&self.connections);
-        if !self.read_head(&mut session).await {
-            return None;
-        }
-        let config = &self.endpoints.services.current.get().config.gateway;
-        let is_stopping = self.endpoints.services.shutdown.is_stopping();
-        session.set_keepalive((!is_stopping).then_some(config.keepalive.as_secs()));
-        session.set_pipelining_enabled(true);
-        session.set_write_timeout(Some(Duration::from_secs(60)));
-        session.set_total_drain_timeout(Some(Duration::from_secs(1)));
-        if !self.dispatch(&mut session).await {
-            session.shutdown().await;
-            return None;
-        }
-        let mut settings = HttpPersistentSettings::for_session(&session);
-        settings.set_user_context(Box::new(Served));
-        let stream = session.finish().await.ok().flatten()?;
-        Some(ReusedHttpStream::from_reusable_stream(stream, settings))
-    }
-
-    fn server_options(&self) -> Option<&HttpServerOptions> {
-        Some(&self.options)
     }
 }

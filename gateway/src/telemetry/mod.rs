@@ -1,6 +1,9 @@
 //! Every metric, in one struct; observed once a request, from the record that the ledger gets.
 
+mod connections;
 mod make;
+
+pub(crate) use connections::ConnectionMetrics;
 
 use self::make::Make;
 use crate::record::Record;
@@ -69,6 +72,7 @@ pub(crate) struct Metrics {
     /// Completed and failed requests since the start, for `/queue/status`.
     counts: (AtomicU64, AtomicU64),
     build_info: IntGaugeVec,
+    pub(crate) connections: ConnectionMetrics,
     /// Handed to the ledger, which observes its commits.
     pub(crate) ledger_commit_seconds: Histogram,
 }
@@ -253,6 +257,7 @@ impl Metrics {
                 "config_last_reload_successful",
                 "1 if the configuration in force is that of the files at the last reload, 0 if that failed.",
             )?,
+            connections: ConnectionMetrics::new(&make)?,
             build_info: make.gauges("build_info", "Version of the running gateway.", "version")?,
             ledger_commit_seconds: make.add(Histogram::with_opts(
                 HistogramOpts::new(

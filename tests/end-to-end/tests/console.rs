@@ -113,6 +113,8 @@ async fn the_console_requires_a_link_or_the_token() {
         );
     }
     let link = link(&gateway).await;
+    let looked_at = browser.head(&link).send().await.expect("an answer");
+    assert!(looked_at.status() == 200 && !looked_at.headers().contains_key("set-cookie"));
     let entered = browser.get(&link).send().await.expect("an answer");
     assert_eq!(entered.status(), 303);
     let cookie = entered.headers()["set-cookie"].to_str().expect("text").to_owned();
@@ -140,10 +142,17 @@ async fn the_console_requires_a_link_or_the_token() {
     }
     let keys: Value = as_admin(browser.get(url("/keys"))).await.json().await.expect("JSON");
     assert_eq!(keys["keys"], json!([]));
-    assert_eq!(
-        with(browser.post(url("/logout"))).await.expect("an answer").status(),
-        303
-    );
+    let logout = |secret: &str| {
+        let form = browser.post(url("/logout")).body(format!("csrf={secret}"));
+        with(form.header("content-type", "application/x-www-form-urlencoded"))
+    };
+    assert_eq!(logout("guessed").await.expect("an answer").status(), 403);
+    let page = with(browser.get(url("/"))).await.expect("an answer");
+    assert_eq!(page.headers()["x-content-type-options"], "nosniff");
+    let page = page.text().await.expect("text");
+    let secret = page.split_once("name=\"csrf\" value=\"").expect("a form").1;
+    let secret = secret.split_once('"').expect("an end").0;
+    assert_eq!(logout(secret).await.expect("an answer").status(), 303);
     assert_eq!(with(browser.get(url("/"))).await.expect("an answer").status(), 401);
     let wrong = browser
         .post(url("/login"))

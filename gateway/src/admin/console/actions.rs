@@ -2,12 +2,13 @@
 //! send it.
 
 use super::page::Notice;
+use super::session::{self, Session};
 use super::{Admin, full_page, login_page};
 use crate::keys::{self, Wanted};
 use axum::Form;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::Response;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 use subtle::ConstantTimeEq;
 
@@ -30,17 +31,35 @@ pub(super) struct Plain {
     csrf: String,
 }
 
-/// Does what a form of one's own session asks for; the page then tells it.
-async fn act(admin: &Admin, headers: &HeaderMap, csrf: &str, act: impl Future<Output = Notice>) -> Response {
+/// The session whose form was sent, or the answer to a form of no session or of another one.
+#[allow(clippy::result_large_err, reason = "the error is the answer")]
+fn session_of(admin: &Admin, headers: &HeaderMap, csrf: &str) -> Result<Session, Response> {
     let Some(session) = admin.console.session_of(headers) else {
-        return login_page(StatusCode::UNAUTHORIZED, Some("Your session has ended."));
+        return Err(login_page(StatusCode::UNAUTHORIZED, Some("Your session has ended.")));
     };
     if !bool::from(session.csrf.as_bytes().ct_eq(csrf.as_bytes())) {
         let trouble = "This form belongs to another session; reload the console.";
-        return login_page(StatusCode::FORBIDDEN, Some(trouble));
+        return Err(login_page(StatusCode::FORBIDDEN, Some(trouble)));
     }
+    Ok(session)
+}
+
+/// Does what a form of one's own session asks for; the page then tells it.
+async fn act(admin: &Admin, headers: &HeaderMap, csrf: &str, act: impl Future<Output = Notice>) -> Response {
+    let session = match session_of(admin, headers, csrf) {
+        Ok(session) => session,
+        Err(refused) => return refused,
+    };
     let notice = act.await;
     full_page(admin, &session, Some(notice)).await
+}
+
+pub(super) async fn logout(State(admin): State<Admin>, headers: HeaderMap, Form(form): Form<Plain>) -> Response {
+    if let Err(refused) = session_of(&admin, &headers, &form.csrf) {
+        return refused;
+    }
+    admin.console.end(&headers);
+    ([(header::SET_COOKIE, session::GONE)], Redirect::to("/")).into_response()
 }
 
 pub(super) async fn make_key(State(admin): State<Admin>, headers: HeaderMap, Form(form): Form<Make>) -> Response {

@@ -12,7 +12,7 @@ mod state;
 use super::{Admin, challenge};
 use axum::Router;
 use axum::extract::{Query, Request, State};
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
@@ -35,7 +35,7 @@ pub(super) fn routes() -> Router<Admin> {
         .route("/", get(home))
         .route("/login", get(by_link).post(by_token))
         .route("/login/links", post(new_link))
-        .route("/logout", post(logout))
+        .route("/logout", post(actions::logout))
         .route("/events", get(events::stream))
         .route("/console/keys", post(actions::make_key))
         .route("/console/keys/revoke", post(actions::revoke_key))
@@ -106,9 +106,11 @@ struct Link {
 }
 
 /// `GET /login?code=…`: once.
-async fn by_link(State(admin): State<Admin>, Query(link): Query<Link>) -> Response {
+async fn by_link(State(admin): State<Admin>, method: Method, Query(link): Query<Link>) -> Response {
     match link.code {
         None => login_page(StatusCode::OK, None),
+        // Programs that look at links before a person follows them must not use them up.
+        Some(_) if method == Method::HEAD => login_page(StatusCode::OK, None),
         Some(code) if admin.console.redeem(&code) => let_in(&admin),
         Some(_) => login_page(
             StatusCode::UNAUTHORIZED,
@@ -146,9 +148,4 @@ async fn new_link(State(admin): State<Admin>, request: Request) -> Response {
             .into_response(),
         Err(error) => super::internal(&error),
     }
-}
-
-async fn logout(State(admin): State<Admin>, request: Request) -> Response {
-    admin.console.end(request.headers());
-    ([(header::SET_COOKIE, session::GONE)], Redirect::to("/")).into_response()
 }

@@ -81,7 +81,7 @@ pub(super) fn console(
                     a href="#h-queue" { "Queue" } a href="#h-projects" { "Budgets" } a href="#h-upstreams" { "Upstreams" }
                     a href="#h-recent" { "Requests" } a href="#h-keys" { "Keys" } a href="#h-config" { "Configuration" }
                 }
-                form method="post" action="/logout" { button.quiet type="submit" { "Log out" } }
+                form method="post" action="/logout" { input type="hidden" name="csrf" value=(session.csrf); button.quiet type="submit" { "Log out" } }
             }
             main #main {
                 p #lost.notice.wrong role="alert" hidden { "No connection to the gateway; the data below is outdated. Reconnecting …" }
