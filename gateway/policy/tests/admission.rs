@@ -148,7 +148,7 @@ fn lane(ask: &AdmissionRequest) -> usize {
 /// Returns whether a request could run beside those who run. The same words as the documentation's.
 fn could_run(rules: &Rules, running: &[(TicketId, AdmissionRequest)], ask: &AdmissionRequest) -> bool {
     let count = |is: &dyn Fn(&AdmissionRequest) -> bool| running.iter().filter(|(_, other)| is(other)).count();
-    let places = rules.global.max_active_requests;
+    let slots = rules.global.max_active_requests;
     let [high, normal] = if rules.scheduling.order == Order::Fifo {
         [0, 0]
     } else {
@@ -160,9 +160,9 @@ fn could_run(rules: &Rules, running: &[(TicketId, AdmissionRequest)], ask: &Admi
         Concurrency::Fixed(limit) => limit,
         _ => usize::MAX,
     };
-    count(&|_| true) < places
-        && (own < 1 || count(&|other| lane(other) >= 1) < places - high)
-        && (own < 2 || count(&|other| lane(other) >= 2) < places - high - normal)
+    count(&|_| true) < slots
+        && (own < 1 || count(&|other| lane(other) >= 1) < slots - high)
+        && (own < 2 || count(&|other| lane(other) >= 2) < slots - high - normal)
         && count(&|other| other.project == ask.project) < project.unwrap_or(usize::MAX)
         && count(&|other| other.model == ask.model) < model
 }
@@ -224,14 +224,14 @@ proptest! {
                             prop_assert!(could_run(policy.rules(), &world.running, &ask), "a limit is passed");
                             world.running.push((grant.ticket, ask));
                         }
-                        Decision::Queue(place) => {
-                            if let Some(displaced) = place.displaced {
+                        Decision::Queue(queued) => {
+                            if let Some(displaced) = queued.displaced {
                                 let at = world.waiting.iter().position(|(ticket, _)| *ticket == displaced).unwrap();
                                 let (_, lost) = world.waiting.remove(at);
                                 prop_assert!(lane(&lost) >= lane(&ask), "only for one as important");
                                 world.ended += 1;
                             }
-                            world.waiting.push((place.ticket, ask));
+                            world.waiting.push((queued.ticket, ask));
                         }
                         Decision::Reject(refusal) => {
                             let is_known = matches!(
@@ -310,7 +310,7 @@ proptest! {
         let mut running = Vec::new();
         let offer = |policy: &mut Policy, running: &mut Vec<TicketId>, ask: AdmissionRequest| match policy.offer(&ask, now).0 {
             Decision::Admit(grant) => { running.push(grant.ticket); None }
-            Decision::Queue(place) => Some(place.ticket),
+            Decision::Queue(queued) => Some(queued.ticket),
             Decision::Reject(refusal) => panic!("{refusal}"),
         };
         for _ in 0..high + 2 {

@@ -106,7 +106,7 @@ proptest! {
             // Nothing is generated (`answers` is 0), so that a request's tokens in flight are its prompt's.
             match policy.offer(&ask(project, tokens), now).0 {
                 Decision::Admit(grant) => { running.push((grant.ticket, tokens)); grant.ticket }
-                Decision::Queue(place) => { waiting.insert(place.ticket, tokens); place.ticket }
+                Decision::Queue(queued) => { waiting.insert(queued.ticket, tokens); queued.ticket }
                 Decision::Reject(refusal) => panic!("{refusal}"),
             }
         };

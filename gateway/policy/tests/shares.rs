@@ -10,7 +10,7 @@ use simulation::cached::{Client, jain, share};
 use simulation::{Outcome, Random, Run, Source, poisson, service};
 use std::time::Duration;
 
-const PLACES: usize = 40;
+const SLOTS: usize = 40;
 
 /// Ten minutes of arrivals at three times the capacity.
 fn run(sources: Vec<Source>) -> Outcome {
@@ -21,7 +21,7 @@ fn run(sources: Vec<Source>) -> Outcome {
     let mean = sizes.iter().map(|(i, o)| service(*i, *o).as_secs_f64()).sum::<f64>() / sizes.len() as f64;
     let rules = Rules {
         global: GlobalLimits {
-            max_active_requests: PLACES,
+            max_active_requests: SLOTS,
             max_queue_size: 500,
             max_queue_wait: Duration::from_secs(30),
         },
@@ -40,7 +40,7 @@ fn run(sources: Vec<Source>) -> Outcome {
         end: Duration::from_secs(660),
         seed: 1,
     };
-    run.go(poisson(3.0 * PLACES as f64 / mean, sizes, 2))
+    run.go(poisson(3.0 * SLOTS as f64 / mean, sizes, 2))
 }
 
 fn source(project: u32, priority: Priority, rate: f64) -> Source {
@@ -80,7 +80,7 @@ fn bands_that_flood_get_what_they_weigh() {
     ]);
     for (band, weight) in [10.0, 5.0, 1.0].into_iter().enumerate() {
         let (got, due) = (outcome.share(band), weight / 16.0);
-        // A low band of a sixteenth of forty places is served in few, large pieces.
+        // A low band of a sixteenth of forty slots is served in few, large pieces.
         assert!((got / due - 1.0).abs() < 0.1, "band {band} got {got} instead of {due}");
     }
 }

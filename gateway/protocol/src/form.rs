@@ -1,9 +1,9 @@
-//! `multipart/form-data` (RFC 7578, RFC 2046 section 5.1.1): the parts of a body, by their places in it. Parsers differ in
+//! `multipart/form-data` (RFC 7578, RFC 2046 section 5.1.1): the parts of a body, by their spans in it. Parsers differ in
 //! what they make of an odd form, so whatever two of them could read in two ways is refused: what the gateway has read
 //! is what the server reads.
 
 use crate::error::{ErrorCode, RequestError};
-use crate::request::Places;
+use crate::request::Spans;
 use memchr::memmem;
 use std::borrow::Cow;
 use std::ops::Range;
@@ -139,19 +139,19 @@ impl<'a> Form<'a> {
             .ok_or_else(|| RequestError::invalid(name, format!("`{name}` must be plain UTF-8 text")))
     }
 
-    /// The name of the model, empty where the form has none, and the places by which another is written.
+    /// The name of the model, empty where the form has none, and the spans by which another is written.
     ///
     /// # Errors
     /// As of [`Self::text`].
-    pub(crate) fn model(&self) -> Result<(&'a str, Places), RequestError> {
+    pub(crate) fn model(&self) -> Result<(&'a str, Spans), RequestError> {
         let part = self.part("model")?;
-        let places = Places {
+        let spans = Spans {
             model: part.map(|part| part.range.clone()),
             model_length: part.and_then(|part| part.length.clone()),
             form_start: Some(self.start),
-            ..Places::default()
+            ..Spans::default()
         };
-        Ok((self.text("model")?.unwrap_or_default(), places))
+        Ok((self.text("model")?.unwrap_or_default(), spans))
     }
 }
 

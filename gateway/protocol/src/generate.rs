@@ -4,7 +4,7 @@ use crate::Operation;
 use crate::dialect::Dialect;
 use crate::error::{ErrorCode, RequestError};
 use crate::hub::{About, Chat, Encoder, message};
-use crate::request::{Limit, Lowered, ParsedRequest, Places, model_named};
+use crate::request::{Limit, Lowered, ParsedRequest, Spans, model_named};
 use crate::scan::{fields, top_level};
 use crate::size::PromptSize;
 use crate::unsupported::Dropped;
@@ -39,9 +39,9 @@ impl Dialect for Generate {
                 priority: None,
             },
             prompt: head.prompt.text(),
-            places: Places {
+            spans: Spans {
                 limits,
-                ..Places::default()
+                ..Spans::default()
             },
             ..ParsedRequest::default()
         })

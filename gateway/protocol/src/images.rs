@@ -6,7 +6,7 @@ use crate::dialect::Dialect;
 use crate::error::RequestError;
 use crate::form::{self, Form};
 use crate::openai;
-use crate::request::{ParsedRequest, Places, model_named};
+use crate::request::{ParsedRequest, Spans, model_named};
 use crate::scan::{Raw, fields, top_level};
 use crate::size::PromptSize;
 use crate::view::Seen;
@@ -34,7 +34,7 @@ impl Dialect for Images {
             return parse_json(body);
         }
         let form = Form::parse(content_type, body)?;
-        let (model, places) = form.model()?;
+        let (model, spans) = form.model()?;
         let mut size = PromptSize::of_text(form.text("prompt")?.unwrap_or_default());
         for image in form.list("image").chain(form.list("mask")) {
             size.add_image_file(image.value);
@@ -43,7 +43,7 @@ impl Dialect for Images {
             model: model.into(),
             size,
             units: units(count_of(form.text("n")?)?)?,
-            places,
+            spans,
             ..ParsedRequest::default()
         })
     }
@@ -70,9 +70,9 @@ fn parse_json(body: &[u8]) -> Result<ParsedRequest<'_>, RequestError> {
         model: model_named(head.model)?,
         size,
         units: units(count)?,
-        places: Places {
+        spans: Spans {
             model: head.model.range(body),
-            ..Places::default()
+            ..Spans::default()
         },
         ..ParsedRequest::default()
     })

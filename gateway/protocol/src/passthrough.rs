@@ -8,7 +8,7 @@ use crate::Operation;
 use crate::dialect::Dialect;
 use crate::error::{ErrorCode, RequestError};
 use crate::form::{self, Form};
-use crate::request::{ParsedRequest, Places, model_named};
+use crate::request::{ParsedRequest, Spans, model_named};
 use crate::route::{Route, clean_path, route};
 use crate::scan::{fields, top_level};
 use policy::Units;
@@ -186,19 +186,19 @@ impl Dialect for Passthrough {
         body: &'a [u8],
         content_type: Option<&str>,
     ) -> Result<ParsedRequest<'a>, RequestError> {
-        let (model, places) = if form::boundary(content_type)?.is_some() {
-            let (model, places) = Form::parse(content_type, body)?.model()?;
-            (model.into(), places)
+        let (model, spans) = if form::boundary(content_type)?.is_some() {
+            let (model, spans) = Form::parse(content_type, body)?.model()?;
+            (model.into(), spans)
         } else if body.trim_ascii_start().first() == Some(&b'{') {
             // Not JSON after all, the server may still read a model in it for which the caller has no permission.
             let head: Head<'_> = top_level(body)?;
-            let places = Places {
+            let spans = Spans {
                 model: head.model.range(body),
-                ..Places::default()
+                ..Spans::default()
             };
-            (model_named(head.model)?, places)
+            (model_named(head.model)?, spans)
         } else {
-            (Cow::default(), Places::default())
+            (Cow::default(), Spans::default())
         };
         Ok(ParsedRequest {
             model,
@@ -206,9 +206,9 @@ impl Dialect for Passthrough {
                 passthrough_requests: 1,
                 ..Units::default()
             },
-            places: Places {
+            spans: Spans {
                 is_opaque: true,
-                ..places
+                ..spans
             },
             ..ParsedRequest::default()
         })

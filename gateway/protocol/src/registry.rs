@@ -92,7 +92,7 @@ pub fn parse_with_head<'a>(
 ) -> Result<ParsedRequest<'a>, RequestError> {
     let mut parsed = operation.dialect().parse(operation, body, head.content_type)?;
     if let Some(model) = head.model {
-        parsed.places.has_model_of_head = parsed.model != model;
+        parsed.spans.has_model_of_head = parsed.model != model;
         let of_body = std::mem::replace(&mut parsed.model, Cow::Owned(model.to_owned()));
         parsed.model_of_body = Some(of_body).filter(|name| !name.is_empty() && *name != model);
     }
@@ -133,17 +133,17 @@ pub fn rewrite_in_pieces(
 
 fn splices(operation: Operation, body: &[u8], parsed: &ParsedRequest<'_>, changes: &RequestChanges<'_>) -> Splices {
     let mut splices = Splices::default();
-    let places = &parsed.places;
-    if changes.model != parsed.model || places.has_model_of_head {
-        match (&places.model, places.form_start) {
+    let spans = &parsed.spans;
+    if changes.model != parsed.model || spans.has_model_of_head {
+        match (&spans.model, spans.form_start) {
             (Some(range), Some(_)) => {
                 splices.replace(range.clone(), changes.model);
-                if let Some(length) = &places.model_length {
+                if let Some(length) = &spans.model_length {
                     splices.replace(length.clone(), changes.model.len().to_string());
                 }
             }
             (Some(range), None) => splices.replace(range.clone(), quoted(changes.model)),
-            (None, _) if places.is_opaque => {}
+            (None, _) if spans.is_opaque => {}
             (None, Some(start)) => splices.replace(start..start, form::field(body, start, "model", changes.model)),
             (None, None) => splices.add_key(body, 0, "model", &quoted(changes.model)),
         }

@@ -41,7 +41,7 @@ pub struct ParsedRequest<'a> {
     pub storage: Storage<'a>,
     /// The beginning of the prompt, as JSON: requests that begin alike are best served by the same server.
     pub prompt: Option<&'a str>,
-    pub(crate) places: Places,
+    pub(crate) spans: Spans,
 }
 
 /// A request without a prompt: Ollama loads the model, or unloads it.
@@ -57,7 +57,7 @@ impl ParsedRequest<'_> {
     /// Names of the fields that [`rewrite`] withholds from a server of the same protocol, for the header
     /// `x-sluice-dropped`: a `keep_alive` that would unload the model, which other projects use.
     pub fn withheld(&self) -> Vec<Cow<'static, str>> {
-        let keep_alive = self.places.unload.as_ref();
+        let keep_alive = self.spans.unload.as_ref();
         keep_alive.map(|_| "keep_alive".into()).into_iter().collect()
     }
 }
@@ -73,7 +73,7 @@ pub struct Lowered {
 
 /// The values that policy may change, by their bytes in the body.
 #[derive(Debug, Default)]
-pub(crate) struct Places {
+pub(crate) struct Spans {
     pub(crate) model: Option<Range<usize>>,
     /// True if the model of the request's head counts, and not the body's.
     pub(crate) has_model_of_head: bool,
@@ -177,7 +177,7 @@ impl<'a> RequestChanges<'a> {
     pub fn new(parsed: &ParsedRequest<'_>, model: &'a str, granted: u64, rule: LimitRule) -> Self {
         let says_something = |limit: &Limit| limit.value != Limited::Null;
         let must_limit = rule == LimitRule::UnderOwnName;
-        let has_limit = rule != LimitRule::WhereGiven || parsed.places.limits.iter().any(says_something);
+        let has_limit = rule != LimitRule::WhereGiven || parsed.spans.limits.iter().any(says_something);
         Self {
             model,
             max_tokens: has_limit.then_some(granted),
@@ -236,10 +236,10 @@ pub(crate) fn splice_limits(
     splices: &mut Splices,
 ) {
     let Some(granted) = changes.max_tokens else { return };
-    let places = &parsed.places;
+    let spans = &parsed.spans;
     // Where 0 means no limit, as for Ollama, one token is the nearest.
     let least = u64::from(changes.must_limit);
-    for limit in &places.limits {
+    for limit in &spans.limits {
         let allowed = match limit.value {
             Limited::Null => continue,
             Limited::Unlimited => granted,
@@ -250,7 +250,7 @@ pub(crate) fn splice_limits(
         }
     }
     // A server refuses a minimum above the limit.
-    let minimum = places.min_tokens.as_ref();
+    let minimum = spans.min_tokens.as_ref();
     if let Some(minimum) =
         minimum.filter(|minimum| matches!(minimum.value, Limited::Tokens(tokens) if tokens > granted))
     {
@@ -258,7 +258,7 @@ pub(crate) fn splice_limits(
     }
     let is_honored = |limit: &Limit| limit.key == key || (limit.key == "max_completion_tokens" && !changes.must_limit);
     let says_something = |limit: &Limit| limit.value != Limited::Null;
-    if places
+    if spans
         .limits
         .iter()
         .any(|limit| is_honored(limit) && says_something(limit))
@@ -266,7 +266,7 @@ pub(crate) fn splice_limits(
         return;
     }
     let allowed = parsed.max_tokens.unwrap_or(granted).min(granted).max(least).to_string();
-    match places.limits.iter().find(|limit| limit.key == key) {
+    match spans.limits.iter().find(|limit| limit.key == key) {
         Some(null) => splices.replace(null.range.clone(), allowed),
         None => splices.add_key(body, 0, key, &allowed),
     }

@@ -4,7 +4,7 @@
 use crate::Operation;
 use crate::dialect::Dialect;
 use crate::error::RequestError;
-use crate::request::{ParsedRequest, Places, model_named};
+use crate::request::{ParsedRequest, Spans, model_named};
 use crate::scan::{Raw, fields, top_level};
 use crate::size::PromptSize;
 
@@ -25,9 +25,9 @@ impl Dialect for Rerank {
         Ok(ParsedRequest {
             model: model_named(head.model)?,
             size: pairs(head.query, head.documents),
-            places: Places {
+            spans: Spans {
                 model: head.model.range(body),
-                ..Places::default()
+                ..Spans::default()
             },
             ..ParsedRequest::default()
         })

@@ -3,7 +3,7 @@
 use crate::Operation;
 use crate::dialect::Dialect;
 use crate::error::RequestError;
-use crate::request::{ParsedRequest, Places, model_named};
+use crate::request::{ParsedRequest, Spans, model_named};
 use crate::rerank::pairs;
 use crate::scan::{Raw, fields, top_level};
 
@@ -29,9 +29,9 @@ impl Dialect for Score {
         Ok(ParsedRequest {
             model: model_named(head.model)?,
             size: pairs(one, many),
-            places: Places {
+            spans: Spans {
                 model: head.model.range(body),
-                ..Places::default()
+                ..Spans::default()
             },
             ..ParsedRequest::default()
         })

@@ -1,4 +1,4 @@
-//! The names and places that servers beside OpenAI's have for the same things.
+//! The names and forms that servers beside OpenAI's have for the same things.
 
 use super::server_quirks::{answers, says};
 use super::tests::{OPENAI, translated};

@@ -4,7 +4,7 @@
 use crate::Operation;
 use crate::dialect::Dialect;
 use crate::error::RequestError;
-use crate::request::{ParsedRequest, Places, model_named};
+use crate::request::{ParsedRequest, Spans, model_named};
 use crate::scan::{fields, top_level};
 use crate::size::PromptSize;
 
@@ -27,9 +27,9 @@ impl Dialect for Speech {
         Ok(ParsedRequest {
             model: model_named(head.model)?,
             size: PromptSize::of(&[head.input, head.instructions, head.ref_text]),
-            places: Places {
+            spans: Spans {
                 model: head.model.range(body),
-                ..Places::default()
+                ..Spans::default()
             },
             ..ParsedRequest::default()
         })

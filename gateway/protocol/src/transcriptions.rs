@@ -36,7 +36,7 @@ impl Dialect for Transcriptions {
         let file = form.part("file")?.ok_or_else(missing)?.value;
         let longest = duration::longest(file.len() as u64);
         let audio = duration::of(file).unwrap_or(longest);
-        let (model, places) = form.model()?;
+        let (model, spans) = form.model()?;
         Ok(ParsedRequest {
             model: model.into(),
             is_streaming: form.text("stream")?.is_some_and(is_true),
@@ -44,7 +44,7 @@ impl Dialect for Transcriptions {
             wants_usage: true,
             size: PromptSize::of_text(form.text("prompt")?.unwrap_or_default()).with_audio(audio, longest),
             units: units(audio),
-            places,
+            spans,
             ..ParsedRequest::default()
         })
     }

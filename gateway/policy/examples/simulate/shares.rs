@@ -11,7 +11,7 @@ use std::io::{BufRead, BufReader};
 use std::time::{Duration, Instant};
 
 const HOUR: Duration = Duration::from_secs(3600);
-const PLACES: usize = 400;
+const SLOTS: usize = 400;
 const OVERLOAD: f64 = 3.0;
 
 /// Prints the table; returns the promises that are missed.
@@ -19,9 +19,9 @@ pub fn print_table() -> Vec<String> {
     let trace = read_trace();
     let sizes: Vec<(u64, u64)> = trace.iter().map(|a| (a.input_tokens, a.output_tokens)).collect();
     let mean = sizes.iter().map(|(i, o)| service(*i, *o).as_secs_f64()).sum::<f64>() / sizes.len() as f64;
-    let rate = OVERLOAD * PLACES as f64 / mean;
+    let rate = OVERLOAD * SLOTS as f64 / mean;
     println!(
-        "An hour at {OVERLOAD} × capacity: {PLACES} places, a request holds one for {mean:.2} s on average, {rate:.0} arrive a second.\n"
+        "An hour at {OVERLOAD} × capacity: {SLOTS} slots, a request holds one for {mean:.2} s on average, {rate:.0} arrive a second.\n"
     );
     println!(
         "| scenario | arrivals | order | offered | served | capacity used, of the best | Jain index | shares h : n : l | wait p50 / p99 s, high | normal | low |"
@@ -90,7 +90,7 @@ fn scenarios() -> [(&'static str, Vec<Source>); 3] {
 fn rules(order: Order) -> Rules {
     Rules {
         global: GlobalLimits {
-            max_active_requests: PLACES,
+            max_active_requests: SLOTS,
             max_queue_size: 4000,
             max_queue_wait: Duration::from_secs(30),
         },

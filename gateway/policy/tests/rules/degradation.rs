@@ -86,11 +86,11 @@ fn the_originals_levels_shrink_refuse_batch_then_standard_and_keep_vips() {
         let mut policy = pressed(waiting, original());
         assert_eq!(policy.level(at(0)).unwrap().number, level);
         let mut taken = |ask: &AdmissionRequest| match policy.offer(ask, at(0)).0 {
-            Decision::Queue(place) => {
-                policy.cancel(place.ticket, at(0));
-                assert_eq!(place.terms.max_tokens, max_tokens, "at {waiting}");
-                assert_eq!(place.terms.estimate.output_tokens, max_tokens);
-                assert_eq!(place.terms.level, level);
+            Decision::Queue(queued) => {
+                policy.cancel(queued.ticket, at(0));
+                assert_eq!(queued.terms.max_tokens, max_tokens, "at {waiting}");
+                assert_eq!(queued.terms.estimate.output_tokens, max_tokens);
+                assert_eq!(queued.terms.level, level);
                 Ok(())
             }
             Decision::Reject(refusal) => Err(refusal),
@@ -122,11 +122,11 @@ fn under_pressure_requests_go_to_the_smaller_model_and_batch_pauses() {
         ..LevelActions::default()
     };
     let mut policy = pressed(60, degradation);
-    let Decision::Queue(place) = policy.offer(&ask(0), at(0)).0 else {
+    let Decision::Queue(queued) = policy.offer(&ask(0), at(0)).0 else {
         panic!("it waits")
     };
-    assert_eq!((place.terms.model, place.terms.max_tokens), (ModelId(1), 50));
-    assert!(place.terms.degradations.routed_by_pressure && !place.terms.degradations.max_tokens_reduced);
+    assert_eq!((queued.terms.model, queued.terms.max_tokens), (ModelId(1), 50));
+    assert!(queued.terms.degradations.routed_by_pressure && !queued.terms.degradations.max_tokens_reduced);
     let mut batch = ask(1);
     (batch.class, batch.priority) = (Class::Batch, Priority::High);
     let Decision::Queue(paused) = policy.offer(&batch, at(0)).0 else {
@@ -139,7 +139,7 @@ fn under_pressure_requests_go_to_the_smaller_model_and_batch_pauses() {
     while let Some(ticket) = policy.next(at(0)) {
         started.push(ticket);
     }
-    assert!(started.contains(&place.ticket));
+    assert!(started.contains(&queued.ticket));
     // The queue has emptied but for batch; once the level is left, it runs.
     assert!(!started.contains(&paused.ticket));
     assert_eq!(policy.next(at(500)), None);

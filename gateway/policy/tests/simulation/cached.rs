@@ -60,9 +60,9 @@ pub fn share(clients: &[Client], weights: TokenWeights, requests: usize, seed: u
                         running.push(Reverse((now + given.count(at, &usage), grant.ticket)));
                         grant.ticket
                     }
-                    Decision::Queue(place) => {
+                    Decision::Queue(queued) => {
                         waiting[at] += 1;
-                        place.ticket
+                        queued.ticket
                     }
                     Decision::Reject(refusal) => panic!("{refusal}"),
                 };

@@ -1,5 +1,5 @@
 //! A deterministic simulation: arrivals in, a made-up clock, the real policy, figures out. A server is so
-//! many places; how long a request holds one depends on its tokens.
+//! many slots; how long a request holds one depends on its tokens.
 
 pub mod cached;
 pub mod engine;
@@ -50,7 +50,7 @@ pub struct Outcome {
     pub served: u64,
     pub refused: u64,
     pub expired: u64,
-    /// Of all places, how many were in use, on average.
+    /// Of all slots, how many were in use, on average.
     pub usage: f64,
     pub tokens_by_project: HashMap<ProjectId, u64>,
     pub tokens_by_band: [u64; 3],
@@ -78,7 +78,7 @@ struct Known {
 
 impl Run {
     pub fn go(self, arrivals: impl Iterator<Item = Arrival>) -> Outcome {
-        let places = self.rules.global.max_active_requests;
+        let slots = self.rules.global.max_active_requests;
         let mut random = Random(self.seed);
         let total: f64 = self.sources.iter().map(|source| source.rate).sum();
         let mut world = World {
@@ -105,7 +105,7 @@ impl Run {
         }
         world.run_until(Time::after_epoch(self.end));
         let seconds = (self.end - self.warm_up).as_secs_f64();
-        world.outcome.usage = world.busy / (seconds * places as f64);
+        world.outcome.usage = world.busy / (seconds * slots as f64);
         world.outcome.mean_service = world.service.0 / world.service.1.max(1) as f64;
         world.outcome
     }
@@ -118,7 +118,7 @@ struct World {
     outcome: Outcome,
     warm_up: Time,
     end: Time,
-    /// Seconds of places in use.
+    /// Seconds of slots in use.
     busy: f64,
     service: (f64, u64),
     now: Time,
@@ -179,14 +179,14 @@ impl World {
                 self.known.insert(grant.ticket, known);
                 self.start(grant.ticket);
             }
-            Decision::Queue(place) => {
-                if let Some(displaced) = place.displaced {
+            Decision::Queue(queued) => {
+                if let Some(displaced) = queued.displaced {
                     self.known.remove(&displaced);
                     self.outcome.refused += 1;
                 }
-                self.known.insert(place.ticket, known);
+                self.known.insert(queued.ticket, known);
                 self.events
-                    .push(Reverse((place.deadline, Event::Expires(place.ticket))));
+                    .push(Reverse((queued.deadline, Event::Expires(queued.ticket))));
             }
             Decision::Reject(_) => self.outcome.refused += 1,
         }

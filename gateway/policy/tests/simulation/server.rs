@@ -217,8 +217,8 @@ impl<'a> World<'a> {
     fn arrive(&mut self, at: usize, now: f64) {
         match self.policy.offer(&ask(self.requests[at].input), time(now)).0 {
             Decision::Admit(grant) => self.dispatch(at, grant.ticket, now),
-            Decision::Queue(place) => {
-                self.waiting.insert(place.ticket, at);
+            Decision::Queue(queued) => {
+                self.waiting.insert(queued.ticket, at);
             }
             Decision::Reject(refusal) => panic!("{refusal}"),
         }
@@ -299,8 +299,8 @@ pub fn limits_of_a_boundless_server(long_share: f64, most: usize, answers: usize
                     let end = now + first_token(input) + Duration::from_secs(4);
                     running.push(Reverse((end, input, grant.ticket)));
                 }
-                Decision::Queue(place) => {
-                    inputs.insert(place.ticket, input);
+                Decision::Queue(queued) => {
+                    inputs.insert(queued.ticket, input);
                 }
                 Decision::Reject(refusal) => panic!("{refusal}"),
             }

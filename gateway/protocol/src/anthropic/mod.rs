@@ -10,7 +10,7 @@ use crate::catalogue::Entry;
 use crate::dialect::{Dialect, NativeApis};
 use crate::error::RequestError;
 use crate::hub::{About, Chat, Encoder};
-use crate::request::{Limit, ParsedRequest, Places, RequestChanges, model_named, splice_limits};
+use crate::request::{Limit, ParsedRequest, RequestChanges, Spans, model_named, splice_limits};
 use crate::scan::{Splices, fields, top_level};
 use crate::size::PromptSize;
 use crate::unsupported::{Dropped, Side};
@@ -47,10 +47,10 @@ impl Dialect for Anthropic {
             size: PromptSize::of(&read).unbounded_if(is_unbounded),
             wants_usage: true,
             prompt: head.messages.text(),
-            places: Places {
+            spans: Spans {
                 model: head.model.range(body),
                 limits,
-                ..Places::default()
+                ..Spans::default()
             },
             ..ParsedRequest::default()
         })

@@ -12,7 +12,7 @@ use crate::catalogue::{self, Entry};
 use crate::dialect::{Dialect, NativeApis, Server};
 use crate::error::RequestError;
 use crate::hub::{About, Chat, Encoder};
-use crate::request::{Limit, Limited, ModelLoad, ParsedRequest, Places, RequestChanges, model_named, splice_limits};
+use crate::request::{Limit, Limited, ModelLoad, ParsedRequest, RequestChanges, Spans, model_named, splice_limits};
 use crate::scan::{Raw, Splices, fields, inner, top_level};
 use crate::size::PromptSize;
 use crate::unsupported::{Dropped, Side};
@@ -67,12 +67,12 @@ impl Dialect for Ollama {
             wants_usage: true,
             load: operation.generates().then(|| load(operation, &head, unloads)).flatten(),
             prompt: [head.messages, head.prompt, head.input].into_iter().find_map(Raw::text),
-            places: Places {
+            spans: Spans {
                 model: named.range(body),
                 limits,
                 options: head.options.range(body),
                 unload: head.keep_alive.range(body).filter(|_| unloads),
-                ..Places::default()
+                ..Spans::default()
             },
             ..ParsedRequest::default()
         })
@@ -86,18 +86,18 @@ impl Dialect for Ollama {
         changes: &RequestChanges<'_>,
         splices: &mut Splices,
     ) {
-        let places = &parsed.places;
-        if let Some(keep_alive) = &places.unload {
+        let spans = &parsed.spans;
+        if let Some(keep_alive) = &spans.unload {
             splices.remove_key(body, keep_alive.clone());
         }
         if !operation.generates() || parsed.load.is_some() {
             return;
         }
         let Some(granted) = changes.max_tokens else { return };
-        if !places.limits.is_empty() {
+        if !spans.limits.is_empty() {
             return splice_limits("num_predict", body, parsed, changes, splices);
         }
-        match &places.options {
+        match &spans.options {
             Some(options) if body[options.clone()].starts_with(b"{") => {
                 splices.add_key(body, options.start, "num_predict", &granted.to_string());
             }

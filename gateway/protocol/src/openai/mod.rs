@@ -9,7 +9,7 @@ use crate::Operation;
 use crate::dialect::{Dialect, NativeApis, Server};
 use crate::error::RequestError;
 use crate::hub::{About, Chat, Encoder};
-use crate::request::{Limit, Lowered, ParsedRequest, Places, RequestChanges, flex, model_named, splice_limits};
+use crate::request::{Limit, Lowered, ParsedRequest, RequestChanges, Spans, flex, model_named, splice_limits};
 use crate::scan::{Raw, Splices, fields, inner, top_level};
 use crate::size::PromptSize;
 use crate::unsupported::Dropped;
@@ -58,12 +58,12 @@ impl Dialect for OpenAi {
                 priority: None,
             },
             prompt: [head.messages, head.prompt, head.input].into_iter().find_map(Raw::text),
-            places: Places {
+            spans: Spans {
                 model: head.model.range(body),
                 limits,
                 min_tokens: Limit::of_another("min_tokens", head.min_tokens, body),
                 options: head.stream_options.range(body),
-                ..Places::default()
+                ..Spans::default()
             },
             ..ParsedRequest::default()
         })
@@ -82,7 +82,7 @@ impl Dialect for OpenAi {
         }
         splice_limits("max_tokens", body, parsed, changes, splices);
         if parsed.is_streaming && !parsed.wants_usage && changes.asks_usage {
-            match &parsed.places.options {
+            match &parsed.spans.options {
                 Some(range) => splices.replace(range.clone(), asking_usage(&body[range.clone()])),
                 None => splices.add_key(body, 0, "stream_options", r#"{"include_usage":true}"#),
             }

@@ -14,7 +14,7 @@ use crate::Operation;
 use crate::dialect::{Dialect, NativeApis};
 use crate::error::RequestError;
 use crate::hub::{About, Chat, Encoder};
-use crate::request::{Limit, Lowered, ParsedRequest, Places, RequestChanges, flex, model_named, splice_limits};
+use crate::request::{Limit, Lowered, ParsedRequest, RequestChanges, Spans, flex, model_named, splice_limits};
 use crate::scan::{Splices, fields, top_level};
 use crate::size::PromptSize;
 use crate::unsupported::{Dropped, Side};
@@ -66,11 +66,11 @@ impl Dialect for Responses {
             in_background,
             prompt: head.input.text(),
             storage: conversation::storage_of(&head),
-            places: Places {
+            spans: Spans {
                 model: head.model.range(body),
                 limits,
                 background: head.background.range(body),
-                ..Places::default()
+                ..Spans::default()
             },
             ..ParsedRequest::default()
         })
@@ -85,7 +85,7 @@ impl Dialect for Responses {
         splices: &mut Splices,
     ) {
         // The gateway makes it in the background; its server is asked as by a client that waits.
-        if let Some(range) = parsed.places.background.clone().filter(|_| parsed.in_background) {
+        if let Some(range) = parsed.spans.background.clone().filter(|_| parsed.in_background) {
             splices.replace(range, "false");
         }
         splice_limits("max_output_tokens", body, parsed, changes, splices);

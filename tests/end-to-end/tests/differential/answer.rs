@@ -34,8 +34,17 @@ const VARYING: &[&str] = &[
 impl Answer {
     /// Sends a request to a server's base URL.
     pub(crate) async fn of(http: &reqwest::Client, url: &str, request: &Request) -> Self {
-        let sent = http.post(format!("{url}{}", request.path)).json(&request.body);
-        let answer = sent.bearer_auth("sk-up").send().await.expect("an answer");
+        let send = || {
+            let sent = http.post(format!("{url}{}", request.path)).json(&request.body);
+            sent.bearer_auth("sk-up").send()
+        };
+        let answer = match send().await {
+            // A server may close an idle connection at the moment in which a request is sent on it (RFC 9112 section
+            // 9.3.1); a fresh connection tells this from a server that fails.
+            Err(error) if error.is_request() => send().await,
+            answer => answer,
+        };
+        let answer = answer.expect("an answer");
         let status = answer.status().as_u16();
         let content_type = answer
             .headers()
