@@ -31,6 +31,7 @@ mod tokens;
 mod traces;
 mod upstream;
 mod watch;
+mod web_page;
 
 /// Many small, short-lived allocations on many threads: the case that mimalloc is made for.
 #[global_allocator]

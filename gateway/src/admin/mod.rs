@@ -10,6 +10,7 @@ mod queue;
 pub(crate) mod socket;
 pub(crate) mod token;
 mod usage;
+mod web;
 
 use crate::reload::Reloader;
 use crate::services::Services;
@@ -88,6 +89,7 @@ pub(crate) fn router(admin: Admin) -> Router {
         .merge(guarded)
         .merge(console::routes())
         .fallback(|| async { refused(StatusCode::NOT_FOUND, "no such endpoint; see /openapi.json") })
+        .layer(middleware::from_fn_with_state(admin.clone(), web::guarded))
         .layer(middleware::from_fn_with_state(admin.clone(), guarded_connection))
         .with_state(admin)
 }

@@ -223,6 +223,7 @@ impl Check<'_> {
             retry_share: raw.retries.share.value,
             log_requests: raw.telemetry.log_requests,
             cors_origins: self.origins(&raw.cors_origins),
+            admin_hosts: self.host_names(&raw.admin_hosts),
             ollama_version: raw.ollama_version.clone(),
         })
     }
@@ -243,6 +244,18 @@ impl Check<'_> {
             }
         }
         raw.iter().map(|origin| origin.value.clone()).collect()
+    }
+
+    /// Host names without scheme, port and path.
+    fn host_names(&mut self, raw: &[At<String>]) -> Vec<String> {
+        for host in raw {
+            let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+            if host.value.is_empty() || !host.value.bytes().all(is_name) {
+                let message = format!("`{}` is not a host name such as sluice.example.org", host.value);
+                self.problem("gateway.yaml", host.line, "admin_hosts".to_owned(), message);
+            }
+        }
+        raw.iter().map(|host| host.value.clone()).collect()
     }
 
     /// Settings of stored responses; `None`: none are stored.

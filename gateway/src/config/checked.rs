@@ -73,6 +73,8 @@ pub(crate) struct Gateway {
     pub(crate) log_requests: bool,
     /// Origins of web pages that may call; `*` for any.
     pub(crate) cors_origins: Vec<String>,
+    /// Host names by which the admin listener may be called on loopback.
+    pub(crate) admin_hosts: Vec<String>,
     /// The version that `GET /api/version` answers.
     pub(crate) ollama_version: String,
 }

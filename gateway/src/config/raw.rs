@@ -271,6 +271,9 @@ section! {
         /// Origins of web pages whose scripts may call the proxy listener, such as `https://chat.example.org`; `*`
         /// allows any. Default: none, except pages of this machine while identity is open.
         cors_origins: Vec<At<String>>,
+        /// Host names by which the admin listener may be called on loopback, beside `localhost` and addresses, such as
+        /// that of a reverse proxy. Requests with another `Host` or `Origin` are refused (DNS rebinding).
+        admin_hosts: Vec<At<String>>,
         /// Version that `GET /api/version` returns. Some Ollama clients refuse servers below a minimum version.
         ollama_version: String = protocol::catalogue::OLLAMA_VERSION.to_owned(),
         /// Ledger settings.

@@ -258,7 +258,7 @@ impl Proxy {
         let path = protocol::clean_path(&given);
         let is_anthropics = head.headers.contains_key("anthropic-version");
         let protocol = protocol::protocol_of(&path.path, is_anthropics);
-        let cors = match web::access(&services.current.get().config, &head.method, &head.headers) {
+        let cors = match web::access(&services.current.get().config, &head.method, &head.uri, &head.headers) {
             Access::Granted(cors) => cors,
             Access::Preflight(cors) => return endpoints::answer_preflight(session, cors).await.is_ok(),
             Access::Refused(error) => {

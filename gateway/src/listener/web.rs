@@ -1,15 +1,14 @@
 //! Rules for web pages: cross-origin requests (CORS) from the configured origins, and, while identity is open, from
-//! pages of this machine itself and nothing else, so that no page can spend a user's budget through their browser (by a foreign `Origin`, or by a name that has been
-//! rebound to this address).
+//! pages of this machine itself and nothing else, so that no page can spend a user's budget through their browser (by a
+//! foreign `Origin`, or by a name that has been rebound to this address).
 
 use crate::config::{Config, Identity};
-use http::uri::Authority;
-use http::{HeaderMap, Method, header};
+use crate::web_page::{foreign_host, is_page_of_this_machine, is_web_page, origin};
+use http::{HeaderMap, Method, Uri, header};
 use protocol::error::{ErrorCode, RequestError};
-use std::net::IpAddr;
 
 /// Methods that a page may use.
-const METHODS: &str = "GET, POST, DELETE, OPTIONS";
+const METHODS: &str = "GET, POST, DELETE, PUT, PATCH, OPTIONS";
 
 /// Response headers that a page may read.
 const EXPOSED: &str = "x-request-id, x-sluice-request-id, x-sluice-model, x-sluice-queue-ms, x-sluice-degraded, \
@@ -29,16 +28,16 @@ pub(super) enum Access {
     Refused(RequestError),
 }
 
-/// Judges a request by its method and headers.
-pub(super) fn access(config: &Config, method: &Method, headers: &HeaderMap) -> Access {
+/// Judges a request by its method, target and headers.
+pub(super) fn access(config: &Config, method: &Method, uri: &Uri, headers: &HeaderMap) -> Access {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let is_open = matches!(config.gateway.identity, Identity::Open { .. });
-    if is_open && let Some(host) = text(header::HOST).filter(|host| !is_local(host)) {
+    if is_open && let Some(host) = foreign_host(uri, headers, &[]) {
         return Access::Refused(refusal(format!(
             "host `{host}` is not allowed while identity is open: use 127.0.0.1 or localhost, or `identity: keys`"
         )));
     }
-    let Some(origin) = text(header::ORIGIN) else {
+    let Some(origin) = origin(headers) else {
         return Access::Granted(Vec::new());
     };
     let is_preflight = method == Method::OPTIONS && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
@@ -69,42 +68,15 @@ pub(super) fn access(config: &Config, method: &Method, headers: &HeaderMap) -> A
     granted.push(("access-control-allow-methods", METHODS.to_owned()));
     granted.push(("access-control-allow-headers", wanted.to_owned()));
     granted.push(("access-control-max-age", MAX_AGE.to_owned()));
+    if headers.contains_key("access-control-request-private-network") {
+        // Browsers ask for it before a page of the public network may call loopback.
+        granted.push(("access-control-allow-private-network", "true".to_owned()));
+    }
     Access::Preflight(granted)
 }
 
 fn refusal(message: String) -> RequestError {
     RequestError::new(ErrorCode::OriginNotAllowed, message)
-}
-
-/// Returns whether an origin is that of a page of the web. Desktop programs send origins of their own (`vscode-file://…`).
-fn is_web_page(origin: &str) -> bool {
-    origin == "null" || origin.starts_with("http://") || origin.starts_with("https://")
-}
-
-/// Returns whether an origin is a page that this machine serves, such as that of a program under development.
-fn is_page_of_this_machine(origin: &str) -> bool {
-    let host = ["http://", "https://"]
-        .iter()
-        .find_map(|scheme| origin.strip_prefix(scheme));
-    let host = host.and_then(|host| host.parse::<Authority>().ok());
-    host.is_some_and(|host| {
-        let name = host.host().trim_start_matches('[').trim_end_matches(']');
-        name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-    })
-}
-
-/// Returns whether a `host` header can only mean this machine: an address, which no name server decides, or a name that resolves
-/// here by convention.
-fn is_local(host: &str) -> bool {
-    let Ok(authority) = host.parse::<Authority>() else {
-        return false;
-    };
-    let name = authority.host().trim_start_matches('[').trim_end_matches(']');
-    let name = name.trim_end_matches('.').to_ascii_lowercase();
-    name.parse::<IpAddr>().is_ok()
-        || name == "localhost"
-        || name.ends_with(".localhost")
-        || name == "host.docker.internal"
 }
 
 #[cfg(test)]
@@ -141,18 +113,22 @@ mod tests {
             "null",
         ] {
             let headers = headers(&[("host", "127.0.0.1:8000"), ("origin", origin)]);
-            let access = access(&config_none, &Method::POST, &headers);
+            let access = access(&config_none, &Method::POST, &Uri::default(), &headers);
             assert!(matches!(access, Access::Refused(_)), "{origin}");
         }
         for origin in ["http://localhost:5173", "http://127.0.0.1:3000", "http://[::1]:3000"] {
             let headers = headers(&[("host", "127.0.0.1:8000"), ("origin", origin)]);
             assert!(
-                matches!(access(&config_none, &Method::POST, &headers), Access::Granted(_)),
+                matches!(
+                    access(&config_none, &Method::POST, &Uri::default(), &headers),
+                    Access::Granted(_)
+                ),
                 "{origin}"
             );
         }
         let chat = headers(&[("host", "localhost:8000"), ("origin", "https://chat.example.org")]);
-        let access = access(&config(&["https://chat.example.org"], OPEN), &Method::POST, &chat);
+        let configured = config(&["https://chat.example.org"], OPEN);
+        let access = access(&configured, &Method::POST, &Uri::default(), &chat);
         let Access::Granted(granted) = access else {
             panic!("{access:?}")
         };
@@ -172,20 +148,35 @@ mod tests {
             ("[::1]:8000", true),
             ("192.168.0.7:8000", true),
         ] {
-            let access = access(&config, &Method::POST, &headers(&[("host", host)]));
+            let access = access(&config, &Method::POST, &Uri::default(), &headers(&[("host", host)]));
             assert_eq!(access == Access::Granted(Vec::new()), is_served, "{host}");
         }
+        // HTTP/2 and absolute URIs have the name in the request's target, and one header may hide behind another.
+        let rebound: Uri = "http://evil.example:8000/v1/models".parse().expect("a URI");
+        let mut twice = headers(&[("host", "127.0.0.1:8000")]);
+        assert!(matches!(
+            access(&config, &Method::GET, &rebound, &twice),
+            Access::Refused(_)
+        ));
+        twice.append("host", "evil.example".parse().expect("a value"));
+        assert!(matches!(
+            access(&config, &Method::GET, &Uri::default(), &twice),
+            Access::Refused(_)
+        ));
     }
 
     #[test]
     fn with_keys_a_foreign_page_is_served_what_its_key_allows_and_cannot_read_it() {
         let config = config(&[], Identity::Keys);
         let page = headers(&[("host", "llm.example.org"), ("origin", "https://evil.example")]);
-        assert_eq!(access(&config, &Method::POST, &page), Access::Granted(Vec::new()));
+        assert_eq!(
+            access(&config, &Method::POST, &Uri::default(), &page),
+            Access::Granted(Vec::new())
+        );
         let mut preflight = page;
         preflight.insert("access-control-request-method", "POST".parse().expect("a value"));
         assert!(matches!(
-            access(&config, &Method::OPTIONS, &preflight),
+            access(&config, &Method::OPTIONS, &Uri::default(), &preflight),
             Access::Refused(_)
         ));
     }
@@ -197,8 +188,9 @@ mod tests {
             ("origin", "https://a.example"),
             ("access-control-request-method", "POST"),
             ("access-control-request-headers", "authorization,x-stainless-os"),
+            ("access-control-request-private-network", "true"),
         ]);
-        let access = access(&config(&["*"], OPEN), &Method::OPTIONS, &preflight);
+        let access = access(&config(&["*"], OPEN), &Method::OPTIONS, &Uri::default(), &preflight);
         let Access::Preflight(granted) = access else {
             panic!("{access:?}")
         };
@@ -206,5 +198,11 @@ mod tests {
             "access-control-allow-headers",
             "authorization,x-stainless-os".to_owned()
         )));
+        assert!(granted.contains(&("access-control-allow-private-network", "true".to_owned())));
+        let methods = granted.iter().find(|(name, _)| *name == "access-control-allow-methods");
+        let (_, methods) = methods.expect("the methods");
+        for method in ["GET", "POST", "DELETE", "PUT", "PATCH"] {
+            assert!(methods.split(", ").any(|named| named == method), "{method}: {methods}");
+        }
     }
 }
