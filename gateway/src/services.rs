@@ -56,23 +56,45 @@ impl Services {
     /// # Errors
     /// `queue_full` when all bodies together would exceed `bounds.max_buffered_bytes`.
     pub(crate) fn buffer(self: &Arc<Self>, config: &Config, bytes: usize) -> Result<BufferedBytes, RequestError> {
-        let before = self.buffered.fetch_add(bytes, Relaxed);
-        let buffered = BufferedBytes {
+        let mut buffered = BufferedBytes {
             services: Arc::clone(self),
-            bytes,
+            bytes: 0,
         };
-        let limit = config.gateway.max_buffered_bytes;
-        if before.saturating_add(bytes) > limit {
-            let message = format!(
-                "request bodies in memory would exceed bounds.max_buffered_bytes ({limit} bytes); try again later"
-            );
-            return Err(RequestError::new(ErrorCode::QueueFull, message));
-        }
+        buffered.grow(config, bytes)?;
         Ok(buffered)
+    }
+
+    /// Checks that a body of this size could be held now; nothing is reserved, because it may never arrive.
+    ///
+    /// # Errors
+    /// `queue_full`, as for [`Self::buffer`].
+    pub(crate) fn check_buffer(&self, config: &Config, bytes: usize) -> Result<(), RequestError> {
+        within_buffers(config, self.buffered.load(Relaxed), bytes)
     }
 }
 
+/// Refuses bytes that would exceed `bounds.max_buffered_bytes` together with those that are held.
+fn within_buffers(config: &Config, held: usize, bytes: usize) -> Result<(), RequestError> {
+    let limit = config.gateway.max_buffered_bytes;
+    if held.saturating_add(bytes) <= limit {
+        return Ok(());
+    }
+    let message =
+        format!("request bodies in memory would exceed bounds.max_buffered_bytes ({limit} bytes); try again later");
+    Err(RequestError::new(ErrorCode::QueueFull, message))
+}
+
 impl BufferedBytes {
+    /// Reserves memory for more of the body.
+    ///
+    /// # Errors
+    /// `queue_full` when all bodies together would exceed `bounds.max_buffered_bytes`.
+    pub(crate) fn grow(&mut self, config: &Config, bytes: usize) -> Result<(), RequestError> {
+        let held = self.services.buffered.fetch_add(bytes, Relaxed);
+        self.bytes += bytes;
+        within_buffers(config, held, bytes)
+    }
+
     /// Changes the reservation to the size that the body turned out to have.
     pub(crate) fn resize(&mut self, bytes: usize) {
         if bytes > self.bytes {

@@ -25,6 +25,7 @@ use console::session::Console;
 use ledger::Store;
 use serde_json::json;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use token::Token;
 
 /// State that the admin pages read.
@@ -179,6 +180,7 @@ async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
         waiting: policy::QueueClass::ALL.map(|class| (class.name(), occupancy.waiting_by_class[class])),
         level: occupancy.level,
         pressure: occupancy.pressure,
+        buffered: services.buffered.load(Relaxed),
         ledger: services.ledger.health(),
         allowances: limits::used_shares(services, &snapshot.config),
         upstreams: upstreams

@@ -100,10 +100,10 @@ pub(super) async fn answer(
     })
 }
 
-async fn upload(services: &Services, session: &mut ServerSession, project: &str) -> Result<Value, RequestError> {
+async fn upload(services: &Arc<Services>, session: &mut ServerSession, project: &str) -> Result<Value, RequestError> {
     let config = Arc::clone(&services.current.get().config);
     let content_type = session.req_header().headers.get("content-type").cloned();
-    let body = receive::body(session, &config).await?;
+    let (body, _buffered) = receive::body(services, session, &config).await?;
     let form = Form::read(content_type.as_ref().and_then(|value| value.to_str().ok()), body).await?;
     if form.purpose != FilePurpose::Batch.name() {
         let message = format!("`purpose` must be batch, not `{}`", form.purpose);
@@ -216,7 +216,7 @@ async fn create(endpoints: &Endpoints, session: &mut ServerSession, caller: &Cal
     let services = &endpoints.services;
     let snapshot = services.current.get();
     let config = &snapshot.config;
-    let body = receive::body(session, config).await?;
+    let (body, _buffered) = receive::body(services, session, config).await?;
     let wanted: Wanted = serde_json::from_slice(&body).map_err(|error| {
         RequestError::new(
             ErrorCode::BadRequest,

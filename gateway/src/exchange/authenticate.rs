@@ -147,11 +147,8 @@ async fn buffered_body(
     session: &mut ServerSession,
     config: &Config,
 ) -> Result<Body, RequestError> {
-    let declared = receive::declared_length(&session.req_header().headers);
-    let expected = declared.unwrap_or(0).min(config.gateway.max_body_bytes);
-    let mut buffered = recorder.services.buffer(config, expected)?;
-    let bytes = protocol::without_byte_order_mark(receive::body(session, config).await?);
-    buffered.resize(bytes.len());
+    let (bytes, buffered) = receive::body(&recorder.services, session, config).await?;
+    let bytes = protocol::without_byte_order_mark(bytes);
     Ok(Body::new(bytes, buffered))
 }
 

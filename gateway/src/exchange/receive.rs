@@ -2,17 +2,24 @@
 
 use super::encoding::{self, too_large};
 use crate::config::Config;
+use crate::services::{BufferedBytes, Services};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use pingora_core::protocols::http::ServerSession;
 use pingora_timeout::fast_timeout::fast_timeout;
 use protocol::error::{ErrorCode, RequestError};
+use std::sync::Arc;
 
 /// Memory reserved for a body before any of it has arrived, at most.
 const FIRST_RESERVE: usize = 1 << 20;
 
-/// Reads and decodes a whole body within `bounds.max_body_bytes` and `timeouts.body_seconds`.
-pub(crate) async fn body(session: &mut ServerSession, config: &Config) -> Result<Bytes, RequestError> {
+/// Reads and decodes a whole body within `bounds.max_body_bytes` and `timeouts.body_seconds`. What has arrived of it counts
+/// in `bounds.max_buffered_bytes`, for as long as the second part of the answer is held.
+pub(crate) async fn body(
+    services: &Arc<Services>,
+    session: &mut ServerSession,
+    config: &Config,
+) -> Result<(Bytes, BufferedBytes), RequestError> {
     let limit = config.gateway.max_body_bytes;
     let headers = &session.req_header().headers;
     let coding = encoding::of(headers)?;
@@ -20,29 +27,40 @@ pub(crate) async fn body(session: &mut ServerSession, config: &Config) -> Result
     if declared.is_some_and(|length| length > limit) {
         return Err(too_large(limit));
     }
+    services.check_buffer(config, declared.unwrap_or(0))?;
+    let mut buffered = services.buffer(config, 0)?;
     if expects_continue(headers) {
         session.write_continue_response().await.map_err(|_| client_gone())?;
     }
-    let read = read_all(session, declared.unwrap_or(0), limit);
+    let read = read_all(session, declared.unwrap_or(0), config, &mut buffered);
     let body = match fast_timeout(config.gateway.body_timeout, read).await {
         Ok(body) => body?,
         Err(_) => return Err(too_slow()),
     };
-    encoding::decode(coding, body, limit)
+    let body = encoding::decode(coding, body, limit)?;
+    buffered.resize(body.len());
+    Ok((body, buffered))
 }
 
 /// The body's declared length, for reserving memory before it is read.
-pub(crate) fn declared_length(headers: &HeaderMap) -> Option<usize> {
+fn declared_length(headers: &HeaderMap) -> Option<usize> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-async fn read_all(session: &mut ServerSession, declared: usize, limit: usize) -> Result<Bytes, RequestError> {
+async fn read_all(
+    session: &mut ServerSession,
+    declared: usize,
+    config: &Config,
+    buffered: &mut BufferedBytes,
+) -> Result<Bytes, RequestError> {
+    let limit = config.gateway.max_body_bytes;
     let Some(first) = next_chunk(session).await? else {
         return Ok(Bytes::new());
     };
     if first.len() > limit {
         return Err(too_large(limit));
     }
+    buffered.grow(config, first.len())?;
     if first.len() == declared {
         return Ok(first);
     }
@@ -52,6 +70,7 @@ async fn read_all(session: &mut ServerSession, declared: usize, limit: usize) ->
         if whole.len() + chunk.len() > limit {
             return Err(too_large(limit));
         }
+        buffered.grow(config, chunk.len())?;
         if whole.capacity() - whole.len() < chunk.len() {
             // After this much, the declared length is trusted: a large body is moved once, and not at each doubling.
             let rest = declared.saturating_sub(whole.len());

@@ -57,6 +57,7 @@ pub(crate) struct Metrics {
     budget_used_ratio: GaugeVec,
     model_places: IntGaugeVec,
     pressure: Gauge,
+    buffered_bytes: IntGauge,
     upstream_requests: IntCounterVec,
     upstream_healthy: IntGaugeVec,
     queue_size: IntGaugeVec,
@@ -86,6 +87,8 @@ pub(crate) struct Gauges<'a> {
     pub(crate) waiting: [(&'static str, usize); 4],
     pub(crate) level: u32,
     pub(crate) pressure: f64,
+    /// Bytes of request bodies in memory.
+    pub(crate) buffered: usize,
     pub(crate) ledger: LedgerHealth,
     /// By project and window: the used share of its quota and of its budget, where it has one.
     pub(crate) allowances: Vec<(&'a str, &'static str, Option<f64>, Option<f64>)>,
@@ -218,6 +221,7 @@ impl Metrics {
                 "sluice_pressure_ratio",
                 "Pressure that determines the degradation level, 0 to 1.",
             )?)?,
+            buffered_bytes: make.gauge("buffered_bytes", "Bytes of request bodies in memory, those being read included.")?,
             upstream_requests: make.counters(
                 "upstream_requests_total",
                 "Requests sent to an upstream, by outcome.",
@@ -455,6 +459,7 @@ impl Metrics {
                 .set(i64::from(*is_healthy));
         }
         self.pressure.set(gauges.pressure);
+        self.buffered_bytes.set(whole(gauges.buffered));
         self.degradation_level.set(i64::from(gauges.level));
         let ledger = &gauges.ledger;
         self.ledger_backlog.set(whole(ledger.backlog));
