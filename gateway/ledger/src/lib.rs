@@ -50,6 +50,8 @@ pub use verify::{Verified, verify};
 #[cfg(test)]
 mod isolation;
 #[cfg(test)]
+mod moving_speed;
+#[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;

@@ -6,20 +6,36 @@
 use crate::error::Error;
 use crate::id::GatewayId;
 use crate::journal::Lines;
-use crate::rollup::{ADD_TO_LATENCIES, ADD_TO_ROLLUPS, Rollup};
+use crate::rollup::{
+    COUNT_COLUMNS, GROUP_COLUMNS, ROLLUP_COLUMNS, Rollup, SECONDS_COLUMNS, Sums, add_to_latencies, add_to_rollups,
+    parameters,
+};
 use crate::row::{COLUMNS, Row};
 use crate::store::POSTGRES_SESSION;
 use crate::time::iso;
 use crate::writer::{DELETE_AT_ONCE, Writer};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{Connection, QueryBuilder, Row as _};
-use std::collections::HashSet;
+use sqlx::{Connection, Row as _};
+use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
+use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 use tokio::runtime::Runtime;
 
-/// Rows in one statement: it has at most 65,535 values.
+/// Rows in one statement. Each column is one array, so that the statement stays the same and short however many they are.
 const ROWS_AT_ONCE: usize = 1000;
+
+static INSERT: LazyLock<String> = LazyLock::new(|| {
+    // A row that is there already was moved before a crash could remove its segment.
+    format!(
+        "INSERT INTO requests ({}) SELECT * FROM unnest({}) ON CONFLICT (id) DO NOTHING RETURNING id",
+        COLUMNS.join(","),
+        parameters(COLUMNS.len())
+    )
+});
+static ADD_TO_ROLLUPS: LazyLock<String> =
+    LazyLock::new(|| add_to_rollups(&format!("SELECT * FROM unnest({})", parameters(ROLLUP_COLUMNS))));
+static ADD_TO_LATENCIES: LazyLock<String> = LazyLock::new(|| add_to_latencies("SELECT * FROM unnest($1, $2, $3)"));
 
 /// The longest time to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -187,47 +203,46 @@ impl Writer for PostgresWriter {
 async fn insert(connection: &mut PgConnection, rows: &[Row<'_>]) -> Result<(), Error> {
     let mut inserted: HashSet<i64> = HashSet::new();
     for rows in rows.chunks(ROWS_AT_ONCE) {
-        let mut statement = QueryBuilder::new(format!("INSERT INTO requests ({}) ", COLUMNS.join(",")));
-        statement.push_values(rows, |mut values, row| row.bind(&mut values));
-        // A row that is there already was moved before a crash could remove its segment.
-        statement.push(" ON CONFLICT (id) DO NOTHING RETURNING id");
-        for row in statement.build().fetch_all(&mut *connection).await? {
+        let statement = Row::bind_columns(rows, sqlx::query(&INSERT));
+        for row in statement.fetch_all(&mut *connection).await? {
             inserted.insert(row.try_get("id")?);
         }
     }
     let mut rollup = Rollup::default();
+    // Of two rows with one id, only the first is there.
     rows.iter()
-        .filter(|row| inserted.contains(&row.id))
+        .filter(|row| inserted.remove(&row.id))
         .for_each(|row| rollup.add(row));
     add(connection, &rollup).await
 }
 
+/// Adds to the sums: one statement for all groups, one for all latencies. Both go in the order of their keys, so that
+/// gateways that share the database never wait for each other in a circle.
 async fn add(connection: &mut PgConnection, rollup: &Rollup<'_>) -> Result<(), Error> {
-    // In one order for all, so that gateways that share the database never wait for each other in a circle.
-    let mut groups: Vec<_> = rollup.groups.iter().collect();
-    groups.sort_by_key(|(group, _)| **group);
-    for (group, sums) in groups {
-        let mut statement = sqlx::query(&ADD_TO_ROLLUPS);
-        for value in group {
-            statement = statement.bind(value.replace('\0', ""));
-        }
-        for count in sums.counts {
-            statement = statement.bind(count);
-        }
-        for seconds in sums.seconds {
-            statement = statement.bind(seconds);
-        }
-        statement.execute(&mut *connection).await?;
+    // PostgreSQL's text has no NUL, and names that differ in nothing else are one group.
+    let mut groups: BTreeMap<[String; GROUP_COLUMNS.len()], Sums> = BTreeMap::new();
+    for (group, sums) in &rollup.groups {
+        let group = group.map(|value| value.replace('\0', ""));
+        groups.entry(group).or_default().add(sums);
     }
+    let mut statement = sqlx::query(&ADD_TO_ROLLUPS);
+    for column in 0..GROUP_COLUMNS.len() {
+        statement = statement.bind(groups.keys().map(|group| group[column].clone()).collect::<Vec<_>>());
+    }
+    for column in 0..COUNT_COLUMNS.len() {
+        statement = statement.bind(groups.values().map(|sums| sums.counts[column]).collect::<Vec<_>>());
+    }
+    for column in 0..SECONDS_COLUMNS.len() {
+        statement = statement.bind(groups.values().map(|sums| sums.seconds[column]).collect::<Vec<_>>());
+    }
+    statement.execute(&mut *connection).await?;
     let mut latencies: Vec<_> = rollup.latencies.iter().collect();
     latencies.sort();
-    for ((day, bucket), requests) in latencies {
-        sqlx::query(ADD_TO_LATENCIES)
-            .bind(*day)
-            .bind(bucket)
-            .bind(requests)
-            .execute(&mut *connection)
-            .await?;
-    }
+    sqlx::query(&ADD_TO_LATENCIES)
+        .bind(latencies.iter().map(|((day, _), _)| *day).collect::<Vec<_>>())
+        .bind(latencies.iter().map(|((_, bucket), _)| *bucket).collect::<Vec<_>>())
+        .bind(latencies.iter().map(|(_, requests)| **requests).collect::<Vec<_>>())
+        .execute(&mut *connection)
+        .await?;
     Ok(())
 }

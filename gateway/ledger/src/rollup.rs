@@ -4,7 +4,6 @@
 use crate::row::Row;
 use std::collections::HashMap;
 use std::fmt::Write;
-use std::sync::LazyLock;
 
 /// The columns of `rollups` that tell its groups apart, in the order of [`Group`].
 pub(crate) const GROUP_COLUMNS: [&str; 8] = [
@@ -39,6 +38,9 @@ const BUCKET_GROWTH: f64 = 1.05;
 /// The values of [`GROUP_COLUMNS`].
 pub(crate) type Group<'a> = [&'a str; GROUP_COLUMNS.len()];
 
+/// The number of columns of `rollups`.
+pub(crate) const ROLLUP_COLUMNS: usize = GROUP_COLUMNS.len() + COUNT_COLUMNS.len() + SECONDS_COLUMNS.len();
+
 /// Sums of one group.
 #[derive(Debug, Default)]
 pub(crate) struct Sums {
@@ -47,22 +49,25 @@ pub(crate) struct Sums {
 }
 
 impl Sums {
-    fn add(&mut self, row: &Row<'_>) {
-        let counts = [
-            1,
-            row.input_tokens,
-            row.output_tokens,
-            row.cached_input_tokens,
-            row.cost_nano_eur,
-        ];
-        for (sum, count) in self.counts.iter_mut().zip(counts) {
+    fn of(row: &Row<'_>) -> Self {
+        Self {
+            counts: [
+                1,
+                row.input_tokens,
+                row.output_tokens,
+                row.cached_input_tokens,
+                row.cost_nano_eur,
+            ],
+            seconds: [row.latency_seconds, row.queue_wait_seconds],
+        }
+    }
+
+    /// Adds other sums, within [`MAX_SUM`].
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (sum, count) in self.counts.iter_mut().zip(other.counts) {
             *sum = sum.saturating_add(count).clamp(-MAX_SUM, MAX_SUM);
         }
-        for (sum, seconds) in self
-            .seconds
-            .iter_mut()
-            .zip([row.latency_seconds, row.queue_wait_seconds])
-        {
+        for (sum, seconds) in self.seconds.iter_mut().zip(other.seconds) {
             *sum += seconds;
         }
     }
@@ -88,26 +93,24 @@ impl<'a> Rollup<'a> {
             &row.status,
             &row.decision,
         ];
-        self.groups.entry(group).or_default().add(row);
+        self.groups.entry(group).or_default().add(&Sums::of(row));
         if row.status == "completed" {
             *self.latencies.entry((day, bucket(row.latency_seconds))).or_default() += 1;
         }
     }
 }
 
-/// Adds one group's sums to those in the table, within [`MAX_SUM`]: group columns, counts, seconds. Both databases
-/// understand it.
-pub(crate) static ADD_TO_ROLLUPS: LazyLock<String> = LazyLock::new(|| {
+/// Adds the sums of groups to those in the table, within [`MAX_SUM`]. `source` gives rows of group columns, counts and
+/// seconds, no group twice. Both databases understand it.
+pub(crate) fn add_to_rollups(source: &str) -> String {
     let columns: Vec<&str> = GROUP_COLUMNS
         .into_iter()
         .chain(COUNT_COLUMNS)
         .chain(SECONDS_COLUMNS)
         .collect();
-    let values: Vec<String> = (1..=columns.len()).map(|number| format!("${number}")).collect();
     let mut sql = format!(
-        "INSERT INTO rollups ({}) VALUES ({}) ON CONFLICT ({}) DO UPDATE SET ",
+        "INSERT INTO rollups ({}) {source} ON CONFLICT ({}) DO UPDATE SET ",
         columns.join(", "),
-        values.join(", "),
         GROUP_COLUMNS.join(", ")
     );
     for column in COUNT_COLUMNS {
@@ -116,11 +119,21 @@ pub(crate) static ADD_TO_ROLLUPS: LazyLock<String> = LazyLock::new(|| {
     }
     let seconds = SECONDS_COLUMNS.map(|column| format!("{column} = rollups.{column} + excluded.{column}"));
     sql + &seconds.join(", ")
-});
+}
 
-/// Adds to a bucket of the table of latencies: day, bucket, requests.
-pub(crate) const ADD_TO_LATENCIES: &str = "INSERT INTO latencies (day, bucket, requests) VALUES ($1, $2, $3) \
-    ON CONFLICT (day, bucket) DO UPDATE SET requests = latencies.requests + excluded.requests";
+/// Adds to buckets of the table of latencies. `source` gives rows of day, bucket and requests, no bucket twice.
+pub(crate) fn add_to_latencies(source: &str) -> String {
+    format!(
+        "INSERT INTO latencies (day, bucket, requests) {source} \
+         ON CONFLICT (day, bucket) DO UPDATE SET requests = latencies.requests + excluded.requests"
+    )
+}
+
+/// The parameters of a statement, numbered from 1.
+pub(crate) fn parameters(count: usize) -> String {
+    let numbered: Vec<String> = (1..=count).map(|number| format!("${number}")).collect();
+    numbered.join(", ")
+}
 
 /// A sum within [`MAX_SUM`], in SQL.
 pub(crate) fn clamped(sum: &str) -> String {

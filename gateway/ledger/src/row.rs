@@ -11,7 +11,8 @@ use serde::ser::SerializeTuple;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value, json};
 use sqlx::any::AnyRow;
-use sqlx::query_builder::Separated;
+use sqlx::postgres::PgArguments;
+use sqlx::query::Query;
 use sqlx::{Postgres, Row as _};
 use std::borrow::Cow;
 use std::fmt;
@@ -48,9 +49,14 @@ macro_rules! row {
                 object
             }
 
-            /// Binds the values, in the order of [`COLUMNS`].
-            pub(crate) fn bind(&self, values: &mut Separated<'_, '_, Postgres, &'static str>) {
-                $(values.push_bind(Column::owned(&self.$field));)*
+            /// Binds each column of some rows as one array, in the order of [`COLUMNS`].
+            pub(crate) fn bind_columns<'q>(
+                rows: &[Self],
+                statement: Query<'q, Postgres, PgArguments>,
+            ) -> Query<'q, Postgres, PgArguments> {
+                $(let values: Vec<_> = rows.iter().map(|row| Column::owned(&row.$field)).collect();
+                let statement = statement.bind(values);)*
+                statement
             }
         }
 

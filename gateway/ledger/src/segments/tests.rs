@@ -1,7 +1,8 @@
 //! A database that refuses some records, by a trigger: the others get in, and those are set aside, once.
 
-use crate::journal::{read, segments};
+use crate::journal::{Lines, read, segments};
 use crate::records::{self, Search};
+use crate::row::Row;
 use crate::testing::{entry, open_database};
 use crate::{Bounds, Durability, Entry, Ledger, Observer, Store};
 use proptest::prelude::*;
@@ -127,4 +128,29 @@ async fn a_file_of_refused_records_that_is_renamed_to_a_segment_is_taken_by_the_
     assert_eq!(ids(ledger.store()).await, BTreeSet::from(["bad_1".to_owned()]));
     let left = segments(&dir.path().join("usage.db")).expect("listed");
     assert!(left.iter().all(|(number, _)| *number > 0), "{left:?}");
+}
+
+#[test]
+fn records_that_are_there_twice_count_once_in_a_statement_and_between_statements() {
+    let dir = TempDir::new().expect("a directory");
+    let runtime = runtime();
+    let database = runtime.block_on(open_database(&dir.path().join("usage.db"), Durability::Strict));
+    let mut writer = (database.connect)().expect("connected");
+    let entry = entry("one");
+    let owned = |row: &Row<'_>| Row::of_line(&row.line().expect("a line")).expect("a row");
+    let lines = |ids: &[i64]| Lines {
+        rows: ids.iter().map(|id| owned(&Row::of(&entry, *id))).collect(),
+        ..Lines::default()
+    };
+    // 100 ids, each twice: beside itself, and in another statement of 64 rows.
+    let ids: Vec<i64> = (1..=100).chain(1..=100).flat_map(|id| [id, id]).collect();
+    writer.write(&lines(&ids)).expect("written");
+    // A segment that was moved before, and two records more.
+    writer.write(&lines(&(1..=102).collect::<Vec<_>>())).expect("written");
+    let counts = "SELECT (SELECT count(*) FROM requests) AS records, (SELECT sum(requests) FROM rollups) AS sums, \
+        (SELECT sum(requests) FROM latencies) AS latencies";
+    let counts = runtime
+        .block_on(sqlx::query_as::<_, (i64, i64, i64)>(counts).fetch_one(&database.store.pool()))
+        .expect("counted");
+    assert_eq!(counts, (102, 102, 102));
 }
