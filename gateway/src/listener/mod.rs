@@ -15,6 +15,7 @@ use entrance::Entrance;
 use parking_lot::Mutex;
 use pingora_core::apps::{HttpPersistentSettings, ReusedHttpStream};
 use pingora_core::listeners::tls::TlsSettings;
+use pingora_core::listeners::{L4BufferSettings, ListenerConfig};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::server::Fds;
 use pingora_core::services::Service as _;
@@ -54,6 +55,14 @@ pub(crate) struct Socket {
 
 /// The time that requests which are aborted at the end of the drain have for their last bytes.
 const ABORT_WITHIN: Duration = Duration::from_secs(2);
+
+/// Buffers of a client's connection. A head and an ordinary answer fit into the write buffer and go out in one send; the
+/// default of 1,460 bytes made two of them. The read buffer is held as long as a stream runs, and most requests are smaller
+/// than it; a larger one takes more reads. The default is 64 KiB ([decision 30](docs/decisions/030-one-send-for-a-request-and-for-an-answer.md)).
+const BUFFERS: L4BufferSettings = L4BufferSettings {
+    read: Some(8 << 10),
+    write: Some(8 << 10),
+};
 
 /// The longest path of a Unix socket that Linux takes, and one byte for its end.
 const LONGEST_PATH: usize = 107;
@@ -120,10 +129,11 @@ pub(crate) async fn serve(endpoints: Endpoints, socket: Socket, tls: Option<TlsS
     let (entrance, before_tls) = Entrance::new(proxy, open);
     let mut service = Service::new("proxy".to_owned(), entrance);
     service.endpoints().set_pre_tls_callback(Arc::new(before_tls));
-    match tls {
-        Some(tls) => service.add_tls_with_settings(&address, None, tls),
-        None => service.add_tcp(&address),
-    }
+    let listener = ListenerConfig::tcp(address).l4_buffer(BUFFERS);
+    service.add_listener(match tls {
+        Some(tls) => listener.tls(tls),
+        None => listener,
+    });
     let (stop, stopping) = watch::channel(false);
     let accepting = Arc::clone(&shutdown);
     tokio::spawn(async move {

@@ -2,6 +2,7 @@
 //! nothing of the client's framing, cookies or credentials reaches an upstream.
 
 use super::endpoint::{Endpoint, InFlight};
+use super::one_send;
 use crate::config::Deadlines;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
@@ -158,18 +159,18 @@ impl Connector {
             fresh
         };
         // A pooled connection may turn out to be closed after the request was written to it.
-        let (mut session, is_reused) = if outbound.is_repeatable {
+        let (session, is_reused) = if outbound.is_repeatable {
             self.connect(endpoint, &peer).await?
         } else {
             self.connect(endpoint, &fresh()).await?
         };
-        let mut sent = send(&mut session, endpoint, outbound).await;
+        let mut sent = send(session, &peer, endpoint, outbound).await;
         if is_reused && sent.as_ref().is_err_and(is_stale) {
-            (session, _) = self.connect(endpoint, &fresh()).await?;
-            sent = send(&mut session, endpoint, outbound).await;
+            let (session, _) = self.connect(endpoint, &fresh()).await?;
+            sent = send(session, &peer, endpoint, outbound).await;
         }
         match sent {
-            Ok(()) => Ok((session, peer)),
+            Ok(session) => Ok((session, peer)),
             Err(error) => Err(failure(endpoint, &error, "before it answered")),
         }
     }
@@ -239,15 +240,30 @@ impl Connector {
     }
 }
 
-async fn send(session: &mut HttpSession, endpoint: &Endpoint, outbound: &Outbound<'_>) -> Result<(), BError> {
-    session.set_write_timeout(Some(outbound.deadlines.gap));
-    session.write_request_header(head(endpoint, outbound)?).await?;
-    for (piece, after) in outbound.body.iter().zip((0..outbound.body.len()).rev()) {
-        if !piece.is_empty() {
-            session.write_request_body(piece.clone(), after == 0).await?;
+/// Sends a request and reads the head of its answer.
+async fn send(
+    session: HttpSession,
+    peer: &HttpPeer,
+    endpoint: &Endpoint,
+    outbound: &Outbound<'_>,
+) -> Result<HttpSession, BError> {
+    let (head, within) = (head(endpoint, outbound)?, outbound.deadlines.gap);
+    let mut session = match session {
+        HttpSession::H1(session) if one_send::fits(outbound.method, &outbound.body) => {
+            HttpSession::H1(one_send::send(session, peer, &head, &outbound.body, within).await?)
         }
-    }
-    session.finish_request_body().await?;
+        mut session => {
+            session.set_write_timeout(Some(within));
+            session.write_request_header(head).await?;
+            for (piece, after) in outbound.body.iter().zip((0..outbound.body.len()).rev()) {
+                if !piece.is_empty() {
+                    session.write_request_body(piece.clone(), after == 0).await?;
+                }
+            }
+            session.finish_request_body().await?;
+            session
+        }
+    };
     let asked = Instant::now();
     session.set_read_timeout(Some(outbound.first));
     loop {
@@ -261,7 +277,7 @@ async fn send(session: &mut HttpSession, endpoint: &Endpoint, outbound: &Outboun
         }
     }
     session.set_read_timeout(Some(outbound.first.saturating_sub(asked.elapsed())));
-    Ok(())
+    Ok(session)
 }
 
 fn head(endpoint: &Endpoint, outbound: &Outbound<'_>) -> Result<Box<RequestHeader>, BError> {

@@ -4,6 +4,7 @@
 mod connector;
 mod endpoint;
 pub(crate) mod health;
+mod one_send;
 mod tls;
 
 pub(crate) use connector::{Answer, Connector, Headers, Outbound};
