@@ -2,6 +2,7 @@
 
 use super::{expires_at, lines, path_of};
 use crate::clock::now_ms;
+use crate::exchange::aside;
 use crate::exchange::detached::{self, DetachedRequest, Outcome};
 use crate::services::Services;
 use futures_util::stream::{self, StreamExt};
@@ -187,11 +188,14 @@ async fn run(services: &Arc<Services>, mut batch: Batch, is_cancelled: &AtomicBo
         recorded,
         progress: Arc::new(Mutex::new(progress)),
     };
-    let left: Vec<(usize, lines::Line)> = asked
+    let (done, left): (Vec<_>, Vec<_>) = asked
         .into_iter()
         .enumerate()
-        .filter(|(_, line)| !answered.contains(&line.custom_id) && !failed.contains(&line.custom_id))
-        .collect();
+        .partition(|(_, line)| answered.contains(&line.custom_id) || failed.contains(&line.custom_id));
+    for (number, _) in done {
+        // A kill may have left it after its line was written.
+        aside::remove(services, &format!("{}-{number}", work.batch.id)).await;
+    }
     let mut under_way = stream::iter(left)
         .map(|(number, line)| work.one(number, line))
         .buffer_unordered(AT_ONCE);
@@ -254,10 +258,20 @@ fn open_answers(path: &Path) -> Result<(std::fs::File, HashSet<String>), String>
 impl Work<'_> {
     /// Does one request; false if the gateway stops before it was done.
     async fn one(&self, number: usize, line: lines::Line) -> Result<bool, String> {
+        let id = format!("{}-{number}", self.batch.id);
+        let Some((is_completed, text)) = self.answer(&id, &line).await else {
+            return Ok(false);
+        };
+        self.put(is_completed, text).await?;
+        aside::remove(self.services, &id).await;
+        Ok(true)
+    }
+
+    /// Makes a request until it has an answer: whether it completed, and its line. `None` if the gateway stops first.
+    async fn answer(&self, id: &str, line: &lines::Line) -> Option<(bool, String)> {
         let batch = &self.batch;
-        let id = format!("{}-{number}", batch.id);
         let request = DetachedRequest {
-            id: &id,
+            id,
             operation: self.operation,
             user_id: &batch.user_id,
             key_id: batch.key_id.as_deref(),
@@ -267,34 +281,32 @@ impl Work<'_> {
             body: line.body.get().as_bytes(),
             is_cancelled: Some(self.is_cancelled),
         };
+        let answered = |status: u16, body: &[u8]| {
+            let body: Value = serde_json::from_slice(body).unwrap_or_default();
+            (status == 200, lines::answer(id, &line.custom_id, status, &body))
+        };
+        if self.recorded.contains(id)
+            && let Some((status, body)) = detached::put_aside(self.services, &request).await
+        {
+            return Some(answered(status, &body));
+        }
         let mut pause = FIRST_PAUSE;
         loop {
-            if let Some((code, why)) = self.is_over_for(&id) {
-                self.put(false, lines::not_made(&id, &line.custom_id, code, why))
-                    .await?;
-                return Ok(true);
+            if let Some((code, why)) = self.is_over_for(id) {
+                return Some((false, lines::not_made(id, &line.custom_id, code, why)));
             }
-            match detached::run(self.services, &request).await {
-                None => return Ok(false),
-                Some(Outcome::Answered(status, body)) => {
-                    let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-                    self.put(status == 200, lines::answer(&id, &line.custom_id, status, &body))
-                        .await?;
-                    return Ok(true);
-                }
+            let (after, is_patient) = match detached::run(self.services, &request).await? {
+                Outcome::Answered(status, body) => return Some(answered(status, &body)),
                 // There was no room: nothing was recorded, and it is asked again.
-                Some(Outcome::RetryAfter(after)) => {
-                    if !self.wait(after.min(LONGEST_PAUSE)).await {
-                        return Ok(false);
-                    }
-                }
+                Outcome::RetryAfter(after) => (after.min(LONGEST_PAUSE), false),
                 // The servers will be back, and the batch has time until it expires.
-                Some(Outcome::Unavailable(after)) => {
-                    if !self.wait(after.unwrap_or_default().clamp(pause, LONGEST_PAUSE)).await {
-                        return Ok(false);
-                    }
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                }
+                Outcome::Unavailable(after) => (after.unwrap_or_default().clamp(pause, LONGEST_PAUSE), true),
+            };
+            if !self.wait(after).await {
+                return None;
+            }
+            if is_patient {
+                pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
     }

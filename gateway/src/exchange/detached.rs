@@ -3,6 +3,7 @@
 //! their answers are stored, or returned to the batch.
 
 use super::admit::{Admitted, Queued};
+use super::aside;
 use super::client::Client;
 use super::conversation::{self, Recalled};
 use super::final_part::FinalPart;
@@ -17,9 +18,10 @@ use crate::identity::{self, Caller};
 use crate::services::Services;
 use bytes::Bytes;
 use futures_util::FutureExt;
-use ledger::jobs;
+use ledger::{jobs, responses};
 use policy::{Class, Priority};
 use protocol::error::{ErrorCode, RequestError};
+use protocol::responses::not_stored;
 use protocol::{self, Operation, ParsedRequest};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -186,6 +188,23 @@ async fn recall(recorder: &mut Recorder, request: &DetachedRequest<'_>) -> Resul
     Ok(Bytes::copy_from_slice(request.body))
 }
 
+/// The answer that was put aside for a request whose record was written before the gateway was killed.
+pub(crate) async fn put_aside(services: &Services, request: &DetachedRequest<'_>) -> Option<(u16, Bytes)> {
+    match aside::find(services, request.id).await? {
+        Ok(FinalPart::Body { status, body, .. }) if request.operation == Operation::Responses => {
+            let id = conversation::response_id(request.id);
+            let store = services.ledger.store();
+            let stored = responses::find(store, Some(request.project_id), &id, now_ms() / 1000).await;
+            let is_stored = stored.is_ok_and(|found| found.is_some());
+            let body = if is_stored { body } else { not_stored(&body).into() };
+            Some((status, body))
+        }
+        Ok(FinalPart::Body { status, body, .. } | FinalPart::Refused { status, body, .. }) => Some((status, body)),
+        Ok(FinalPart::StreamEnd(_) | FinalPart::Relayed { .. }) => None,
+        Err(error) => Some(refused_with(request, &error)),
+    }
+}
+
 /// The end of a recorded request, once its record is durable and its response is stored, if that was asked for.
 async fn outcome((mut recorder, result): Concluded, request: &DetachedRequest<'_>) -> Outcome {
     let result = match recorder.durable().await {
@@ -203,8 +222,13 @@ async fn outcome((mut recorder, result): Concluded, request: &DetachedRequest<'_
 
 /// An error as a client would have got it.
 fn refused(request: &DetachedRequest<'_>, error: &RequestError) -> Outcome {
+    let (status, body) = refused_with(request, error);
+    Outcome::Answered(status, body)
+}
+
+fn refused_with(request: &DetachedRequest<'_>, error: &RequestError) -> (u16, Bytes) {
     let body = error.body(request.operation.protocol(), request.id);
-    Outcome::Answered(error.code.status(), body.into())
+    (error.code.status(), body.into())
 }
 
 /// Asks policy for a slot. A request that could run at once takes the same way as one that waits.
@@ -257,6 +281,12 @@ fn resolution(
         return Err(RequestError::param(ErrorCode::BadRequest, "stream", message));
     }
     resolve::resolution(recorder, &caller, request.body, parsed)
+}
+
+/// Notes whose request it is, without running it.
+pub(super) fn identify_again(recorder: &mut Recorder, request: &DetachedRequest<'_>) -> Result<(), RequestError> {
+    let parsed = protocol::parse(request.operation, request.body)?;
+    identify(recorder, request, &parsed).map(drop)
 }
 
 /// Identifies the user that submitted a request, and notes whose request it is.

@@ -16,6 +16,7 @@
 mod admit;
 mod answer;
 mod answered_here;
+pub(crate) mod aside;
 mod authenticate;
 mod client;
 mod conversation;

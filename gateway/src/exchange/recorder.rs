@@ -1,6 +1,7 @@
 //! The record of one request, written exactly once however the request ends: [`Recorder`] is a guard, so an error, a
 //! panic and a dropped task all leave a record, and the resources beside it are released by guards of their own.
 
+use super::aside;
 use super::conversation::Conversation;
 use super::final_part::FinalPart;
 use super::head::RequestHead;
@@ -44,6 +45,8 @@ pub(crate) struct Recorder {
     /// The time from its start until the request was last sent to a server.
     pub(super) forwarded_after: Duration,
     is_written: bool,
+    /// True if the request goes on without a client, so that its answer is put aside before its record is written.
+    pub(super) is_detached: bool,
     /// True if the client has the head of an answer, so that the status that it got is 200.
     head_is_sent: bool,
     /// Of the record, once it is in the journal.
@@ -93,7 +96,9 @@ impl Recorder {
 
     /// Begins the record of stored work that runs under the id it was accepted with.
     pub(super) fn resume(services: &Arc<Services>, id: &str, operation: Operation) -> Self {
-        Self::new(services, id, RequestHead::default(), operation)
+        let mut recorder = Self::new(services, id, RequestHead::default(), operation);
+        recorder.is_detached = true;
+        recorder
     }
 
     fn new(services: &Arc<Services>, id: &str, head: RequestHead, operation: Operation) -> Self {
@@ -111,6 +116,7 @@ impl Recorder {
             overhead: None,
             forwarded_after: Duration::ZERO,
             is_written: false,
+            is_detached: false,
             head_is_sent: false,
             receipt: None,
         }
@@ -129,6 +135,9 @@ impl Recorder {
         self.note_end(&result);
         if let Some(served) = served {
             self.settle(served);
+        }
+        if self.is_detached {
+            aside::put(self, &result);
         }
         match self.write() {
             Ok(()) => result,
@@ -391,7 +400,11 @@ impl Drop for Recorder {
         } else {
             super::client::shutting_down()
         };
-        self.note_end(&Err(error));
+        let result = Err(error);
+        self.note_end(&result);
+        if self.is_detached {
+            aside::put(self, &result);
+        }
         if let Err(error) = self.write() {
             tracing::error!(error = error.message, "a request ended early and has no record");
         }

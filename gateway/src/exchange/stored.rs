@@ -3,6 +3,7 @@
 
 use super::Step;
 use super::admit::Queued;
+use super::aside;
 use super::conversation::{Conversation, response_id};
 use super::detached::{self, DetachedRequest, Purpose, unavailable};
 use super::final_part::FinalPart;
@@ -84,8 +85,9 @@ pub(super) async fn run(queued: Queued, body: Bytes) {
     run_job(queued, &project, body).await;
 }
 
-async fn run_job(queued: Queued, project: &str, body: Bytes) {
-    let recorder = &queued.recorder;
+async fn run_job(mut queued: Queued, project: &str, body: Bytes) {
+    let recorder = &mut queued.recorder;
+    recorder.is_detached = true;
     let (services, accepted) = (Arc::clone(&recorder.services), recorder.record.clone());
     let conversation = recorder.conversation.clone();
     let ran = AssertUnwindSafe(queued.run(&body, Purpose::Job(project))).catch_unwind();
@@ -148,6 +150,7 @@ async fn keep_answer(services: &Services, project: &str, id: &str, answer: &Valu
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
         }
     }
+    aside::remove(services, id).await;
 }
 
 /// Resumes the stored requests of `owner`, a process that has ended, each in a task of its own.
@@ -156,6 +159,7 @@ pub(crate) async fn recover(services: &Arc<Services>, owner: &GatewayId) -> Resu
     if !abandoned.is_empty() {
         tracing::info!(jobs = abandoned.len(), "resuming stored requests");
     }
+    aside::remove_finished(services).await?;
     for job in abandoned {
         tokio::spawn(resume(Arc::clone(services), job));
     }
@@ -174,18 +178,6 @@ async fn resume(services: Arc<Services>, mut job: Job) {
         previous_response_id: job.previous_response_id.take(),
         kept_input: job.kept_input.take(),
     };
-    let recorded = jobs::recorded(services.ledger.store(), &job.project_id, &job.id).await;
-    if recorded.is_ok_and(|ids| ids.contains(&*job.id)) {
-        if let Some(answer) = stored_answer(&services, &job).await {
-            keep_answer(&services, &job.project_id, &job.id, &answer).await;
-        } else {
-            let message = "the request completed, and its answer was lost when the gateway was killed";
-            let lost = RequestError::new(ErrorCode::UpstreamError, message);
-            store_answer(Asked::of(&recorder, &job.body), &job.project_id, Err(lost)).await;
-        }
-        recorder.abandon();
-        return;
-    }
     let request = DetachedRequest {
         id: &job.id,
         operation,
@@ -197,6 +189,12 @@ async fn resume(services: Arc<Services>, mut job: Job) {
         body: &job.body,
         is_cancelled: None,
     };
+    let recorded = jobs::recorded(services.ledger.store(), &job.project_id, &job.id).await;
+    if recorded.is_ok_and(|ids| ids.contains(&*job.id)) {
+        keep_recorded(&mut recorder, &request, &job).await;
+        recorder.abandon();
+        return;
+    }
     let admitted = if job.attempts >= MAX_ATTEMPTS {
         let message = format!("the gateway was killed during each of {MAX_ATTEMPTS} attempts");
         Err(Box::new((
@@ -219,6 +217,24 @@ async fn resume(services: Arc<Services>, mut job: Job) {
             store_answer(Asked::of(&recorder, &job.body), &job.project_id, result).await;
         }
     }
+}
+
+/// Keeps the answer of a job whose record was written before the gateway was killed.
+async fn keep_recorded(recorder: &mut Recorder, request: &DetachedRequest<'_>, job: &Job) {
+    let services = Arc::clone(&recorder.services);
+    if let Some(answer) = stored_answer(&services, job).await {
+        keep_answer(&services, &job.project_id, &job.id, &answer).await;
+        return;
+    }
+    let result = aside::find(&services, &job.id).await.unwrap_or_else(|| {
+        let message = "the request completed, and its answer was lost when the gateway was killed";
+        Err(RequestError::new(ErrorCode::UpstreamError, message))
+    });
+    if detached::identify_again(recorder, request).is_err() {
+        // Nobody is left to store a response for.
+        recorder.conversation.kept_input = None;
+    }
+    store_answer(Asked::of(recorder, &job.body), &job.project_id, result).await;
 }
 
 /// The response that a job had stored before the gateway was killed.

@@ -18,6 +18,11 @@ macro_rules! codes {
                 match self { $(ErrorCode::$variant => $reason,)* }
             }
 
+            /// The first code of the table with this reason.
+            pub fn from_name(name: &str) -> Option<Self> {
+                [$(ErrorCode::$variant),*].into_iter().find(|code| code.name() == name)
+            }
+
             /// The HTTP status.
             pub fn status(self) -> u16 {
                 match self { $(ErrorCode::$variant => $status,)* }
