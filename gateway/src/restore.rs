@@ -1,5 +1,5 @@
 //! Used quotas and budgets after a restart or a reload: the ledger's sums of the day and the month are the least that has
-//! been used, by whichever gateway it was recorded.
+//! been used, by whichever gateway it was recorded. After the clock was set back, so are those of later days and months.
 
 use crate::config::Config;
 use crate::gate::Gate;
@@ -21,23 +21,41 @@ pub(crate) async fn restore_usage(
 ) -> Result<(), ledger::Error> {
     let now = crate::clock::now();
     let day = |time: Time| ledger::day_of(Duration::from_nanos(time.nanos()));
-    // Not what is dated after them: the clock may have been set back since.
-    for (window, first, after) in [
-        (QuotaWindow::Day, now.day_start(), now.day_end()),
-        (QuotaWindow::Month, now.month_start(), now.month_end()),
+    let subject = |dimension: Dimension, id: &str| match dimension {
+        Dimension::Project => config.project_by_id(id).map(Subject::Project),
+        Dimension::User => config.user_by_id(id).map(Subject::User),
+        _ => key_number(id).map(Subject::Key),
+    };
+    for (window, first, after, characters) in [
+        (QuotaWindow::Day, now.day_start(), now.day_end(), "2026-11-25".len()),
+        (QuotaWindow::Month, now.month_start(), now.month_end(), "2026-11".len()),
     ] {
+        let (first, after) = (day(first), day(after));
         for dimension in [Dimension::Project, Dimension::User, Dimension::Key] {
-            for (id, usage) in report::used_between(store, dimension, (&day(first), &day(after))).await? {
-                let subject = match dimension {
-                    Dimension::Project => config.project_by_id(&id).map(Subject::Project),
-                    Dimension::User => config.user_by_id(&id).map(Subject::User),
-                    _ => key_number(&id).map(Subject::Key),
-                };
-                if let Some(subject) = subject {
+            for (id, usage) in report::used_between(store, dimension, (&first, &after)).await? {
+                if let Some(subject) = subject(dimension, &id) {
                     gate.with(|policy, now| policy.restore_usage(subject, window, usage, now));
+                }
+            }
+            // What is dated after them: the clock was set back since, and will come to it.
+            for (dates, id, usage) in report::used_in_each_from(store, dimension, &after, characters).await? {
+                if let (Some(subject), Some(at)) = (subject(dimension, &id), moment_in(&dates)) {
+                    gate.with(|policy, now| policy.restore_later_usage(subject, window, usage, (at, now)));
                 }
             }
         }
     }
     Ok(())
+}
+
+/// A moment in the day, or the month, whose dates begin so.
+fn moment_in(dates: &str) -> Option<Time> {
+    let date = if dates.len() == "2026-11".len() {
+        format!("{dates}-01")
+    } else {
+        dates.to_owned()
+    };
+    let date: jiff::civil::Date = date.parse().ok()?;
+    let start = date.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp();
+    Some(Time::after_epoch(Duration::try_from(start.as_duration()).ok()?))
 }

@@ -217,11 +217,9 @@ pub async fn used_between(
     days: (&str, &str),
 ) -> Result<Vec<(String, RecordedUsage)>, Error> {
     let sql = format!(
-        "SELECT {} AS id, CAST(sum(input_tokens + output_tokens) AS BIGINT) AS tokens, \
-         CAST(sum(cost_nano_eur) AS BIGINT) AS cost, \
-         CAST(sum(CASE WHEN decision IN ('rejected', '{CORRECTION}') THEN 0 ELSE requests END) AS BIGINT) AS requests \
-         FROM rollups WHERE day >= $1 AND day < $2 GROUP BY 1",
-        by.column()
+        "SELECT {} AS id, {} FROM rollups WHERE day >= $1 AND day < $2 GROUP BY 1",
+        by.column(),
+        used_columns()
     );
     let rows = sqlx::query(&sql)
         .bind(days.0)
@@ -229,19 +227,52 @@ pub async fn used_between(
         .fetch_all(&store.pool())
         .timed(store)
         .await?;
-    // A sum that corrections have made negative is 0.
-    let sum = |row: &AnyRow, name: &str| -> Result<u64, sqlx::Error> {
-        Ok(u64::try_from(row.try_get::<i64, _>(name)?).unwrap_or(0))
-    };
-    let read = |row: &AnyRow| -> Result<(String, RecordedUsage), Error> {
-        let usage = RecordedUsage {
-            tokens: sum(row, "tokens")?,
-            requests: sum(row, "requests")?,
-            cost: NanoEuro(sum(row, "cost")?),
-        };
-        Ok((row.try_get("id")?, usage))
-    };
+    let read = |row: &AnyRow| Ok((row.try_get("id")?, used(row)?));
     rows.iter().map(read).collect()
+}
+
+/// The usage of every project, user or key in each day, or each month, from a day on: the first so many characters of its
+/// dates, an id, and the sum.
+///
+/// # Errors
+/// When the database fails.
+pub async fn used_in_each_from(
+    store: &Store,
+    by: Dimension,
+    day: &str,
+    characters: usize,
+) -> Result<Vec<(String, String, RecordedUsage)>, Error> {
+    let sql = format!(
+        "SELECT substr(day, 1, {characters}) AS dates, {} AS id, {} FROM rollups WHERE day >= $1 GROUP BY 1, 2",
+        by.column(),
+        used_columns()
+    );
+    let rows = sqlx::query(&sql)
+        .bind(day)
+        .fetch_all(&store.pool())
+        .timed(store)
+        .await?;
+    let read = |row: &AnyRow| Ok((row.try_get("dates")?, row.try_get("id")?, used(row)?));
+    rows.iter().map(read).collect()
+}
+
+/// The sums that quotas count.
+fn used_columns() -> String {
+    format!(
+        "CAST(sum(input_tokens + output_tokens) AS BIGINT) AS tokens, \
+         CAST(sum(cost_nano_eur) AS BIGINT) AS cost, \
+         CAST(sum(CASE WHEN decision IN ('rejected', '{CORRECTION}') THEN 0 ELSE requests END) AS BIGINT) AS requests"
+    )
+}
+
+/// The sums of a row. One that corrections have made negative is 0.
+fn used(row: &AnyRow) -> Result<RecordedUsage, sqlx::Error> {
+    let sum = |name: &str| -> Result<u64, sqlx::Error> { Ok(u64::try_from(row.try_get::<i64, _>(name)?).unwrap_or(0)) };
+    Ok(RecordedUsage {
+        tokens: sum("tokens")?,
+        requests: sum("requests")?,
+        cost: NanoEuro(sum("cost")?),
+    })
 }
 
 /// Euros, for people and JSON only.

@@ -1,17 +1,17 @@
 //! A second, slow count of what quotas and budgets hold, compared after every step in debug and test builds.
 //!
-//! It knows nothing of windows that turn: it adds up settlements by the windows that they name, and reservations anew
-//! from all tickets each time.
+//! It knows nothing of windows that turn: it keeps the sums of all windows, adds up settlements by the windows that they
+//! name, and reservations anew from all tickets each time.
 
 use crate::allowance::{RecordedUsage, Windows};
 use crate::quota::Amounts;
 use crate::{AdmissionRequest, QuotaWindow, Subject, Time};
 use std::collections::HashMap;
 
-/// The sums of what was settled, by subject and window.
+/// The sums of what was settled, by subject, window and the window's index.
 #[derive(Debug, Default)]
 pub(crate) struct Audit {
-    pub(crate) used: HashMap<(Subject, QuotaWindow), (u64, Amounts)>,
+    pub(crate) used: HashMap<(Subject, QuotaWindow, u64), Amounts>,
     pub(crate) steps: usize,
 }
 
@@ -27,11 +27,11 @@ impl Audit {
         }
     }
 
-    /// Raises a sum to the ledger's.
-    pub(crate) fn restored(&mut self, subject: Subject, window: QuotaWindow, usage: RecordedUsage, now: Time) {
+    /// Raises the sum of the window around a moment to the ledger's.
+    pub(crate) fn restored(&mut self, subject: Subject, window: QuotaWindow, usage: RecordedUsage, at: Time) {
         if cfg!(debug_assertions) {
             let recorded = Amounts::new(usage.tokens, usage.requests, usage.cost.0);
-            self.sum(subject, window, Windows::at(now).index(window), |sum| {
+            self.sum(subject, window, Windows::at(at).index(window), |sum| {
                 *sum = sum.max(recorded);
             });
         }
@@ -53,14 +53,8 @@ impl Audit {
         }
     }
 
-    /// Changes the sum of a window, unless a later one has begun.
+    /// Changes the sum of a window.
     fn sum(&mut self, subject: Subject, window: QuotaWindow, index: u64, change: impl FnOnce(&mut Amounts)) {
-        let (current, sum) = self.used.entry((subject, window)).or_default();
-        if index > *current {
-            (*current, *sum) = (index, Amounts::default());
-        }
-        if index == *current {
-            change(sum);
-        }
+        change(self.used.entry((subject, window, index)).or_default());
     }
 }

@@ -87,6 +87,20 @@ impl Policy {
         self.audit.restored(subject, window, usage, now);
     }
 
+    /// The same for the day or month around a later moment, which begins with that use: the ledger has records of it
+    /// where the clock was set back before this process began.
+    pub fn restore_later_usage(
+        &mut self,
+        subject: Subject,
+        window: QuotaWindow,
+        usage: RecordedUsage,
+        (at, now): (Time, Time),
+    ) {
+        if self.allowances.restore_later_usage(subject, window, usage, (at, now)) {
+            self.audit.restored(subject, window, usage, at);
+        }
+    }
+
     /// Corrects what a project, user or key has used, today and this month, by tokens and nano-euros, more or less.
     pub fn correct(&mut self, subject: Subject, tokens: i64, nano_eur: i64, now: Time) {
         self.allowances.correct(subject, tokens, nano_eur, now);

@@ -9,6 +9,7 @@ use policy::{
     Subject, SubjectRules, TicketId, Time, Usage, UserId,
 };
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ enum Step {
     Expire(usize),
     Reload(bool),
     Restart,
+    /// The same with a clock that was set back by so many seconds.
+    RestartBehind(u32),
     Correct(usize, i16),
     /// The monotonic clock passes, and the wall clock beside it.
     Pass(u32, u32),
@@ -64,6 +67,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<usize>().prop_map(Step::Expire),
         1 => any::<bool>().prop_map(Step::Reload),
         1 => Just(Step::Restart),
+        1 => (0..400_000u32).prop_map(Step::RestartBehind),
         1 => (0..6usize, any::<i16>()).prop_map(|(which, tokens)| Step::Correct(which, tokens)),
         2 => (0..100_000u32, 0..200_000u32).prop_map(|(passed, suspended)| Step::Pass(passed, suspended)),
     ]
@@ -188,9 +192,13 @@ impl World {
 
     /// The ledger's sum of ended requests for a subject in the current window.
     fn recorded(&self, at: usize, window: QuotaWindow) -> RecordedUsage {
+        self.recorded_on(at, window, &self.now().date())
+    }
+
+    /// The same in the window of a date.
+    fn recorded_on(&self, at: usize, window: QuotaWindow, present: &str) -> RecordedUsage {
         let subject = SUBJECTS[at];
         let length = if window == QuotaWindow::Day { 10 } else { 7 };
-        let present = self.now().date();
         let is_in = |date: &str| date[..length] == present[..length];
         let mut sum = RecordedUsage::default();
         // What running requests have used in attempts that failed is settled, if not yet written.
@@ -249,6 +257,36 @@ fn use_up(record: &mut Record, usage: &Usage) {
 }
 
 impl World {
+    /// Begins anew: nothing survives but the ledger.
+    fn restart(&mut self) {
+        let now = self.now();
+        let cut_off = self.running.drain(..).chain(self.waiting.drain(..));
+        self.ledger.extend(cut_off.map(|(_, record)| record));
+        self.policy = Policy::new(rules(true));
+        let dates: BTreeSet<String> = self.dates().filter(|date| *date > now.date()).collect();
+        let later: Vec<_> = dates
+            .into_iter()
+            .map(|date| (Time::after_epoch(since_epoch(&date)), date))
+            .collect();
+        for (at, subject) in SUBJECTS.into_iter().enumerate() {
+            for window in QuotaWindow::ALL {
+                let recorded = self.recorded(at, window);
+                self.policy.restore_usage(subject, window, recorded, now);
+                for (moment, date) in &later {
+                    let recorded = self.recorded_on(at, window, date);
+                    self.policy
+                        .restore_later_usage(subject, window, recorded, (*moment, now));
+                }
+            }
+        }
+    }
+
+    /// The dates of which the ledger has something.
+    fn dates(&self) -> impl Iterator<Item = String> {
+        let corrected = self.corrections.iter().map(|(_, date, _)| date);
+        self.ledger.iter().map(|record| &record.date).chain(corrected).cloned()
+    }
+
     fn step(&mut self, step: Step) {
         let now = self.now();
         match step {
@@ -311,17 +349,10 @@ impl World {
                 self.end_of(at);
             }
             Step::Reload(is_tight) => self.policy.reconfigure(rules(is_tight)),
-            Step::Restart => {
-                // Nothing survives but the ledger.
-                let cut_off = self.running.drain(..).chain(self.waiting.drain(..));
-                self.ledger.extend(cut_off.map(|(_, record)| record));
-                self.policy = Policy::new(rules(true));
-                for (at, subject) in SUBJECTS.into_iter().enumerate() {
-                    for window in QuotaWindow::ALL {
-                        let recorded = self.recorded(at, window);
-                        self.policy.restore_usage(subject, window, recorded, now);
-                    }
-                }
+            Step::Restart => self.restart(),
+            Step::RestartBehind(seconds) => {
+                self.monotonic -= Duration::from_secs(seconds.into());
+                self.restart();
             }
             Step::Correct(which, tokens) => {
                 // A ledger may be negative, a counter is not: only what was used is taken back.
@@ -338,6 +369,13 @@ impl World {
         }
         self.start();
     }
+}
+
+/// The time from 1970 to a date, found by trying.
+fn since_epoch(date: &str) -> Duration {
+    let days = (19_000..22_000).map(|day| Duration::from_secs(day * 86_400));
+    let mut found = days.filter(|day| Time::after_epoch(*day).date() == date);
+    found.next().unwrap()
 }
 
 proptest! {

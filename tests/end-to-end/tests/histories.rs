@@ -108,10 +108,6 @@ struct World {
     random: Random,
     /// Seconds by which the gateway's wall clock is ahead.
     ahead: i64,
-    /// The furthest that it has been.
-    furthest: i64,
-    /// It was started while its clock was behind: days that the ledger has rows of are still to come.
-    is_behind: bool,
     /// The configuration as it was first.
     original: Vec<(PathBuf, String)>,
 }
@@ -140,8 +136,6 @@ impl World {
             control,
             random: Random(seed),
             ahead: 0,
-            furthest: 0,
-            is_behind: false,
             original: original.to_vec(),
         }
     }
@@ -252,7 +246,6 @@ impl World {
         for chat in running {
             let _ = chat.await;
         }
-        self.is_behind |= self.ahead < self.furthest;
         self.gateway = begin(self.gateway.left(), &self.control).await;
         format!("a restart by {signal}")
     }
@@ -271,11 +264,7 @@ impl World {
             2 => DAY + 3600,
             _ => -3600 * (1 + i64::try_from(self.random.below(40)).expect("small")),
         };
-        if by > 0 && self.is_behind {
-            return "the clock stays".into();
-        }
         self.ahead += by;
-        self.furthest = self.furthest.max(self.ahead);
         let new = self.control.path().join("new");
         std::fs::write(&new, self.ahead.to_string()).expect("writable");
         std::fs::rename(new, self.control.path().join("clock")).expect("renamed");

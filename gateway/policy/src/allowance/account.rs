@@ -1,8 +1,9 @@
 //! A subject's usage and reservations in its day and its month.
 
-use crate::Time;
 use crate::quota::{Amounts, QuotaUnit, QuotaWindow, Reserved};
 use crate::time::CalendarWindow;
+use crate::{Subject, Time};
+use std::collections::HashMap;
 
 /// The windows that a request counts for: those in which it was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,12 +45,28 @@ pub(super) struct Account {
     pub(super) month: Used,
 }
 
+/// The use that the ledger has recorded of days and months that are still to come.
+#[derive(Debug, Default)]
+pub(super) struct LaterUsage(HashMap<(Subject, QuotaWindow, u64), Amounts>);
+
+impl LaterUsage {
+    pub(super) fn raise(&mut self, subject: Subject, window: QuotaWindow, index: u64, recorded: Amounts) {
+        let amounts = self.0.entry((subject, window, index)).or_default();
+        *amounts = amounts.max(recorded);
+    }
+
+    fn of(&self, subject: Subject, window: QuotaWindow, index: u64) -> Amounts {
+        self.0.get(&(subject, window, index)).copied().unwrap_or_default()
+    }
+}
+
 impl Used {
-    /// Begins anew if another window has begun.
-    pub(super) fn turn(&mut self, window: CalendarWindow) {
+    /// Begins anew if another window has begun, with what is recorded of it.
+    fn turn(&mut self, window: CalendarWindow, recorded: impl FnOnce(u64) -> Amounts) {
         if self.window != window.index {
             *self = Self {
                 window: window.index,
+                used: recorded(window.index),
                 ..Self::default()
             };
         }
@@ -61,9 +78,10 @@ impl Used {
 }
 
 impl Account {
-    pub(super) fn turn(&mut self, now: Time) {
-        self.day.turn(now.day());
-        self.month.turn(now.month());
+    pub(super) fn turn(&mut self, subject: Subject, later: &LaterUsage, now: Time) {
+        let recorded = |window: QuotaWindow| move |index: u64| later.of(subject, window, index);
+        self.day.turn(now.day(), recorded(QuotaWindow::Day));
+        self.month.turn(now.month(), recorded(QuotaWindow::Month));
     }
 
     pub(super) fn window(&mut self, window: QuotaWindow) -> &mut Used {

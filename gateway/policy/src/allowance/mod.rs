@@ -15,7 +15,7 @@ pub(crate) use account::Windows;
 use crate::ids::BySubject;
 use crate::quota::{Amounts, QuotaUnit, QuotaWindow, Reserved};
 use crate::{AdmissionRequest, NanoEuro, Refusal, Rules, Subject, Time};
-use account::{Account, Used};
+use account::{Account, LaterUsage, Used};
 use check::{Check, limits, part};
 
 /// The amounts held for one request until it is settled.
@@ -93,6 +93,7 @@ pub struct RecordedUsage {
 #[derive(Debug, Default)]
 pub(crate) struct Allowances {
     accounts: BySubject<Account>,
+    later: LaterUsage,
 }
 
 impl Allowances {
@@ -109,7 +110,7 @@ impl Allowances {
         for subject in ask.payers() {
             let allowance = rules.allowance(subject);
             let account = self.accounts.entry(subject);
-            account.turn(now);
+            account.turn(subject, &self.later, now);
             for window in QuotaWindow::ALL {
                 let used = *account.window(window);
                 if used.window != wanted.windows.index(window) {
@@ -186,9 +187,26 @@ impl Allowances {
     /// Raises what is counted as used to what the ledger has recorded.
     pub(crate) fn restore_usage(&mut self, subject: Subject, window: QuotaWindow, usage: RecordedUsage, now: Time) {
         let account = self.accounts.entry(subject);
-        account.turn(now);
+        account.turn(subject, &self.later, now);
         let used = account.window(window);
         used.used = used.used.max(Amounts::new(usage.tokens, usage.requests, usage.cost.0));
+    }
+
+    /// Notes what the ledger has recorded of the window around a later moment; false if that is no later window.
+    pub(crate) fn restore_later_usage(
+        &mut self,
+        subject: Subject,
+        window: QuotaWindow,
+        usage: RecordedUsage,
+        (at, now): (Time, Time),
+    ) -> bool {
+        let index = Windows::at(at).index(window);
+        let is_later = index > Windows::at(now).index(window);
+        if is_later {
+            let recorded = Amounts::new(usage.tokens, usage.requests, usage.cost.0);
+            self.later.raise(subject, window, index, recorded);
+        }
+        is_later
     }
 
     /// Corrects what is counted as used, today and this month, by tokens and nano-euros, more or less.
@@ -198,7 +216,7 @@ impl Allowances {
             Amounts::new(of(tokens), 0, of(nano_eur))
         };
         let account = self.accounts.entry(subject);
-        account.turn(now);
+        account.turn(subject, &self.later, now);
         for window in QuotaWindow::ALL {
             let used = account.window(window);
             used.used = used
@@ -226,7 +244,7 @@ impl Allowances {
     /// The amounts used and reserved by a subject in a window.
     pub(crate) fn counted(&self, subject: Subject, window: QuotaWindow, now: Time) -> (Amounts, Reserved) {
         let mut account = self.accounts.get(subject).copied().unwrap_or_default();
-        account.turn(now);
+        account.turn(subject, &self.later, now);
         let used = account.window(window);
         (used.used, used.reserved)
     }
@@ -235,7 +253,7 @@ impl Allowances {
     pub(crate) fn balances(&self, rules: &Rules, subject: Subject, now: Time) -> Vec<Balance> {
         let allowance = rules.allowance(subject);
         let mut account = self.accounts.get(subject).copied().unwrap_or_default();
-        account.turn(now);
+        account.turn(subject, &self.later, now);
         let mut balances = Vec::with_capacity(6);
         for (window, ends) in [
             (QuotaWindow::Day, now.day().ends),

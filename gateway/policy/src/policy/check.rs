@@ -29,9 +29,8 @@ impl Policy {
             for window in QuotaWindow::ALL {
                 let index = windows.index(window);
                 let (used, reserved) = self.allowances.counted(subject, window, now);
-                let known = self.audit.used.get(&(subject, window));
-                let expected = known.filter(|(current, _)| *current == index);
-                let expected = expected.map(|(_, sum)| *sum).unwrap_or_default();
+                let known = self.audit.used.get(&(subject, window, index));
+                let expected = known.copied().unwrap_or_default();
                 assert_eq!(used, expected, "used by {subject:?} in its {window:?}");
                 let held = self
                     .held
