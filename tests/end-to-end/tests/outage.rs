@@ -178,10 +178,8 @@ async fn outage(lines: usize, each: Duration) {
     let ended = gateway.ended_batch(&batch).await;
     assert_eq!(ended["status"], "completed", "{ended}");
     check(&gateway, &ended, lines).await;
-    let lost = ended["request_counts"]["failed"].as_u64().expect("a count");
     println!(
-        "{lines} lines answered once; {lost} of them had been served when the gateway was killed, and say so; \
-         the server gave {} answers",
+        "{lines} lines answered once; the server gave {} answers",
         server.answered()
     );
 }
@@ -193,15 +191,12 @@ async fn check(gateway: &Gateway, ended: &Value, lines: usize) {
     for row in &rows {
         *answers.entry(row["custom_id"].as_str().expect("an id")).or_default() += 1;
         let is_answered = row["response"]["status_code"] == 200;
-        assert!(is_answered || row["error"]["code"] == "answer_lost", "{row}");
+        assert!(is_answered, "{row}");
     }
     let expected: HashSet<String> = (0..lines).map(|number| format!("line-{number}")).collect();
     assert!(answers.values().all(|count| *count == 1), "a line has two answers");
     assert_eq!(answers.len(), expected.len());
     assert!(answers.keys().all(|name| expected.contains(*name)));
-    // The requests that were in hand at three kills, at most: answers in the output are never made again.
-    let lost = rows.iter().filter(|row| row["error"]["code"] == "answer_lost").count();
-    assert!(lost <= 3 * 32, "{lost} answers were lost");
     wait_for("records", || async {
         let summary = gateway.admin_json("/usage/summary").await;
         (summary["total_records"] == lines).then_some(())
