@@ -58,7 +58,7 @@ const ABORT_WITHIN: Duration = Duration::from_secs(2);
 
 /// Buffers of a client's connection. A head and an ordinary answer fit into the write buffer and go out in one send; the
 /// default of 1,460 bytes made two of them. The read buffer is held as long as a stream runs, and most requests are smaller
-/// than it; a larger one takes more reads. The default is 64 KiB ([decision 30](docs/decisions/030-one-send-for-a-request-and-for-an-answer.md)).
+/// than it; a larger one takes more reads. The default is 64 KiB ([decision 29](docs/decisions/029-one-send-for-a-request-and-for-an-answer.md)).
 const BUFFERS: L4BufferSettings = L4BufferSettings {
     read: Some(8 << 10),
     write: Some(8 << 10),
