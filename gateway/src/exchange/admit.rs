@@ -111,7 +111,9 @@ pub(super) async fn wait(
         timeout.saturating_sub(recorder.record.started.elapsed())
     });
     tokio::select! {
+        // In this order: a slot that the end of the drain has just freed goes to no request that ends with it.
         biased;
+        error = client.gone() => Err(error),
         granted = fast_timeout(left, queued.granted()) => match granted {
             Ok(granted) => Ok(granted?),
             Err(_) => Err(RequestError::new(
@@ -119,7 +121,6 @@ pub(super) async fn wait(
                 "the request was still queued when its own x-request-timeout-seconds ended",
             )),
         },
-        error = client.gone() => Err(error),
     }
 }
 
