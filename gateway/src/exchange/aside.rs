@@ -3,7 +3,7 @@
 //! ([decision 24](../../../docs/decisions/024-answers-are-put-aside-before-their-records.md)).
 
 use super::final_part::FinalPart;
-use super::recorder::Recorder;
+use crate::record::Record;
 use crate::services::Services;
 use bytes::Bytes;
 use ledger::Durability;
@@ -26,12 +26,12 @@ enum Kept<'a> {
 
 /// Puts the answer of a detached request aside; its record must not be written before. If the disk does not take it, the
 /// request goes on: its answer is lost only if the gateway is killed, too.
-pub(super) fn put(recorder: &Recorder, result: &Result<FinalPart, RequestError>) {
-    let id = &recorder.record.request_id;
-    let Some(path) = path_of(&recorder.services, id) else {
+pub(super) fn put(services: &Services, record: &Record, result: &Result<FinalPart, RequestError>) {
+    let id = &record.request_id;
+    let Some(path) = path_of(services, id) else {
         return;
     };
-    let durability = recorder.record.snapshot.config.gateway.startup.ledger_durability;
+    let durability = record.snapshot.config.gateway.startup.ledger_durability;
     let kept = match result {
         Ok(FinalPart::Body { status, body, .. } | FinalPart::Refused { status, body, .. }) => {
             let Ok(body) = std::str::from_utf8(body) else { return };

@@ -137,7 +137,7 @@ impl Recorder {
             self.settle(served);
         }
         if self.is_detached {
-            aside::put(self, &result);
+            aside::put(&self.services, &self.record, &result);
         }
         match self.write() {
             Ok(()) => result,
@@ -403,7 +403,7 @@ impl Drop for Recorder {
         let result = Err(error);
         self.note_end(&result);
         if self.is_detached {
-            aside::put(self, &result);
+            aside::put(&self.services, &self.record, &result);
         }
         if let Err(error) = self.write() {
             tracing::error!(error = error.message, "a request ended early and has no record");
