@@ -79,9 +79,18 @@ impl Server {
             .collect()
     }
 
-    /// A request by the number that was sent as its id.
+    /// A request by the number that was sent as its id. The client may have read its end a moment before the server's
+    /// thread notes it.
     pub(crate) fn numbered(&self, number: &str) -> Seen {
-        self.seen.lock().expect("no panic")[number.parse::<usize>().expect("a number")].clone()
+        let number = number.parse::<usize>().expect("a number");
+        for _ in 0..2_000 {
+            let seen = self.seen.lock().expect("no panic")[number].clone();
+            if seen.ended.is_some() {
+                return seen;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        panic!("request {number} has not ended at the server");
     }
 }
 
