@@ -48,6 +48,16 @@ impl Scripted {
         Self { url, requests }
     }
 
+    /// A server that answers every request with the same body and status 200.
+    pub async fn answering(body: &'static str) -> Self {
+        Self::start(move |mut connection| async move {
+            while connection.read_request().await {
+                connection.answer("200 OK", body).await;
+            }
+        })
+        .await
+    }
+
     /// The last request that was read.
     pub fn last_request(&self) -> String {
         self.requests

@@ -179,12 +179,7 @@ async fn a_batch_of_responses_has_responses_from_every_kind_of_server_and_names_
         ("ollama", OLLAMA, ""),
         ("openai", NATIVE, "    native_apis: [responses]\n"),
     ] {
-        let upstream = Scripted::start(move |mut connection| async move {
-            while connection.read_request().await {
-                connection.answer("200 OK", body).await;
-            }
-        })
-        .await;
+        let upstream = Scripted::answering(body).await;
         let dir = config_dir(|name, text| match name {
             "models.yaml" => format!("{}{more}", with_model(&text, "tested", backend, &upstream.url, "")),
             "gateway.yaml" => format!("{text}\nstored_responses: {{keep_days: 1}}\n"),

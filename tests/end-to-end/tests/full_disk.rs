@@ -50,15 +50,6 @@ fn fill(gateway: &Gateway) {
     }
 }
 
-async fn answering() -> Scripted {
-    Scripted::start(|mut connection| async move {
-        while connection.read_request().await {
-            connection.answer("200 OK", WHOLE).await;
-        }
-    })
-    .await
-}
-
 /// Status and error code of a chat.
 async fn chat(gateway: &Gateway) -> (u16, Value) {
     let body = json!({"model": "tested", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]});
@@ -80,7 +71,7 @@ async fn ready(gateway: &Gateway) -> u16 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_requests_before_a_server_is_asked_and_space_that_returns_ends_it() {
-    let upstream = answering().await;
+    let upstream = Scripted::answering(WHOLE).await;
     let asked = || upstream.requests.lock().expect("no panic").len();
     let gateway = gateway_on_a_small_disk(&upstream).await;
     for _ in 0..5 {
@@ -127,7 +118,7 @@ async fn a_full_disk_refuses_requests_before_a_server_is_asked_and_space_that_re
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_on_the_size_of_files_refuses_requests_and_does_not_kill_the_gateway() {
-    let upstream = answering().await;
+    let upstream = Scripted::answering(WHOLE).await;
     let asked = || upstream.requests.lock().expect("no panic").len();
     let gateway = Gateway::start_in(config(&upstream, "data"), &[]).await;
     assert_eq!(chat(&gateway).await.0, 200);

@@ -8,15 +8,6 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-async fn answering() -> Scripted {
-    Scripted::start(|mut connection| async move {
-        while connection.read_request().await {
-            connection.answer("200 OK", WHOLE).await;
-        }
-    })
-    .await
-}
-
 /// Writes raw bytes, half-closes nothing, and reads until the text has come (or the end, or 5 s).
 async fn raw(address: &str, parts: &[&str], until: &str) -> String {
     let mut stream = TcpStream::connect(address).await.expect("connected");
@@ -37,7 +28,7 @@ async fn raw(address: &str, parts: &[&str], until: &str) -> String {
 
 #[tokio::test]
 async fn a_prompt_of_four_megabytes_arrives_byte_for_byte() {
-    let upstream = answering().await;
+    let upstream = Scripted::answering(WHOLE).await;
     let gateway = Gateway::with_upstream("openai", &upstream.url, "").await;
     let prompt = "all work and no play ".repeat(200_000);
     let body = json!({"messages": [{"role": "user", "content": prompt}], "x": [1.50, null, {"y": "\u{e9}"}], "model": "tested", "max_tokens": 5}).to_string();
@@ -57,7 +48,7 @@ async fn a_prompt_of_four_megabytes_arrives_byte_for_byte() {
 
 #[tokio::test]
 async fn only_what_has_to_change_is_changed_and_no_credential_goes_upstream() {
-    let upstream = answering().await;
+    let upstream = Scripted::answering(WHOLE).await;
     let gateway = Gateway::with_upstream("openai", &upstream.url, ", api_key_env: UPSTREAM_KEY").await;
     let body = r#"{ "messages":[], "weird" : 1.0e2,"max_tokens" : 99999, "model":"tested"}"#;
     let request = gateway.http.post(format!("{}/v1/chat/completions?x=1", gateway.proxy));
@@ -86,7 +77,7 @@ async fn a_body_over_the_bound_is_refused_before_it_is_read() {
 
 #[tokio::test]
 async fn chunked_bodies_continue_and_keep_alive_work() {
-    let upstream = answering().await;
+    let upstream = Scripted::answering(WHOLE).await;
     let gateway = Gateway::with_upstream("openai", &upstream.url, "").await;
     let body = r#"{"model":"tested","messages":[],"max_tokens":3}"#;
     let (first, second) = body.split_at(10);

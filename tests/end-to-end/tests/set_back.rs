@@ -18,12 +18,7 @@ struct World {
 
 impl World {
     async fn start() -> Self {
-        let upstream = Scripted::start(|mut connection| async move {
-            while connection.read_request().await {
-                connection.answer("200 OK", WHOLE).await;
-            }
-        })
-        .await;
+        let upstream = Scripted::answering(WHOLE).await;
         let dir = config_dir(|name, text| match name {
             "models.yaml" => with_model(&text, "tested", "openai", &upstream.url, ""),
             _ => roomy(name, text),

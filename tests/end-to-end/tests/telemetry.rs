@@ -97,22 +97,13 @@ async fn gateway(upstream: &Scripted, telemetry: &str) -> Gateway {
     Gateway::start_in(dir, &[]).await
 }
 
-async fn upstream() -> Scripted {
-    Scripted::start(|mut connection| async move {
-        while connection.read_request().await {
-            connection.answer("200 OK", WHOLE).await;
-        }
-    })
-    .await
-}
-
 fn secret_chat() -> Value {
     json!({"model": "tested", "max_tokens": 5, "messages": [{"role": "user", "content": "the word is xylophone"}]})
 }
 
 #[tokio::test]
 async fn a_request_is_traced_with_its_steps_in_its_callers_trace() {
-    let (collector, upstream) = (Collector::start().await, upstream().await);
+    let (collector, upstream) = (Collector::start().await, Scripted::answering(WHOLE).await);
     let settings = format!(
         "  otlp_endpoint: {}\n  sample_ratio: 0\n  service_name: tested-sluice\n",
         collector.url
@@ -195,7 +186,7 @@ async fn a_request_is_traced_with_its_steps_in_its_callers_trace() {
 
 #[tokio::test]
 async fn all_are_traced_if_that_is_wanted_and_refusals_say_why() {
-    let (collector, upstream) = (Collector::start().await, upstream().await);
+    let (collector, upstream) = (Collector::start().await, Scripted::answering(WHOLE).await);
     let mut gateway = gateway(
         &upstream,
         &format!("  otlp_endpoint: {}\n  sample_ratio: 1\n", collector.url),
@@ -229,7 +220,7 @@ async fn all_are_traced_if_that_is_wanted_and_refusals_say_why() {
 
 #[tokio::test]
 async fn an_unreachable_collector_disturbs_no_request_and_is_reported() {
-    let upstream = upstream().await;
+    let upstream = Scripted::answering(WHOLE).await;
     let mut gateway = gateway(&upstream, "  otlp_endpoint: http://127.0.0.1:9\n  sample_ratio: 1\n").await;
     for _ in 0..20 {
         assert_eq!(gateway.post("/v1/chat/completions", &secret_chat()).await.status(), 200);
@@ -241,7 +232,7 @@ async fn an_unreachable_collector_disturbs_no_request_and_is_reported() {
 
 #[tokio::test]
 async fn the_log_is_json_with_a_line_a_request_and_nothing_that_was_said() {
-    let upstream = upstream().await;
+    let upstream = Scripted::answering(WHOLE).await;
     let gateway = gateway(&upstream, "  log_format: json\n  log_requests: true\n").await;
     let request = gateway.http.post(format!("{}/v1/chat/completions", gateway.proxy));
     let request = request

@@ -108,12 +108,7 @@ impl World {
             connection.closed().await;
         })
         .await;
-        let answering = Scripted::start(|mut connection| async move {
-            while connection.read_request().await {
-                connection.answer("200 OK", WHOLE).await;
-            }
-        })
-        .await;
+        let answering = Scripted::answering(WHOLE).await;
         let dir = config_dir(|name, text| match name {
             "models.yaml" => {
                 let text = with_model(&text, "tested", "openai", &upstream.url, ", max_concurrent_requests: 2");

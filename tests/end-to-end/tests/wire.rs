@@ -4,16 +4,6 @@ use end_to_end::Gateway;
 use end_to_end::upstream::{FINISH, Scripted, WHOLE, delta};
 use serde_json::{Value, json};
 
-/// A server that gives every request the same whole answer.
-async fn answering(body: &'static str) -> Scripted {
-    Scripted::start(move |mut connection| async move {
-        while connection.read_request().await {
-            connection.answer("200 OK", body).await;
-        }
-    })
-    .await
-}
-
 /// The body of the request that a server has read last.
 fn asked(upstream: &Scripted) -> Value {
     let request = upstream.last_request();
@@ -24,7 +14,7 @@ fn asked(upstream: &Scripted) -> Value {
 /// Ollama unloads a model after a request with `keep_alive: 0`, and other projects use the same model.
 #[tokio::test]
 async fn no_client_unloads_the_model_of_an_ollama_server_with_a_request() {
-    let upstream = answering(
+    let upstream = Scripted::answering(
         r#"{"model":"tested","message":{"role":"assistant","content":"hello"},"response":"hello","embeddings":[[1]],"embedding":[1],"done":true,"done_reason":"stop","prompt_eval_count":3,"eval_count":1}"#,
     )
     .await;
@@ -54,7 +44,7 @@ async fn no_client_unloads_the_model_of_an_ollama_server_with_a_request() {
 
 #[tokio::test]
 async fn the_name_of_a_dropped_field_cannot_break_the_head_of_an_answer() {
-    let upstream = answering(WHOLE).await;
+    let upstream = Scripted::answering(WHOLE).await;
     let gateway = Gateway::with_upstream("openai", &upstream.url, "").await;
     let body = json!({"model": "tested", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}],
         "x\r\nset-cookie: a, b\u{e9}": 1});

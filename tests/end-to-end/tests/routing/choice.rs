@@ -148,5 +148,9 @@ async fn a_probed_server_is_healthy_with_the_first_token_of_a_long_stream() {
     assert_eq!(trial.status(), 200);
     assert!(trial.chunk().await.expect("a chunk").is_some());
     let beside = gateway.post("/v1/chat/completions", &body).await;
-    assert_eq!(beside.status(), 200, "the trial has not ended, and the server is well");
+    assert_eq!(
+        beside.status(),
+        200,
+        "the first stream is still open, and the server is healthy"
+    );
 }

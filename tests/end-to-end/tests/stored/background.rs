@@ -1,15 +1,22 @@
 //! Background responses that are stored, over kills too.
 
-use super::{answering, get, last_body, respond, storing};
+use super::{get, last_body, respond, storing};
 use end_to_end::upstream::{Scripted, WHOLE};
 use end_to_end::{Gateway, wait_for};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+/// What each message of the last request to an upstream says.
+fn last_contents(upstream: &Scripted) -> Vec<Value> {
+    let body = last_body(upstream);
+    let messages = body["messages"].as_array().expect("a list");
+    messages.iter().map(|message| message["content"].clone()).collect()
+}
+
 #[tokio::test]
 async fn a_background_response_is_stored_too_and_continues_a_conversation() {
-    let upstream = answering(WHOLE).await;
+    let upstream = Scripted::answering(WHOLE).await;
     let gateway = Gateway::start_in(storing("keep_days: 30", "openai", &upstream.url, ""), &[]).await;
     let first = respond(&gateway, &json!({"model": "tested", "input": "a", "store": true})).await;
     let body = json!({"model": "tested", "input": "b", "store": true, "background": true, "previous_response_id": first["id"]});
@@ -34,13 +41,7 @@ async fn a_background_response_is_stored_too_and_continues_a_conversation() {
     )
     .await;
     assert_eq!(third["store"], false);
-    let said: Vec<Value> = last_body(&upstream)["messages"]
-        .as_array()
-        .expect("a list")
-        .iter()
-        .map(|message| message["content"].clone())
-        .collect();
-    assert_eq!(said, ["a", "hello", "b", "hello", "c"]);
+    assert_eq!(last_contents(&upstream), ["a", "hello", "b", "hello", "c"]);
     let (_, listed) = get(&gateway, &format!("/v1/responses/{id}/input_items?order=asc")).await;
     assert_eq!(listed["data"].as_array().expect("a list").len(), 3);
     // Forgotten everywhere at once.
@@ -96,13 +97,7 @@ async fn a_background_response_that_a_kill_cut_off_is_made_again_and_stored() {
         (&done["store"], &done["previous_response_id"]),
         (&json!(true), &first["id"])
     );
-    let said: Vec<Value> = last_body(&upstream)["messages"]
-        .as_array()
-        .expect("a list")
-        .iter()
-        .map(|message| message["content"].clone())
-        .collect();
-    assert_eq!(said, ["a", "hello", "cut off"]);
+    assert_eq!(last_contents(&upstream), ["a", "hello", "cut off"]);
     let (_, listed) = get(&gateway, &format!("{path}/input_items?order=asc")).await;
     let texts: Vec<&Value> = listed["data"]
         .as_array()
@@ -115,7 +110,7 @@ async fn a_background_response_that_a_kill_cut_off_is_made_again_and_stored() {
 
 #[tokio::test]
 async fn a_background_response_that_was_stored_just_before_a_kill_is_not_lost() {
-    let upstream = answering(WHOLE).await;
+    let upstream = Scripted::answering(WHOLE).await;
     let mut gateway = Gateway::start_in(storing("keep_days: 30", "openai", &upstream.url, ""), &[]).await;
     let body = json!({"model": "tested", "input": "a", "store": true, "background": true});
     let queued = respond(&gateway, &body).await;

@@ -1,6 +1,6 @@
 //! What the model reads in a conversation that the gateway remembers.
 
-use super::{OLLAMA, answering, get, items, last_body, respond, storing, turns};
+use super::{OLLAMA, get, items, last_body, respond, storing, turns};
 use end_to_end::upstream::{Scripted, USAGE, WHOLE, delta};
 use end_to_end::{Gateway, python, wait_for};
 use serde_json::{Value, json};
@@ -64,14 +64,14 @@ async fn reads_the_same(gateway: &Gateway, upstream: &Scripted) {
 
 #[tokio::test]
 async fn over_an_openai_server_the_model_reads_what_a_client_that_sends_everything_has_it_read() {
-    let upstream = answering(WHOLE).await;
+    let upstream = Scripted::answering(WHOLE).await;
     let gateway = Gateway::start_in(storing("keep_days: 30", "openai", &upstream.url, ""), &[]).await;
     reads_the_same(&gateway, &upstream).await;
 }
 
 #[tokio::test]
 async fn over_an_ollama_server_the_model_reads_what_a_client_that_sends_everything_has_it_read() {
-    let upstream = answering(OLLAMA).await;
+    let upstream = Scripted::answering(OLLAMA).await;
     let gateway = Gateway::start_in(storing("keep_days: 30", "ollama", &upstream.url, ""), &[]).await;
     reads_the_same(&gateway, &upstream).await;
 }
@@ -84,7 +84,7 @@ const NATIVE: &str = "{\"id\":\"resp_servers\",\"object\":\"response\",\"created
 
 #[tokio::test]
 async fn over_a_server_of_responses_it_is_the_same_and_the_ids_are_the_gateways() {
-    let upstream = answering(NATIVE).await;
+    let upstream = Scripted::answering(NATIVE).await;
     let dir = storing(
         "keep_days: 30",
         "openai",
@@ -168,7 +168,7 @@ async fn a_streamed_response_is_stored_when_its_stream_ends_and_a_broken_one_nev
 
 #[tokio::test]
 async fn without_the_setting_nothing_is_stored_and_a_dependence_is_refused_by_name() {
-    let upstream = answering(WHOLE).await;
+    let upstream = Scripted::answering(WHOLE).await;
     let gateway = Gateway::with_upstream("openai", &upstream.url, "").await;
     let first = respond(&gateway, &json!({"model": "tested", "input": "a", "store": true})).await;
     assert_eq!(first["store"], false);
@@ -183,7 +183,7 @@ async fn without_the_setting_nothing_is_stored_and_a_dependence_is_refused_by_na
 
 #[tokio::test]
 async fn conversations_are_bounded_and_what_cannot_be_stored_says_so() {
-    let upstream = answering(WHOLE).await;
+    let upstream = Scripted::answering(WHOLE).await;
     let settings = "keep_days: 30, max_turns: 2, max_bytes: 4000";
     let gateway = Gateway::start_in(storing(settings, "openai", &upstream.url, ""), &[]).await;
     let turn = |input: &str, previous: &Value| json!({"model": "tested", "input": input, "store": true, "previous_response_id": previous});
@@ -233,7 +233,7 @@ async fn conversations_are_bounded_and_what_cannot_be_stored_says_so() {
 
 #[tokio::test]
 async fn a_response_expires_after_its_time() {
-    let upstream = answering(WHOLE).await;
+    let upstream = Scripted::answering(WHOLE).await;
     // About four seconds.
     let gateway = Gateway::start_in(storing("keep_days: 0.00005", "openai", &upstream.url, ""), &[]).await;
     let first = respond(&gateway, &json!({"model": "tested", "input": "a", "store": true})).await;

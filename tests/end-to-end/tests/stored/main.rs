@@ -23,16 +23,6 @@ fn storing(settings: &str, backend: &str, url: &str, more: &str) -> TempDir {
 const OLLAMA: &str = "{\"model\":\"m\",\"created_at\":\"2026-01-01T00:00:00Z\",\"message\":{\"role\":\"assistant\",\
     \"content\":\"hello\"},\"done\":true,\"done_reason\":\"stop\",\"prompt_eval_count\":11,\"eval_count\":7}";
 
-/// An upstream that answers every request with the same body.
-async fn answering(body: &'static str) -> Scripted {
-    Scripted::start(move |mut connection| async move {
-        while connection.read_request().await {
-            connection.answer("200 OK", body).await;
-        }
-    })
-    .await
-}
-
 /// The body of the last request that an upstream has got.
 fn last_body(upstream: &Scripted) -> Value {
     let request = upstream

@@ -1,14 +1,26 @@
-//! What is stored outlives a restart and a database that is away.
+//! Stored responses survive a restart, and the gateway survives an outage of their database.
 
-use super::{answering, last_body, respond, storing};
+use super::{last_body, respond, storing};
 use end_to_end::postgres::Postgres;
-use end_to_end::upstream::WHOLE;
+use end_to_end::upstream::{Scripted, WHOLE};
 use end_to_end::{Gateway, sluice, wait_for};
 use serde_json::{Value, json};
 
+/// Waits until the gateway accepts a key.
+async fn until_accepted(gateway: &Gateway, key: &str) {
+    wait_for("a valid key", || async {
+        let request = gateway
+            .http
+            .get(format!("{}/v1/models", gateway.proxy))
+            .bearer_auth(key);
+        (request.send().await.expect("an answer").status() == 200).then_some(())
+    })
+    .await;
+}
+
 /// A conversation of two projects through a restart, on a database.
 async fn outlives_a_restart(flags: &[&str]) {
-    let upstream = answering(WHOLE).await;
+    let upstream = Scripted::answering(WHOLE).await;
     let flags = [&["--identity", "keys"], flags].concat();
     let mut gateway = Gateway::start_in(storing("keep_days: 30", "openai", &upstream.url, ""), &flags).await;
     let mut keys = Vec::new();
@@ -20,14 +32,7 @@ async fn outlives_a_restart(flags: &[&str]) {
         assert!(made.status.success(), "{made:?}");
         keys.push(String::from_utf8(made.stdout).expect("text").trim().to_owned());
     }
-    wait_for("valid keys", || async {
-        let request = gateway
-            .http
-            .get(format!("{}/v1/models", gateway.proxy))
-            .bearer_auth(&keys[1]);
-        (request.send().await.expect("an answer").status() == 200).then_some(())
-    })
-    .await;
+    until_accepted(&gateway, &keys[1]).await;
     let ask = |gateway: &Gateway, by: usize, previous: Value| {
         let body = json!({"model": "tested", "input": "a", "store": true, "previous_response_id": previous});
         let request = gateway
@@ -45,14 +50,7 @@ async fn outlives_a_restart(flags: &[&str]) {
     gateway.signal("TERM");
     gateway.ended().await;
     let gateway = Gateway::start_in(gateway.left(), &flags).await;
-    wait_for("valid keys", || async {
-        let request = gateway
-            .http
-            .get(format!("{}/v1/models", gateway.proxy))
-            .bearer_auth(&keys[1]);
-        (request.send().await.expect("an answer").status() == 200).then_some(())
-    })
-    .await;
+    until_accepted(&gateway, &keys[1]).await;
     let (status, third) = ask(&gateway, 0, second["id"].clone()).await;
     assert_eq!(status, 200, "{third}");
     assert_eq!(last_body(&upstream)["messages"].as_array().map(Vec::len), Some(5));
@@ -82,7 +80,7 @@ async fn what_is_stored_outlives_a_restart_and_belongs_to_its_project_on_postgre
 #[tokio::test(flavor = "multi_thread")]
 async fn without_its_database_only_requests_that_use_storage_notice() {
     let mut postgres = Postgres::start();
-    let upstream = answering(WHOLE).await;
+    let upstream = Scripted::answering(WHOLE).await;
     let dir = storing("keep_days: 30", "openai", &upstream.url, "");
     let gateway = Gateway::start_in(dir, &["--database-url", &postgres.url]).await;
     let first = respond(&gateway, &json!({"model": "tested", "input": "a", "store": true})).await;
