@@ -1,7 +1,7 @@
 //! The admin listener's connections: counted and bounded like the proxy's, with a deadline for the first request head,
 //! and closed when nothing moves on them.
 
-use crate::connections::{Connection, Connections, Refused};
+use crate::connections::{Connection, Connections};
 use crate::services::Services;
 use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
@@ -12,15 +12,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, Sleep};
 
 /// The wait after a connection could not be accepted, for descriptors to be closed.
 const AFTER_ERROR: Duration = Duration::from_millis(100);
-
-/// The time that a refused client has for reading why.
-const LINGER: Duration = Duration::from_millis(250);
 
 /// The admin listener's socket.
 pub(crate) struct Socket {
@@ -80,10 +77,7 @@ impl Listener for Socket {
                 }
                 Err(refused) => {
                     if let Some(answered) = self.connections.answer_refusal() {
-                        tokio::spawn(async move {
-                            let _answered = answered;
-                            refuse(stream, refused).await;
-                        });
+                        tokio::spawn(answered.send(stream, refused));
                     }
                 }
             }
@@ -93,18 +87,6 @@ impl Listener for Socket {
     fn local_addr(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
     }
-}
-
-/// Answers a connection that is refused, and reads its request for a moment, so that the answer is not lost.
-async fn refuse(mut stream: TcpStream, refused: Refused) {
-    let answered = async {
-        stream.write_all(refused.answer().as_bytes()).await?;
-        stream.shutdown().await?;
-        let mut unread = [0; 4096];
-        while stream.read(&mut unread).await? > 0 {}
-        Ok::<_, Error>(())
-    };
-    let _ = tokio::time::timeout(LINGER, answered).await;
 }
 
 impl Connected<IncomingStream<'_, Socket>> for Origin {
@@ -127,7 +109,7 @@ impl Timed {
             self.timer.as_mut().reset(Instant::now() + self.idle);
         }
         if polled.is_pending() && self.timer.as_mut().poll(cx).is_ready() {
-            self.connection.is_overdue();
+            self.connection.count_overdue();
             return Poll::Ready(Err(Error::from(ErrorKind::TimedOut)));
         }
         polled

@@ -235,7 +235,16 @@ fn print_secret(done: &str, key: &Value, keys: &Keys, as_json: bool) {
 }
 
 const COLUMNS_OF_IMPORT: [&str; 5] = ["user_id", "id", "label", "expires_at", "secret"];
-const COLUMNS_OF_LIST: [&str; 7] = ["id", "label", "user", "project", "state", "expires", "last used"];
+const COLUMNS_OF_LIST: [&str; 8] = [
+    "id",
+    "label",
+    "user",
+    "project",
+    "state",
+    "expires",
+    "last used",
+    "models",
+];
 
 /// The new keys as CSV on standard output; the others are counted.
 fn print_import(done: &Value, keys: &Keys, as_json: bool) {
@@ -271,16 +280,9 @@ fn print_list(keys: &[Value], as_json: bool) {
         println!("{}", Value::from(keys.to_vec()));
         return;
     }
-    let mut rows = vec![
-        COLUMNS_OF_LIST
-            .iter()
-            .copied()
-            .chain(["models"])
-            .map(str::to_owned)
-            .collect(),
-    ];
+    let mut rows = vec![COLUMNS_OF_LIST.map(str::to_owned).to_vec()];
     rows.extend(keys.iter().map(row));
-    print!("{}", aligned(&rows, COLUMNS_OF_LIST.len() + 1));
+    print!("{}", aligned(&rows, COLUMNS_OF_LIST.len()));
 }
 
 fn row(key: &Value) -> Vec<String> {

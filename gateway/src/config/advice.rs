@@ -6,7 +6,7 @@ use super::check::Files;
 use super::raw::{self, Backend, Band, IdentityMode};
 use super::read::{At, Named, nearest};
 use super::report::Problem;
-use super::warnings::Advice;
+use super::warnings::Warnings;
 use super::{address, advice_levels};
 use policy::NanoEuro;
 use std::collections::HashSet;
@@ -33,22 +33,20 @@ const FILES: [&str; 6] = [
 
 /// All warnings, in the order of files and lines.
 pub(super) fn warnings(dir: &Path, files: &Files) -> Vec<Problem> {
-    let mut advice = Advice::new(dir);
+    let mut warnings = Warnings::new(dir);
     let (Some(users), Some(projects), Some(models), Some(limits), Some(levels), Some(gateway)) = files else {
         return Vec::new();
     };
-    advice.stray_files();
-    advice.models(&models.models);
-    advice.limits(limits, &Team::of(&users.users, &projects.projects), &models.models);
-    advice.prices(&users.users, &projects.projects, &models.models);
-    advice.reserved_slots(limits, &projects.projects);
-    advice.timeouts(limits, gateway, &models.models);
-    advice.identity(gateway);
-    advice_levels::levels(&mut advice, &levels.degradation_levels);
-    advice
-        .warnings
-        .sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
-    advice.warnings
+    warnings.stray_files();
+    warnings.models(&models.models);
+    warnings.limits(limits, &Team::of(&users.users, &projects.projects), &models.models);
+    warnings.prices(&users.users, &projects.projects, &models.models);
+    warnings.reserved_slots(limits, &projects.projects);
+    warnings.timeouts(limits, gateway, &models.models);
+    warnings.identity(gateway);
+    advice_levels::levels(&mut warnings, &levels.degradation_levels);
+    warnings.found.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
+    warnings.found
 }
 
 /// The largest project of each plan: plan, project, its users.
@@ -89,7 +87,7 @@ fn enabled(models: &Named<raw::Model>) -> impl Iterator<Item = &(At<String>, raw
     models.0.iter().filter(|(_, model)| model.enabled)
 }
 
-impl Advice<'_> {
+impl Warnings<'_> {
     /// Files that look like configuration and are not read.
     fn stray_files(&mut self) {
         let entries = std::fs::read_dir(self.dir).into_iter().flatten().flatten();

@@ -3,12 +3,12 @@
 use super::levels::{Actions, Level};
 use super::raw::Band;
 use super::read::Named;
-use super::warnings::Advice;
+use super::warnings::Warnings;
 
 const FILE: &str = "degradation.yaml";
 
 /// Compares each level with the one below it.
-pub(super) fn levels(advice: &mut Advice<'_>, levels: &Named<Level>) {
+pub(super) fn levels(warnings: &mut Warnings<'_>, levels: &Named<Level>) {
     for pair in levels.0.windows(2) {
         let [(below_name, below), (name, level)] = pair else {
             continue;
@@ -19,18 +19,18 @@ pub(super) fn levels(advice: &mut Advice<'_>, levels: &Named<Level>) {
                 "{} is not above that of `{}` ({}), though its threshold is",
                 level.number.value, below_name.value, below.number.value
             );
-            advice.warn(FILE, level.number.line, key("number"), message);
+            warnings.warn(FILE, level.number.line, key("number"), message);
         }
         for (action, effect) in missing(below.actions.as_ref(), level.actions.as_ref()) {
             let message = format!(
                 "`{}` {effect}, and this level, which is entered at higher pressure, does not; add `{action}`",
                 below_name.value
             );
-            advice.warn(FILE, name.line, key("actions"), message);
+            warnings.warn(FILE, name.line, key("actions"), message);
         }
         let reduce = key("actions.reduce_max_tokens");
         longer_answers(
-            advice,
+            warnings,
             (below_name.value.as_str(), below),
             (name.line, reduce.as_str(), level),
         );
@@ -41,7 +41,7 @@ pub(super) fn levels(advice: &mut Advice<'_>, levels: &Named<Level>) {
         if refuses_normal(actions) && !refuses_batch {
             let message =
                 "refuses requests of normal priority while batch requests still run; add `reject_batch: true`";
-            advice.warn(
+            warnings.warn(
                 FILE,
                 name.line,
                 format!("degradation_levels.{}.actions", name.value),
@@ -100,7 +100,7 @@ fn missing(below: Option<&Actions>, level: Option<&Actions>) -> Vec<(&'static st
 
 /// Answers that get longer as pressure rises.
 fn longer_answers(
-    advice: &mut Advice<'_>,
+    warnings: &mut Warnings<'_>,
     (below_name, below): (&str, &Level),
     (line, key, level): (usize, &str, &Level),
 ) {
@@ -117,6 +117,6 @@ fn longer_answers(
             "`{below_name}` shortens answers to {lower} of max_tokens, and this level, which is entered at higher pressure, \
              to {higher}; use {lower} or less"
         );
-        advice.warn(FILE, line, key.to_owned(), message);
+        warnings.warn(FILE, line, key.to_owned(), message);
     }
 }

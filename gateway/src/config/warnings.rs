@@ -3,21 +3,20 @@
 use super::report::Problem;
 use std::path::Path;
 
-/// Where warnings are collected.
-pub(super) struct Advice<'a> {
+/// The warnings found so far.
+pub(super) struct Warnings<'a> {
     pub(super) dir: &'a Path,
-    pub(super) warnings: Vec<Problem>,
+    pub(super) found: Vec<Problem>,
 }
 
-impl<'a> Advice<'a> {
+impl<'a> Warnings<'a> {
     pub(super) fn new(dir: &'a Path) -> Self {
-        let warnings = Vec::new();
-        Self { dir, warnings }
+        Self { dir, found: Vec::new() }
     }
 
     /// Adds a warning about a key of a file.
     pub(super) fn warn(&mut self, file: &str, line: usize, key: String, message: impl Into<String>) {
-        self.warnings.push(Problem {
+        self.found.push(Problem {
             file: self.dir.join(file).to_string_lossy().into_owned(),
             line,
             key,

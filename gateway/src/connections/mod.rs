@@ -16,10 +16,14 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Connections that are refused with an answer at once; more are closed without one. An answer keeps its descriptor
 /// for a moment, which comes from the reserve.
 const ANSWERED_REFUSALS: usize = 16;
+
+/// The time that a refused client has for reading why.
+const LINGER: Duration = Duration::from_millis(250);
 
 /// The listener whose connections are counted, which sets its share of the descriptors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,7 +115,7 @@ impl Refused {
     }
 
     /// An answer for whoever is refused, in HTTP/1.1.
-    pub(crate) fn answer(self) -> String {
+    fn answer(self) -> String {
         let body = format!(
             r#"{{"error":{{"message":"{}","type":"server_error","param":null,"code":"too_many_connections"}}}}"#,
             self.message()
@@ -143,34 +147,31 @@ impl Connections {
         descriptor: RawFd,
         bounds: &ConnectionBounds,
     ) -> Result<Arc<Connection>, Refused> {
-        let counted = self
-            .table
-            .lock()
-            .count(address, self.refusal(descriptor, bounds), |open, same| {
-                if open >= self.most(bounds) {
-                    Some(Refused::Total)
-                } else if same >= bounds.per_address {
-                    Some(Refused::Address)
-                } else {
-                    None
-                }
-            });
-        match counted {
-            Ok(open) => {
-                self.metrics.open(self.listener.name(), open);
-                Ok(Arc::new(Connection {
-                    table: Arc::clone(self),
-                    address,
-                    accepted: Instant::now(),
-                    head_received: AtomicBool::new(false),
-                    descriptor: Mutex::new(Some(descriptor)),
-                }))
-            }
-            Err(refused) => {
-                self.refused(refused);
-                Err(refused)
-            }
+        let mut table = self.table.lock();
+        let refused = if self.is_short(descriptor, bounds) {
+            Some(Refused::Descriptors)
+        } else if table.open >= self.most(bounds) {
+            Some(Refused::Total)
+        } else if table.open_from(address) >= bounds.per_address {
+            Some(Refused::Address)
+        } else {
+            None
+        };
+        if let Some(refused) = refused {
+            drop(table);
+            self.refused(refused);
+            return Err(refused);
         }
+        let open = table.count(address);
+        drop(table);
+        self.metrics.open(self.listener.name(), open);
+        Ok(Arc::new(Connection {
+            table: Arc::clone(self),
+            address,
+            accepted: Instant::now(),
+            head_received: AtomicBool::new(false),
+            descriptor: Mutex::new(Some(descriptor)),
+        }))
     }
 
     /// The connections that the listener may have.
@@ -183,14 +184,15 @@ impl Connections {
         }
     }
 
-    /// The system hands out the lowest free descriptor, so all below a new one are in use.
-    fn refusal(&self, descriptor: RawFd, bounds: &ConnectionBounds) -> Option<Refused> {
+    /// Returns whether a new descriptor belongs to the reserve: the system hands out the lowest free one, so all below it
+    /// are in use.
+    fn is_short(&self, descriptor: RawFd, bounds: &ConnectionBounds) -> bool {
         let kept = match self.listener {
             Listener::Proxy => bounds.reserved_descriptors,
             Listener::Admin => bounds.reserved_descriptors / 2,
         };
         let used = usize::try_from(descriptor).unwrap_or(0);
-        (used >= self.descriptors.saturating_sub(kept)).then_some(Refused::Descriptors)
+        used >= self.descriptors.saturating_sub(kept)
     }
 
     fn refused(&self, refused: Refused) {
@@ -219,22 +221,19 @@ impl Connections {
 }
 
 impl Table {
-    /// Counts one more connection, unless it is refused already or by what there are; the number then open.
-    fn count(
-        &mut self,
-        address: Option<IpAddr>,
-        refused: Option<Refused>,
-        judge: impl FnOnce(usize, usize) -> Option<Refused>,
-    ) -> Result<usize, Refused> {
-        let same = address.and_then(|address| self.by_address.get(&address).copied());
-        if let Some(refused) = refused.or_else(|| judge(self.open, same.unwrap_or(0))) {
-            return Err(refused);
-        }
+    /// The open connections from an address.
+    fn open_from(&self, address: Option<IpAddr>) -> usize {
+        let same = address.and_then(|address| self.by_address.get(&address));
+        same.copied().unwrap_or(0)
+    }
+
+    /// Counts one more connection; the number then open.
+    fn count(&mut self, address: Option<IpAddr>) -> usize {
         if let Some(address) = address {
             *self.by_address.entry(address).or_default() += 1;
         }
         self.open += 1;
-        Ok(self.open)
+        self.open
     }
 
     /// Counts one connection less; the number then open.
@@ -269,7 +268,7 @@ impl Connection {
     }
 
     /// Counts the connection as one whose first head is overdue; false if it has arrived, or has been counted before.
-    pub(crate) fn is_overdue(&self) -> bool {
+    pub(crate) fn count_overdue(&self) -> bool {
         let is_first = !self.head_received.swap(true, Relaxed);
         if is_first {
             self.table.metrics.head_overdue(self.table.listener.name());
@@ -280,7 +279,7 @@ impl Connection {
     /// Returns once the first head is overdue; pending if it arrives in time.
     pub(crate) async fn overdue(&self, timeout: Duration) {
         tokio::time::sleep(self.head_due(timeout)).await;
-        if !self.is_overdue() {
+        if !self.count_overdue() {
             std::future::pending::<()>().await;
         }
     }
@@ -296,6 +295,22 @@ impl Connection {
         if let Some(descriptor) = *descriptor {
             let _ = shutdown(descriptor, Shutdown::Both);
         }
+    }
+}
+
+impl AnsweredRefusal {
+    /// Answers a connection that is refused. Its request is read for a moment, because a connection that is closed with
+    /// bytes unread loses the answer too.
+    pub(crate) async fn send(self, mut stream: impl AsyncRead + AsyncWrite + Unpin, refused: Refused) {
+        let answered = async {
+            stream.write_all(refused.answer().as_bytes()).await?;
+            stream.flush().await?;
+            stream.shutdown().await?;
+            let mut unread = [0; 4096];
+            while stream.read(&mut unread).await? > 0 {}
+            Ok::<_, std::io::Error>(())
+        };
+        let _ = tokio::time::timeout(LINGER, answered).await;
     }
 }
 

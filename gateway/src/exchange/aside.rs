@@ -105,10 +105,10 @@ pub(crate) async fn remove(services: &Services, id: &str) {
 
 /// Removes what a kill has left of stored requests whose answers were kept already.
 pub(super) async fn remove_finished(services: &Services) -> Result<(), ledger::Error> {
-    let Ok(files) = fs::read_dir(dir(services)) else {
+    let Ok(mut files) = tokio::fs::read_dir(dir(services)).await else {
         return Ok(());
     };
-    for file in files.flatten() {
+    while let Ok(Some(file)) = files.next_entry().await {
         let name = file.file_name();
         // Lines of batches are removed by their batch.
         let Some(id) = name.to_str().filter(|name| !name.starts_with("batch_")) else {

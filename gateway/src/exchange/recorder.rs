@@ -136,10 +136,7 @@ impl Recorder {
         if let Some(served) = served {
             self.settle(served);
         }
-        if self.is_detached {
-            aside::put(&self.services, &self.record, &result);
-        }
-        match self.write() {
+        match self.write(&result) {
             Ok(()) => result,
             Err(error) => Err(error),
         }
@@ -319,8 +316,11 @@ impl Recorder {
             .alert(self.record.project_id(), alert.window.name());
     }
 
-    /// Commits the record, observes metrics and ends the trace.
-    fn write(&mut self) -> Result<(), RequestError> {
+    /// Commits the record of a request that ended so, observes metrics and ends the trace.
+    fn write(&mut self, result: &Result<FinalPart, RequestError>) -> Result<(), RequestError> {
+        if self.is_detached {
+            aside::put(&self.services, &self.record, result);
+        }
         let committed = self.commit();
         self.is_written = true;
         self.observe();
@@ -402,10 +402,7 @@ impl Drop for Recorder {
         };
         let result = Err(error);
         self.note_end(&result);
-        if self.is_detached {
-            aside::put(&self.services, &self.record, &result);
-        }
-        if let Err(error) = self.write() {
+        if let Err(error) = self.write(&result) {
             tracing::error!(error = error.message, "a request ended early and has no record");
         }
     }

@@ -2,7 +2,7 @@
 //! request head, TLS handshake and HTTP/2 preface included; and its first bytes tell whether it speaks HTTP/2.
 
 use super::Proxy;
-use crate::connections::{Connection, Connections, Refused};
+use crate::connections::{Connection, Connections};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
@@ -18,13 +18,10 @@ use std::net::IpAddr;
 use std::os::fd::RawFd;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 
 /// The first bytes of every HTTP/2 connection (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// The time that a refused client has for reading why.
-const LINGER: Duration = Duration::from_millis(250);
 
 /// The application behind the proxy's listening socket.
 pub(super) struct Entrance {
@@ -118,27 +115,13 @@ impl ServerApp for Entrance {
         match admitted {
             Ok(connection) => self.serve(stream, &connection, shutdown).await,
             Err(refused) => {
-                if let Some(_answered) = self.connections.answer_refusal() {
-                    refuse(stream, refused).await;
+                if let Some(answered) = self.connections.answer_refusal() {
+                    answered.send(stream, refused).await;
                 }
             }
         }
         None
     }
-}
-
-/// Answers a connection that is refused. Its request is read for a moment, because a connection that is closed with
-/// bytes unread loses the answer too.
-async fn refuse(mut stream: Stream, refused: Refused) {
-    let answered = async {
-        stream.write_all(refused.answer().as_bytes()).await?;
-        AsyncWriteExt::flush(&mut stream).await?;
-        AsyncWriteExt::shutdown(&mut stream).await?;
-        let mut unread = [0; 4096];
-        while stream.read(&mut unread).await? > 0 {}
-        Ok::<_, std::io::Error>(())
-    };
-    let _ = tokio::time::timeout(LINGER, answered).await;
 }
 
 /// Reads a connection's first bytes as far as they agree with HTTP/2's preface, and puts them back; whether they are
@@ -194,7 +177,7 @@ impl PreTlsProcess for BeforeTls {
 async fn end_if_overdue(connection: Weak<Connection>, timeout: Duration) {
     tokio::time::sleep(timeout).await;
     if let Some(connection) = connection.upgrade()
-        && connection.is_overdue()
+        && connection.count_overdue()
     {
         connection.disconnect();
     }

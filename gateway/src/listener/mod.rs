@@ -115,8 +115,8 @@ fn fitting(path: &Path) -> Result<&str, String> {
     })
 }
 
-/// Accepts connections until the stop begins; then waits, `drain_seconds` at most, for running requests, and ends the rest with an
-/// error and a record.
+/// Accepts connections until the stop begins; then waits, `drain_seconds` at most, for running requests, and ends the
+/// rest with an error and a record.
 pub(crate) async fn serve(endpoints: Endpoints, socket: Socket, tls: Option<TlsSettings>, open: Arc<Connections>) {
     let shutdown = Arc::clone(&endpoints.services.shutdown);
     let address = socket.address.to_string();
@@ -218,7 +218,7 @@ impl Proxy {
                 false
             }
             None => {
-                connection.is_overdue();
+                connection.count_overdue();
                 let _ = session.respond_error(408).await;
                 false
             }
