@@ -43,8 +43,9 @@ pub(crate) struct CallOrder {
     calls: Vec<Call>,
     /// The call whose pieces are written as they come.
     current: usize,
-    /// Text that came in the middle of a call.
+    /// Text and reasoning that came in the middle of a call.
     text: String,
+    reasoning: String,
 }
 
 impl CallOrder {
@@ -62,15 +63,18 @@ impl CallOrder {
 
     /// Puts the pieces of calls of one event into the part that is made of it.
     pub(crate) fn arrange(&mut self, pieces: Vec<CallPiece>, part: &mut Part) {
-        if self.is_within_call() && !part.text.is_empty() {
-            self.text += &std::mem::take(&mut part.text);
+        // An encoder writes text before calls, so what came within a call goes out with the part after its end.
+        self.text += &std::mem::take(&mut part.text);
+        self.reasoning += &std::mem::take(&mut part.reasoning);
+        if !self.is_within_call() {
+            part.text = std::mem::take(&mut self.text);
+            part.reasoning = std::mem::take(&mut self.reasoning);
         }
         for piece in pieces {
             let at = self.position(&piece);
+            self.calls[at].arguments += &piece.arguments;
             let tool = self.tool(at, piece);
-            let call = &mut self.calls[at];
-            call.arguments += &tool.arguments;
-            call.waiting.push_back(tool);
+            self.calls[at].waiting.extend(tool);
         }
         while self.current < self.calls.len() {
             part.tools.extend(self.calls[self.current].waiting.drain(..));
@@ -79,19 +83,39 @@ impl CallOrder {
             }
             self.current += 1;
         }
-        if !self.is_within_call() {
-            part.text += &std::mem::take(&mut self.text);
-        }
     }
 
     /// Takes the parts that still wait when the answer has ended.
-    pub(crate) fn rest(&mut self) -> Part {
-        let tools = self.calls.iter_mut().flat_map(|call| call.waiting.drain(..));
-        Part {
-            tools: tools.collect(),
-            text: std::mem::take(&mut self.text),
-            ..Part::default()
+    pub(crate) fn rest(&mut self) -> Vec<Part> {
+        let mut tools = Vec::new();
+        for at in 0..self.calls.len() {
+            let mut last = CallPiece::default();
+            if !self.calls[at].has_begun {
+                last.name = Some(String::new());
+            }
+            // A call of a tool without parameters is one with an empty object.
+            if self.calls[at].arguments.trim().is_empty() {
+                "{}".clone_into(&mut last.arguments);
+            }
+            tools.extend(self.calls[at].waiting.drain(..));
+            if last != CallPiece::default() {
+                self.calls[at].arguments += &last.arguments;
+                tools.extend(self.tool(at, last));
+            }
         }
+        let calls = Part {
+            tools,
+            ..Part::default()
+        };
+        let texts = Part {
+            text: std::mem::take(&mut self.text),
+            reasoning: std::mem::take(&mut self.reasoning),
+            ..Part::default()
+        };
+        [calls, texts]
+            .into_iter()
+            .filter(|part| *part != Part::default())
+            .collect()
     }
 
     fn is_within_call(&self) -> bool {
@@ -102,9 +126,12 @@ impl CallOrder {
     fn position(&mut self, piece: &CallPiece) -> usize {
         let same_index = |call: &Call| piece.index.is_none() || call.index == piece.index;
         let known = match (&piece.id, &piece.name) {
-            (Some(id), _) => {
+            (Some(id), name) => {
                 let same = |call: &Call| call.given_id.as_ref() == Some(id) && same_index(call);
-                self.calls.iter().rposition(same)
+                // Some servers make another id for each piece, or send the id after the name: no name, no new call.
+                let open = |call: &Call| name.is_none() && same_index(call) && !call.is_complete();
+                let known = self.calls.iter().rposition(same);
+                known.or_else(|| self.calls.iter().rposition(open))
             }
             // A name again: the same call again, or another one of the same tool.
             (None, Some(_)) => {
@@ -129,24 +156,25 @@ impl CallOrder {
         })
     }
 
-    /// A piece as it is written; the first of a call has its id and name.
-    fn tool(&mut self, at: usize, piece: CallPiece) -> ToolPart {
-        let is_first = !std::mem::replace(&mut self.calls[at].has_begun, true);
-        if !is_first {
-            return ToolPart {
+    /// A piece as it is written; the first of a call has its id and name, and waits for the name.
+    fn tool(&mut self, at: usize, piece: CallPiece) -> Option<ToolPart> {
+        if self.calls[at].has_begun {
+            return Some(ToolPart {
                 index: at,
                 arguments: piece.arguments,
                 ..ToolPart::default()
-            };
+            });
         }
+        let name = piece.name?;
         let is_taken = |id: &String| self.calls[..at].iter().any(|other| other.given_id.as_ref() == Some(id));
-        let id = piece.id.filter(|id| !is_taken(id));
-        ToolPart {
+        let id = self.calls[at].given_id.clone().or(piece.id).filter(|id| !is_taken(id));
+        self.calls[at].has_begun = true;
+        Some(ToolPart {
             index: at,
             id: Some(id.unwrap_or_else(|| format!("call_{}_{at}", self.request_id))),
-            name: Some(piece.name.unwrap_or_default()),
-            arguments: piece.arguments,
-        }
+            name: Some(name),
+            arguments: self.calls[at].arguments.clone(),
+        })
     }
 }
 
@@ -173,7 +201,7 @@ mod tests {
             order.arrange(vec![piece], &mut part);
             tools.append(&mut part.tools);
         }
-        tools.append(&mut order.rest().tools);
+        tools.extend(order.rest().into_iter().flat_map(|part| part.tools));
         let mut calls: Vec<(String, String, String)> = Vec::new();
         let mut open = None;
         for tool in tools {
@@ -259,8 +287,43 @@ mod tests {
         };
         order.arrange(Vec::new(), &mut middle);
         assert_eq!(middle.text, "");
+        // Within a part text stands before calls, so it must not be in that of the call's end.
         let mut end = Part::default();
         order.arrange(vec![piece(None, "", "", "}")], &mut end);
-        assert_eq!(end.text, "so");
+        assert_eq!((end.text.as_str(), end.tools.len()), ("", 1));
+        let mut after = Part {
+            text: " it is".to_owned(),
+            ..Part::default()
+        };
+        order.arrange(Vec::new(), &mut after);
+        assert_eq!(after.text, "so it is");
+    }
+
+    #[test]
+    fn pieces_of_one_call_are_one_however_a_server_repeats_its_id_and_name() {
+        let ways = [
+            // GLM by SGLang: another id in each piece.
+            vec![piece(Some(0), "x", "f", "{\"a\""), piece(Some(0), "y", "", ":1}")],
+            // The id after the name.
+            vec![piece(Some(0), "", "f", ""), piece(Some(0), "x", "", "{\"a\":1}")],
+            // The name after the id, and after a part of the arguments.
+            vec![piece(Some(0), "x", "", "{"), piece(Some(0), "", "f", "\"a\":1}")],
+            // Neither index nor id later; DashScope: both empty later.
+            vec![piece(None, "x", "f", "{\"a\""), piece(None, "", "", ":1}")],
+        ];
+        for pieces in ways {
+            let given = calls(pieces.clone());
+            let [(_, name, arguments)] = &given[..] else {
+                panic!("{pieces:?}: {given:?}")
+            };
+            assert_eq!((name.as_str(), arguments.as_str()), ("f", "{\"a\":1}"), "{pieces:?}");
+        }
+    }
+
+    #[test]
+    fn a_call_without_arguments_has_an_empty_object() {
+        let none = vec![piece(Some(0), "x", "f", ""), piece(Some(1), "y", "f", "")];
+        let expected = |id: &str| (id.to_owned(), "f".to_owned(), "{}".to_owned());
+        assert_eq!(calls(none), [expected("x"), expected("y")]);
     }
 }

@@ -1,7 +1,7 @@
 //! Embeddings between OpenAI's API and Ollama's two.
 
 use super::Operation;
-use super::error::{RequestError, message_in, reports_failure, server_failed};
+use super::error::{RequestError, failed_in_answer, reports_failure};
 use super::hub::{Chat, Fields, bad, not_an_answer};
 use super::openai::client::usage as openai_usage;
 use super::unsupported::Dropped;
@@ -117,7 +117,7 @@ struct Tokens {
 pub(crate) fn answer(body: &[u8], wanted: Wanted, model: &str) -> Result<Value, RequestError> {
     let answer: Answer = lenient::parse(body).ok_or_else(not_an_answer)?;
     if reports_failure(&answer.error) {
-        return Err(server_failed(message_in(&answer.error).as_deref()));
+        return Err(failed_in_answer(answer.error.to_string().as_bytes()));
     }
     let vectors = match (answer.embeddings, answer.data) {
         (Some(vectors), _) => vectors,

@@ -4,7 +4,7 @@
 //! A field that the other protocol cannot express is left out and named, or refused, by the table of
 //! [`crate::unsupported`].
 
-use super::error::{ErrorCode, RequestError};
+use super::error::{Contact, ErrorCode, RequestError};
 pub(crate) use super::unsupported::untranslatable;
 use super::unsupported::{Dropped, Unsupported};
 use super::usage::Usage;
@@ -247,6 +247,7 @@ pub(crate) fn not_an_answer() -> RequestError {
         ErrorCode::UpstreamError,
         "the model's server answered with something that is not its protocol's",
     )
+    .at(Contact::Answered(200))
 }
 
 /// A message of plain text.

@@ -5,7 +5,7 @@
 //! of another. The last event, and all that follows it, is held until the ledger has the record.
 
 use crate::Protocol;
-use crate::error::{ErrorCode, RequestError, server_failed};
+use crate::error::{ErrorCode, RequestError};
 use crate::hub::not_an_answer;
 use crate::meter::{Meter, Verdict};
 use crate::translate::Translation;
@@ -153,7 +153,7 @@ impl StreamSplitter {
                 }
                 Verdict::Failed => {
                     run.flush(piece, split);
-                    return Err(server_failed(meter.failure()));
+                    return meter.result();
                 }
             }
             start = end;
@@ -186,7 +186,7 @@ impl StreamSplitter {
             let event = joined.as_deref().unwrap_or(&piece[start..end]);
             let verdict = meter.see(event);
             result = match verdict {
-                Verdict::Failed => Err(server_failed(meter.failure())),
+                Verdict::Failed => meter.result(),
                 _ => translation.event(event, &mut out),
             };
             start = end;
@@ -237,13 +237,10 @@ impl StreamSplitter {
         }
         let mut out = Vec::new();
         if !rest.is_empty() {
-            match meter.see_rest(&rest) {
-                Verdict::Failed => return Err(server_failed(meter.failure())),
-                _ => {
-                    if let Some(translation) = &mut translation {
-                        translation.event(&rest, &mut out)?;
-                    }
-                }
+            meter.see_rest(&rest);
+            meter.result()?;
+            if let Some(translation) = &mut translation {
+                translation.event(&rest, &mut out)?;
             }
         }
         if !meter.has_finished() {
@@ -261,9 +258,7 @@ impl StreamSplitter {
 /// A whole answer as the stream that was asked for.
 fn whole(body: &[u8], meter: &mut Meter, translation: Option<&mut Translation>) -> Result<Option<Bytes>, RequestError> {
     meter.see_whole(body);
-    if meter.failure().is_some() {
-        return Err(server_failed(meter.failure()));
-    }
+    meter.result()?;
     match translation {
         Some(translation) => translation.stream_from_whole(body).map(Some),
         None => Ok(Some(meter.stream_from_whole(body).into())),

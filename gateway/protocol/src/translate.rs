@@ -134,8 +134,7 @@ impl Translation {
     /// The end of the client's stream.
     pub fn finish(&mut self) -> Bytes {
         let mut out = Vec::new();
-        let rest = self.calls.rest();
-        if rest != Part::default() {
+        for rest in self.calls.rest() {
             self.write(rest, &mut out);
         }
         if let Writing::Encoder(encoder) = &mut self.into {
@@ -174,9 +173,11 @@ impl Translation {
             self.gather(body)?
         };
         self.calls.arrange(pieces, &mut part);
-        let rest = self.calls.rest();
-        part.tools.extend(rest.tools);
-        part.text += &rest.text;
+        for rest in self.calls.rest() {
+            part.tools.extend(rest.tools);
+            part.text += &rest.text;
+            part.reasoning += &rest.reasoning;
+        }
         part.tools = joined(std::mem::take(&mut part.tools));
         Ok(part)
     }

@@ -64,6 +64,8 @@ pub(crate) struct Reported {
     pub(crate) output: Option<u64>,
     pub(crate) total: Option<u64>,
     pub(crate) cached: Option<u64>,
+    /// Tokens of reasoning, within `output` for most servers.
+    pub(crate) reasoning: Option<u64>,
     /// The sound that was read, in milliseconds.
     pub(crate) audio_millis: Option<u64>,
     /// The images that were made.
@@ -81,6 +83,7 @@ impl Reported {
         self.output = newer_or_old(newer.output, self.output);
         self.total = newer_or_old(newer.total, self.total);
         self.cached = newer_or_old(newer.cached, self.cached);
+        self.reasoning = newer_or_old(newer.reasoning, self.reasoning);
         self.audio_millis = newer.audio_millis.or(self.audio_millis);
         self.images = newer.images.or(self.images);
         self.is_nothing |= newer.is_nothing;
@@ -88,6 +91,14 @@ impl Reported {
 
     pub(crate) fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// The tokens of the output. xAI and Gemini count reasoning apart from it: then the total is the sum of all three.
+    fn output(&self) -> Option<u64> {
+        let (output, reasoning) = (self.output?, self.reasoning.unwrap_or(0));
+        let all = output.saturating_add(reasoning);
+        let is_apart = self.total == Some(self.input.unwrap_or(0).saturating_add(all));
+        Some(if is_apart { all } else { output })
     }
 
     /// The figures as they were given, without a check; what is missing follows from the total. `None` where there is none.
@@ -99,7 +110,7 @@ impl Reported {
         let input_tokens = self.input.unwrap_or_else(|| from_total(self.output));
         Some(Usage {
             input_tokens,
-            output_tokens: self.output.unwrap_or_else(|| from_total(Some(input_tokens))),
+            output_tokens: self.output().unwrap_or_else(|| from_total(Some(input_tokens))),
             cached_input_tokens: self.cached.unwrap_or(0),
         })
     }
@@ -168,7 +179,7 @@ pub(crate) fn settle(reported: &Reported, delivered: &Delivered, bounds: &Bounds
 fn output(reported: &Reported, delivered: &Delivered, counted: u64, bounds: &Bounds) -> Option<u64> {
     let from_total = || reported.total?.checked_sub(reported.input?);
     let output = reported
-        .output
+        .output()
         .or_else(from_total)
         .filter(|output| *output < TOO_MANY)?;
     if output > bounds.max_output.unwrap_or(u64::MAX).max(counted) {

@@ -16,7 +16,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use http::Method;
 use pingora_core::protocols::http::HttpTask;
-use protocol::error::{self, Blame, ErrorCode, RequestError};
+use protocol::error::{Blame, Contact, ErrorCode, RequestError};
 use protocol::stream::{Split, StreamSplitter};
 use protocol::translate::Translation;
 use protocol::{Protocol, Work, generate, whole};
@@ -202,7 +202,7 @@ async fn stream(
                     let piece = decoded(&mut decoder, piece)?;
                     splitter
                         .push(piece, meter, translation.as_mut(), &mut split)
-                        .inspect_err(|error| answer.in_flight.failed(&error.message))?;
+                        .inspect_err(|error| answer.in_flight.ended_by(error))?;
                 }
                 Ok(None) => is_done = true,
                 Err(error) => return Err(answer.broke_off(&error)),
@@ -218,7 +218,7 @@ async fn stream(
         }
         let end = if is_done {
             let end = splitter.finish(meter, translation.as_mut(), &mut split);
-            end.inspect_err(|error| answer.in_flight.failed(&error.message))?
+            end.inspect_err(|error| answer.in_flight.ended_by(error))?
         } else {
             None
         };
@@ -282,12 +282,11 @@ async fn whole(
     if is_success(status) {
         admitted.meter.see_whole(&body);
         if let Some(failure) = admitted.meter.failure() {
-            let error = error::server_failed(Some(failure));
-            answer.in_flight.failed(&error.message);
-            return Err(error);
+            answer.in_flight.ended_by(failure);
+            return Err(failure.clone());
         }
         let part = answered(admitted, translation, content_type, body)
-            .inspect_err(|error| answer.in_flight.failed(&error.message))?;
+            .inspect_err(|error| answer.in_flight.ended_by(error))?;
         keep(admitted, answer).await;
         return Ok(part);
     }
@@ -367,7 +366,7 @@ fn answered(
             None if is_typed_as_stream && is_json => (json, body),
             None if is_no_answer(&body) => {
                 let message = "the model's server returned an empty body or a web page in the place of an answer";
-                return Err(RequestError::new(ErrorCode::UpstreamError, message));
+                return Err(RequestError::new(ErrorCode::UpstreamError, message).at(Contact::Answered(200)));
             }
             None => (content_type, body),
         };

@@ -102,7 +102,7 @@ impl Answer {
         if status == 429 || (status == 503 && retry_after.is_some()) {
             endpoint.pause(retry_after.unwrap_or(Duration::from_secs(1)));
         } else if error.counts_against_server() {
-            self.in_flight.answered_error(status);
+            self.in_flight.answered_error(&format!("answered {status}"));
         }
         error.after(retry_after)
     }

@@ -6,7 +6,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 use pingora_core::upstreams::peer::HttpPeer;
 use policy::{Breaker, BreakerDecision, BreakerRules, Candidate, Failure, ServerLoad, Time};
-use protocol::error::{ErrorCode, RequestError};
+use protocol::error::{Contact, ErrorCode, RequestError};
 use std::collections::HashSet;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::net::SocketAddr;
@@ -312,10 +312,19 @@ impl InFlight {
     }
 
     /// The server answered with an error of its own.
-    pub(crate) fn answered_error(&mut self, status: u16) {
+    pub(crate) fn answered_error(&mut self, why: &str) {
         self.is_told = true;
-        self.endpoint
-            .failed(Failure::AnsweredError, &format!("answered {status}"));
+        self.endpoint.failed(Failure::AnsweredError, why);
+    }
+
+    /// The answer ended by an error. One that the server itself reports shows that it is reachable; one that the request
+    /// caused says nothing against it.
+    pub(crate) fn ended_by(&mut self, error: &RequestError) {
+        match error.contact {
+            _ if !error.counts_against_server() => self.succeeded(),
+            Contact::Answered(_) => self.answered_error(&error.message),
+            _ => self.failed(&error.message),
+        }
     }
 }
 

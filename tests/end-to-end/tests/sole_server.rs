@@ -34,7 +34,7 @@ async fn breaker(gateway: &Gateway) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn errors_that_a_sole_server_answers_to_one_project_do_not_close_the_model_for_another() {
-    for status in ["500 Oops", "502 Oops", "504 Oops", "400 Oops", "404 Oops"] {
+    for status in ["500 Oops", "502 Oops", "504 Oops", "400 Oops", "404 Oops", "200 OK"] {
         let upstream = Scripted::start(move |mut connection| async move {
             while connection.read_request().await {
                 if connection.last_request().contains("poison") {

@@ -8,8 +8,8 @@ mod code;
 mod upstream;
 
 pub use code::ErrorCode;
-pub(crate) use upstream::{message_in, reason_in, reports_failure};
-pub use upstream::{server_failed, server_message, server_refused};
+pub(crate) use upstream::{failed_in_answer, reports_failure};
+pub use upstream::{server_message, server_refused};
 
 use policy::{QuotaUnit, Refusal};
 use std::borrow::Cow;

@@ -30,16 +30,8 @@ pub fn server_message(body: &[u8]) -> Option<String> {
 }
 
 /// The sentence in a server's error as JSON.
-pub(crate) fn message_in(error: &Value) -> Option<String> {
+fn message_in(error: &Value) -> Option<String> {
     sentence(error).as_deref().and_then(shortened)
-}
-
-/// The sentence in an error, or else the beginning of its text.
-pub(crate) fn reason_in(error: &[u8]) -> String {
-    let text = || shortened(&String::from_utf8_lossy(error));
-    server_message(error)
-        .or_else(text)
-        .unwrap_or_else(|| NO_REASON.to_owned())
 }
 
 /// Returns whether a field `error` of an answer reports a failure; some servers send an empty one with every answer.
@@ -99,10 +91,42 @@ fn shortened(text: &str) -> Option<String> {
 
 const NO_REASON: &str = "no reason was given";
 
-/// A failure of the model's server in an answer that had begun, with its own sentence where it gives one.
-pub fn server_failed(message: Option<&str>) -> RequestError {
-    let reason = message.unwrap_or(NO_REASON);
-    RequestError::new(ErrorCode::UpstreamError, format!("the model's server failed: {reason}"))
+/// A failure that the model's server reports in an answer with status 200, as its JSON or its text. As with other
+/// statuses, what the request itself caused is the client's fault.
+pub(crate) fn failed_in_answer(error: &[u8]) -> RequestError {
+    let text = || shortened(&String::from_utf8_lossy(error));
+    let sentence = server_message(error).or_else(text);
+    let sentence = sentence.as_deref().unwrap_or(NO_REASON);
+    let error = match code(error) {
+        _ if is_context_exceeded(error, sentence) => RequestError::new(
+            ErrorCode::ContextLengthExceeded,
+            format!("the prompt is too long: {sentence}"),
+        ),
+        Some(400 | 413 | 422) => RequestError::new(
+            ErrorCode::BadRequest,
+            format!("the model's server refused the request: {sentence}"),
+        ),
+        _ if is_clients_fault(error, sentence) => RequestError::new(
+            ErrorCode::BadRequest,
+            format!("the model's server cannot serve the request: {sentence}"),
+        ),
+        _ => RequestError::new(
+            ErrorCode::UpstreamError,
+            format!("the model's server failed: {sentence}"),
+        ),
+    };
+    error.at(Contact::Answered(200))
+}
+
+/// The HTTP status that an error names: OpenRouter's, vLLM's and llama.cpp's `code`, `status` or `statusCode`.
+fn code(error: &[u8]) -> Option<u64> {
+    let body = lenient::value(error)?;
+    let error = body.get("error").filter(|error| error.is_object()).unwrap_or(&body);
+    let codes = ["code", "status", "status_code", "statusCode"];
+    codes.into_iter().find_map(|key| match error.get(key)? {
+        Value::String(text) => text.parse().ok(),
+        number => number.as_u64(),
+    })
 }
 
 /// The error for a client whose model's server returned `status`: the server's own sentence, with the names of model
@@ -257,7 +281,7 @@ mod tests {
                 Some(500)
             );
         }
-        assert_eq!(reason_in(br#"{"code":5}"#), r#"{"code":5}"#);
+        assert!(failed_in_answer(br#"{"code":5}"#).message.ends_with(r#"{"code":5}"#));
     }
 
     #[test]
@@ -271,6 +295,38 @@ mod tests {
         let error = server_refused(500, br#"{"error":"CUDA out of memory"}"#, "m", "s");
         assert!(error.may_retry() && error.counts_against_server());
         assert_eq!(error.contact, Contact::Answered(500));
+    }
+
+    #[test]
+    fn a_failure_in_an_answer_is_judged_as_one_with_its_status() {
+        for (error, code) in [
+            // vLLM's event for a request that it refuses once it streams.
+            (
+                r#"{"message":"bad guided_json","type":"BadRequestError","code":400}"#,
+                ErrorCode::BadRequest,
+            ),
+            (r#"{"error":{"message":"no","code":"422"}}"#, ErrorCode::BadRequest),
+            (
+                r#"{"message":"This model's maximum context length is 10 tokens.","code":400}"#,
+                ErrorCode::ContextLengthExceeded,
+            ),
+            (r#""image input is not supported""#, ErrorCode::BadRequest),
+            (
+                r#"{"message":"Provider disconnected","code":502}"#,
+                ErrorCode::UpstreamError,
+            ),
+            (r#"{"message":"slow down","code":429}"#, ErrorCode::UpstreamError),
+            ("CUDA error", ErrorCode::UpstreamError),
+            ("", ErrorCode::UpstreamError),
+        ] {
+            let given = failed_in_answer(error.as_bytes());
+            assert_eq!((given.code, given.contact), (code, Contact::Answered(200)), "{error}");
+            assert_eq!(
+                given.counts_against_server(),
+                code == ErrorCode::UpstreamError,
+                "{error}"
+            );
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ pub use crate::usage::{Bounds, Source, Usage};
 
 use crate::Operation;
 use crate::dialect::Dialect;
-use crate::error::reason_in;
+use crate::error::{RequestError, failed_in_answer};
 use crate::tokens::TextSize;
 use crate::usage::{self, Delivered, Reported};
 use crate::view::Seen;
@@ -39,7 +39,7 @@ pub struct Meter {
     begun: u64,
     ended: u64,
     is_done: bool,
-    failure: Option<String>,
+    failure: Option<RequestError>,
 }
 
 impl Meter {
@@ -77,7 +77,7 @@ impl Meter {
             return Verdict::Pass;
         }
         if event.name == b"error" {
-            return self.fail(reason_in(data));
+            return self.fail(data);
         }
         if !data.trim_ascii().eq_ignore_ascii_case(b"[DONE]") && data != b"\"[DONE]\"" {
             return self.see_data(data);
@@ -126,7 +126,7 @@ impl Meter {
         self.delivered.answers = self.begun.count_ones();
         self.is_done |= seen.is_last;
         if seen.has_failed {
-            return self.fail(reason_in(seen.failure));
+            return self.fail(seen.failure);
         }
         if seen.is_last {
             Verdict::Last
@@ -142,8 +142,8 @@ impl Meter {
         self.delivered.size += size;
     }
 
-    fn fail(&mut self, message: String) -> Verdict {
-        self.failure.get_or_insert(message);
+    fn fail(&mut self, error: &[u8]) -> Verdict {
+        self.failure.get_or_insert_with(|| failed_in_answer(error));
         Verdict::Failed
     }
 
@@ -210,9 +210,14 @@ impl Meter {
         self.delivered.pieces > 0
     }
 
-    /// The sentence of a server that failed in its answer.
-    pub fn failure(&self) -> Option<&str> {
-        self.failure.as_deref()
+    /// The failure that the server reported in its answer.
+    pub fn failure(&self) -> Option<&RequestError> {
+        self.failure.as_ref()
+    }
+
+    /// The result of an answer: the failure that the server reported in it, if any.
+    pub(crate) fn result(&self) -> Result<(), RequestError> {
+        self.failure.clone().map_or(Ok(()), Err)
     }
 
     /// The usage and its source: the server's figures where they are plausible, else a count of what was

@@ -290,6 +290,19 @@ fn a_count_is_never_more_than_was_allowed() {
     assert_eq!(whole("", Some(25)).0.output_tokens, 25);
 }
 
+/// xAI's `completion_tokens` leave out the reasoning, OpenAI's do not; the total tells which.
+#[test]
+fn reasoning_that_is_counted_apart_from_the_output_is_billed_once() {
+    for (completion, total, output) in [(30, 140, 130), (130, 140, 130), (30, 40, 30)] {
+        let usage = format!(
+            r#","usage":{{"prompt_tokens":10,"completion_tokens":{completion},"total_tokens":{total},"completion_tokens_details":{{"reasoning_tokens":100}}}}"#
+        );
+        let (usage, source) = whole(&usage, Some(200));
+        assert_eq!((usage.input_tokens, usage.output_tokens), (10, output));
+        assert_eq!(source, Source::Upstream);
+    }
+}
+
 #[test]
 fn usage_of_one_of_several_answers_is_no_usage_of_all() {
     let choice = |index: u32| {

@@ -4,7 +4,7 @@ use super::keep_alive;
 use crate::Operation;
 use crate::calls::CallPiece;
 use crate::dialect::{Piece, Server};
-use crate::error::{RequestError, message_in, reports_failure, server_failed};
+use crate::error::{RequestError, failed_in_answer, reports_failure};
 use crate::hub::{Chat, Fields, Finish, Part, arguments, bad, not_an_answer, untranslatable};
 use crate::unsupported::{Dropped, Side};
 use crate::usage::Usage;
@@ -370,7 +370,7 @@ fn line(line: &[u8]) -> Result<Option<Piece>, RequestError> {
     }
     let line: Line = lenient::parse(line).ok_or_else(not_an_answer)?;
     if reports_failure(&line.error) {
-        return Err(server_failed(message_in(&line.error).as_deref()));
+        return Err(failed_in_answer(line.error.to_string().as_bytes()));
     }
     let message = line.message.map_or_else(
         || Message {

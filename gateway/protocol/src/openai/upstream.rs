@@ -4,7 +4,7 @@ use super::view::{is_failure, view};
 use crate::Operation;
 use crate::calls::CallPiece;
 use crate::dialect::{Piece, Server};
-use crate::error::{RequestError, message_in, reports_failure, server_failed};
+use crate::error::{RequestError, failed_in_answer, reports_failure};
 use crate::hub::{Chat, Finish, Part, not_an_answer};
 use crate::unsupported::Dropped;
 use crate::usage::Usage;
@@ -160,16 +160,16 @@ impl Server for OpenAiServer {
 fn read(data: &[u8]) -> Result<Piece, RequestError> {
     let answer: Completion = lenient::parse(data).ok_or_else(not_an_answer)?;
     if reports_failure(&answer.error) {
-        return Err(server_failed(message_in(&answer.error).as_deref()));
+        return Err(failed_in_answer(answer.error.to_string().as_bytes()));
     }
     if answer.object == "error" {
-        return Err(server_failed(message_in(&answer.message).as_deref()));
+        return Err(failed_in_answer(data));
     }
     let Some(choice) = answer.choices.0.into_iter().next() else {
-        let alone = [&answer.detail, &answer.msg].into_iter().find_map(message_in);
+        let says_why = [&answer.detail, &answer.msg].into_iter().any(reports_failure);
         let usage = usage(data);
-        if alone.is_some() && usage.is_none() {
-            return Err(server_failed(alone.as_deref()));
+        if says_why && usage.is_none() {
+            return Err(failed_in_answer(data));
         }
         let part = Part {
             usage,
@@ -230,7 +230,7 @@ fn finish(reason: &Value) -> Result<Option<Finish>, RequestError> {
     let word = reason.as_str().or_else(|| reason["type"].as_str()).unwrap_or_default();
     match word {
         "" => Ok(None),
-        word if is_failure(word) => Err(server_failed(Some("it gave the request up"))),
+        word if is_failure(word) => Err(failed_in_answer(b"it gave the request up")),
         word => Ok(Some(Finish::from_openai(word))),
     }
 }

@@ -134,6 +134,14 @@ pub(crate) fn usage(value: &mut Cursor<'_>, reported: &mut Reported) -> Option<(
                 b"cached_tokens" => value.count().map(|count| figures.cached = count.0.or(figures.cached)),
                 _ => value.skip(),
             })?,
+            b"completion_tokens_details" | b"output_tokens_details" => value.object(|key, value| match key {
+                b"reasoning_tokens" => value
+                    .count()
+                    .map(|count| figures.reasoning = count.0.or(figures.reasoning)),
+                _ => value.skip(),
+            })?,
+            // Modal's and Cohere's place for it.
+            b"reasoning_tokens" => figures.reasoning = value.count()?.0.or(figures.reasoning),
             _ => value.skip()?,
         }
         Some(())
