@@ -190,6 +190,7 @@ fn response(project: &str, id: &str) -> StoredResponse {
         response: format!("{project} is answered"),
         created_at: 0,
         expires_at: 10,
+        item_ids: vec![format!("item of {id}")],
     }
 }
 
@@ -220,6 +221,9 @@ async fn on_responses(store: &Store, model: &mut Model, project: &'static str, i
             expected.as_ref().map(|it| it.response.clone()),
             "{project} at {id:?}"
         );
+        let items = [format!("item of {id}")];
+        let with_item = responses::with_items(store, project, &items, 1 << 20, 9).await;
+        assert_eq!(with_item.expect("no error"), Some(found.into_iter().collect()));
         let chain = responses::chain(store, Some(project), id, bounds, 9)
             .await
             .expect("no error");

@@ -26,6 +26,7 @@ migrations! {
     11 "expiry of files" "0011_expiry_of_files.sql";
     12 "operations" "0012_operations.sql";
     13 "labels and rotation of keys" "0013_labels_and_rotation_of_keys.sql";
+    14 "items of stored responses" "0014_items_of_stored_responses.sql";
 }
 
 /// Brings a database to the newest version.

@@ -3,8 +3,12 @@
 
 use crate::error::Error;
 use crate::store::{Store, Timed};
-use sqlx::Row;
 use sqlx::any::AnyRow;
+use sqlx::{AnyPool, Row};
+use std::collections::BTreeMap;
+
+/// Ids in one statement: SQLite and PostgreSQL bound its parameters.
+const ITEMS_A_STATEMENT: usize = 200;
 
 /// A stored response. Times are seconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +27,8 @@ pub struct StoredResponse {
     pub created_at: i64,
     /// When it is deleted, unless a later response goes on from it.
     pub expires_at: i64,
+    /// The ids of its output items, by which a request can refer to them.
+    pub item_ids: Vec<String>,
 }
 
 impl StoredResponse {
@@ -90,6 +96,16 @@ const CHAIN: &str = "WITH RECURSIVE chain (id, project_id, previous_id, turn, to
 /// # Errors
 /// When the database fails, or has a response of this id already.
 pub async fn add(store: &Store, response: &StoredResponse, max_bytes: i64) -> Result<bool, Error> {
+    let is_added = insert(&store.pool(), response, max_bytes).timed(store).await?;
+    if let Some(previous) = response.previous_id.as_ref().filter(|_| is_added) {
+        keep_longer(store, response, previous).await?;
+    }
+    Ok(is_added)
+}
+
+/// Writes a response and where its items are, both or neither.
+async fn insert(pool: &AnyPool, response: &StoredResponse, max_bytes: i64) -> Result<bool, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
     let added = sqlx::query(
         "INSERT INTO responses (id, project_id, previous_id, input, response, bytes, created_at, expires_at) \
          SELECT $1, $2, CAST($3 AS TEXT), $4, $5, $6, $7, $8 \
@@ -104,14 +120,64 @@ pub async fn add(store: &Store, response: &StoredResponse, max_bytes: i64) -> Re
     .bind(response.created_at)
     .bind(response.expires_at)
     .bind(max_bytes)
-    .execute(&store.pool())
-    .timed(store)
+    .execute(&mut *transaction)
     .await?;
-    let is_added = added.rows_affected() > 0;
-    if let Some(previous) = response.previous_id.as_ref().filter(|_| is_added) {
-        keep_longer(store, response, previous).await?;
+    if added.rows_affected() == 0 {
+        return Ok(false);
     }
-    Ok(is_added)
+    for ids in response.item_ids.chunks(ITEMS_A_STATEMENT) {
+        let rows: Vec<String> = (3..3 + ids.len()).map(|n| format!("($1, $2, ${n})")).collect();
+        let statement = format!(
+            "INSERT INTO response_items (project_id, response_id, item_id) VALUES {} ON CONFLICT DO NOTHING",
+            rows.join(", ")
+        );
+        let mut insert = sqlx::query(&statement).bind(&response.project_id).bind(&response.id);
+        for id in ids {
+            insert = insert.bind(id);
+        }
+        insert.execute(&mut *transaction).await?;
+    }
+    transaction.commit().await?;
+    Ok(true)
+}
+
+/// The responses of a project that have any of these items, as JSON, oldest first; `None` if they are larger than
+/// `max_bytes` together. A response that has expired has no items.
+///
+/// # Errors
+/// When the database fails.
+pub async fn with_items(
+    store: &Store,
+    project: &str,
+    ids: &[String],
+    max_bytes: i64,
+    now: i64,
+) -> Result<Option<Vec<String>>, Error> {
+    let mut found: BTreeMap<(i64, String), i64> = BTreeMap::new();
+    for ids in ids.chunks(ITEMS_A_STATEMENT) {
+        let places: Vec<String> = (3..3 + ids.len()).map(|n| format!("${n}")).collect();
+        let statement = format!(
+            "SELECT id, created_at, bytes FROM responses WHERE project_id = $1 AND expires_at > $2 AND id IN \
+             (SELECT response_id FROM response_items WHERE project_id = $1 AND item_id IN ({}))",
+            places.join(", ")
+        );
+        let mut select = sqlx::query(&statement).bind(project).bind(now);
+        for id in ids {
+            select = select.bind(id);
+        }
+        for row in select.fetch_all(&store.pool()).timed(store).await? {
+            let at = (row.try_get("created_at")?, row.try_get("id")?);
+            found.insert(at, row.try_get("bytes")?);
+        }
+    }
+    if found.values().fold(0i64, |all, bytes| all.saturating_add(*bytes)) > max_bytes {
+        return Ok(None);
+    }
+    let mut responses = Vec::with_capacity(found.len());
+    for (_, id) in found.keys() {
+        responses.extend(find(store, Some(project), id, now).await?);
+    }
+    Ok(Some(responses))
 }
 
 /// Keeps all that a response goes on from as long as the response.

@@ -208,12 +208,14 @@ pub struct Storage<'a> {
     pub previous_response_id: Option<Cow<'a, str>>,
     /// True if it belongs to a conversation object.
     pub has_conversation: bool,
+    /// Its input, as JSON, if that may refer to stored items.
+    pub referring_input: Option<&'a str>,
 }
 
 impl Storage<'_> {
     /// Returns whether it says anything of stored responses.
     pub fn is_used(&self) -> bool {
-        self.store || self.previous_response_id.is_some() || self.has_conversation
+        self.store || self.previous_response_id.is_some() || self.has_conversation || self.referring_input.is_some()
     }
 }
 

@@ -10,7 +10,7 @@ use ledger::responses::{self as stored, Chain, ChainBounds, ChainEnd};
 use protocol::Operation;
 use protocol::Storage;
 use protocol::error::{ErrorCode, RequestError};
-use protocol::responses;
+use protocol::responses::{self, StoredItems};
 
 /// The part of a request that concerns a stored conversation.
 #[derive(Debug, Clone, Default)]
@@ -37,7 +37,7 @@ pub(super) struct Recalled {
 /// The request without its dependence on stored responses; `None` if it has none, or if none are stored here.
 ///
 /// # Errors
-/// `previous_response_not_found`, `bad_request` for a conversation that is too long or of another kind,
+/// `previous_response_not_found`, `item_not_found`, `bad_request` for a conversation that is too long or of another kind,
 /// `body_too_large`, or `ledger_unavailable`.
 pub(super) async fn recall(
     services: &Services,
@@ -59,7 +59,8 @@ pub(super) async fn recall(
         None => String::new(),
         Some(id) => history(services, config, &settings, project, id).await?,
     };
-    let stateless = responses::stateless(body, &history)?;
+    let items = items(services, config, project, storage.referring_input).await?;
+    let stateless = responses::stateless(body, &history, &items)?;
     let limit = config.gateway.max_body_bytes;
     if stateless.body.len() > limit {
         return Err(too_large(limit));
@@ -88,11 +89,7 @@ async fn history(
         bytes: i64::try_from(limit).unwrap_or(i64::MAX),
     };
     let found = stored::chain(services.ledger.store(), Some(project), id, bounds, now_ms() / 1000).await;
-    let Chain { turns, end } = found.map_err(|error| {
-        tracing::error!(%error, "cannot read a stored conversation");
-        let message = "the gateway's database cannot be read; try again later";
-        RequestError::new(ErrorCode::DatabaseUnreadable, message)
-    })?;
+    let Chain { turns, end } = found.map_err(|error| unreadable(&error))?;
     match end {
         ChainEnd::Complete => {}
         ChainEnd::Missing(missing) => return Err(not_found(id, &missing)),
@@ -121,6 +118,35 @@ async fn history(
         history += &said;
     }
     Ok(history)
+}
+
+/// The stored items to which an input refers. They may come from responses that are, with the instructions and tools that
+/// each repeats, several times as large as a body.
+async fn items(
+    services: &Services,
+    config: &Config,
+    project: &str,
+    input: Option<&str>,
+) -> Result<StoredItems, RequestError> {
+    let mut items = StoredItems::default();
+    let ids = input.map(responses::references).unwrap_or_default();
+    if ids.is_empty() {
+        return Ok(items);
+    }
+    let limit = config.gateway.max_body_bytes;
+    let most = i64::try_from(limit.saturating_mul(4)).unwrap_or(i64::MAX);
+    let found = stored::with_items(services.ledger.store(), project, &ids, most, now_ms() / 1000).await;
+    let found = found.map_err(|error| unreadable(&error))?;
+    for response in found.ok_or_else(|| too_large(limit))? {
+        items.add(&response);
+    }
+    Ok(items)
+}
+
+fn unreadable(error: &ledger::Error) -> RequestError {
+    tracing::error!(%error, "cannot read a stored conversation");
+    let message = "the gateway's database cannot be read; try again later";
+    RequestError::new(ErrorCode::DatabaseUnreadable, message)
 }
 
 /// The error of a request that goes on from a response that is not stored. Clients look for OpenAI's words.

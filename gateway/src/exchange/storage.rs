@@ -91,12 +91,14 @@ pub(super) async fn store(
     }
     let now = now_ms() / 1000;
     let keep = i64::try_from(settings.keep.as_secs()).unwrap_or(i64::MAX).max(1);
+    let body = response.to_string();
     let kept = StoredResponse {
         id: response_id(&record.request_id),
         project_id: record.project_id().to_owned(),
         previous_id: conversation.previous_response_id.clone(),
         input,
-        response: response.to_string(),
+        item_ids: responses::output_ids(&body),
+        response: body,
         created_at: now,
         expires_at: now.saturating_add(keep),
     };

@@ -1,6 +1,6 @@
 //! Conversations of stored responses: read from their beginning, bounded, expired and deleted.
 
-use super::{Chain, ChainBounds, ChainEnd, StoredResponse, add, chain, delete, delete_expired, find};
+use super::{Chain, ChainBounds, ChainEnd, StoredResponse, add, chain, delete, delete_expired, find, with_items};
 use crate::Store;
 use tempfile::TempDir;
 
@@ -28,6 +28,7 @@ fn turn(number: i64) -> StoredResponse {
         response: format!("out{number:02}"),
         created_at: number,
         expires_at: number + 100,
+        item_ids: vec![format!("msg_{number}"), "msg_all".to_owned()],
     }
 }
 
@@ -133,4 +134,63 @@ async fn a_project_keeps_so_many_bytes_and_its_fullness_is_not_anothers() {
     assert!(add(&store, &theirs, LARGE).await.expect("added"));
     let found = chain(&store, Some("q"), "resp_3", ALL, 10).await.expect("read");
     assert_eq!(found.end, ChainEnd::Missing("resp_2".to_owned()));
+}
+
+async fn of_items(store: &Store, project: &str, ids: &[&str], max_bytes: i64, now: i64) -> Option<Vec<String>> {
+    let ids: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
+    with_items(store, project, &ids, max_bytes, now).await.expect("read")
+}
+
+#[tokio::test]
+async fn responses_are_found_by_their_items_oldest_first_within_a_bound() {
+    let (_dir, store) = with_turns(3).await;
+    let found = |ids: &'static [&'static str], bytes, now| of_items(&store, "p", ids, bytes, now);
+    assert_eq!(
+        found(&["msg_3", "msg_1", "msg_9"], 20, 10).await,
+        Some(vec!["out01".to_owned(), "out03".to_owned()])
+    );
+    assert_eq!(found(&["msg_3", "msg_1"], 19, 10).await, None, "20 bytes are more");
+    assert_eq!(found(&["msg_all"], LARGE, 10).await.map(|all| all.len()), Some(3));
+    assert_eq!(
+        found(&["msg_1"], LARGE, 103).await,
+        Some(Vec::new()),
+        "expired with its conversation"
+    );
+    assert_eq!(
+        of_items(&store, "q", &["msg_1"], LARGE, 10).await,
+        Some(Vec::new()),
+        "another project's"
+    );
+}
+
+#[tokio::test]
+async fn items_go_with_their_response_and_many_fit() {
+    let (_dir, store) = open().await;
+    let ids: Vec<String> = (0..1_001).map(|number| format!("item_{number}")).collect();
+    let large = StoredResponse {
+        item_ids: ids.clone(),
+        ..turn(1)
+    };
+    assert!(add(&store, &large, LARGE).await.expect("added"));
+    assert_eq!(
+        with_items(&store, "p", &ids, LARGE, 10)
+            .await
+            .expect("read")
+            .map(|all| all.len()),
+        Some(1)
+    );
+    assert_eq!(
+        of_items(&store, "p", &["item_1000"], LARGE, 10)
+            .await
+            .map(|all| all.len()),
+        Some(1)
+    );
+    assert!(delete(&store, Some("p"), "resp_1", 10).await.expect("deleted"));
+    let left = sqlx::query("SELECT item_id FROM response_items")
+        .fetch_all(&store.pool())
+        .await
+        .expect("read");
+    assert!(left.is_empty());
+    assert!(!add(&store, &large, 9).await.expect("asked"), "it does not fit");
+    assert_eq!(of_items(&store, "p", &["item_0"], LARGE, 10).await, Some(Vec::new()));
 }

@@ -72,6 +72,8 @@ codes! {
     UnknownRequest = "not_found", 404, Client, "invalid_request_error", "not_found";
     /// The response that a request goes on from is not stored. The name and the status are OpenAI's.
     PreviousResponseNotFound = "previous_response_not_found", 400, Client, "invalid_request_error", "previous_response_not_found";
+    /// An item to which a request refers is not stored.
+    ItemNotFound = "item_not_found", 404, Client, "invalid_request_error", "item_not_found";
     /// Nothing is served at the path.
     UnknownPath = "not_found", 404, Client, "invalid_request_error", "not_found";
     /// The path exists with another method.

@@ -1,6 +1,7 @@
 //! Conversations that the gateway stores: what a request says of them, the history that takes the place of a
 //! `previous_response_id`, and the items as `GET /v1/responses/{id}/input_items` lists them.
 
+use super::references::{StoredItems, may_refer};
 use super::{Head, whole};
 use crate::error::RequestError;
 use crate::request::Storage;
@@ -19,6 +20,7 @@ pub(super) fn storage_of<'a>(head: &Head<'a>) -> Storage<'a> {
         store: head.store.text() == Some("true"),
         previous_response_id: previous.string("previous_response_id").ok().flatten(),
         has_conversation: head.conversation.text().is_some(),
+        referring_input: head.input.text().filter(|input| may_refer(input)),
     }
 }
 
@@ -27,23 +29,27 @@ pub(super) fn storage_of<'a>(head: &Head<'a>) -> Storage<'a> {
 pub struct Stateless {
     /// Its body, with the history before its own input.
     pub body: Vec<u8>,
-    /// Its own input, as JSON.
+    /// Its own input, as JSON, with the items in the place of references to them.
     pub input: String,
 }
 
-/// Puts a conversation's history (items as JSON, with commas between) into a request; its server is asked to store
-/// nothing.
+/// Puts a conversation's history (items as JSON, with commas between) and the items that the request refers to into it;
+/// its server is asked to store nothing.
 ///
 /// # Errors
-/// `bad_request` if the body is no JSON object, or its `input` is neither a text nor a list.
-pub fn stateless(body: &[u8], history: &str) -> Result<Stateless, RequestError> {
+/// `bad_request` if the body is no JSON object, or its `input` is neither a text nor a list; `item_not_found`.
+pub fn stateless(body: &[u8], history: &str, stored: &StoredItems) -> Result<Stateless, RequestError> {
     let head: Head<'_> = top_level(body)?;
-    let own = head.input.text().unwrap_or("[]");
+    let own = stored.resolve(head.input.text().unwrap_or("[]"))?;
     let items =
-        items_of(own).ok_or_else(|| RequestError::invalid("input", "`input` must be a text or a list of items"))?;
+        items_of(&own).ok_or_else(|| RequestError::invalid("input", "`input` must be a text or a list of items"))?;
     let mut splices = Splices::default();
-    if !history.is_empty() {
-        let comma = if items.is_empty() { "" } else { "," };
+    if !history.is_empty() || matches!(own, Cow::Owned(_)) {
+        let comma = if history.is_empty() || items.is_empty() {
+            ""
+        } else {
+            ","
+        };
         let all = format!("[{history}{comma}{items}]");
         match head.input.range(body) {
             Some(range) => splices.replace(range, all),
@@ -58,12 +64,12 @@ pub fn stateless(body: &[u8], history: &str) -> Result<Stateless, RequestError> 
     }
     Ok(Stateless {
         body: splices.apply(body).unwrap_or_else(|| body.to_vec()),
-        input: own.to_owned(),
+        input: own.into_owned(),
     })
 }
 
 /// The items of a list, with commas between, as they stand there; a text is what a user says.
-fn items_of(input: &str) -> Option<Cow<'_, str>> {
+pub(super) fn items_of(input: &str) -> Option<Cow<'_, str>> {
     if input.starts_with('"') {
         return Some(Cow::Owned(format!(r#"{{"role":"user","content":{input}}}"#)));
     }

@@ -4,11 +4,13 @@ pub(crate) mod client;
 mod conversation;
 mod history;
 mod input_tokens;
+mod references;
 pub(crate) mod view;
 mod whole;
 
 pub use conversation::{Label, Stateless, history, input_items, last_response, not_stored, replay, stateless};
 pub(crate) use input_tokens::InputTokens;
+pub use references::{StoredItems, output_ids, references};
 
 use crate::Operation;
 use crate::dialect::{Dialect, NativeApis};

@@ -120,6 +120,59 @@ async fn over_a_server_of_responses_it_is_the_same_and_the_ids_are_the_gateways(
 }
 
 #[tokio::test]
+async fn an_item_reference_stands_for_an_output_item_of_a_stored_response() {
+    for (api, answer, more) in [
+        ("openai", WHOLE, ""),
+        ("openai", NATIVE, "    native_apis: [responses]\n"),
+        ("ollama", OLLAMA, ""),
+    ] {
+        let upstream = Scripted::answering(answer).await;
+        let gateway = Gateway::start_in(storing("keep_days: 30", api, &upstream.url, more), &[]).await;
+        let first = respond(&gateway, &json!({"model": "tested", "input": "a", "store": true})).await;
+        let item = first["output"][0].clone();
+        let with = |item: &Value| json!({"model": "tested", "input": [{"role": "user", "content": "a"}, item, {"role": "user", "content": "b"}], "store": true});
+        let reference = json!({"type": "item_reference", "id": item["id"]});
+        let second = respond(&gateway, &with(&reference)).await;
+        let referred = last_body(&upstream);
+        respond(&gateway, &with(&item)).await;
+        assert_eq!(
+            referred,
+            last_body(&upstream),
+            "{api}: the server reads the item itself"
+        );
+        // What is kept of the request does not depend on the first response.
+        let (first, second) = (
+            first["id"].as_str().expect("an id"),
+            second["id"].as_str().expect("an id"),
+        );
+        let deleted = gateway
+            .http
+            .delete(format!("{}/v1/responses/{first}", gateway.proxy))
+            .send()
+            .await;
+        assert_eq!(deleted.expect("an answer").status(), 200);
+        let listed = get(&gateway, &format!("/v1/responses/{second}/input_items?order=asc")).await;
+        assert_eq!(
+            listed.1["data"][1]["content"][0]["text"], item["content"][0]["text"],
+            "{listed:?}"
+        );
+        // The scripted server of responses gives the same id again and again.
+        let gone = if answer == NATIVE {
+            json!({"type": "item_reference", "id": "msg_2"})
+        } else {
+            reference
+        };
+        let lost = gateway.post("/v1/responses", &with(&gone)).await;
+        assert_eq!(lost.status(), 404);
+        let lost: Value = lost.json().await.expect("JSON");
+        assert_eq!(
+            (&lost["error"]["code"], &lost["error"]["param"]),
+            (&json!("item_not_found"), &json!("input"))
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_streamed_response_is_stored_when_its_stream_ends_and_a_broken_one_never() {
     let upstream = Scripted::start(|mut connection| async move {
         let is_broken = connection.number > 0;

@@ -3,6 +3,7 @@
 
 use super::{Label, history, input_items, last_response, not_stored, replay, stateless};
 use crate::request::Storage;
+use crate::responses::StoredItems;
 use crate::{Operation, parse};
 use serde_json::{Value, json};
 
@@ -12,6 +13,7 @@ fn storage(body: &str) -> (bool, Option<String>, bool) {
         store,
         previous_response_id,
         has_conversation,
+        ..
     } = parsed.storage;
     (store, previous_response_id.map(String::from), has_conversation)
 }
@@ -38,7 +40,7 @@ fn only_an_explicit_true_stores() {
 }
 
 fn resolved(body: &str, history: &str) -> (Value, String) {
-    let stateless = stateless(body.as_bytes(), history).expect("valid");
+    let stateless = stateless(body.as_bytes(), history, &StoredItems::default()).expect("valid");
     (serde_json::from_slice(&stateless.body).expect("JSON"), stateless.input)
 }
 
@@ -77,13 +79,42 @@ fn an_input_may_be_a_text_a_list_or_nothing() {
         let (body, _) = resolved(&format!(r#"{{"model":"m"{input}}}"#), turn);
         assert_eq!(body["input"], expected, "{input}");
     }
-    assert!(stateless(br#"{"model":"m","input":7}"#, turn).is_err());
+    assert!(stateless(br#"{"model":"m","input":7}"#, turn, &StoredItems::default()).is_err());
     let (body, own) = resolved(r#"{"model":"m","input":"b","store":true}"#, "");
     assert_eq!(
         (&body["input"], own.as_str()),
         (&json!("b"), "\"b\""),
         "a first turn stays as it is"
     );
+}
+
+#[test]
+fn a_reference_is_replaced_by_its_item_for_the_server_and_in_what_is_kept() {
+    let mut stored = StoredItems::default();
+    stored.add(r#"{"output":[{"id":"msg_1","type":"message","role":"assistant","content":[]}]}"#);
+    let body =
+        r#"{"model":"m","store":true,"input":[{"type":"item_reference","id":"msg_1"},{"role":"user","content":"b"}]}"#;
+    assert!(
+        parse(Operation::Responses, body.as_bytes())
+            .expect("valid")
+            .storage
+            .referring_input
+            .is_some()
+    );
+    let item = json!({"id": "msg_1", "type": "message", "role": "assistant", "content": []});
+    let own = json!([item, {"role": "user", "content": "b"}]);
+    for (history, expected) in [
+        ("", own.clone()),
+        (
+            r#"{"role":"user","content":"a"}"#,
+            json!([{"role": "user", "content": "a"}, item, {"role": "user", "content": "b"}]),
+        ),
+    ] {
+        let resolved = stateless(body.as_bytes(), history, &stored).expect("valid");
+        let sent: Value = serde_json::from_slice(&resolved.body).expect("JSON");
+        assert_eq!(sent["input"], expected);
+        assert_eq!(serde_json::from_str::<Value>(&resolved.input).expect("JSON"), own);
+    }
 }
 
 #[test]
