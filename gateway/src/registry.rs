@@ -110,6 +110,15 @@ impl Registry {
         }
     }
 
+    /// The ids of the queued requests, by their tickets.
+    pub(crate) fn queued(&self) -> HashMap<TicketId, Arc<str>> {
+        let entries = self.0.lock();
+        let queued = entries
+            .iter()
+            .filter_map(|(id, live)| Some((live.state.lock().1?, Arc::clone(id))));
+        queued.collect()
+    }
+
     fn find(&self, id: &str, project: Option<ProjectId>) -> Option<Arc<Live>> {
         let live = Arc::clone(self.0.lock().get(id)?);
         let owner = live.state.lock().0;

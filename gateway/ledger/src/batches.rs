@@ -175,6 +175,21 @@ pub async fn list(store: &Store, project: &str, limit: i64) -> Result<Vec<Batch>
     rows.iter().map(batch).collect()
 }
 
+/// The batches of all projects, newest first.
+///
+/// # Errors
+/// When the database fails.
+pub async fn newest(store: &Store, limit: i64) -> Result<Vec<Batch>, Error> {
+    let rows = sqlx::query(&format!(
+        "SELECT {COLUMNS} FROM batches ORDER BY created_at DESC, id LIMIT $1"
+    ))
+    .bind(limit)
+    .fetch_all(&store.pool())
+    .timed(store)
+    .await?;
+    rows.iter().map(batch).collect()
+}
+
 /// Claims the unfinished batches of a gateway that has ended, oldest first, in one statement: of two that claim, one
 /// gets a batch.
 ///

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use tokio::sync::oneshot;
 
 /// An entry's number is the microsecond of its making, and then the gateway's number among those that share the database.
-const NUMBERS: i64 = 1024;
+pub(crate) const NUMBERS: i64 = 1024;
 
 /// Readers wait at most this long for records to get into the database.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);

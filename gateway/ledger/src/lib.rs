@@ -23,8 +23,10 @@ pub mod report;
 pub mod responses;
 mod rollup;
 mod row;
+pub mod search;
 mod segments;
 mod slot;
+pub mod spans;
 mod sqlite;
 mod state;
 mod store;
@@ -51,6 +53,8 @@ pub use verify::{Verified, verify};
 mod isolation;
 #[cfg(test)]
 mod moving_speed;
+#[cfg(test)]
+mod reading_tests;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

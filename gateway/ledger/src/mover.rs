@@ -225,10 +225,11 @@ fn delete_old(writer: &mut dyn Writer, keep: Option<Duration>, now: SystemTime) 
     Ok(())
 }
 
-/// Deletes answers that have expired; whether all are deleted.
+/// Deletes answers that have expired and sums that are not kept; whether all are deleted.
 fn delete_expired(writer: &mut dyn Writer, now: SystemTime) -> Result<bool, Error> {
     let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let now_ms = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+    writer.delete_old_spans(now_ms / 1000)?;
     for _ in 0..DELETIONS {
         let deleted = writer.delete_finished_jobs(now_ms.saturating_sub(jobs::KEEP_MS))?;
         if deleted < DELETE_AT_ONCE.unsigned_abs() {

@@ -11,6 +11,7 @@ use crate::rollup::{
     parameters,
 };
 use crate::row::{COLUMNS, Row};
+use crate::spans::{self, Spans};
 use crate::store::POSTGRES_SESSION;
 use crate::time::iso;
 use crate::writer::{DELETE_AT_ONCE, Writer};
@@ -36,6 +37,7 @@ static INSERT: LazyLock<String> = LazyLock::new(|| {
 static ADD_TO_ROLLUPS: LazyLock<String> =
     LazyLock::new(|| add_to_rollups(&format!("SELECT * FROM unnest({})", parameters(ROLLUP_COLUMNS))));
 static ADD_TO_LATENCIES: LazyLock<String> = LazyLock::new(|| add_to_latencies("SELECT * FROM unnest($1, $2, $3)"));
+static ADD_TO_SPANS: LazyLock<String> = LazyLock::new(spans::add_arrays);
 
 /// The longest time to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -198,7 +200,17 @@ impl Writer for PostgresWriter {
                 .rows_affected()
         })
     }
+
+    fn delete_old_spans(&mut self, now: i64) -> Result<(), Error> {
+        transaction!(self, |transaction| {
+            for (length, before) in spans::old(now) {
+                let delete = sqlx::query(spans::DELETE_OLD).bind(length).bind(before);
+                delete.execute(&mut *transaction).await?;
+            }
+        })
+    }
 }
+
 /// Writes rows, and adds to the sums those that were not there.
 async fn insert(connection: &mut PgConnection, rows: &[Row<'_>]) -> Result<(), Error> {
     let mut inserted: HashSet<i64> = HashSet::new();
@@ -208,12 +220,36 @@ async fn insert(connection: &mut PgConnection, rows: &[Row<'_>]) -> Result<(), E
             inserted.insert(row.try_get("id")?);
         }
     }
-    let mut rollup = Rollup::default();
+    let (mut rollup, mut sums) = (Rollup::default(), Spans::default());
     // Of two rows with one id, only the first is there.
-    rows.iter()
-        .filter(|row| inserted.remove(&row.id))
-        .for_each(|row| rollup.add(row));
-    add(connection, &rollup).await
+    for row in rows.iter().filter(|row| inserted.remove(&row.id)) {
+        rollup.add(row);
+        sums.add(row);
+    }
+    add(connection, &rollup).await?;
+    add_spans(connection, &sums).await
+}
+
+/// Adds to the sums of spans, in the order of their keys.
+async fn add_spans(connection: &mut PgConnection, spans: &Spans) -> Result<(), Error> {
+    let Some((first, sums)) = spans.0.first_key_value() else {
+        return Ok(());
+    };
+    let (keys, all) = (spans.0.keys(), spans.0.values());
+    let mut statement = sqlx::query(&ADD_TO_SPANS)
+        .bind(keys.clone().map(|key| key.length).collect::<Vec<_>>())
+        .bind(keys.clone().map(|key| key.begins).collect::<Vec<_>>());
+    for column in 0..first.texts.len() {
+        statement = statement.bind(keys.clone().map(|key| key.texts[column].clone()).collect::<Vec<_>>());
+    }
+    for column in 0..sums.counts.len() {
+        statement = statement.bind(all.clone().map(|sums| sums.counts[column]).collect::<Vec<_>>());
+    }
+    for column in 0..sums.seconds.len() {
+        statement = statement.bind(all.clone().map(|sums| sums.seconds[column]).collect::<Vec<_>>());
+    }
+    statement.execute(&mut *connection).await?;
+    Ok(())
 }
 
 /// Adds to the sums: one statement for all groups, one for all latencies. Both go in the order of their keys, so that

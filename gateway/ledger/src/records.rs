@@ -174,7 +174,7 @@ pub async fn page(store: &Store, page: &mut Page) -> Result<Vec<Value>, Error> {
 }
 
 /// A record for readers: money in euros, tokens summed, and no number of the database's.
-fn render(row: &Row<'_>) -> Value {
+pub(crate) fn render(row: &Row<'_>) -> Value {
     let mut object = row.as_json();
     object.remove("id");
     object.insert("streamed".to_owned(), (row.streamed != 0).into());

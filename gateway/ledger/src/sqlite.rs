@@ -6,6 +6,7 @@ use crate::id::GatewayId;
 use crate::journal::Lines;
 use crate::rollup::{ROLLUP_COLUMNS, Rollup, add_to_latencies, add_to_rollups, parameters};
 use crate::row::{COLUMNS, Row};
+use crate::spans::{self, Spans};
 use crate::store::sqlite_session;
 use crate::time::iso;
 use crate::writer::{DELETE_AT_ONCE, Writer};
@@ -27,6 +28,7 @@ static INSERT: LazyLock<String> = LazyLock::new(|| {
 static ADD_TO_ROLLUPS: LazyLock<String> =
     LazyLock::new(|| add_to_rollups(&format!("VALUES ({})", parameters(ROLLUP_COLUMNS))));
 static ADD_TO_LATENCIES: LazyLock<String> = LazyLock::new(|| add_to_latencies("VALUES ($1, $2, $3)"));
+static ADD_TO_SPANS: LazyLock<String> = LazyLock::new(spans::add_one);
 
 /// The connection that records are written with.
 pub(crate) struct SqliteWriter {
@@ -106,15 +108,23 @@ impl Writer for SqliteWriter {
         )?;
         Ok(deleted as u64)
     }
+
+    fn delete_old_spans(&mut self, now: i64) -> Result<(), Error> {
+        for (length, before) in spans::old(now) {
+            self.connection.execute(spans::DELETE_OLD, params![length, before])?;
+        }
+        Ok(())
+    }
 }
 
 /// Writes rows, and adds to the sums those that were not there.
 fn insert(connection: &Connection, rows: &[Row<'_>]) -> Result<(), Error> {
-    let mut rollup = Rollup::default();
+    let (mut rollup, mut sums) = (Rollup::default(), Spans::default());
     let mut insert = connection.prepare_cached(&INSERT)?;
     for row in rows {
         if insert.execute(&row.values()[..])? == 1 {
             rollup.add(row);
+            sums.add(row);
         }
     }
     let mut add = connection.prepare_cached(&ADD_TO_ROLLUPS)?;
@@ -128,6 +138,15 @@ fn insert(connection: &Connection, rows: &[Row<'_>]) -> Result<(), Error> {
     let mut add = connection.prepare_cached(&ADD_TO_LATENCIES)?;
     for ((day, bucket), requests) in &rollup.latencies {
         add.execute(params![day, bucket, requests])?;
+    }
+    let mut add = connection.prepare_cached(&ADD_TO_SPANS)?;
+    for (key, sums) in &sums.0 {
+        let times = [&key.length as &dyn ToSql, &key.begins];
+        let texts = key.texts.iter().map(|text| text as &dyn ToSql);
+        let counts = sums.counts.iter().map(|count| count as &dyn ToSql);
+        let seconds = sums.seconds.iter().map(|seconds| seconds as &dyn ToSql);
+        let values: Vec<&dyn ToSql> = times.into_iter().chain(texts).chain(counts).chain(seconds).collect();
+        add.execute(&values[..])?;
     }
     Ok(())
 }

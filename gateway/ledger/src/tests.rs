@@ -6,6 +6,7 @@ use crate::journal::{Lines, segments};
 use crate::records::{self, Search};
 use crate::report::{self, Filter};
 use crate::row::Row;
+use crate::spans::{self, SpanLength, SpanQuery};
 use crate::testing::{entry, open_database};
 use crate::writer::Writer;
 use crate::{Bounds, Correction, Durability, Entry, Error, GatewayId, Ledger, Observer, Outcome, Store};
@@ -71,6 +72,10 @@ impl Writer for FaultyWriter {
     fn delete_finished_jobs(&mut self, before_ms: i64) -> Result<u64, Error> {
         self.check()?;
         self.0.delete_finished_jobs(before_ms)
+    }
+    fn delete_old_spans(&mut self, now: i64) -> Result<(), Error> {
+        self.check()?;
+        self.0.delete_old_spans(now)
     }
 }
 
@@ -237,6 +242,16 @@ async fn run(history: Vec<Step>, durability: Durability) {
     let verified = crate::verify(ledger.store()).await.expect("verified");
     assert_eq!(verified.disagreements, Vec::<String>::new());
     assert_eq!(usize::try_from(verified.records).expect("a count"), counts.len());
+    for length in [SpanLength::Minute, SpanLength::Hour, SpanLength::Day] {
+        let all = SpanQuery {
+            length,
+            from: 0,
+            before: i64::MAX,
+            project: None,
+        };
+        let sums = spans::sums(ledger.store(), &all, &[], false).await.expect("sums");
+        assert_eq!(sums[0].requests, verified.records, "{length:?}");
+    }
 }
 
 fn runtime() -> tokio::runtime::Runtime {

@@ -24,6 +24,8 @@ pub(crate) trait Writer: Send {
     fn delete_old_records(&mut self, before: SystemTime) -> Result<u64, Error>;
     /// Deletes some of the jobs that were finished before a time, in milliseconds since 1970. How many.
     fn delete_finished_jobs(&mut self, before_ms: i64) -> Result<u64, Error>;
+    /// Deletes the sums of minutes and hours that are not kept any longer at a time in seconds since 1970.
+    fn delete_old_spans(&mut self, now: i64) -> Result<(), Error>;
 }
 
 /// Connects a writer.

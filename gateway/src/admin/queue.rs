@@ -44,10 +44,13 @@ pub(super) async fn list(State(admin): State<Admin>) -> Json<Value> {
     for (entry, _) in &queue {
         *by_project.entry(&config.project(entry.project).id).or_default() += 1;
     }
+    let ids = services.registry.queued();
     let waiting: Vec<Value> = queue
         .into_iter()
         .map(|(entry, expected)| {
             json!({
+                // One that has just been taken from the queue has no ticket any more.
+                "request_id": ids.get(&entry.ticket).map(|id| &**id),
                 "priority": entry.class.name(),
                 "project_id": config.project(entry.project).id,
                 "user_id": config.user(entry.user).id,

@@ -1,5 +1,5 @@
-// Opens the console in a real browser: logs in by the link, looks at it light, dark and narrow, makes and revokes a key,
-// goes through it by keyboard, and has axe check what people with other senses need.
+// Opens the console in a real browser: logs in by the link, looks at every page light, dark and narrow, makes, rotates and
+// revokes a key, goes through it by keyboard, and has axe check what people with other senses need.
 //   node console.mjs LINK DIRECTORY-FOR-PICTURES
 import axe from "axe-core";
 import puppeteer from "puppeteer-core";
@@ -28,47 +28,85 @@ async function open(width, height, scheme) {
   return page;
 }
 
+const go = (page, path) => page.goto(new URL(path, link).href, { waitUntil: "load" });
+
+// What axe finds, what is wider than the page, and a picture.
 async function checked(page, name) {
   await page.evaluate(axe.source);
   const { violations } = await page.evaluate(() => axe.run(document, { resultTypes: ["violations"] }));
   const told = violations.map((one) => `${one.id}: ${one.help} (${one.nodes.map((node) => node.target.join(" ")).join(", ")})`);
   if (told.length > 0) fail(`${name}: ${told.join("\n")}`);
+  const wide = await page.evaluate(() => {
+    const all = [document.documentElement, ...document.querySelectorAll(".card, .tile, nav, main")];
+    return all.filter((one) => one.scrollWidth > one.clientWidth + 1).map((one) => `${one.tagName} ${one.className} by ${one.scrollWidth - one.clientWidth}`);
+  });
+  const isNarrow = page.viewport().width < 700;
+  if (wide.length > 0 && (isNarrow || wide.some((one) => one.startsWith("HTML")))) fail(`${name} is cut: ${wide.join(", ")}`);
   await page.screenshot({ path: `${pictures}/console-${name}.png`, fullPage: true });
 }
 
-const first = await open(1280, 900, "light");
+const first = await open(1400, 900, "light");
 await first.goto(link, { waitUntil: "load" });
-if (!(await first.$("#h-queue"))) fail("the link does not let in");
+if (!(await first.$("#h-plots"))) fail("the link does not let in");
 
 // It stays fresh by itself.
 const stamp = () => first.$eval("[data-part=head]", (node) => node.textContent);
 const before = await stamp();
 await first.waitForFunction((old) => document.querySelector("[data-part=head]").textContent !== old, { timeout: 10000 }, before);
-await checked(first, "light");
 
-const dark = await open(1280, 900, "dark");
-await dark.goto(new URL("/", link).href, { waitUntil: "load" });
-await checked(dark, "dark");
-const narrow = await open(390, 844, "light");
-await narrow.goto(new URL("/", link).href, { waitUntil: "load" });
-const overflow = await narrow.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
-if (overflow > 0) fail(`the narrow page is ${overflow} pixels too wide`);
-await checked(narrow, "narrow");
-
-// By keyboard alone: to the form, a key for the first user, and its end.
+// A key for the pictures, made by keyboard alone: to the form, for the first user.
+await go(first, "/console/keys");
 await first.focus("#user");
+await first.keyboard.press("Tab");
+await first.keyboard.type("laptop of Ada");
 await first.keyboard.press("Tab");
 await first.keyboard.type("30d");
 await Promise.all([first.waitForNavigation(), first.keyboard.press("Enter")]);
 const secret = await first.$eval("#secret", (node) => node.textContent);
 if (!secret.startsWith("sk-sluice-")) fail(`no key: ${secret}`);
-await checked(first, "key");
-const revoke = await first.$("button.danger");
-await revoke.focus();
-await Promise.all([first.waitForNavigation(), first.keyboard.press("Enter")]);
+const press = async (selector) => {
+  await first.focus(selector);
+  await Promise.all([first.waitForNavigation(), first.keyboard.press("Enter")]);
+};
+await press("[id^=rotate-]");
+const rotated = await first.$eval("#secret", (node) => node.textContent);
+if (!rotated.startsWith("sk-sluice-") || rotated === secret) fail(`not rotated: ${rotated}`);
+
+// Every page of the navigation, and the pages that they lead to.
+const paths = await first.$$eval(".side nav a", (all) => all.map((one) => one.getAttribute("href")));
+if (paths.length < 8) fail(`few pages: ${paths}`);
+for (const [list, link] of [["/console/projects", "/console/project?"], ["/console/requests", "/console/request?"]]) {
+  await go(first, list);
+  const found = await first.$$eval("td a", (all) => all.map((one) => one.getAttribute("href")));
+  const one = found.find((path) => path.startsWith(link));
+  if (!one) fail(`${list} leads to no ${link}: ${found}`);
+  paths.push(one);
+}
+for (const [width, height, scheme, name] of [[1400, 900, "light", "light"], [1400, 900, "dark", "dark"], [900, 900, "light", "medium"], [390, 844, "dark", "narrow"]]) {
+  const page = await open(width, height, scheme);
+  for (const path of paths) {
+    await go(page, path);
+    if ((await page.$$(".side a[aria-current=page]")).length !== 1) fail(`${path} is not marked in the navigation`);
+    await checked(page, `${path.split("?")[0].split("/").pop() || "overview"}-${name}`);
+  }
+  await page.close();
+}
+
+// A search by form: what was refused, and the page of one of them.
+await go(first, "/console/requests");
+await first.select("#status", "rejected");
+await Promise.all([first.waitForNavigation(), first.click("form.inline button")]);
+const statuses = await first.$$eval("td[data-label=Status] .state", (all) => all.map((one) => one.textContent));
+if (statuses.length === 0 || statuses.some((one) => one !== "rejected")) fail(`found ${statuses}`);
+await Promise.all([first.waitForNavigation(), first.click("td[data-label=Request] a")]);
+if (!(await first.$eval("#h-outcome + p + p + p", (node) => node.textContent)).startsWith("What to do")) fail("no advice");
+await checked(first, "refused-light");
+
+await go(first, "/console/keys");
+await press("[id^=revoke-]");
 if (!(await first.$eval("main > .notice:not(#lost)", (node) => node.textContent)).includes("revoked")) fail("not revoked");
 // The first Tab goes to the way past the navigation.
-await first.goto(new URL("/", link).href, { waitUntil: "load" });
+await go(first, "/");
 await first.keyboard.press("Tab");
 const focused = await first.evaluate(() => document.activeElement.className);
 if (focused !== "skip") fail(`the first Tab goes to ${focused}`);
@@ -76,7 +114,7 @@ if (focused !== "skip") fail(`the first Tab goes to ${focused}`);
 // The link has been used.
 const again = await (await browser.createBrowserContext()).newPage();
 await again.goto(link, { waitUntil: "load" });
-if (await again.$("#h-queue")) fail("the link lets in twice");
+if (await again.$("#h-plots")) fail("the link lets in twice");
 
 await browser.close();
 if (outside.length > 0) fail(`asked elsewhere: ${outside.join(", ")}`);

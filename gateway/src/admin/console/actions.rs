@@ -1,9 +1,10 @@
-//! Actions of the console: keys and reloading. Every form carries its session's own secret, so no other page can
-//! send it.
+//! Actions of the console: cancelling, keys and reloading. Every form carries its session's own secret, so no other page
+//! can send it.
 
-use super::page::Notice;
+use super::frame::Notice;
 use super::session::{self, Session};
-use super::{Admin, full_page, login_page};
+use super::view::{Page, View};
+use super::{Admin, login_page, pages};
 use crate::keys::{self, Wanted};
 use axum::Form;
 use axum::extract::State;
@@ -18,10 +19,16 @@ pub(super) struct Make {
     user: String,
     #[serde(default)]
     expires: String,
+    #[serde(default)]
+    label: String,
+    /// With commas between; empty: all.
+    #[serde(default)]
+    models: String,
 }
 
+/// A form about one key or request.
 #[derive(Deserialize)]
-pub(super) struct Revoke {
+pub(super) struct About {
     csrf: String,
     id: String,
 }
@@ -44,14 +51,20 @@ fn session_of(admin: &Admin, headers: &HeaderMap, csrf: &str) -> Result<Session,
     Ok(session)
 }
 
-/// Does what a form of one's own session asks for; the page then tells it.
-async fn act(admin: &Admin, headers: &HeaderMap, csrf: &str, act: impl Future<Output = Notice>) -> Response {
+/// Does what a form of one's own session asks for; its page then tells the result.
+async fn act(
+    admin: &Admin,
+    headers: &HeaderMap,
+    csrf: &str,
+    page: Page,
+    act: impl Future<Output = Notice>,
+) -> Response {
     let session = match session_of(admin, headers, csrf) {
         Ok(session) => session,
         Err(refused) => return refused,
     };
     let notice = act.await;
-    full_page(admin, &session, Some(notice)).await
+    pages::respond(admin, &View::plain(page), &session, Some(notice)).await
 }
 
 pub(super) async fn logout(State(admin): State<Admin>, headers: HeaderMap, Form(form): Form<Plain>) -> Response {
@@ -63,12 +76,15 @@ pub(super) async fn logout(State(admin): State<Admin>, headers: HeaderMap, Form(
 }
 
 pub(super) async fn make_key(State(admin): State<Admin>, headers: HeaderMap, Form(form): Form<Make>) -> Response {
-    act(&admin, &headers, &form.csrf, async {
-        let expires = form.expires.trim();
+    act(&admin, &headers, &form.csrf, Page::Keys, async {
+        let given = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
+        let models = form.models.split(',').filter_map(given).collect::<Vec<_>>();
         let wanted = Wanted {
             user: form.user.trim().to_owned(),
-            expires: (!expires.is_empty()).then(|| expires.to_owned()),
-            ..Wanted::default()
+            project: None,
+            expires: given(&form.expires),
+            models: (!models.is_empty()).then_some(models),
+            label: given(&form.label),
         };
         let snapshot = admin.services.current.get();
         match keys::make(&snapshot.config, &admin.pool, &wanted).await {
@@ -87,8 +103,8 @@ pub(super) async fn make_key(State(admin): State<Admin>, headers: HeaderMap, For
     .await
 }
 
-pub(super) async fn revoke_key(State(admin): State<Admin>, headers: HeaderMap, Form(form): Form<Revoke>) -> Response {
-    act(&admin, &headers, &form.csrf, async {
+pub(super) async fn revoke_key(State(admin): State<Admin>, headers: HeaderMap, Form(form): Form<About>) -> Response {
+    act(&admin, &headers, &form.csrf, Page::Keys, async {
         match keys::revoke(&admin.pool, &form.id).await {
             Ok(()) => {
                 admin.reload_keys().await;
@@ -101,8 +117,35 @@ pub(super) async fn revoke_key(State(admin): State<Admin>, headers: HeaderMap, F
     .await
 }
 
+/// Gives a key another secret; the old one works for another hour.
+pub(super) async fn rotate_key(State(admin): State<Admin>, headers: HeaderMap, Form(form): Form<About>) -> Response {
+    act(&admin, &headers, &form.csrf, Page::Keys, async {
+        match keys::rotate(&admin.pool, &form.id, None).await {
+            Ok(key) => {
+                admin.reload_keys().await;
+                tracing::info!(key = form.id, "API key rotated from the console");
+                Notice::Secret(key["secret"].as_str().unwrap_or_default().to_owned())
+            }
+            Err(error) => Notice::Wrong(words(error)),
+        }
+    })
+    .await
+}
+
+/// Cancels a request that waits or runs.
+pub(super) async fn cancel(State(admin): State<Admin>, headers: HeaderMap, Form(form): Form<About>) -> Response {
+    act(&admin, &headers, &form.csrf, Page::Queue, async {
+        if admin.services.registry.cancel(&form.id, None) {
+            tracing::info!(request_id = form.id, "request cancelled from the console");
+            return Notice::Done(format!("Request {} is being cancelled.", form.id));
+        }
+        Notice::Wrong(format!("Request {} has ended already.", form.id))
+    })
+    .await
+}
+
 pub(super) async fn reload(State(admin): State<Admin>, headers: HeaderMap, Form(form): Form<Plain>) -> Response {
-    act(&admin, &headers, &form.csrf, async {
+    act(&admin, &headers, &form.csrf, Page::Configuration, async {
         match admin.reloader.reload().await.result {
             Ok(changes) if changes.is_empty() => Notice::Done("Reloaded: no changes.".to_owned()),
             Ok(changes) => Notice::Done(format!("Reloaded: {}", changes.join("; "))),

@@ -1,21 +1,22 @@
-//! `/events`: the state once a second, as JSON; for the console (`?view=console`) the parts of its page that have
+//! `/events`: the state once a second, as JSON; for a page of the console (`?view=/console/queue`) its parts that have
 //! changed, rendered.
 
 use super::super::{challenge, refused};
-use super::{Admin, page, state};
+use super::session::Session;
+use super::view::View;
+use super::{Admin, pages, state};
 use axum::extract::{Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde::Deserialize;
-use serde_json::Value;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-/// Between two looks.
+/// Between two states.
 const EVERY: Duration = Duration::from_secs(1);
 /// Listeners at once.
 const MOST: usize = 32;
@@ -40,14 +41,16 @@ impl Drop for Listener {
 }
 
 #[derive(Deserialize)]
-pub(super) struct View {
+pub(super) struct Wanted {
+    /// The path and query of a page.
     view: Option<String>,
 }
 
 /// The stream of events of one open page.
 struct Feed {
     admin: Admin,
-    is_console: bool,
+    /// The page, and the session that its forms belong to; `None`: the state as JSON.
+    page: Option<(View, Session)>,
     /// The parts that it has, as they were sent last.
     sent: HashMap<&'static str, String>,
     ready: Vec<Event>,
@@ -55,11 +58,20 @@ struct Feed {
     _listener: Listener,
 }
 
-pub(super) async fn stream(State(admin): State<Admin>, Query(view): Query<View>, request: Request) -> Response {
+pub(super) async fn stream(State(admin): State<Admin>, Query(wanted): Query<Wanted>, request: Request) -> Response {
     let headers = request.headers();
-    if !admin.is_known(headers) && admin.console.session_of(headers).is_none() {
+    let session = admin.console.session_of(headers);
+    if !admin.is_known(headers) && session.is_none() {
         return challenge();
     }
+    let page = match wanted.view.map(|view| view.parse().ok().and_then(|uri| View::of(&uri))) {
+        None => None,
+        Some(Some(view)) => Some((view, session.unwrap_or_else(Session::none))),
+        Some(None) => {
+            let detail = "unknown `view`; use the path of a page of the console, such as /console/queue";
+            return refused(StatusCode::BAD_REQUEST, detail);
+        }
+    };
     let Some(listener) = Listener::new() else {
         return refused(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -68,7 +80,7 @@ pub(super) async fn stream(State(admin): State<Admin>, Query(view): Query<View>,
     };
     let feed = Feed {
         admin,
-        is_console: view.view.as_deref() == Some("console"),
+        page,
         sent: HashMap::new(),
         ready: Vec::new(),
         has_begun: false,
@@ -84,31 +96,33 @@ pub(super) async fn stream(State(admin): State<Admin>, Query(view): Query<View>,
 impl Feed {
     /// The next event; `None` when the gateway stops.
     async fn next(&mut self) -> Option<Event> {
+        let every = self.page.as_ref().map_or(EVERY, |(view, _)| pages::interval(view.page));
         while self.ready.is_empty() {
             if std::mem::replace(&mut self.has_begun, true) {
                 tokio::select! {
-                    () = tokio::time::sleep(EVERY) => {}
+                    () = tokio::time::sleep(every) => {}
                     // An open page does not delay a shutdown.
                     () = self.admin.services.shutdown.stopping() => return None,
                 }
             }
-            // A database that is away for a moment is no reason to end.
-            if let Ok(state) = state::collect(&self.admin).await {
-                self.look(&state);
-            }
+            self.look().await;
         }
         self.ready.pop()
     }
 
-    fn look(&mut self, state: &Value) {
-        if !self.is_console {
-            self.ready.push(Event::default().event("state").data(state.to_string()));
+    async fn look(&mut self) {
+        let Some((view, session)) = &self.page else {
+            // A database that is away for a moment is no reason to end.
+            if let Ok(state) = state::collect(&self.admin).await {
+                self.ready.push(Event::default().event("state").data(state.to_string()));
+            }
             return;
-        }
-        for (name, html) in page::parts(state, &self.admin.console.history.samples()) {
-            if self.sent.get(name) != Some(&html) {
-                self.ready.push(Event::default().event(name).data(&html));
-                self.sent.insert(name, html);
+        };
+        for part in pages::parts(&self.admin, view, session).await {
+            let html = part.html.into_string();
+            if part.is_live && self.sent.get(part.name) != Some(&html) {
+                self.ready.push(Event::default().event(part.name).data(&html));
+                self.sent.insert(part.name, html);
             }
         }
     }

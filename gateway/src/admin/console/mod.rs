@@ -2,12 +2,22 @@
 //! come in by a link that works once, or with the admin token.
 
 mod actions;
+mod allowances;
+mod charts;
 mod events;
+mod frame;
 pub(crate) mod history;
-mod page;
+mod pages;
 mod plot;
+mod range;
+mod reasons;
 pub(crate) mod session;
 mod state;
+mod table;
+mod tally;
+mod text;
+mod tiles;
+mod view;
 
 use super::{Admin, challenge};
 use axum::Router;
@@ -20,6 +30,7 @@ use axum::{Form, Json};
 use serde::Deserialize;
 use serde_json::json;
 use session::{LINK_LASTS, Session};
+use view::View;
 
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
@@ -32,12 +43,22 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; c
 /// All of the console's routes.
 pub(super) fn routes() -> Router<Admin> {
     Router::new()
-        .route("/", get(home))
+        .route("/", get(page))
+        .route("/console/queue", get(page))
+        .route("/console/projects", get(page))
+        .route("/console/project", get(page))
+        .route("/console/models", get(page))
+        .route("/console/requests", get(page))
+        .route("/console/request", get(page))
+        .route("/console/batches", get(page))
+        .route("/console/requests/cancel", post(actions::cancel))
+        .route("/console/configuration", get(page))
         .route("/login", get(by_link).post(by_token))
         .route("/login/links", post(new_link))
         .route("/logout", post(actions::logout))
         .route("/events", get(events::stream))
-        .route("/console/keys", post(actions::make_key))
+        .route("/console/keys", get(page).post(actions::make_key))
+        .route("/console/keys/rotate", post(actions::rotate_key))
         .route("/console/keys/revoke", post(actions::revoke_key))
         .route("/console/reload", post(actions::reload))
         .route(
@@ -72,33 +93,21 @@ async fn guarded(request: Request, next: Next) -> Response {
     response
 }
 
-async fn home(State(admin): State<Admin>, request: Request) -> Response {
+async fn page(State(admin): State<Admin>, request: Request) -> Response {
     let headers = request.headers();
     // With the token one may look; its forms belong to no session and do nothing.
     let session = admin
         .console
         .session_of(headers)
         .or_else(|| admin.is_known(headers).then(Session::none));
-    match session {
-        Some(session) => full_page(&admin, &session, None).await,
-        None => login_page(StatusCode::UNAUTHORIZED, None),
-    }
-}
-
-/// The console, with what has just been done above it.
-async fn full_page(admin: &Admin, session: &Session, notice: Option<page::Notice>) -> Response {
-    match state::collect(admin).await {
-        Ok(state) => {
-            let keys = crate::keys::list(&admin.pool).await.unwrap_or_default();
-            let samples = admin.console.history.samples();
-            Html(page::console(&state, &samples, &keys, session, notice).into_string()).into_response()
-        }
-        Err(error) => super::internal(&error),
-    }
+    let (Some(session), Some(view)) = (session, View::of(request.uri())) else {
+        return login_page(StatusCode::UNAUTHORIZED, None);
+    };
+    pages::respond(&admin, &view, &session, None).await
 }
 
 fn login_page(status: StatusCode, trouble: Option<&str>) -> Response {
-    (status, Html(page::login(trouble).into_string())).into_response()
+    (status, Html(frame::login(trouble).into_string())).into_response()
 }
 
 #[derive(Deserialize)]

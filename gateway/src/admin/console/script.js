@@ -2,16 +2,22 @@
 "use strict";
 (() => {
   const lost = document.getElementById("lost");
-  const source = new EventSource("/events?view=console");
+  const view = document.getElementById("main").dataset.view;
+  const source = new EventSource("/events?view=" + encodeURIComponent(view));
   for (const part of document.querySelectorAll("[data-part]")) {
     source.addEventListener(part.dataset.part, (event) => {
       lost.hidden = true;
+      // What has the focus keeps it, and tables stay where they were scrolled to.
+      const scrolled = [...part.querySelectorAll(".scroll")].map((one) => [one.id, one.scrollLeft]);
+      const focused = part.contains(document.activeElement) ? document.activeElement.id : "";
       part.innerHTML = event.data;
+      for (const [id, left] of scrolled) document.getElementById(id)?.scrollTo({ left, behavior: "instant" });
+      if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
     });
   }
   source.addEventListener("error", () => {
     lost.hidden = false;
     // A session that has ended, or a gateway that has started anew, wants a log-in.
-    if (source.readyState === EventSource.CLOSED) setTimeout(() => location.reload(), 5000);
+    if (source.readyState === EventSource.CLOSED) setTimeout(() => location.assign(view), 5000);
   });
 })();
