@@ -4,7 +4,8 @@
 //! [`Credentials::identify`] adds what a body may claim (`/generate` names its user there).
 
 use crate::api_key::{KEY_PREFIX, Key, hash};
-use crate::config::{Config, Identity};
+use crate::config::{Config, Identity, Jwt};
+use crate::jwt::{self, Verified};
 use crate::snapshot::Snapshot;
 use http::HeaderMap;
 use policy::{Class, Priority, ProjectId, UserId};
@@ -33,14 +34,23 @@ pub(crate) enum Credentials {
         user: UserId,
         project: ProjectId,
     },
+    /// A valid token of the identity provider.
+    Token { user: UserId, project: ProjectId },
     /// No key, and none is needed (`identity: open`).
     Open { default_user: Option<UserId> },
+}
+
+/// Waits for the identity provider's key that a token in the headers needs, if it is not known yet.
+pub(crate) async fn prepare(snapshot: &Snapshot, headers: &HeaderMap) {
+    if let (Some(issuer), Some(token)) = (&snapshot.issuer, credential(headers)) {
+        issuer.prepare(token).await;
+    }
 }
 
 /// Checks the credentials in a request's headers. `now_ms` is milliseconds since 1970.
 ///
 /// # Errors
-/// `invalid_key`, `key_expired`, `key_revoked`, or what is wrong with the key's owner.
+/// `invalid_key`, `key_expired`, `key_revoked`, `identity_unavailable`, or what is wrong with the key's owner.
 pub(crate) fn authenticate(snapshot: &Snapshot, headers: &HeaderMap, now_ms: i64) -> Result<Credentials, RequestError> {
     let config = &snapshot.config;
     let secret = credential(headers);
@@ -48,6 +58,11 @@ pub(crate) fn authenticate(snapshot: &Snapshot, headers: &HeaderMap, now_ms: i64
         let (user, project) = key_owner(config, &key, now_ms)?;
         key.last_used.touch(now_ms);
         return Ok(Credentials::Key { key, user, project });
+    }
+    if let (Some(issuer), Some(token)) = (&snapshot.issuer, secret.filter(|secret| jwt::is_token(secret))) {
+        let user = token_user(config, issuer.settings(), &*issuer.verify(token, now_ms)?)?;
+        let project = enabled(config, user)?;
+        return Ok(Credentials::Token { user, project });
     }
     match config.gateway.identity {
         Identity::Open { default_user } => Ok(Credentials::Open { default_user }),
@@ -76,8 +91,10 @@ impl Credentials {
         parsed: Option<&ParsedRequest<'_>>,
     ) -> Result<Caller, RequestError> {
         let claims = claims(headers, parsed);
+        let is_proven = !matches!(self, Credentials::Open { .. });
         let (user, project, key) = match self {
             Credentials::Key { key, user, project } => (user, project, Some(key)),
+            Credentials::Token { user, project } => (user, project, None),
             Credentials::Open { default_user } => {
                 let user = match claims.user {
                     Some(id) => config.user_by_id(id).ok_or_else(|| unknown_user(id))?,
@@ -87,7 +104,7 @@ impl Credentials {
             }
         };
         agree(config, &claims, user, project)?;
-        let is_anonymous = key.is_none() && claims.user.is_none() && claims.project.is_none();
+        let is_anonymous = !is_proven && claims.user.is_none() && claims.project.is_none();
         Ok(Caller {
             user,
             project,
@@ -153,7 +170,7 @@ fn agree(config: &Config, claims: &Claims<'_>, user: UserId, project: ProjectId)
         config.user_by_id(claimed).ok_or_else(|| unknown_user(claimed))?;
         return Err(RequestError::new(
             ErrorCode::ProjectMismatch,
-            format!("user mismatch: this API key does not belong to user `{claimed}`"),
+            format!("user mismatch: these credentials do not belong to user `{claimed}`"),
         ));
     }
     match claims.project {
@@ -226,6 +243,23 @@ fn key_owner(config: &Config, key: &Key, now_ms: i64) -> Result<(UserId, Project
         return Err(RequestError::new(ErrorCode::ProjectMismatch, message));
     }
     Ok((user, project))
+}
+
+/// The user that a token stands for: the one that it names, else that of its first configured group.
+fn token_user(config: &Config, settings: &Jwt, token: &Verified) -> Result<UserId, RequestError> {
+    let named = token.user.as_deref().and_then(|id| config.user_by_id(id));
+    let of_group = || settings.groups.iter().find(|group| token.groups.contains(&group.group));
+    named.or_else(|| of_group().map(|group| group.user)).ok_or_else(|| {
+        let message = match &token.user {
+            Some(id) => format!(
+                "unknown user: the token's `{}` is `{}`, which is not in users.yaml, and none of its groups is in jwt.groups",
+                settings.user_claim,
+                id.chars().take(100).collect::<String>()
+            ),
+            None => format!("unknown user: the token has no claim `{}`, and none of its groups is in jwt.groups", settings.user_claim),
+        };
+        RequestError::new(ErrorCode::UnknownUser, message)
+    })
 }
 
 /// The secret in `Authorization: Bearer`, `x-api-key` or `api-key`.

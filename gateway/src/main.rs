@@ -15,6 +15,7 @@ mod fault;
 mod gate;
 mod identity;
 mod incidents;
+mod jwt;
 mod keys;
 mod limit_status;
 mod listener;
@@ -31,6 +32,7 @@ mod tokens;
 mod traces;
 mod upstream;
 mod watch;
+mod web_client;
 mod web_page;
 
 /// Many small, short-lived allocations on many threads: the case that mimalloc is made for.

@@ -3,6 +3,7 @@
 
 use crate::api_key::Key;
 use crate::config::Config;
+use crate::jwt::Issuer;
 use crate::tokens::TokenEstimates;
 use crate::upstream::Upstreams;
 use arc_swap::ArcSwap;
@@ -21,6 +22,8 @@ pub(crate) struct Snapshot {
     pub(crate) version: u64,
     /// The version of the price list, over restarts.
     pub(crate) config_version: u64,
+    /// The provider whose tokens are accepted in the place of API keys.
+    pub(crate) issuer: Option<Arc<Issuer>>,
     /// Where each model is.
     pub(crate) upstreams: Arc<Upstreams>,
     /// Learned token estimates, by model and project.
@@ -43,6 +46,7 @@ impl Current {
         Self {
             snapshot: ArcSwap::from_pointee(Snapshot {
                 tokens: Arc::default(),
+                issuer: Issuer::renewed(None, config.gateway.jwt.as_ref()),
                 config: Arc::new(config),
                 keys,
                 version: 1,
@@ -59,6 +63,7 @@ impl Current {
         let before = self.get();
         self.snapshot.store(Arc::new(Snapshot {
             tokens: Arc::clone(&before.tokens),
+            issuer: Issuer::renewed(before.issuer.as_ref(), config.gateway.jwt.as_ref()),
             config: Arc::new(config),
             keys: before.keys.clone(),
             version: before.version + 1,
@@ -85,6 +90,7 @@ impl Current {
             keys: by_hash(numbered(&mut numbers, keys)),
             version: before.version + 1,
             config_version: before.config_version,
+            issuer: before.issuer.clone(),
             upstreams: Arc::clone(&before.upstreams),
             tokens: Arc::clone(&before.tokens),
         }));

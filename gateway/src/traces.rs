@@ -4,20 +4,25 @@
 
 use crate::config::Telemetry;
 use crate::record::Record;
+use crate::web_client;
 use http::HeaderValue;
 use ledger::Outcome;
 use opentelemetry::trace::{Event, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
 use opentelemetry::{InstrumentationScope, KeyValue};
-use opentelemetry_otlp::{SpanExporter as Otlp, WithExportConfig};
+use opentelemetry_otlp::{SpanExporter as Otlp, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{
     BatchConfig, BatchSpanProcessor, SpanData, SpanEvents, SpanExporter, SpanLinks, SpanProcessor,
 };
 use protocol::{Operation, Work};
+use reqwest_blocking::blocking::Client;
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
+
+/// Time for sending a batch of spans.
+const SEND_WITHIN: Duration = Duration::from_secs(5);
 
 /// Where spans go.
 #[derive(Debug)]
@@ -83,8 +88,9 @@ impl Traces {
         };
         let otlp = Otlp::builder()
             .with_http()
+            .with_http_client(http_client()?)
             .with_endpoint(format!("{endpoint}/v1/traces"))
-            .with_timeout(Duration::from_secs(5))
+            .with_timeout(SEND_WITHIN)
             .build()
             .map_err(|error| format!("telemetry.otlp_endpoint: {error}"))?;
         let exporter = ReportingExporter {
@@ -150,6 +156,13 @@ impl Traces {
     pub(crate) fn shutdown(&self) {
         let _ = self.processor.shutdown_with_timeout(Duration::from_secs(5));
     }
+}
+
+/// The client that sends spans. It is made on a thread of its own, since a blocking client may not be made by async code.
+fn http_client() -> Result<Client, String> {
+    let made = std::thread::spawn(|| web_client::client(SEND_WITHIN)).join();
+    let made = made.map_err(|_| "the HTTP client cannot be made".to_owned())?;
+    made.map_err(|error| format!("telemetry.otlp_endpoint: {error}"))
 }
 
 #[allow(

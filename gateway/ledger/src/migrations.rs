@@ -27,7 +27,7 @@ migrations! {
     12 "operations" "0012_operations.sql";
     13 "labels and rotation of keys" "0013_labels_and_rotation_of_keys.sql";
     14 "items of stored responses" "0014_items_of_stored_responses.sql";
-    17 "spans" "0017_spans.sql";
+    15 "spans" "0015_spans.sql";
 }
 
 /// Brings a database to the newest version.

@@ -2,7 +2,7 @@
 
 use super::addresses::Addresses;
 use super::{ConfigArgs, Failure};
-use crate::config;
+use crate::{config, web_client};
 use clap::Args;
 use reqwest_blocking::blocking::{Client, RequestBuilder};
 use serde_json::Value;
@@ -85,7 +85,7 @@ fn url_in(file: &Path) -> Option<String> {
 }
 
 fn client(timeout: Duration) -> Result<Client, Failure> {
-    let client = Client::builder().timeout(timeout).build();
+    let client = web_client::client(timeout);
     client.map_err(|error| Failure::other(error.to_string()))
 }
 

@@ -3,8 +3,8 @@
 use super::Failure;
 use super::client::{Admin, AdminArgs, unreachable_gateway};
 use super::table::aligned;
+use crate::web_client;
 use clap::Args;
-use reqwest_blocking::blocking::Client;
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
@@ -107,7 +107,7 @@ pub(super) fn upstreams(args: &UpstreamsArgs) -> Result<ExitCode, Failure> {
 
 pub(super) fn health(args: &HealthArgs) -> Result<ExitCode, Failure> {
     let (http, url) = (
-        Client::builder().timeout(Duration::from_secs(3)).build(),
+        web_client::client(Duration::from_secs(3)),
         args.admin.url()?,
     );
     let answer = http

@@ -15,6 +15,7 @@ use crate::endpoints::Endpoints;
 use crate::exchange::stored;
 use crate::gate::Gate;
 use crate::incidents::Incidents;
+use crate::jwt;
 use crate::keys;
 use crate::listener::{self, tls};
 use crate::reload::{Reloader, Simulated, discovery};
@@ -265,6 +266,8 @@ fn spawn_background_tasks(services: &Arc<Services>, reloader: &Arc<Reloader>, co
     tokio::spawn(Arc::clone(&services.gate).keep_time());
     tokio::spawn(watch::level(Arc::clone(services)));
     tokio::spawn(watch::allowances(Arc::clone(services)));
+    let current = Arc::clone(&services.current);
+    tokio::spawn(jwt::keep_keys(move || current.get().issuer.clone()));
     let reporting = Arc::clone(services);
     tokio::spawn(async move { reporting.incidents.report().await });
     let current = Arc::clone(&services.current);

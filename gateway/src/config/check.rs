@@ -205,6 +205,7 @@ impl Check<'_> {
                 IdentityMode::Open => Identity::Open { default_user },
                 IdentityMode::Keys => Identity::Keys,
             },
+            jwt: self.jwt(raw.jwt.as_ref(), users),
             simulated: raw.simulated,
             max_body_bytes: raw.bounds.max_body_bytes,
             max_response_bytes: raw.bounds.max_response_bytes,

@@ -50,6 +50,8 @@ pub(crate) struct Gateway {
     /// Read once, at the start; a reload keeps those in force.
     pub(crate) startup: Startup,
     pub(crate) identity: Identity,
+    /// The provider whose tokens are accepted in the place of API keys.
+    pub(crate) jwt: Option<Jwt>,
     pub(crate) simulated: bool,
     pub(crate) max_body_bytes: usize,
     pub(crate) max_response_bytes: usize,
@@ -141,6 +143,27 @@ pub(crate) struct Discovery {
     pub(crate) name: String,
     pub(crate) backend: Backend,
     pub(crate) endpoints: Vec<Endpoint>,
+}
+
+/// An OpenID Connect provider.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Jwt {
+    pub(crate) issuer: String,
+    /// A token must have one of them.
+    pub(crate) audience: Vec<String>,
+    /// `None`: by discovery.
+    pub(crate) jwks_url: Option<String>,
+    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) user_claim: String,
+    pub(crate) groups_claim: String,
+    pub(crate) groups: Vec<JwtGroup>,
+}
+
+/// The user that stands for a group of the provider.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct JwtGroup {
+    pub(crate) group: String,
+    pub(crate) user: UserId,
 }
 
 /// Identification of callers.

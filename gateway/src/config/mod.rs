@@ -6,10 +6,12 @@ mod advice;
 mod advice_levels;
 mod changes;
 mod check;
+mod check_issuer;
 pub(crate) mod checked;
 mod checks;
 mod defaults;
 mod describe;
+mod issuer;
 mod kept;
 mod levels;
 mod limits;
@@ -25,12 +27,13 @@ mod values;
 mod warnings;
 
 pub(crate) use changes::changes;
+pub(crate) use check_issuer::is_trustworthy;
 pub(crate) use describe::schemas;
 pub(crate) use read::nearest;
 pub(crate) use stable::keep_ids;
 
 pub(crate) use checked::{
-    Backend, Config, ConnectionBounds, Deadlines, Discovery, Endpoint, EndpointTls, Identity, Model, StoredResponses,
+    Backend, Config, ConnectionBounds, Deadlines, Discovery, Endpoint, EndpointTls, Identity, Jwt, Model, StoredResponses,
     Telemetry, Tls, limits_anything,
 };
 

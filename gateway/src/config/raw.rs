@@ -2,6 +2,7 @@
 //!
 //! References between files are checked in [`super::checked`].
 
+use super::issuer::JwtSettings;
 use super::kept::{FileSettings, LedgerSettings, StoredResponseSettings};
 use super::read::{At, Named, choice, section};
 use super::values::default;
@@ -262,6 +263,8 @@ section! {
         default_user: Option<At<String>>,
         /// `sqlite://path`, or `postgres://user:password@host/database`, which several gateways may share.
         database_url: At<String> = default("sqlite://data/usage.db"); restart,
+        /// OpenID Connect provider whose tokens clients may send in the place of API keys. Default: none.
+        jwt: Option<JwtSettings>,
         /// Days that records are kept, at most 36500. Default: forever. Their sums are always kept.
         retention_days: Option<At<u64>>; restart,
         /// Serve every model from the bundled simulated upstream.

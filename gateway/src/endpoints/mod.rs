@@ -8,6 +8,7 @@ mod usage;
 
 use crate::batch::Batches;
 use crate::exchange::head::{self, Headers};
+use crate::identity;
 use crate::services::Services;
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -56,6 +57,7 @@ pub(crate) async fn answer(
 
 async fn dispatch(endpoints: &Endpoints, session: &mut ServerSession, route: &Route<'_>) -> Result<Body, RequestError> {
     let services = &endpoints.services;
+    identity::prepare(&services.current.get(), &session.req_header().headers).await;
     match route {
         Route::Health => Ok(json!({"status": "ok"}).into()),
         Route::Version => Ok(json!({"version": services.current.get().config.gateway.ollama_version}).into()),

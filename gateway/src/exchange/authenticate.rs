@@ -48,9 +48,10 @@ pub(super) struct Parsed<'b> {
 
 impl Received {
     /// Checks the credentials, and that the ledger can take the record that this request will need.
-    pub(super) fn authenticate(self, session: &ServerSession) -> Step<Authenticated> {
+    pub(super) async fn authenticate(self, session: &ServerSession) -> Step<Authenticated> {
         let Received { recorder } = self;
         let headers = &session.req_header().headers;
+        identity::prepare(&recorder.record.snapshot, headers).await;
         let checked = ledger_is_ready(&recorder)
             .and_then(|()| identity::authenticate(&recorder.record.snapshot, headers, now_ms()));
         match checked {

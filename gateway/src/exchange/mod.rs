@@ -89,7 +89,7 @@ async fn answer(
 ) -> Step<Box<Reply>> {
     let received = Received::new(services, session, &asked, cors);
     fault::at(fault::Step::Received);
-    let authenticated = received.authenticate(session)?;
+    let authenticated = received.authenticate(session).await?;
     fault::at(fault::Step::Authenticated);
     let (authenticated, body) = authenticated.read_body(session).await?;
     fault::at(fault::Step::BodyRead);

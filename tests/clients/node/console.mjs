@@ -101,6 +101,10 @@ if (statuses.length === 0 || statuses.some((one) => one !== "rejected")) fail(`f
 await Promise.all([first.waitForNavigation(), first.click("td[data-label=Request] a")]);
 if (!(await first.$eval("#h-outcome + p + p + p", (node) => node.textContent)).startsWith("What to do")) fail("no advice");
 await checked(first, "refused-light");
+// A stranger's request has no project and no user to link to.
+await go(first, "/console/requests?status=rejected&reason=unknown_user");
+await Promise.all([first.waitForNavigation(), first.click("td[data-label=Request] a")]);
+await checked(first, "stranger-light");
 
 await go(first, "/console/keys");
 await press("[id^=revoke-]");

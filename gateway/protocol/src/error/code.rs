@@ -50,6 +50,8 @@ codes! {
     KeyExpired = "key_expired", 401, Client, "invalid_request_error", "invalid_api_key";
     /// The API key was revoked.
     KeyRevoked = "key_revoked", 401, Client, "invalid_request_error", "invalid_api_key";
+    /// The identity provider's keys are not known, so that no token can be verified.
+    IdentityUnavailable = "identity_unavailable", 503, Gateway, "server_error", "identity_unavailable";
     /// The user is not in the configuration.
     UnknownUser = "unknown_user", 403, Client, "permission_error", "unknown_user";
     /// The user is disabled.

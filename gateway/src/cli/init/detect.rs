@@ -3,6 +3,7 @@
 //! Sources: Ollama's API page (`/api/version`, `/api/tags`, `/api/show`), vLLM's and SGLang's `/v1/models`
 //! (`max_model_len`), llama.cpp's server page (`/props`: `total_slots`, `default_generation_settings.n_ctx`).
 
+use crate::web_client;
 use reqwest_blocking::StatusCode;
 use reqwest_blocking::blocking::{Client, RequestBuilder};
 use serde_json::{Value, json};
@@ -83,16 +84,7 @@ impl<'a> Asked<'a> {
         } else {
             format!("http://{url}")
         };
-        if !url.starts_with("http://") {
-            return Err(
-                "only http:// servers can be asked; add this one to models.yaml by hand (docs/configuration.md)"
-                    .to_owned(),
-            );
-        }
-        let http = Client::builder()
-            .timeout(TIMEOUT)
-            .build()
-            .map_err(|error| error.to_string())?;
+        let http = web_client::client(TIMEOUT).map_err(|error| error.to_string())?;
         Ok(Self { http, url, key })
     }
 

@@ -114,7 +114,7 @@ fn details(record: &Value) -> Markup {
     let of = |name: &str| word(record, name).to_owned();
     let linked = |page: Page, name: &str, field: &str| {
         let value = word(record, field);
-        html! { a href=(link(page, &[(name, value)])) { (value) } }
+        html! { @if value.is_empty() { "–" } @else { a href=(link(page, &[(name, value)])) { (value) } } }
     };
     html! {
         dl.facts {
@@ -139,7 +139,7 @@ fn details(record: &Value) -> Markup {
 }
 
 fn fact(name: &str, value: &str) -> Markup {
-    fact_with(name, &html! { (value) })
+    fact_with(name, &html! { @if value.is_empty() { "–" } @else { (value) } })
 }
 
 fn fact_with(name: &str, value: &Markup) -> Markup {

@@ -1,0 +1,223 @@
+//! The signing keys that a provider publishes (JWKS, RFC 7517), found by OpenID Connect Discovery 1.0.
+
+use super::{invalid, shown};
+use crate::clock::now_ms;
+use crate::config::{Jwt, is_trustworthy};
+use crate::web_client;
+use arc_swap::ArcSwap;
+use jsonwebtoken::jwk::{Jwk, JwkSet, PublicKeyUse};
+use jsonwebtoken::{DecodingKey, Header};
+use protocol::error::{ErrorCode, RequestError};
+use reqwest_blocking::Certificate;
+use reqwest_blocking::blocking::Client;
+use reqwest_blocking::redirect::Policy;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// The interval at which keys are fetched again, in milliseconds.
+const RENEW_MS: i64 = 600_000;
+
+/// The shortest interval between two fetches, in milliseconds: bounds what tokens with invented key ids cause.
+const PAUSE_MS: i64 = 10_000;
+
+/// Time for each of the two requests of a fetch.
+const WITHIN: Duration = Duration::from_secs(5);
+
+/// Largest document of a provider, in bytes.
+const LARGEST: u64 = 1 << 20;
+
+/// Where keys come from, and those that were last fetched.
+#[derive(Debug)]
+pub(super) struct Keys {
+    source: Source,
+    known: ArcSwap<Known>,
+    /// When the last fetch ended, in milliseconds since 1970; 0 before the first.
+    asked_at: AtomicI64,
+    /// One fetch at a time.
+    turn: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Clone)]
+struct Source {
+    issuer: String,
+    jwks_url: Option<String>,
+    ca_file: Option<std::path::PathBuf>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    keys: Vec<Jwk>,
+    /// Counts changes of the keys.
+    generation: u64,
+    /// True if the last fetch succeeded.
+    is_fresh: bool,
+}
+
+impl Keys {
+    pub(super) fn new(settings: &Jwt) -> Self {
+        Self {
+            source: Source {
+                issuer: settings.issuer.clone(),
+                jwks_url: settings.jwks_url.clone(),
+                ca_file: settings.ca_file.clone(),
+            },
+            known: ArcSwap::default(),
+            asked_at: AtomicI64::new(0),
+            turn: tokio::sync::Mutex::default(),
+        }
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.known.load().generation
+    }
+
+    /// True if a key with this id is known; a token without an id may have any key.
+    pub(super) fn has(&self, id: Option<&str>) -> bool {
+        let known = self.known.load();
+        match id {
+            Some(_) => known.keys.iter().any(|key| key.common.key_id.as_deref() == id),
+            None => !known.keys.is_empty(),
+        }
+    }
+
+    /// The key of a token.
+    pub(super) fn find(&self, header: &Header) -> Result<DecodingKey, RequestError> {
+        let known = self.known.load();
+        if known.keys.is_empty() {
+            let message = "the identity provider's keys could not be fetched; try again later";
+            return Err(RequestError::new(ErrorCode::IdentityUnavailable, message));
+        }
+        let fits = |key: &&Jwk| {
+            let may_sign = key.common.public_key_use != Some(PublicKeyUse::Encryption);
+            let named = key.common.key_algorithm;
+            let has_algorithm = named.is_none_or(|named| named.to_string() == format!("{:?}", header.alg));
+            let has_id = header.kid.is_none() || header.kid == key.common.key_id;
+            may_sign && has_algorithm && has_id
+        };
+        let key = known.keys.iter().find(fits).ok_or_else(|| {
+            let id = header.kid.as_deref().unwrap_or_default();
+            invalid(&format!("the identity provider has no key `{}` for {:?}", shown(id), header.alg))
+        })?;
+        DecodingKey::from_jwk(key).map_err(|error| invalid(&format!("its key cannot be used ({error})")))
+    }
+
+    /// True if it is time to fetch the keys again.
+    pub(super) fn are_due(&self, now_ms: i64) -> bool {
+        let interval = if self.known.load().is_fresh { RENEW_MS } else { PAUSE_MS };
+        now_ms - self.asked_at.load(Relaxed) >= interval
+    }
+
+    /// Fetches the keys because a token names one that is not known, unless they have just been fetched.
+    pub(super) async fn fetch_unknown(&self, id: Option<&str>) {
+        let _turn = self.turn.lock().await;
+        if !self.has(id) && now_ms() - self.asked_at.load(Relaxed) >= PAUSE_MS {
+            self.fetch_now().await;
+        }
+    }
+
+    /// Fetches the keys.
+    pub(super) async fn fetch(&self) {
+        let _turn = self.turn.lock().await;
+        self.fetch_now().await;
+    }
+
+    async fn fetch_now(&self) {
+        let source = self.source.clone();
+        let fetched = tokio::task::spawn_blocking(move || source.fetch()).await;
+        let fetched = fetched.unwrap_or_else(|_| Err("the task that fetches them failed".to_owned()));
+        self.asked_at.store(now_ms(), Relaxed);
+        match fetched {
+            Ok(keys) => self.take(keys),
+            Err(why) => {
+                tracing::warn!(issuer = self.source.issuer, why, "cannot fetch the identity provider's keys");
+                let before = self.known.load();
+                self.known.store(Arc::new(Known {
+                    keys: before.keys.clone(),
+                    generation: before.generation,
+                    is_fresh: false,
+                }));
+            }
+        }
+    }
+
+    /// Replaces the keys by those of the provider now.
+    pub(super) fn take(&self, keys: Vec<Jwk>) {
+        let before = self.known.load();
+        let has_changed = before.keys != keys;
+        if has_changed {
+            tracing::info!(issuer = self.source.issuer, keys = keys.len(), "keys of the identity provider fetched");
+        }
+        self.known.store(Arc::new(Known {
+            keys,
+            generation: before.generation + u64::from(has_changed),
+            is_fresh: true,
+        }));
+    }
+}
+
+impl Source {
+    /// Blocks.
+    fn fetch(&self) -> Result<Vec<Jwk>, String> {
+        let client = self.client()?;
+        let url = match &self.jwks_url {
+            Some(url) => url.clone(),
+            None => self.discover(&client)?,
+        };
+        let set: Value = get(&client, &url)?;
+        // A key of a kind that is not known here must not hide the others.
+        let listed = set["keys"].as_array().cloned().unwrap_or_default();
+        let keys: Vec<Jwk> = listed.into_iter().filter_map(|key| serde_json::from_value(key).ok()).collect();
+        if keys.is_empty() {
+            return Err(format!("{url} lists no key that can be used"));
+        }
+        Ok(JwkSet { keys }.keys)
+    }
+
+    fn client(&self) -> Result<Client, String> {
+        let failed = |error: reqwest_blocking::Error| error.to_string();
+        let mut builder = web_client::builder().timeout(WITHIN).redirect(Policy::none());
+        if let Some(file) = &self.ca_file {
+            let pem = std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
+            builder = builder.tls_certs_merge(Certificate::from_pem_bundle(&pem).map_err(failed)?);
+        } else if !self.issuer.starts_with("https:") {
+            builder = builder.tls_certs_only([]);
+        }
+        builder.build().map_err(failed)
+    }
+
+    /// The address of the keys, from the provider's description of itself.
+    fn discover(&self, client: &Client) -> Result<String, String> {
+        let url = format!("{}/.well-known/openid-configuration", self.issuer.trim_end_matches('/'));
+        let about: Value = get(client, &url)?;
+        let issuer = about["issuer"].as_str().unwrap_or_default();
+        if issuer != self.issuer {
+            return Err(format!("{url} names the issuer `{}`; write it so in jwt.issuer", shown(issuer)));
+        }
+        let keys = about["jwks_uri"].as_str().unwrap_or_default();
+        if !is_trustworthy(keys) {
+            return Err(format!("{url} names the keys' URL `{}`, which is not https://", shown(keys)));
+        }
+        Ok(keys.to_owned())
+    }
+}
+
+fn get<T: DeserializeOwned>(client: &Client, url: &str) -> Result<T, String> {
+    let answer = client.get(url).send().map_err(|error| {
+        let mut cause: &dyn std::error::Error = &error;
+        while let Some(inner) = cause.source() {
+            cause = inner;
+        }
+        format!("{url}: {cause}")
+    })?;
+    if !answer.status().is_success() {
+        return Err(format!("{url} returned status {}", answer.status().as_u16()));
+    }
+    let mut body = Vec::new();
+    let read = answer.take(LARGEST).read_to_end(&mut body);
+    read.map_err(|error| format!("{url}: {error}"))?;
+    serde_json::from_slice(&body).map_err(|error| format!("{url} did not return JSON: {error}"))
+}
