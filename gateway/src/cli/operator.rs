@@ -106,10 +106,7 @@ pub(super) fn upstreams(args: &UpstreamsArgs) -> Result<ExitCode, Failure> {
 }
 
 pub(super) fn health(args: &HealthArgs) -> Result<ExitCode, Failure> {
-    let (http, url) = (
-        web_client::client(Duration::from_secs(3)),
-        args.admin.url()?,
-    );
+    let (http, url) = (web_client::client(Duration::from_secs(3)), args.admin.url()?);
     let answer = http
         .and_then(|http| http.get(format!("{url}/ready")).send())
         .map_err(|error| unreachable_gateway(&url, &error))?;

@@ -72,10 +72,24 @@ mod tests {
 
     #[test]
     fn keys_come_over_https_or_from_this_machine() {
-        for url in ["https://login.example.org", "https://login.example.org/realms/a", "http://127.0.0.1:4000", "http://[::1]:4000/x", "http://localhost:9"] {
+        for url in [
+            "https://login.example.org",
+            "https://login.example.org/realms/a",
+            "http://127.0.0.1:4000",
+            "http://[::1]:4000/x",
+            "http://localhost:9",
+        ] {
             assert!(is_trustworthy(url), "{url}");
         }
-        for url in ["http://login.example.org", "http://10.0.0.1", "http://127.0.0.1.example.org", "login.example.org", "file:///etc/passwd", "https://", ""] {
+        for url in [
+            "http://login.example.org",
+            "http://10.0.0.1",
+            "http://127.0.0.1.example.org",
+            "login.example.org",
+            "file:///etc/passwd",
+            "https://",
+            "",
+        ] {
             assert!(!is_trustworthy(url), "{url}");
         }
     }

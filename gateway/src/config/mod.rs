@@ -33,8 +33,8 @@ pub(crate) use read::nearest;
 pub(crate) use stable::keep_ids;
 
 pub(crate) use checked::{
-    Backend, Config, ConnectionBounds, Deadlines, Discovery, Endpoint, EndpointTls, Identity, Jwt, Model, StoredResponses,
-    Telemetry, Tls, limits_anything,
+    Backend, Config, ConnectionBounds, Deadlines, Discovery, Endpoint, EndpointTls, Identity, Jwt, Model,
+    StoredResponses, Telemetry, Tls, limits_anything,
 };
 
 use read::{FromNode, Reader};

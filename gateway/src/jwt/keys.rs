@@ -100,7 +100,11 @@ impl Keys {
         };
         let key = known.keys.iter().find(fits).ok_or_else(|| {
             let id = header.kid.as_deref().unwrap_or_default();
-            invalid(&format!("the identity provider has no key `{}` for {:?}", shown(id), header.alg))
+            invalid(&format!(
+                "the identity provider has no key `{}` for {:?}",
+                shown(id),
+                header.alg
+            ))
         })?;
         DecodingKey::from_jwk(key).map_err(|error| invalid(&format!("its key cannot be used ({error})")))
     }
@@ -133,7 +137,11 @@ impl Keys {
         match fetched {
             Ok(keys) => self.take(keys),
             Err(why) => {
-                tracing::warn!(issuer = self.source.issuer, why, "cannot fetch the identity provider's keys");
+                tracing::warn!(
+                    issuer = self.source.issuer,
+                    why,
+                    "cannot fetch the identity provider's keys"
+                );
                 let before = self.known.load();
                 self.known.store(Arc::new(Known {
                     keys: before.keys.clone(),
@@ -149,7 +157,11 @@ impl Keys {
         let before = self.known.load();
         let has_changed = before.keys != keys;
         if has_changed {
-            tracing::info!(issuer = self.source.issuer, keys = keys.len(), "keys of the identity provider fetched");
+            tracing::info!(
+                issuer = self.source.issuer,
+                keys = keys.len(),
+                "keys of the identity provider fetched"
+            );
         }
         self.known.store(Arc::new(Known {
             keys,
@@ -170,7 +182,10 @@ impl Source {
         let set: Value = get(&client, &url)?;
         // A key of a kind that is not known here must not hide the others.
         let listed = set["keys"].as_array().cloned().unwrap_or_default();
-        let keys: Vec<Jwk> = listed.into_iter().filter_map(|key| serde_json::from_value(key).ok()).collect();
+        let keys: Vec<Jwk> = listed
+            .into_iter()
+            .filter_map(|key| serde_json::from_value(key).ok())
+            .collect();
         if keys.is_empty() {
             return Err(format!("{url} lists no key that can be used"));
         }
@@ -195,11 +210,17 @@ impl Source {
         let about: Value = get(client, &url)?;
         let issuer = about["issuer"].as_str().unwrap_or_default();
         if issuer != self.issuer {
-            return Err(format!("{url} names the issuer `{}`; write it so in jwt.issuer", shown(issuer)));
+            return Err(format!(
+                "{url} names the issuer `{}`; write it so in jwt.issuer",
+                shown(issuer)
+            ));
         }
         let keys = about["jwks_uri"].as_str().unwrap_or_default();
         if !is_trustworthy(keys) {
-            return Err(format!("{url} names the keys' URL `{}`, which is not https://", shown(keys)));
+            return Err(format!(
+                "{url} names the keys' URL `{}`, which is not https://",
+                shown(keys)
+            ));
         }
         Ok(keys.to_owned())
     }

@@ -154,7 +154,7 @@ impl Issuer {
         self.check_origin(&claims)?;
         let expires = claims.exp.ok_or_else(|| invalid("it has no expiry (`exp`)"))?;
         Ok(Verified {
-            user: self.text_claim(&claims, &self.settings.user_claim),
+            user: text(claims.others.get(&self.settings.user_claim)),
             groups: self.groups(&claims),
             expires_at: milliseconds(expires),
             begins_at: claims.nbf.map_or(i64::MIN, milliseconds),
@@ -168,7 +168,10 @@ impl Issuer {
             return Err(invalid(&format!("its issuer (`iss`) is `{}`", shown(issuer))));
         }
         let wanted = &self.settings.audience;
-        let is_wanted = |one: &Value| one.as_str().is_some_and(|one| wanted.iter().any(|wanted| wanted == one));
+        let is_wanted = |one: &Value| {
+            one.as_str()
+                .is_some_and(|one| wanted.iter().any(|wanted| wanted == one))
+        };
         let is_ours = match &claims.aud {
             Value::Array(all) => all.iter().any(is_wanted),
             one => is_wanted(one),
@@ -177,14 +180,6 @@ impl Issuer {
             return Err(invalid("it was made for another audience (`aud`)"));
         }
         Ok(())
-    }
-
-    fn text_claim(&self, claims: &Claims, name: &str) -> Option<String> {
-        match claims.others.get(name)? {
-            Value::String(text) => Some(text.clone()),
-            Value::Number(number) => Some(number.to_string()),
-            _ => None,
-        }
     }
 
     fn groups(&self, claims: &Claims) -> Vec<String> {
@@ -221,6 +216,15 @@ pub(crate) fn is_token(secret: &str) -> bool {
 fn header(token: &str) -> Option<Header> {
     let is_possible = token.len() <= LONGEST && token.bytes().filter(|byte| *byte == b'.').count() == 2;
     is_possible.then(|| decode_header(token).ok()).flatten()
+}
+
+/// A claim's value as a name.
+fn text(claim: Option<&Value>) -> Option<String> {
+    match claim? {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
 }
 
 /// Seconds since 1970, perhaps with a fraction.

@@ -1,6 +1,5 @@
 //! References to stored items: an `item_reference` in a request's input stands for an item of an earlier response.
 
-use super::conversation::items_of;
 use crate::error::{ErrorCode, RequestError};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -83,7 +82,7 @@ impl StoredItems {
     /// # Errors
     /// `item_not_found` for a reference to an item that is not among these.
     pub(super) fn resolve<'a>(&self, input: &'a str) -> Result<Cow<'a, str>, RequestError> {
-        if !may_refer(input) || items_of(input).is_none() {
+        if !may_refer(input) {
             return Ok(Cow::Borrowed(input));
         }
         let mut resolved = Vec::new();

@@ -22,6 +22,9 @@ pub(super) fn advice(reason: &str) -> &'static str {
         "invalid_key" => {
             "The client sent no API key or an unknown one. Check its settings, or create a key on the Keys page."
         }
+        "identity_unavailable" => {
+            "No token can be verified before the identity provider's keys are fetched. See the log for the cause, and jwt in gateway.yaml."
+        }
         "key_expired" => "Create another key for the user on the Keys page.",
         "key_revoked" => "The key was revoked. Create another one if the user is to go on.",
         "unknown_user" => "Add the user to users.yaml, or correct the name that the client sends.",
