@@ -9,7 +9,9 @@ use crate::sqlite::SqliteWriter;
 use crate::store::{Kind, Store, Timed, connect_or_create};
 use crate::writer::Connect;
 use sqlx::Row;
-use std::path::Path;
+use std::ffi::OsStr;
+use std::fs::DirEntry;
+use std::path::{Path, PathBuf};
 
 /// The database and the journal of a gateway that is about to start.
 pub struct Database {
@@ -57,14 +59,44 @@ pub async fn open(url: &str, data_dir: &Path, is_hand_over: bool, durability: Du
     })
 }
 
+/// The files of a database and its journal that exist: the SQLite database with its `-wal` and `-shm`, segments, locks, and
+/// what was set aside. All begin with the same name. Blocks.
+///
+/// # Errors
+/// When the URL is invalid, or their directory cannot be read.
+pub fn paths(url: &str, data_dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    let base = journal_of(&Kind::of(url)?, data_dir);
+    let Some(name) = base.file_name().map(OsStr::as_encoded_bytes) else {
+        return Ok(Vec::new());
+    };
+    let parent = base.parent().filter(|parent| *parent != Path::new(""));
+    let entries = match std::fs::read_dir(parent.unwrap_or(Path::new("."))) {
+        Ok(entries) => entries,
+        // The first start creates it.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let is_ours = |file: &DirEntry| {
+        let file = file.file_name();
+        let rest = file.as_encoded_bytes().strip_prefix(name);
+        rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'-' | b'.')))
+    };
+    Ok(entries.flatten().filter(is_ours).map(|file| file.path()).collect())
+}
+
+/// The base name of a journal's files.
+fn journal_of(kind: &Kind, data_dir: &Path) -> PathBuf {
+    match kind {
+        Kind::Sqlite(file) => file.clone(),
+        Kind::Postgres => data_dir.join("postgres"),
+    }
+}
+
 /// Locks a slot, and says how to connect what its records are written with.
 fn lock(url: &str, data_dir: &Path, is_hand_over: bool, durability: Durability) -> Result<(Slots, Connect), Error> {
     let owner = own_id(&data_dir.join("gateway.id"))?;
     let kind = Kind::of(url)?;
-    let journal = match &kind {
-        Kind::Sqlite(file) => file.clone(),
-        Kind::Postgres => data_dir.join("postgres"),
-    };
+    let journal = journal_of(&kind, data_dir);
     let slots = slot::take(&journal, &owner, is_hand_over)?;
     let owner = slots.own.slot.owner.clone();
     let url = url.to_owned();

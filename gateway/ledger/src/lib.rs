@@ -36,7 +36,7 @@ mod verify;
 pub mod versions;
 mod writer;
 
-pub use database::{Database, open};
+pub use database::{Database, open, paths};
 pub use durability::Durability;
 pub use entry::{Correction, Entry};
 pub use error::Error;

@@ -10,6 +10,7 @@ mod ledger;
 mod log;
 mod operator;
 mod parquet;
+mod permissions;
 mod serve;
 mod table;
 mod team;

@@ -2,7 +2,7 @@
 //! until it is told to stop.
 
 use super::addresses::Addresses;
-use super::{Failure, IdentityArg, ServeArgs, greeting, log, upgrade};
+use super::{Failure, IdentityArg, ServeArgs, greeting, log, permissions, upgrade};
 use crate::admin::console::history;
 use crate::admin::console::session::Console;
 use crate::admin::token::Token;
@@ -47,6 +47,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let mut config = config::load(&args.config, &config::Found::new())?;
     overrule(&mut config, args);
     safe(&config)?;
+    permissions::restrict_new_files();
     log::start(config.gateway.startup.telemetry.is_json)?;
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -94,6 +95,7 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
     let descriptors = connections::raise_limit();
     std::fs::create_dir_all(&settings.startup.data_dir)
         .map_err(|error| cannot("make", &settings.startup.data_dir, &error))?;
+    permissions::restrict_existing(&settings.startup);
     let addr_file = args
         .addr_file
         .clone()
