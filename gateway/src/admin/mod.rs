@@ -1,6 +1,7 @@
 //! The operators' listener: health, queue, metrics, usage, configuration. Reads through the same
 //! public faces as the proxy, and holds no state of its own.
 
+mod access;
 mod config;
 pub(crate) mod console;
 mod corrections;
@@ -15,6 +16,7 @@ mod web;
 use crate::reload::Reloader;
 use crate::services::Services;
 use crate::telemetry::Gauges;
+use access::Visitor;
 use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -39,11 +41,6 @@ pub(crate) struct Admin {
 }
 
 impl Admin {
-    /// Returns whether a request carries the admin token.
-    fn is_known(&self, headers: &HeaderMap) -> bool {
-        bearer(headers).is_some_and(|given| self.token.is(given))
-    }
-
     /// Takes over changed keys at once.
     async fn reload_keys(&self) {
         match crate::keys::load(&self.pool).await {
@@ -112,25 +109,11 @@ async fn guarded_connection(State(admin): State<Admin>, request: Request, next: 
     response
 }
 
-async fn authorised(State(admin): State<Admin>, request: Request, next: Next) -> Response {
-    if admin.is_known(request.headers()) {
-        return next.run(request).await;
+async fn authorised(State(admin): State<Admin>, visitor: Visitor, request: Request, next: Next) -> Response {
+    match admin.check(&visitor) {
+        Ok(()) => next.run(request).await,
+        Err(denied) => denied.into_response(),
     }
-    challenge()
-}
-
-fn challenge() -> Response {
-    let detail = "send the admin token as `Authorization: Bearer …`; it is in SLUICE_ADMIN_TOKEN or data/admin.token";
-    let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
-    (StatusCode::UNAUTHORIZED, challenge, Json(json!({"detail": detail}))).into_response()
-}
-
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    headers
-        .get(header::AUTHORIZATION)?
-        .to_str()
-        .ok()?
-        .strip_prefix("Bearer ")
 }
 
 /// The OpenAPI description of this listener.
@@ -156,16 +139,15 @@ async fn ready(State(admin): State<Admin>) -> Response {
     }
 }
 
-async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
+async fn metrics(State(admin): State<Admin>, visitor: Visitor, headers: HeaderMap) -> Response {
     let wants_json = headers
         .get(header::ACCEPT)
         .is_some_and(|accept| accept.as_bytes().starts_with(b"application/json"));
     if wants_json {
         // The original's summary needs the token; it names users.
-        return if admin.is_known(&headers) {
-            usage::metrics_summary(State(admin)).await
-        } else {
-            challenge()
+        return match admin.check(&visitor) {
+            Ok(()) => usage::metrics_summary(State(admin)).await,
+            Err(denied) => denied.into_response(),
         };
     }
     let services = &admin.services;

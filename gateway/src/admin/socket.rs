@@ -6,7 +6,7 @@ use crate::services::Services;
 use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
 use std::io::{Error, ErrorKind, IoSlice};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -42,6 +42,11 @@ pub(crate) struct Timed {
 pub(crate) struct Origin(Arc<Connection>);
 
 impl Origin {
+    /// The client's address.
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        self.0.address()
+    }
+
     /// Notes that a whole request head has arrived.
     pub(super) fn head_received(&self) {
         self.0.head_received();

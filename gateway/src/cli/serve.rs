@@ -232,7 +232,7 @@ async fn build(config: Config, database: Database, bundled: Option<SocketAddr>) 
         )
         .await?,
         registry: Arc::default(),
-        strangers: Strangers::default(),
+        strangers: Strangers::new(metrics.auth.clone()),
         incidents: Incidents::default(),
         shutdown: Arc::new(Shutdown::default()),
         buffered: AtomicUsize::new(0),

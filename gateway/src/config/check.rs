@@ -211,6 +211,7 @@ impl Check<'_> {
             max_response_bytes: raw.bounds.max_response_bytes,
             max_buffered_bytes: raw.bounds.max_buffered_bytes,
             connections: self.connections(&raw.bounds),
+            wrong_credentials_per_minute: raw.bounds.wrong_credentials_per_minute.value,
             max_files_bytes: i64::try_from(raw.bounds.max_files_bytes).unwrap_or(i64::MAX),
             stored_responses: self.stored_responses(&raw.stored_responses),
             files_keep: self.kept_files(&raw.files),
@@ -345,6 +346,11 @@ impl Check<'_> {
             file,
             "bounds.max_connections_per_address",
             &raw.max_connections_per_address,
+        );
+        self.at_least_one(
+            file,
+            "bounds.wrong_credentials_per_minute",
+            &raw.wrong_credentials_per_minute,
         );
         ConnectionBounds {
             total: raw.max_connections.value,

@@ -57,6 +57,8 @@ pub(crate) struct Gateway {
     pub(crate) max_response_bytes: usize,
     pub(crate) max_buffered_bytes: usize,
     pub(crate) connections: ConnectionBounds,
+    /// Of one client address, and of each kind.
+    pub(crate) wrong_credentials_per_minute: u32,
     pub(crate) max_files_bytes: i64,
     /// Settings of stored responses; `None`: none are stored.
     pub(crate) stored_responses: Option<StoredResponses>,

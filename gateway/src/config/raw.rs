@@ -361,6 +361,9 @@ section! {
         max_connections: At<usize> = Bounds::default().max_connections,
         /// The same for each client address. All clients behind a reverse proxy have one address.
         max_connections_per_address: At<usize> = Bounds::default().max_connections_per_address,
+        /// Wrong API keys, admin tokens or login links (each counts apart) that one client address may send a minute;
+        /// further ones get 429. Valid API keys and links still work, the right admin token only after the wait.
+        wrong_credentials_per_minute: At<u32> = Bounds::default().wrong_credentials_per_minute,
         /// File descriptors that clients may not take: for the journal, the database and the admin listener.
         reserved_descriptors: usize = Bounds::default().reserved_descriptors,
         /// All files of a project together, in bytes.

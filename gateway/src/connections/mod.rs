@@ -252,6 +252,11 @@ impl Table {
 }
 
 impl Connection {
+    /// The client's address.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        self.address
+    }
+
     /// The time that is left until the first request head has to be there.
     pub(crate) fn head_due(&self, timeout: Duration) -> Duration {
         timeout.saturating_sub(self.accepted.elapsed())

@@ -1,10 +1,10 @@
 //! OpenAI's `/v1/files` and `/v1/batches`. Callers see their own project's alone.
 
-use super::{Body, Endpoints, unavailable};
+use super::{Body, Endpoints, caller, unavailable};
 use crate::batch::{self, shapes};
 use crate::clock::now_ms;
 use crate::exchange::receive;
-use crate::identity::{self, Caller};
+use crate::identity::Caller;
 use crate::services::Services;
 use bytes::Bytes;
 use futures_util::stream;
@@ -70,7 +70,7 @@ pub(super) async fn answer(
 ) -> Result<Body, RequestError> {
     let services = &endpoints.services;
     let snapshot = services.current.get();
-    let caller = identity::caller(&snapshot, &session.req_header().headers, now_ms())?;
+    let caller = caller(services, &snapshot, session)?;
     let project = &snapshot.config.project(caller.project).id;
     let store = services.ledger.store();
     Ok(match kept {

@@ -7,9 +7,12 @@ mod responses;
 mod usage;
 
 use crate::batch::Batches;
+use crate::clock::now_ms;
+use crate::exchange::client_address;
 use crate::exchange::head::{self, Headers};
-use crate::identity;
+use crate::identity::{self, Caller};
 use crate::services::Services;
+use crate::snapshot::Snapshot;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http::StatusCode;
@@ -79,6 +82,15 @@ async fn dispatch(endpoints: &Endpoints, session: &mut ServerSession, route: &Ro
         Route::Status(id) | Route::Cancel(id) => requests::request(services, session, route, id).await.map(Body::from),
         _ => models::list(services, session, route).map(Body::from),
     }
+}
+
+/// Identifies the caller of an endpoint that takes no body; wrong keys are throttled.
+fn caller(services: &Services, snapshot: &Snapshot, session: &ServerSession) -> Result<Caller, RequestError> {
+    let checked = identity::caller(snapshot, &session.req_header().headers, now_ms());
+    let per_minute = snapshot.config.gateway.wrong_credentials_per_minute;
+    services
+        .strangers
+        .throttled(checked, client_address(session), per_minute)
 }
 
 /// Answers with an error in the protocol's shape.

@@ -1,8 +1,7 @@
 //! Lists of the models that a caller may use.
 
-use crate::clock::now_ms;
+use super::caller;
 use crate::config::Model;
-use crate::identity;
 use crate::services::Services;
 use pingora_core::protocols::http::ServerSession;
 use protocol::Route;
@@ -12,7 +11,7 @@ use serde_json::Value;
 
 pub(super) fn list(services: &Services, session: &ServerSession, route: &Route<'_>) -> Result<Value, RequestError> {
     let snapshot = services.current.get();
-    let caller = identity::caller(&snapshot, &session.req_header().headers, now_ms())?;
+    let caller = caller(services, &snapshot, session)?;
     let models = snapshot.config.models.iter().filter(|model| {
         let is_allowed = caller.key.as_ref().is_none_or(|key| key.allows(&model.name));
         model.enabled && is_allowed

@@ -1,9 +1,7 @@
 //! Stored and running requests: polled and cancelled. Callers see their own project's alone.
 
-use super::unavailable;
-use crate::clock::now_ms;
+use super::{caller, unavailable};
 use crate::exchange::stored;
-use crate::identity;
 use crate::services::Services;
 use pingora_core::protocols::http::ServerSession;
 use protocol::Route;
@@ -27,7 +25,7 @@ pub(super) async fn request(
     id: &str,
 ) -> Result<Value, RequestError> {
     let snapshot = services.current.get();
-    let caller = identity::caller(&snapshot, &session.req_header().headers, now_ms())?;
+    let caller = caller(services, &snapshot, session)?;
     let project = caller.visible_project;
     if matches!(route, Route::Cancel(_)) && services.registry.cancel(id, project) {
         return Ok(json!({"request_id": id, "status": "cancelled", "message": "Request is being cancelled"}));

@@ -1,10 +1,9 @@
 //! Responses that were made in the background or stored: shown, replayed, listed, cancelled, deleted. Callers see their
 //! own project's alone.
 
-use super::{Body, unavailable};
+use super::{Body, caller, unavailable};
 use crate::clock::now_ms;
 use crate::exchange::stored;
-use crate::identity;
 use crate::services::Services;
 use ledger::jobs;
 use ledger::responses::{self as kept, ChainBounds};
@@ -25,7 +24,7 @@ pub(super) async fn answer(
 ) -> Result<Body, RequestError> {
     let snapshot = services.current.get();
     let head = session.req_header();
-    let caller = identity::caller(&snapshot, &head.headers, now_ms())?;
+    let caller = caller(services, &snapshot, session)?;
     let project = caller.visible_project;
     let project_id = project.map(|project| snapshot.config.project(project).id.as_str());
     let (Background::Show(name) | Background::Cancel(name) | Background::Delete(name) | Background::InputItems(name)) =

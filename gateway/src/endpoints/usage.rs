@@ -1,8 +1,6 @@
 //! `GET /usage/me`: a caller's own usage and limits.
 
-use super::unavailable;
-use crate::clock::now_ms;
-use crate::identity;
+use super::{caller, unavailable};
 use crate::limit_status;
 use crate::services::Services;
 use ledger::report::{self, Dimension, Filter};
@@ -14,7 +12,7 @@ use serde_json::{Value, json};
 /// Usage and limits of the caller's key, or of the user if there is no key.
 pub(super) async fn own(services: &Services, session: &ServerSession) -> Result<Value, RequestError> {
     let snapshot = services.current.get();
-    let caller = identity::caller(&snapshot, &session.req_header().headers, now_ms())?;
+    let caller = caller(services, &snapshot, session)?;
     let (config, gate) = (&snapshot.config, &services.gate);
     let (project, user) = (config.project(caller.project), config.user(caller.user));
     let only = match &caller.key {

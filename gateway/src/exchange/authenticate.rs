@@ -14,6 +14,7 @@ use http::HeaderMap;
 use pingora_core::protocols::http::ServerSession;
 use protocol::error::{ErrorCode, RequestError};
 use protocol::{self, HeadFields, ParsedRequest};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// A request whose headers carry valid credentials (or need none).
@@ -52,8 +53,11 @@ impl Received {
         let Received { recorder } = self;
         let headers = &session.req_header().headers;
         identity::prepare(&recorder.record.snapshot, headers).await;
-        let checked = ledger_is_ready(&recorder)
-            .and_then(|()| identity::authenticate(&recorder.record.snapshot, headers, now_ms()));
+        let snapshot = &recorder.record.snapshot;
+        let checked = ledger_is_ready(&recorder).and_then(|()| identity::authenticate(snapshot, headers, now_ms()));
+        let per_minute = snapshot.config.gateway.wrong_credentials_per_minute;
+        let strangers = &recorder.services.strangers;
+        let checked = strangers.throttled(checked, client_address(session), per_minute);
         match checked {
             Ok(credentials) => Ok(Authenticated { recorder, credentials }),
             Err(error) => recorder.reject(error),
@@ -141,6 +145,12 @@ impl<'b> Parsed<'b> {
         };
         Ok((body, protocol::parse_with_head(recorder.record.operation, body, head)?))
     }
+}
+
+/// The address of a request's client.
+pub(crate) fn client_address(session: &ServerSession) -> Option<IpAddr> {
+    let address = session.client_addr()?.as_inet()?;
+    Some(address.ip())
 }
 
 async fn buffered_body(

@@ -37,6 +37,8 @@ mod retry_after;
 mod storage;
 pub(crate) mod stored;
 
+pub(crate) use authenticate::client_address;
+
 use crate::fault;
 use crate::services::Services;
 use admit::Admission;

@@ -1,8 +1,10 @@
 //! Every metric, in one struct; observed once a request, from the record that the ledger gets.
 
+mod auth;
 mod connections;
 mod make;
 
+pub(crate) use auth::AuthMetrics;
 pub(crate) use connections::ConnectionMetrics;
 
 use self::make::Make;
@@ -74,6 +76,7 @@ pub(crate) struct Metrics {
     counts: (AtomicU64, AtomicU64),
     build_info: IntGaugeVec,
     pub(crate) connections: ConnectionMetrics,
+    pub(crate) auth: AuthMetrics,
     /// Handed to the ledger, which observes its commits.
     pub(crate) ledger_commit_seconds: Histogram,
 }
@@ -262,6 +265,7 @@ impl Metrics {
                 "1 if the configuration in force is that of the files at the last reload, 0 if that failed.",
             )?,
             connections: ConnectionMetrics::new(&make)?,
+            auth: AuthMetrics::new(&make)?,
             build_info: make.gauges("build_info", "Version of the running gateway.", "version")?,
             ledger_commit_seconds: make.add(Histogram::with_opts(
                 HistogramOpts::new(

@@ -52,6 +52,8 @@ codes! {
     KeyRevoked = "key_revoked", 401, Client, "invalid_request_error", "invalid_api_key";
     /// The identity provider's keys are not known, so that no token can be verified.
     IdentityUnavailable = "identity_unavailable", 503, Gateway, "server_error", "identity_unavailable";
+    /// The API key is unknown, and too many such keys came from the client's address.
+    TooManyWrongKeys = "too_many_wrong_keys", 429, Client, "requests", "too_many_wrong_keys";
     /// The user is not in the configuration.
     UnknownUser = "unknown_user", 403, Client, "permission_error", "unknown_user";
     /// The user is disabled.

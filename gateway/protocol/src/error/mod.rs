@@ -169,9 +169,16 @@ impl RequestError {
         self.code != ErrorCode::LedgerBacklogFull
     }
 
-    /// Returns whether its client has shown no valid API key, so that the request belongs to no known user.
+    /// Returns whether its client has shown no API key that is valid now, so that the request is no user's.
     pub fn is_strangers(&self) -> bool {
-        matches!(self.code, ErrorCode::NoKey | ErrorCode::InvalidKey)
+        matches!(
+            self.code,
+            ErrorCode::NoKey
+                | ErrorCode::InvalidKey
+                | ErrorCode::TooManyWrongKeys
+                | ErrorCode::KeyExpired
+                | ErrorCode::KeyRevoked
+        )
     }
 
     /// Returns whether the client has left, so that nobody reads an answer.

@@ -1,12 +1,13 @@
 //! `/events`: the state once a second, as JSON; for a page of the console (`?view=/console/queue`) its parts that have
 //! changed, rendered.
 
-use super::super::{challenge, refused};
+use super::super::access::Visitor;
+use super::super::refused;
 use super::session::Session;
 use super::view::View;
 use super::{Admin, pages, state};
-use axum::extract::{Query, Request, State};
-use axum::http::StatusCode;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
@@ -58,11 +59,17 @@ struct Feed {
     _listener: Listener,
 }
 
-pub(super) async fn stream(State(admin): State<Admin>, Query(wanted): Query<Wanted>, request: Request) -> Response {
-    let headers = request.headers();
-    let session = admin.console.session_of(headers);
-    if !admin.is_known(headers) && session.is_none() {
-        return challenge();
+pub(super) async fn stream(
+    State(admin): State<Admin>,
+    Query(wanted): Query<Wanted>,
+    visitor: Visitor,
+    headers: HeaderMap,
+) -> Response {
+    let session = admin.console.session_of(&headers);
+    if session.is_none()
+        && let Err(denied) = admin.check(&visitor)
+    {
+        return denied.into_response();
     }
     let page = match wanted.view.map(|view| view.parse().ok().and_then(|uri| View::of(&uri))) {
         None => None,

@@ -19,7 +19,8 @@ mod text;
 mod tiles;
 mod view;
 
-use super::{Admin, challenge};
+use super::Admin;
+use super::access::{Denied, TOO_MANY, Visitor};
 use axum::Router;
 use axum::extract::{Query, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
@@ -93,21 +94,31 @@ async fn guarded(request: Request, next: Next) -> Response {
     response
 }
 
-async fn page(State(admin): State<Admin>, request: Request) -> Response {
-    let headers = request.headers();
+async fn page(State(admin): State<Admin>, visitor: Visitor, request: Request) -> Response {
     // With the token one may look; its forms belong to no session and do nothing.
-    let session = admin
-        .console
-        .session_of(headers)
-        .or_else(|| admin.is_known(headers).then(Session::none));
-    let (Some(session), Some(view)) = (session, View::of(request.uri())) else {
-        return login_page(StatusCode::UNAUTHORIZED, None);
+    let session = match admin.console.session_of(request.headers()) {
+        Some(session) => Ok(session),
+        None => admin.check(&visitor).map(|()| Session::none()),
     };
-    pages::respond(&admin, &view, &session, None).await
+    match (session, View::of(request.uri())) {
+        (Ok(session), Some(view)) => pages::respond(&admin, &view, &session, None).await,
+        (Ok(_), None) => login_page(StatusCode::UNAUTHORIZED, None),
+        (Err(denied), _) => denied_page(&denied, None),
+    }
 }
 
 fn login_page(status: StatusCode, trouble: Option<&str>) -> Response {
     (status, Html(frame::login(trouble).into_string())).into_response()
+}
+
+/// The page for logging in, for a visitor who is not let in.
+fn denied_page(denied: &Denied, trouble: Option<&str>) -> Response {
+    let (status, headers) = denied.head();
+    let trouble = match denied {
+        Denied::TooMany(_) => Some(TOO_MANY),
+        Denied::Unknown => trouble,
+    };
+    (headers, login_page(status, trouble)).into_response()
 }
 
 #[derive(Deserialize)]
@@ -116,14 +127,15 @@ struct Link {
 }
 
 /// `GET /login?code=…`: once.
-async fn by_link(State(admin): State<Admin>, method: Method, Query(link): Query<Link>) -> Response {
-    match link.code {
-        None => login_page(StatusCode::OK, None),
-        // Programs that look at links before a person follows them must not use them up.
-        Some(_) if method == Method::HEAD => login_page(StatusCode::OK, None),
-        Some(code) if admin.console.redeem(&code) => let_in(&admin),
-        Some(_) => login_page(
-            StatusCode::UNAUTHORIZED,
+async fn by_link(State(admin): State<Admin>, method: Method, visitor: Visitor, Query(link): Query<Link>) -> Response {
+    // Programs that look at links before a person follows them must not use them up.
+    let Some(code) = link.code.filter(|_| method != Method::HEAD) else {
+        return login_page(StatusCode::OK, None);
+    };
+    match admin.redeem(&code, visitor.address) {
+        Ok(()) => let_in(&admin),
+        Err(denied) => denied_page(
+            &denied,
             Some("This link was already used or has expired; create a new one with `sluice console`."),
         ),
     }
@@ -134,11 +146,11 @@ struct Given {
     token: String,
 }
 
-async fn by_token(State(admin): State<Admin>, Form(given): Form<Given>) -> Response {
-    if admin.token.is(given.token.trim()) {
-        return let_in(&admin);
+async fn by_token(State(admin): State<Admin>, visitor: Visitor, Form(given): Form<Given>) -> Response {
+    match admin.check_token(given.token.trim(), visitor.address) {
+        Ok(()) => let_in(&admin),
+        Err(denied) => denied_page(&denied, Some("Invalid admin token.")),
     }
-    login_page(StatusCode::UNAUTHORIZED, Some("Invalid admin token."))
 }
 
 fn let_in(admin: &Admin) -> Response {
@@ -149,9 +161,9 @@ fn let_in(admin: &Admin) -> Response {
 }
 
 /// `POST /login/links`, with the admin token: another link.
-async fn new_link(State(admin): State<Admin>, request: Request) -> Response {
-    if !admin.is_known(request.headers()) {
-        return challenge();
+async fn new_link(State(admin): State<Admin>, visitor: Visitor) -> Response {
+    if let Err(denied) = admin.check(&visitor) {
+        return denied.into_response();
     }
     match admin.console.link() {
         Ok(code) => Json(json!({"path": format!("/login?code={code}"), "expires_in_seconds": LINK_LASTS.as_secs()}))

@@ -25,6 +25,9 @@ pub(super) fn advice(reason: &str) -> &'static str {
         "identity_unavailable" => {
             "No token can be verified before the identity provider's keys are fetched. See the log for the cause, and jwt in gateway.yaml."
         }
+        "too_many_wrong_keys" => {
+            "An address sends many unknown API keys; the log names it. Valid keys from there still work. See bounds.wrong_credentials_per_minute."
+        }
         "key_expired" => "Create another key for the user on the Keys page.",
         "key_revoked" => "The key was revoked. Create another one if the user is to go on.",
         "unknown_user" => "Add the user to users.yaml, or correct the name that the client sends.",

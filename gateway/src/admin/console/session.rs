@@ -49,7 +49,7 @@ impl Console {
     }
 
     /// Redeems a code; returns false if it is unknown, expired or used.
-    pub(super) fn redeem(&self, code: &str) -> bool {
+    pub(crate) fn redeem(&self, code: &str) -> bool {
         let found = self.links.lock().remove(&crate::api_key::hash(code));
         found.is_some_and(|until| until > Instant::now())
     }
