@@ -6,6 +6,7 @@ mod api_key;
 mod batch;
 mod cli;
 mod clock;
+mod cluster;
 mod config;
 mod connections;
 mod csv;

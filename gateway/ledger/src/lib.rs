@@ -15,6 +15,7 @@ pub mod jobs;
 mod journal;
 pub mod keys;
 mod ledger;
+pub mod members;
 mod migrations;
 mod mover;
 mod postgres;

@@ -28,6 +28,7 @@ migrations! {
     13 "labels and rotation of keys" "0013_labels_and_rotation_of_keys.sql";
     14 "items of stored responses" "0014_items_of_stored_responses.sql";
     15 "spans" "0015_spans.sql";
+    16 "gateways" "0016_gateways.sql";
 }
 
 /// Brings a database to the newest version.

@@ -45,6 +45,11 @@ impl Store {
         Ok(())
     }
 
+    /// Returns whether several gateways may share it; a file serves one.
+    pub fn is_shared(&self) -> bool {
+        !self.0.is_sqlite
+    }
+
     /// The connections.
     pub(crate) fn pool(&self) -> AnyPool {
         AnyPool::clone(&self.0.pool.load())

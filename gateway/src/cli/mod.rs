@@ -3,6 +3,7 @@
 mod addresses;
 mod check;
 mod client;
+mod gateways;
 mod greeting;
 mod init;
 mod keys;
@@ -60,6 +61,8 @@ enum Command {
     Top(operator::TopArgs),
     /// Print a one-time link to a running gateway's console.
     Console(operator::ConsoleArgs),
+    /// List the gateways that share a PostgreSQL database, or retire one that will not return.
+    Gateways(gateways::GatewaysArgs),
     /// Verify or export the ledger.
     Ledger {
         #[command(subcommand)]
@@ -174,6 +177,7 @@ pub(crate) fn run() -> ExitCode {
         Some(Command::Health(args)) => operator::health(&args),
         Some(Command::Top(args)) => operator::top(&args),
         Some(Command::Console(args)) => operator::console(&args),
+        Some(Command::Gateways(args)) => gateways::run(&args),
         Some(Command::Completions { shell }) => {
             clap_complete::generate(shell, &mut Cli::command(), "sluice", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)

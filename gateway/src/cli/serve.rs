@@ -9,6 +9,7 @@ use crate::admin::token::Token;
 use crate::admin::{self, Admin};
 use crate::batch::{self, Batches};
 use crate::clock;
+use crate::cluster;
 use crate::config::{self, Config, Identity};
 use crate::connections::{self, Connections};
 use crate::endpoints::Endpoints;
@@ -127,6 +128,7 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
         .map_err(|error| Failure::other(format!("the simulated upstream cannot listen: {error}")))?;
     let services = build(config, database, bundled).await?;
     let batches = Arc::new(Batches::default());
+    cluster::join(&services, socket.address()).await?;
     recover(&services, &batches).await?;
     let shutdown = Arc::clone(&services.shutdown);
     let reloader = reloader(&services, args, store.clone(), simulated);
@@ -140,6 +142,7 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
         console: Arc::clone(&console),
     };
     spawn_admin(admin, admin_listener, descriptors);
+    tokio::spawn(cluster::run(Arc::clone(&services), socket.address()));
     spawn_background_tasks(&services, &reloader, &console, store);
     let endpoints = Endpoints {
         services: Arc::clone(&services),
@@ -256,6 +259,7 @@ async fn recover(services: &Arc<Services>, batches: &Arc<Batches>) -> Result<(),
 /// Writes what is not yet in the database or with the trace collector.
 async fn finish(services: Arc<Services>) {
     services.ledger.flush().await;
+    cluster::leave(&services).await;
     let _ = tokio::task::spawn_blocking(move || services.traces.as_ref().map(Traces::shutdown)).await;
 }
 
@@ -298,6 +302,7 @@ async fn recover_from_predecessor(services: Arc<Services>, batches: Arc<Batches>
     };
     let Ok(owner) = adopted.await else { return };
     tracing::info!("the previous gateway has ended");
+    cluster::forget(&services, &owner).await;
     if let Err(error) = resume_work_of(&services, &batches, &owner).await {
         tracing::error!(%error, "cannot resume the previous gateway's stored requests; the next start will");
     }

@@ -1,10 +1,12 @@
 //! Every metric, in one struct; observed once a request, from the record that the ledger gets.
 
 mod auth;
+mod cluster;
 mod connections;
 mod make;
 
 pub(crate) use auth::AuthMetrics;
+pub(crate) use cluster::ClusterMetrics;
 pub(crate) use connections::ConnectionMetrics;
 
 use self::make::Make;
@@ -77,6 +79,7 @@ pub(crate) struct Metrics {
     build_info: IntGaugeVec,
     pub(crate) connections: ConnectionMetrics,
     pub(crate) auth: AuthMetrics,
+    pub(crate) cluster: ClusterMetrics,
     /// Handed to the ledger, which observes its commits.
     pub(crate) ledger_commit_seconds: Histogram,
 }
@@ -266,6 +269,7 @@ impl Metrics {
             )?,
             connections: ConnectionMetrics::new(&make)?,
             auth: AuthMetrics::new(&make)?,
+            cluster: ClusterMetrics::new(&make)?,
             build_info: make.gauges("build_info", "Version of the running gateway.", "version")?,
             ledger_commit_seconds: make.add(Histogram::with_opts(
                 HistogramOpts::new(

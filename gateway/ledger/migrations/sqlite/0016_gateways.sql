@@ -1,0 +1,2 @@
+-- A database in a file serves one gateway, which needs no list of gateways.
+SELECT 1;

@@ -1,0 +1,185 @@
+//! The table `gateways`: the members of a cluster, which share one PostgreSQL database. Each renews its heartbeat, by the
+//! server's clock, so that the clocks of the gateways' machines do not matter.
+
+use crate::error::Error;
+use crate::id::GatewayId;
+use crate::store::{Store, Timed};
+use sqlx::Row;
+use sqlx::any::AnyRow;
+use std::time::Duration;
+
+/// The interval of heartbeats.
+pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
+
+/// A member without a heartbeat for longer is silent: killed, stopped, or cut off from the database.
+pub const SILENT_AFTER: Duration = Duration::from_secs(5);
+
+/// Milliseconds since 1970 by the server's clock.
+const NOW: &str = "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)";
+
+/// What a gateway tells of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Introduction {
+    /// The name of its machine.
+    pub name: String,
+    /// The address of its proxy listener.
+    pub address: String,
+    /// Its version.
+    pub version: String,
+}
+
+/// A gateway of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Its id, kept in its data directory.
+    pub id: GatewayId,
+    /// What it tells of itself.
+    pub introduction: Introduction,
+    /// Its start, in milliseconds since 1970.
+    pub started_at: i64,
+    /// The time since its last heartbeat.
+    pub silent_for: Duration,
+}
+
+impl Member {
+    /// Returns whether it was heard of lately.
+    pub fn is_live(&self) -> bool {
+        self.silent_for <= SILENT_AFTER
+    }
+}
+
+/// The cluster at a heartbeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// The members that are live, this one included.
+    pub live: u64,
+    /// The members that are silent.
+    pub silent: u64,
+    /// The server's time, in milliseconds since 1970.
+    pub server_ms: i64,
+}
+
+/// The end of a member that does not return.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Retirement {
+    /// It was silent, and is no member any more.
+    Retired(Member),
+    /// It is live; nothing was changed.
+    Live(Member),
+    /// There is no such member.
+    Unknown,
+}
+
+/// Enters a gateway that starts.
+///
+/// # Errors
+/// When the database fails.
+pub async fn join(store: &Store, id: &GatewayId, introduction: &Introduction) -> Result<(), Error> {
+    let sql = format!(
+        "INSERT INTO gateways (id, name, address, version, started_at, heartbeat_at) VALUES ($1, $2, $3, $4, {NOW}, {NOW}) \
+         ON CONFLICT (id) DO UPDATE SET name = excluded.name, address = excluded.address, version = excluded.version, \
+         started_at = excluded.started_at, heartbeat_at = excluded.heartbeat_at"
+    );
+    let join = sqlx::query(&sql)
+        .bind(id.as_str())
+        .bind(&introduction.name)
+        .bind(&introduction.address)
+        .bind(&introduction.version);
+    join.execute(&store.pool()).timed(store).await?;
+    Ok(())
+}
+
+/// Renews a member's heartbeat; `None` if it is no member, because it was retired.
+///
+/// # Errors
+/// When the database fails.
+pub async fn heartbeat(store: &Store, id: &GatewayId) -> Result<Option<Heartbeat>, Error> {
+    let renew = format!("UPDATE gateways SET heartbeat_at = {NOW} WHERE id = $1");
+    let renew = sqlx::query(&renew).bind(id.as_str());
+    if renew.execute(&store.pool()).timed(store).await?.rows_affected() == 0 {
+        return Ok(None);
+    }
+    let members = list(store).await?;
+    let live = members.members.iter().filter(|member| member.is_live()).count() as u64;
+    Ok(Some(Heartbeat {
+        live,
+        silent: members.members.len() as u64 - live,
+        server_ms: members.server_ms,
+    }))
+}
+
+/// All members at a moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Members {
+    /// The longest-running first.
+    pub members: Vec<Member>,
+    /// The server's time, in milliseconds since 1970.
+    pub server_ms: i64,
+}
+
+/// Lists all members.
+///
+/// # Errors
+/// When the database fails.
+pub async fn list(store: &Store) -> Result<Members, Error> {
+    let sql = format!(
+        "SELECT now.ms AS server_ms, id, name, address, version, started_at, now.ms - heartbeat_at AS silent_ms \
+         FROM (SELECT {NOW} AS ms) AS now LEFT JOIN gateways ON true ORDER BY started_at, id"
+    );
+    let rows = sqlx::query(&sql).fetch_all(&store.pool()).timed(store).await?;
+    let server_ms = rows.first().map_or(Ok(0), |row| row.try_get("server_ms"))?;
+    let members = rows.iter().map(member).collect::<Result<Vec<_>, _>>()?;
+    Ok(Members {
+        members: members.into_iter().flatten().collect(),
+        server_ms,
+    })
+}
+
+/// The member of a row; `None` for the row of an empty table.
+fn member(row: &AnyRow) -> Result<Option<Member>, Error> {
+    let Some(id) = row.try_get::<Option<String>, _>("id")? else {
+        return Ok(None);
+    };
+    let silent_ms: i64 = row.try_get("silent_ms")?;
+    Ok(Some(Member {
+        id: id.into(),
+        introduction: Introduction {
+            name: row.try_get("name")?,
+            address: row.try_get("address")?,
+            version: row.try_get("version")?,
+        },
+        started_at: row.try_get("started_at")?,
+        silent_for: Duration::from_millis(u64::try_from(silent_ms).unwrap_or(0)),
+    }))
+}
+
+/// Removes a member that ends in order, or whose work another has taken over.
+///
+/// # Errors
+/// When the database fails.
+pub async fn leave(store: &Store, id: &GatewayId) -> Result<(), Error> {
+    let delete = sqlx::query("DELETE FROM gateways WHERE id = $1").bind(id.as_str());
+    delete.execute(&store.pool()).timed(store).await?;
+    Ok(())
+}
+
+/// Removes a silent member for good: its machine is gone, or its data directory.
+///
+/// # Errors
+/// When the database fails.
+pub async fn retire(store: &Store, id: &str) -> Result<Retirement, Error> {
+    let members = list(store).await?.members;
+    let Some(member) = members.into_iter().find(|member| &member.id == id) else {
+        return Ok(Retirement::Unknown);
+    };
+    // It may have sent a heartbeat meanwhile.
+    let sql = format!("DELETE FROM gateways WHERE id = $1 AND heartbeat_at < {NOW} - $2");
+    let silent_ms = i64::try_from(SILENT_AFTER.as_millis()).unwrap_or(i64::MAX);
+    let delete = sqlx::query(&sql).bind(id).bind(silent_ms);
+    let deleted = delete.execute(&store.pool()).timed(store).await?.rows_affected();
+    Ok(if deleted == 0 {
+        Retirement::Live(member)
+    } else {
+        Retirement::Retired(member)
+    })
+}

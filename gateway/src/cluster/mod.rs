@@ -1,0 +1,107 @@
+//! This gateway as a member of a cluster: gateways that share one PostgreSQL database. It enters at its start, renews its
+//! heartbeat, and leaves when it has ended in order. With SQLite there is one gateway, and nothing to do.
+
+use crate::clock;
+use crate::services::Services;
+use ledger::GatewayId;
+use ledger::members::{self, HEARTBEAT_EVERY, Heartbeat, Introduction};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Clocks that differ by more than this are worth a warning: days and months begin by a gateway's own clock.
+const CLOCK_TOLERANCE_MS: u64 = 1000;
+
+/// Enters this gateway, which clients reach at an address.
+///
+/// # Errors
+/// When the database fails.
+pub(crate) async fn join(services: &Services, address: SocketAddr) -> Result<(), ledger::Error> {
+    let store = services.ledger.store();
+    if store.is_shared() {
+        members::join(store, services.ledger.owner(), &introduction(address)).await?;
+        // The slot beside this one was found abandoned, and its records are moved.
+        if let Some(owner) = services.ledger.abandoned() {
+            members::leave(store, owner).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Renews this gateway's heartbeat for as long as the process runs.
+pub(crate) async fn run(services: Arc<Services>, address: SocketAddr) {
+    if !services.ledger.store().is_shared() {
+        services.metrics.cluster.members(1, 0);
+        return;
+    }
+    let mut tick = tokio::time::interval(HEARTBEAT_EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut failed = false;
+    loop {
+        tick.tick().await;
+        match beat(&services, address).await {
+            Ok(heartbeat) => {
+                if std::mem::take(&mut failed) {
+                    tracing::info!("heartbeats reach the database again");
+                }
+                note(&services, heartbeat);
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut failed, true) {
+                    tracing::warn!(%error, "no heartbeat: the other gateways take this one for silent");
+                }
+            }
+        }
+    }
+}
+
+/// Removes this gateway, whose records are all in the database. One that is not removed is silent until its next start.
+pub(crate) async fn leave(services: &Services) {
+    if services.ledger.store().is_shared() && services.ledger.backlog() == 0 {
+        forget(services, services.ledger.owner()).await;
+    }
+}
+
+/// Removes a gateway that has ended and whose records are moved.
+pub(crate) async fn forget(services: &Services, id: &GatewayId) {
+    let store = services.ledger.store();
+    if store.is_shared()
+        && let Err(error) = members::leave(store, id).await
+    {
+        tracing::warn!(%error, gateway = %id, "the gateway stays listed, as silent");
+    }
+}
+
+/// Renews the heartbeat; enters anew after a retirement.
+async fn beat(services: &Services, address: SocketAddr) -> Result<Heartbeat, ledger::Error> {
+    let (store, id) = (services.ledger.store(), services.ledger.owner());
+    loop {
+        if let Some(heartbeat) = members::heartbeat(store, id).await? {
+            return Ok(heartbeat);
+        }
+        tracing::warn!(gateway = %id, "this gateway was retired, and enters again");
+        members::join(store, id, &introduction(address)).await?;
+    }
+}
+
+/// Shows the cluster in the metrics, and warns of a clock that is off.
+fn note(services: &Services, heartbeat: Heartbeat) {
+    let offset_ms = clock::now_ms() - heartbeat.server_ms;
+    let was_off = services.metrics.cluster.note(heartbeat, offset_ms);
+    let is_off = offset_ms.unsigned_abs() > CLOCK_TOLERANCE_MS;
+    if is_off && !was_off {
+        tracing::warn!(
+            offset_ms,
+            "the clocks of this gateway and of the database differ; days and months of quotas begin by the gateway's: \
+             synchronize both (chrony, systemd-timesyncd)"
+        );
+    }
+}
+
+fn introduction(address: SocketAddr) -> Introduction {
+    let name = nix::unistd::gethostname().unwrap_or_default();
+    Introduction {
+        name: name.to_string_lossy().into_owned(),
+        address: address.to_string(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}

@@ -1,0 +1,47 @@
+//! Metrics of the cluster that this gateway is a member of.
+
+use super::make::Make;
+use ledger::members::Heartbeat;
+use prometheus::{Gauge, IntGaugeVec};
+
+/// The members, as this gateway knows them.
+#[derive(Debug)]
+pub(crate) struct ClusterMetrics {
+    members: IntGaugeVec,
+    clock_offset: Gauge,
+}
+
+impl ClusterMetrics {
+    pub(super) fn new(make: &Make<'_>) -> Result<Self, prometheus::Error> {
+        let metrics = Self {
+            members: make.gauges(
+                "cluster_members",
+                "Gateways that share the database: live, or silent for more than 5 seconds.",
+                "state",
+            )?,
+            clock_offset: make.add(Gauge::new(
+                "sluice_cluster_clock_offset_seconds",
+                "Seconds by which this gateway's clock is ahead of the database server's.",
+            )?)?,
+        };
+        metrics.members(1, 0);
+        Ok(metrics)
+    }
+
+    /// Sets the numbers of members.
+    pub(crate) fn members(&self, live: u64, silent: u64) {
+        for (state, count) in [("live", live), ("silent", silent)] {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.members.with_label_values(&[state]).set(count);
+        }
+    }
+
+    /// Sets what a heartbeat found, and the offset of the clock; the offset before was more than a second.
+    #[allow(clippy::cast_precision_loss)]
+    pub(crate) fn note(&self, heartbeat: Heartbeat, offset_ms: i64) -> bool {
+        self.members(heartbeat.live, heartbeat.silent);
+        let before = self.clock_offset.get();
+        self.clock_offset.set(offset_ms as f64 / 1000.0);
+        before.abs() > 1.0
+    }
+}

@@ -1,0 +1,3 @@
+//! Several gateways that share one PostgreSQL database.
+
+mod members;
