@@ -101,6 +101,20 @@ pub async fn count_attempt(store: &Store, project: &str, id: &str) -> Result<(),
     Ok(())
 }
 
+/// Takes back a begun attempt, which did not end by a fault of the job.
+///
+/// # Errors
+/// When the database fails.
+pub async fn forget_attempt(store: &Store, project: &str, id: &str) -> Result<(), Error> {
+    sqlx::query("UPDATE jobs SET attempts = attempts - 1 WHERE project_id = $1 AND id = $2 AND attempts > 0")
+        .bind(project)
+        .bind(id)
+        .execute(&store.pool())
+        .timed(store)
+        .await?;
+    Ok(())
+}
+
 /// Keeps a job's answer.
 ///
 /// # Errors

@@ -110,6 +110,8 @@ struct Work<'a> {
     batch: Batch,
     operation: Operation,
     is_cancelled: &'a AtomicBool,
+    /// Set when no further request is to be made: the gateway stops, or the disk fails.
+    is_halted: AtomicBool,
     /// Requests that the process before had done, by their ids.
     recorded: HashSet<String>,
     /// Locked by blocking threads, for a write to a file alone.
@@ -185,6 +187,7 @@ async fn run(services: &Arc<Services>, mut batch: Batch, is_cancelled: &AtomicBo
         batch,
         operation,
         is_cancelled,
+        is_halted: AtomicBool::new(false),
         recorded,
         progress: Arc::new(Mutex::new(progress)),
     };
@@ -199,14 +202,21 @@ async fn run(services: &Arc<Services>, mut batch: Batch, is_cancelled: &AtomicBo
     let mut under_way = stream::iter(left)
         .map(|(number, line)| work.one(number, line))
         .buffer_unordered(AT_ONCE);
+    let mut end = Ok(true);
     while let Some(done) = under_way.next().await {
-        if !done? {
-            // The gateway stops: the next start goes on.
-            return Ok(());
+        if end == Ok(true) && done != Ok(true) {
+            end = done;
+            // Requests that run are not dropped, since their tokens are spent: they end first.
+            work.is_halted.store(true, Relaxed);
         }
     }
     drop(under_way);
-    work.finish(&output_id, &errors_id).await
+    if end? {
+        work.finish(&output_id, &errors_id).await
+    } else {
+        // The gateway stops: the next start goes on.
+        Ok(())
+    }
 }
 
 /// Reads the requests of a batch, or the problems of its input file.
@@ -258,6 +268,9 @@ fn open_answers(path: &Path) -> Result<(std::fs::File, HashSet<String>), String>
 impl Work<'_> {
     /// Does one request; false if the gateway stops before it was done.
     async fn one(&self, number: usize, line: lines::Line) -> Result<bool, String> {
+        if self.is_halted.load(Relaxed) {
+            return Ok(false);
+        }
         let id = format!("{}-{number}", self.batch.id);
         let Some((is_completed, text)) = self.answer(&id, &line).await else {
             return Ok(false);
@@ -292,6 +305,9 @@ impl Work<'_> {
         }
         let mut pause = FIRST_PAUSE;
         loop {
+            if self.is_halted.load(Relaxed) {
+                return None;
+            }
             if let Some((code, why)) = self.is_over_for(id) {
                 return Some((false, lines::not_made(id, &line.custom_id, code, why)));
             }

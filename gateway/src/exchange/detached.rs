@@ -35,8 +35,8 @@ const SHORTEST_RETRY: Duration = Duration::from_millis(200);
 const LEDGER_PAUSE: Duration = Duration::from_secs(1);
 
 impl Queued {
-    /// Waits for the slot and runs to the end. `None` if the gateway stops first, and the request has not begun.
-    pub(super) async fn run(self, body: &Bytes, purpose: Purpose<'_>) -> Option<Result<Concluded, Withdrawn>> {
+    /// Waits for the slot and runs to the end. `None` if the gateway stops first: the next process runs the request.
+    pub(super) async fn run(self, body: &Bytes, purpose: Purpose<'_>) -> Option<Result<Concluded, Unavailable>> {
         let services = Arc::clone(&self.recorder.services);
         let config = Arc::clone(&self.recorder.record.snapshot.config);
         let recorder = self.recorder;
@@ -61,8 +61,9 @@ impl Queued {
             Ok(granted) => granted,
             Err(refusal) => return Some(Ok(end(recorder, refusal.into()))),
         };
+        let id = recorder.record.request_id.clone();
         if let Purpose::Job(project) = purpose {
-            count_attempt(&services, project, &recorder.record.request_id).await;
+            count_attempt(&services, project, &id).await;
         }
         let resolved = Resolved {
             recorder,
@@ -74,12 +75,25 @@ impl Queued {
         };
         let _detached = services.shutdown.detached();
         let admitted = Admitted::new(resolved, granted);
-        Some(match purpose {
-            Purpose::Job(_) => Ok(Box::pin(admitted.run(&mut client)).await),
-            Purpose::BatchLine => Box::pin(admitted.run_or_withdraw(&mut client)).await,
-        })
+        let ran = match purpose {
+            Purpose::Job(_) => Box::pin(admitted.run_job(&mut client)).await,
+            Purpose::BatchLine => Box::pin(admitted.run_line(&mut client)).await,
+        };
+        match ran {
+            Ok(concluded) => Some(Ok(concluded)),
+            Err(Withdrawn::Unavailable(after)) => Some(Err(Unavailable(after))),
+            Err(Withdrawn::Stopping) => {
+                if let Purpose::Job(project) = purpose {
+                    forget_attempt(&services, project, &id).await;
+                }
+                None
+            }
+        }
     }
 }
+
+/// The servers of a batch's line are unavailable; the pause that they ask for.
+pub(super) struct Unavailable(Option<Duration>);
 
 /// The purpose of a detached request.
 #[derive(Debug, Clone, Copy)]
@@ -94,6 +108,13 @@ pub(super) enum Purpose<'a> {
 async fn count_attempt(services: &Services, project: &str, id: &str) {
     if let Err(error) = jobs::count_attempt(services.ledger.store(), project, id).await {
         tracing::warn!(%error, request_id = id, "cannot count a job's attempt");
+    }
+}
+
+/// Takes an attempt back that the end of the drain interrupted.
+async fn forget_attempt(services: &Services, project: &str, id: &str) {
+    if let Err(error) = jobs::forget_attempt(services.ledger.store(), project, id).await {
+        tracing::warn!(%error, request_id = id, "cannot take a job's attempt back");
     }
 }
 
@@ -130,7 +151,7 @@ pub(crate) enum Outcome {
     Unavailable(Option<Duration>),
 }
 
-/// Runs a request to its end; `None` if the gateway stops first, and the request has not begun. A panic ends the request
+/// Runs a request to its end; `None` if the gateway stops first, and nothing was recorded. A panic ends the request
 /// with an error, as it does for a client, so that a batch goes on with its other lines.
 pub(crate) async fn run(services: &Arc<Services>, request: &DetachedRequest<'_>) -> Option<Outcome> {
     let outcome = AssertUnwindSafe(run_once(services, request)).catch_unwind().await;
@@ -159,7 +180,7 @@ async fn run_once(services: &Arc<Services>, request: &DetachedRequest<'_>) -> Op
     let concluded = match admitted {
         Ok(queued) => match queued.run(&body, Purpose::BatchLine).await? {
             Ok(concluded) => concluded,
-            Err(Withdrawn(after)) => return Some(Outcome::Unavailable(after)),
+            Err(Unavailable(after)) => return Some(Outcome::Unavailable(after)),
         },
         Err(rejected) => {
             let (recorder, error) = *rejected;

@@ -30,8 +30,13 @@ const INTENT_AFTER: Duration = Duration::from_millis(250);
 /// A body of so many bytes is not copied for what has to change in it.
 const LARGE: usize = 1 << 20;
 
-/// A request that was given back without a record; the pause that its servers ask for.
-pub(super) struct Withdrawn(pub(super) Option<Duration>);
+/// Why a request was given back without a record, to be sent again.
+pub(super) enum Withdrawn {
+    /// The end of the drain interrupted it: the next process sends it again.
+    Stopping,
+    /// Its servers are unreachable, overloaded or limiting; the pause that they ask for.
+    Unavailable(Option<Duration>),
+}
 
 impl Admitted<'_> {
     /// Forwards to the model's servers and to its fallbacks, settles, records, and makes the reply.
@@ -42,33 +47,62 @@ impl Admitted<'_> {
     }
 
     /// Forwards to the model's servers and to its fallbacks, settles and records.
-    pub(super) async fn run(self, client: &mut Client<'_>) -> Concluded {
+    async fn run(self, client: &mut Client<'_>) -> Concluded {
         let mut admitted = self;
         loop {
             let result = admitted.ask(client).await;
-            match result {
-                Err(error) if error.may_retry() && !client.head_is_sent() => {
-                    match admitted.fall_back(client, error).await {
-                        Ok(next) => admitted = next,
-                        Err(concluded) => return concluded,
-                    }
-                }
-                result => return admitted.conclude(result, client.head_is_sent()),
+            match admitted.next(client, result).await {
+                Ok(next) => admitted = next,
+                Err(concluded) => return *concluded,
             }
         }
     }
 
-    /// Forwards to the model's own servers. While they are unreachable, overloaded or limiting, the request is withdrawn
-    /// without a record: nothing of an answer was made, and it is sent again later, after the time that they ask for.
-    pub(super) async fn run_or_withdraw(mut self, client: &mut Client<'_>) -> Result<Concluded, Withdrawn> {
-        match self.ask(client).await {
-            Err(error) if self.is_unavailable(&error) => {
-                self.slot.withdraw();
-                self.recorder.abandon();
-                Err(Withdrawn(error.retry_after))
+    /// The same for a stored job, which the next process sends again if the end of the drain interrupts it.
+    pub(super) async fn run_job(self, client: &mut Client<'_>) -> Result<Concluded, Withdrawn> {
+        let mut admitted = self;
+        loop {
+            match admitted.ask(client).await {
+                Err(error) if error.code == ErrorCode::ShuttingDown => {
+                    return Err(admitted.withdraw(Withdrawn::Stopping));
+                }
+                result => match admitted.next(client, result).await {
+                    Ok(next) => admitted = next,
+                    Err(concluded) => return Ok(*concluded),
+                },
             }
+        }
+    }
+
+    /// The same for a line of a batch, which uses the model's own servers only. While they are unreachable, overloaded or
+    /// limiting, nothing of an answer was made: it is sent again later.
+    pub(super) async fn run_line(mut self, client: &mut Client<'_>) -> Result<Concluded, Withdrawn> {
+        match self.ask(client).await {
+            Err(error) if error.code == ErrorCode::ShuttingDown => Err(self.withdraw(Withdrawn::Stopping)),
+            Err(error) if self.is_unavailable(&error) => Err(self.withdraw(Withdrawn::Unavailable(error.retry_after))),
             result => Ok(self.conclude(result, false)),
         }
+    }
+
+    /// The attempt at a fallback model if this one may be tried elsewhere; else the end.
+    async fn next(
+        self,
+        client: &mut Client<'_>,
+        result: Result<FinalPart, RequestError>,
+    ) -> Result<Self, Box<Concluded>> {
+        match result {
+            Err(error) if error.may_retry() && !client.head_is_sent() => {
+                self.fall_back(client, error).await.map_err(Box::new)
+            }
+            result => Err(Box::new(self.conclude(result, client.head_is_sent()))),
+        }
+    }
+
+    /// Gives everything back, and leaves no record.
+    fn withdraw(self, why: Withdrawn) -> Withdrawn {
+        self.slot.withdraw();
+        self.recorder.abandon();
+        why
     }
 
     fn is_unavailable(&self, error: &RequestError) -> bool {

@@ -1,4 +1,4 @@
-//! Random histories of the real gateway: requests of every end, panics, kills, stops, reloads, projects that go and
+//! Random histories of the real gateway: requests of every operation and every end, cancelled ones, panics, kills, stops, reloads, projects that go and
 //! come back, corrections, midnights, months' ends and clocks that are set back. After every step the counters are
 //! those of the ledger's rows. `SLUICE_RUNS=50` runs as many histories as a release should stand; `SLUICE_SEED=7`
 //! repeats one.
@@ -84,6 +84,35 @@ async fn serve(mut connection: Connection) {
     }
 }
 
+/// A path of every operation that takes JSON, and of every protocol.
+const PATHS: [&str; 11] = [
+    "/v1/chat/completions",
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/responses",
+    "/v1/messages",
+    "/v1/rerank",
+    "/v1/score",
+    "/api/chat",
+    "/api/generate",
+    "/generate",
+];
+
+/// A request's body for a path, without its model.
+fn of_operation(path: &str, text: &str, tokens: usize) -> Value {
+    match path {
+        "/v1/completions" => json!({"prompt": [text, text], "max_tokens": tokens, "n": 2}),
+        "/v1/embeddings" => json!({"input": [text, "more"]}),
+        "/v1/responses" => json!({"input": text, "max_output_tokens": tokens, "store": true}),
+        "/v1/rerank" => json!({"query": text, "documents": ["a", "b"]}),
+        "/v1/score" => json!({"text_1": text, "text_2": ["a", "b"]}),
+        "/api/generate" => json!({"prompt": text, "options": {"num_predict": tokens}}),
+        "/generate" => json!({"prompt": text, "max_tokens": tokens}),
+        _ => json!({"messages": [{"role": "user", "content": text}], "max_tokens": tokens}),
+    }
+}
+
 /// A splitmix64 generator: a seed repeats a history.
 struct Random(u64);
 
@@ -140,38 +169,62 @@ impl World {
         }
     }
 
-    /// Sends a chat; whatever comes of it.
-    async fn chat(&mut self, within: Duration) {
+    /// Sends a request; whatever comes of it.
+    async fn send(&mut self, within: Duration) {
         let request = self.request();
         let _ = tokio::time::timeout(within, async { request.await.ok()?.bytes().await.ok() }).await;
     }
 
-    /// A random chat, ready to be sent.
+    /// A random request, ready to be sent.
     fn request(&mut self) -> impl Future<Output = reqwest::Result<reqwest::Response>> + use<> {
-        let body = json!({
-            "model": self.random.pick(&["tested", "tested", "spare", "nowhere"]),
-            "messages": [{"role": "user", "content": self.random.pick(&SERVERS)}],
-            "max_tokens": 1 + self.random.below(40),
-            "stream": self.random.below(2) == 0,
-        });
-        let request = self
-            .gateway
-            .http
-            .post(format!("{}/v1/chat/completions", self.gateway.proxy));
+        let path = self.random.pick(&PATHS);
+        let text = self.random.pick(&SERVERS);
+        let mut body = of_operation(path, text, 1 + self.random.below(40));
+        body["model"] = self.random.pick(&["tested", "tested", "spare", "nowhere"]).into();
+        if self.random.below(2) == 0 {
+            body["stream"] = true.into();
+        }
+        self.sending(path, &body)
+    }
+
+    /// A request of a random user, some of them in a hurry.
+    fn sending(
+        &mut self,
+        path: &str,
+        body: &Value,
+    ) -> impl Future<Output = reqwest::Result<reqwest::Response>> + use<> {
+        let request = self.gateway.http.post(format!("{}{path}", self.gateway.proxy));
         let mut request = request.header("x-sluice-user", self.random.pick(&USERS));
         if self.random.below(8) == 0 {
             request = request.header("x-request-timeout-seconds", "0.05");
         }
-        request.json(&body).send()
+        request.json(body).send()
+    }
+
+    /// Sends a background response, and cancels it before, while or after it runs.
+    async fn cancel(&mut self) -> String {
+        let path = "/v1/responses";
+        let mut body = of_operation(path, self.random.pick(&["slow", "fine"]), 9);
+        body["model"] = "tested".into();
+        body["background"] = true.into();
+        let Ok(answer) = self.sending(path, &body).await else {
+            return "a lost request".into();
+        };
+        let id = answer.headers().get("x-sluice-request-id").cloned();
+        tokio::time::sleep(Duration::from_millis(100 * self.random.below(6) as u64)).await;
+        let id = id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or("none");
+        let url = format!("{}/requests/{id}", self.gateway.admin);
+        let cancelled = as_admin(self.gateway.http.delete(url)).await.status();
+        format!("a cancelled request: {cancelled}")
     }
 
     /// One step; its name.
     async fn step(&mut self) -> String {
         let patient = Duration::from_secs(30);
-        match self.random.below(15) {
+        match self.random.below(17) {
             0..=3 => {
-                self.chat(patient).await;
-                "a chat".into()
+                self.send(patient).await;
+                "a request".into()
             }
             4 | 5 => {
                 let several: Vec<_> = (0..6).map(|_| self.request()).collect();
@@ -181,17 +234,17 @@ impl World {
                         .map(|request| async { request.await.ok()?.bytes().await.ok() }),
                 )
                 .await;
-                "chats at once".into()
+                "requests at once".into()
             }
             6 => {
-                self.chat(Duration::from_millis(60)).await;
+                self.send(Duration::from_millis(60)).await;
                 "a client that may leave".into()
             }
             7 | 8 => {
                 let step = self.random.pick(&STEPS_OF_A_REQUEST);
                 let fault = self.control.path().join("fault");
                 std::fs::write(&fault, format!("panic {step}")).expect("writable");
-                self.chat(patient).await;
+                self.send(patient).await;
                 let _ = std::fs::remove_file(fault);
                 format!("a panic at {step}")
             }
@@ -204,6 +257,7 @@ impl World {
                 self.gateway.ended_batch(&batch).await;
                 "a batch".into()
             }
+            14 | 15 => self.cancel().await,
             _ => self.set_clock(),
         }
     }
@@ -237,14 +291,14 @@ impl World {
         "a correction".into()
     }
 
-    /// Ends the gateway while chats run, and starts the next.
+    /// Ends the gateway while requests run, and starts the next.
     async fn restart(&mut self, signal: &str) -> String {
         let running: Vec<_> = (0..3).map(|_| tokio::spawn(self.request())).collect();
         tokio::time::sleep(Duration::from_millis(20 * self.random.below(20) as u64)).await;
         self.gateway.signal(signal);
         self.gateway.ended().await;
-        for chat in running {
-            let _ = chat.await;
+        for request in running {
+            let _ = request.await;
         }
         self.gateway = begin(self.gateway.left(), &self.control).await;
         format!("a restart by {signal}")
