@@ -40,6 +40,10 @@ if what == "start":
         output_expires_after={"anchor": "created_at", "seconds": 3600},
     )
     assert batch.id in [one.id for one in client.batches.list().data]
+    # The client follows pages by itself.
+    for resource in (client.files, client.batches):
+        by_ones = [one.id for one in resource.list(limit=1)]
+        assert by_ones == [one.id for one in resource.list(limit=100)], by_ones
     print(batch.id)
 elif what == "cancel":
     print(client.batches.cancel(argument).status)

@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::id::{BatchId, FileId, GatewayId};
+use crate::page::Page;
 use crate::state::BatchStatus;
 use crate::store::{Store, Timed};
 use policy::Priority;
@@ -159,20 +160,37 @@ pub async fn find(store: &Store, project: &str, id: &str) -> Result<Option<Batch
     row.as_ref().map(batch).transpose()
 }
 
-/// A project's batches, newest first.
+/// A page of a project's batches.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn list(store: &Store, project: &str, limit: i64) -> Result<Vec<Batch>, Error> {
-    let rows = sqlx::query(&format!(
-        "SELECT {COLUMNS} FROM batches WHERE project_id = $1 ORDER BY created_at DESC, id LIMIT $2"
-    ))
+pub async fn page(store: &Store, project: &str, page: &Page<'_>) -> Result<Vec<Batch>, Error> {
+    let statement = format!(
+        "SELECT {COLUMNS} FROM batches WHERE project_id = $1 AND {}",
+        page.clause(2)
+    );
+    let query = page.bind(sqlx::query(&statement).bind(project));
+    let rows = query.fetch_all(&store.pool()).timed(store).await?;
+    rows.iter().map(batch).collect()
+}
+
+/// Deletes the oldest of a project's batches that have ended, but for the newest `keep`; at most `limit` at once. Their
+/// files, records and sums stay.
+///
+/// # Errors
+/// When the database fails.
+pub async fn delete_oldest(store: &Store, project: &str, keep: i64, limit: i64) -> Result<u64, Error> {
+    let deleted = sqlx::query(
+        "DELETE FROM batches WHERE id IN (SELECT id FROM batches WHERE project_id = $1 AND finished_at IS NOT NULL \
+         ORDER BY created_at DESC, id DESC LIMIT $2 OFFSET $3)",
+    )
     .bind(project)
     .bind(limit)
-    .fetch_all(&store.pool())
+    .bind(keep)
+    .execute(&store.pool())
     .timed(store)
     .await?;
-    rows.iter().map(batch).collect()
+    Ok(deleted.rows_affected())
 }
 
 /// The batches of all projects, newest first.

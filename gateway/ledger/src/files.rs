@@ -3,6 +3,7 @@
 
 use crate::error::Error;
 use crate::id::FileId;
+use crate::page::Page;
 use crate::state::FilePurpose;
 use crate::store::{Store, Timed};
 use sqlx::Row;
@@ -25,6 +26,15 @@ pub struct File {
     pub created_at: i64,
     /// When it is deleted, in seconds since 1970; `None`: never.
     pub expires_at: Option<i64>,
+}
+
+/// A number of files and their bytes: the most that a project may have, or what it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileBounds {
+    /// Files.
+    pub count: i64,
+    /// Bytes of all of them together.
+    pub bytes: i64,
 }
 
 const SELECT: &str = "SELECT id, project_id, filename, purpose, bytes, created_at, expires_at FROM files";
@@ -55,19 +65,73 @@ pub async fn add(store: &Store, file: &File) -> Result<(), Error> {
     Ok(())
 }
 
-/// A project's files that have not expired, newest first, at most 10,000.
+/// Adds a file, unless its project's would then be more than the bounds; whether it was added. What has expired does not
+/// count.
+///
+/// # Errors
+/// When the database fails, or has a file of this id already.
+pub async fn add_within(store: &Store, file: &File, bounds: &FileBounds) -> Result<bool, Error> {
+    let all = "FROM files WHERE project_id = $2 AND (expires_at IS NULL OR expires_at > $6)";
+    let added = sqlx::query(&format!(
+        "INSERT INTO files (id, project_id, filename, purpose, bytes, created_at, expires_at) \
+         SELECT $1, $2, $3, $4, $5, $6, CAST($7 AS BIGINT) WHERE (SELECT COUNT(*) {all}) < $8 \
+         AND (SELECT COALESCE(CAST(SUM(bytes) AS BIGINT), 0) {all}) <= $9 - $5"
+    ))
+    .bind(file.id.as_str())
+    .bind(&file.project_id)
+    .bind(&file.filename)
+    .bind(file.purpose.name())
+    .bind(file.bytes)
+    .bind(file.created_at)
+    .bind(file.expires_at)
+    .bind(bounds.count)
+    .bind(bounds.bytes)
+    .execute(&store.pool())
+    .timed(store)
+    .await?;
+    Ok(added.rows_affected() > 0)
+}
+
+/// The number of a project's files that have not expired, and their bytes.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn list(store: &Store, project: &str, now: i64) -> Result<Vec<File>, Error> {
-    let rows = sqlx::query(&format!(
-        "{SELECT} WHERE project_id = $1 AND {NOT_EXPIRED} ORDER BY created_at DESC, id LIMIT 10000"
+pub async fn usage(store: &Store, project: &str, now: i64) -> Result<FileBounds, Error> {
+    let row = sqlx::query(&format!(
+        "SELECT COUNT(*) AS files, COALESCE(CAST(SUM(bytes) AS BIGINT), 0) AS bytes FROM files \
+         WHERE project_id = $1 AND {NOT_EXPIRED}"
     ))
     .bind(project)
     .bind(now)
-    .fetch_all(&store.pool())
+    .fetch_one(&store.pool())
     .timed(store)
     .await?;
+    Ok(FileBounds {
+        count: row.try_get("files")?,
+        bytes: row.try_get("bytes")?,
+    })
+}
+
+/// A page of a project's files that have not expired, of one purpose or of all.
+///
+/// # Errors
+/// When the database fails.
+pub async fn page(
+    store: &Store,
+    project: &str,
+    purpose: Option<FilePurpose>,
+    now: i64,
+    page: &Page<'_>,
+) -> Result<Vec<File>, Error> {
+    let statement = format!(
+        "{SELECT} WHERE project_id = $1 AND {NOT_EXPIRED} AND ($3 = '' OR purpose = $3) AND {}",
+        page.clause(4)
+    );
+    let query = sqlx::query(&statement)
+        .bind(project)
+        .bind(now)
+        .bind(purpose.map_or("", FilePurpose::name));
+    let rows = page.bind(query).fetch_all(&store.pool()).timed(store).await?;
     rows.iter().map(file).collect()
 }
 

@@ -29,6 +29,7 @@ migrations! {
     14 "items of stored responses" "0014_items_of_stored_responses.sql";
     15 "spans" "0015_spans.sql";
     16 "gateways" "0016_gateways.sql";
+    17 "lists of files and batches" "0017_lists_of_files_and_batches.sql";
 }
 
 /// Brings a database to the newest version.

@@ -46,15 +46,3 @@ pub(crate) fn batch(batch: &Batch) -> Value {
     }
     shape
 }
-
-/// A page of a list.
-pub(crate) fn list(data: &[Value]) -> Value {
-    let id = |value: Option<&Value>| value.map(|value| value["id"].clone());
-    json!({
-        "object": "list",
-        "first_id": id(data.first()),
-        "last_id": id(data.last()),
-        "has_more": false,
-        "data": data,
-    })
-}

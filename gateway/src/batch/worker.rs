@@ -45,6 +45,8 @@ pub(crate) struct Batches {
     batches: Mutex<HashMap<String, (String, Arc<AtomicBool>)>>,
     /// A project's batches take turns.
     turns: Mutex<HashMap<String, Arc<Semaphore>>>,
+    /// Held while one more file or batch is compared with its bounds and added.
+    pub(crate) adding: tokio::sync::Mutex<()>,
 }
 
 impl Batches {

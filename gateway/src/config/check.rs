@@ -14,6 +14,7 @@ use super::models::expanded;
 use super::raw::{self, IdentityMode};
 use super::read::{At, Named};
 use super::report::Problem;
+use ledger::files::FileBounds;
 use policy::{BreakerRules, Class, PlanId, ProjectId, Rates, SubjectRules, UserId};
 use serde_json::Value;
 use std::net::SocketAddr;
@@ -212,7 +213,9 @@ impl Check<'_> {
             max_buffered_bytes: raw.bounds.max_buffered_bytes,
             connections: self.connections(&raw.bounds),
             wrong_credentials_per_minute: raw.bounds.wrong_credentials_per_minute.value,
-            max_files_bytes: i64::try_from(raw.bounds.max_files_bytes).unwrap_or(i64::MAX),
+            files: self.files(&raw.bounds),
+            max_unfinished_batches: raw.bounds.max_unfinished_batches.value.try_into().unwrap_or(usize::MAX),
+            max_ended_batches: raw.bounds.max_ended_batches.value.into(),
             stored_responses: self.stored_responses(&raw.stored_responses),
             files_keep: self.kept_files(&raw.files),
             head_timeout: timeouts.head_seconds,
@@ -356,6 +359,17 @@ impl Check<'_> {
             total: raw.max_connections.value,
             per_address: raw.max_connections_per_address.value,
             reserved_descriptors: raw.reserved_descriptors,
+        }
+    }
+
+    fn files(&mut self, raw: &raw::Bounds) -> FileBounds {
+        let file = "gateway.yaml";
+        self.at_least_one(file, "bounds.max_files", &raw.max_files);
+        self.at_least_one(file, "bounds.max_unfinished_batches", &raw.max_unfinished_batches);
+        self.at_least_one(file, "bounds.max_ended_batches", &raw.max_ended_batches);
+        FileBounds {
+            count: raw.max_files.value.into(),
+            bytes: i64::try_from(raw.max_files_bytes).unwrap_or(i64::MAX),
         }
     }
 

@@ -3,6 +3,7 @@
 
 use super::raw;
 use super::report::Problem;
+use ledger::files::FileBounds;
 use policy::{
     Allowance, BreakerRules, Class, Concurrency, Degradation, GlobalLimits, KeyId, ModelId, ModelRules, PlanId, Prices,
     Priority, ProjectId, ProjectRules, Rates, Rules, Scheduling, SubjectRules, TokenLimit, TokenWeights, UserId,
@@ -59,7 +60,10 @@ pub(crate) struct Gateway {
     pub(crate) connections: ConnectionBounds,
     /// Of one client address, and of each kind.
     pub(crate) wrong_credentials_per_minute: u32,
-    pub(crate) max_files_bytes: i64,
+    /// Of each project.
+    pub(crate) files: FileBounds,
+    pub(crate) max_unfinished_batches: usize,
+    pub(crate) max_ended_batches: i64,
     /// Settings of stored responses; `None`: none are stored.
     pub(crate) stored_responses: Option<StoredResponses>,
     /// Retention of files and ended batches; `None`: until they are deleted.

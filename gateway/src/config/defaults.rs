@@ -35,6 +35,9 @@ impl Default for Bounds {
             wrong_credentials_per_minute: At { value: 20, line: 0 },
             reserved_descriptors: 64,
             max_files_bytes: 1 << 30,
+            max_files: At { value: 10_000, line: 0 },
+            max_unfinished_batches: At { value: 100, line: 0 },
+            max_ended_batches: At { value: 10_000, line: 0 },
             ledger_backlog: 100_000,
         }
     }

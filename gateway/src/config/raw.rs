@@ -366,8 +366,14 @@ section! {
         wrong_credentials_per_minute: At<u32> = Bounds::default().wrong_credentials_per_minute,
         /// File descriptors that clients may not take: for the journal, the database and the admin listener.
         reserved_descriptors: usize = Bounds::default().reserved_descriptors,
-        /// All files of a project together, in bytes.
+        /// All files of a project together, in bytes. Output of batches counts, and is never refused.
         max_files_bytes: u64 = Bounds::default().max_files_bytes,
+        /// Files of a project, output of batches included.
+        max_files: At<u32> = Bounds::default().max_files,
+        /// Batches of a project that have not ended; further ones get 429.
+        max_unfinished_batches: At<u32> = Bounds::default().max_unfinished_batches,
+        /// Ended batches of a project that are kept: of more, the oldest are forgotten, but not their files.
+        max_ended_batches: At<u32> = Bounds::default().max_ended_batches,
         /// Records that may wait for the database before new requests are refused.
         ledger_backlog: usize = Bounds::default().ledger_backlog; restart,
     }

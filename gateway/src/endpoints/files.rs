@@ -1,33 +1,32 @@
 //! OpenAI's `/v1/files` and `/v1/batches`. Callers see their own project's alone.
 
-use super::{Body, Endpoints, caller, unavailable};
+use super::page::{self, Page, unknown_after};
+use super::upload::{DAY, ExpiresAfter, upload};
+use super::{Body, Endpoints, caller, cannot_keep, unavailable};
 use crate::batch::{self, shapes};
 use crate::clock::now_ms;
 use crate::exchange::receive;
 use crate::identity::Caller;
 use crate::services::Services;
-use bytes::Bytes;
-use futures_util::stream;
 use ledger::batches::{self, Batch};
 use ledger::files::{self, File};
-use ledger::{BatchId, BatchStatus, FileId, FilePurpose};
+use ledger::{BatchId, BatchStatus, FilePurpose};
 use pingora_core::protocols::http::ServerSession;
 use protocol::FilesAndBatches;
 use protocol::error::{ErrorCode, RequestError};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::convert::Infallible;
-use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-/// Unfinished batches of one project, at most.
-const UNFINISHED: usize = 100;
+/// Items of a page of files where a client names no limit, and at most; both are OpenAI's.
+const FILES_PAGE: usize = 10_000;
 
-/// A batch's completion window, in seconds.
-const DAY: i64 = 86_400;
+/// The same for batches.
+const BATCHES_PAGE: usize = 20;
+const LARGEST_BATCHES_PAGE: usize = 100;
 
-const HOUR: i64 = 3_600;
+/// Ended batches that are forgotten at once, at most.
+const FORGET_AT_ONCE: i64 = 100;
 
 /// The fields of `POST /v1/batches`; others are ignored.
 #[derive(Deserialize)]
@@ -37,30 +36,6 @@ struct Wanted {
     completion_window: String,
     metadata: Option<Value>,
     output_expires_after: Option<ExpiresAfter>,
-}
-
-/// OpenAI's `expires_after` of a file.
-#[derive(Deserialize)]
-struct ExpiresAfter {
-    anchor: String,
-    seconds: i64,
-}
-
-impl ExpiresAfter {
-    /// The seconds, within OpenAI's bounds: an hour to thirty days.
-    fn checked(&self, param: &'static str) -> Result<i64, RequestError> {
-        let wrong = |message: String| Err(RequestError::param(ErrorCode::BadRequest, param, message));
-        if self.anchor != "created_at" {
-            return wrong(format!("`{param}.anchor` must be created_at, not `{}`", self.anchor));
-        }
-        if !(HOUR..=30 * DAY).contains(&self.seconds) {
-            return wrong(format!(
-                "`{param}.seconds` must be 3600 to 2592000, not {}",
-                self.seconds
-            ));
-        }
-        Ok(self.seconds)
-    }
 }
 
 pub(super) async fn answer(
@@ -74,21 +49,13 @@ pub(super) async fn answer(
     let project = &snapshot.config.project(caller.project).id;
     let store = services.ledger.store();
     Ok(match kept {
-        FilesAndBatches::Upload => upload(services, session, project).await?.into(),
-        FilesAndBatches::Files => {
-            let files = files::list(store, project, now_ms() / 1000)
-                .await
-                .map_err(unavailable)?;
-            shapes::list(&files.iter().map(shapes::file).collect::<Vec<_>>()).into()
-        }
+        FilesAndBatches::Upload => upload(endpoints, session, project).await?.into(),
+        FilesAndBatches::Files => list_files(services, project, query(session)).await?.into(),
         FilesAndBatches::File(id) => shapes::file(&file(services, project, id).await?).into(),
         FilesAndBatches::Content(id) => content(services, &file(services, project, id).await?).await?,
         FilesAndBatches::DeleteFile(id) => delete(services, &file(services, project, id).await?).await?.into(),
         FilesAndBatches::CreateBatch => create(endpoints, session, &caller).await?.into(),
-        FilesAndBatches::Batches => {
-            let all = batches::list(store, project, 1000).await.map_err(unavailable)?;
-            shapes::list(&all.iter().map(shapes::batch).collect::<Vec<_>>()).into()
-        }
+        FilesAndBatches::Batches => list_batches(services, project, query(session)).await?.into(),
         FilesAndBatches::Batch(id) => shapes::batch(&find(services, project, id).await?).into(),
         FilesAndBatches::CancelBatch(id) => {
             find(services, project, id).await?;
@@ -100,99 +67,69 @@ pub(super) async fn answer(
     })
 }
 
-async fn upload(services: &Arc<Services>, session: &mut ServerSession, project: &str) -> Result<Value, RequestError> {
-    let config = Arc::clone(&services.current.get().config);
-    let content_type = session.req_header().headers.get("content-type").cloned();
-    let (body, _buffered) = receive::body(services, session, &config).await?;
-    let form = Form::read(content_type.as_ref().and_then(|value| value.to_str().ok()), body).await?;
-    if form.purpose != FilePurpose::Batch.name() {
-        let message = format!("`purpose` must be batch, not `{}`", form.purpose);
-        return Err(RequestError::param(ErrorCode::BadRequest, "purpose", message));
-    }
-    let asked = form
-        .expires_after
-        .map(|after| after.checked("expires_after"))
-        .transpose()?;
-    let now = now_ms() / 1000;
-    let store = services.ledger.store();
-    let kept = files::list(store, project, now).await.map_err(unavailable)?;
-    let bytes = i64::try_from(form.contents.len()).unwrap_or(i64::MAX);
-    let sum: i64 = kept.iter().map(|file| file.bytes).sum();
-    if sum.saturating_add(bytes) > config.gateway.max_files_bytes {
-        let most = config.gateway.max_files_bytes;
-        let message = format!("the project's files would be larger than {most} bytes together; delete some");
-        return Err(RequestError::new(ErrorCode::BodyTooLarge, message));
-    }
-    let file = File {
-        id: FileId::random().map_err(|error| cannot_keep(&error))?,
-        project_id: project.to_owned(),
-        filename: form.filename,
-        purpose: FilePurpose::Batch,
-        bytes,
-        created_at: now,
-        expires_at: batch::expires_at(services, now, asked),
+fn query(session: &ServerSession) -> &str {
+    session.req_header().uri.query().unwrap_or_default()
+}
+
+/// The files of a project, a page at a time, newest first unless `order=asc`; of one purpose if the client names it.
+async fn list_files(services: &Services, project: &str, query: &str) -> Result<Value, RequestError> {
+    let page = Page::read(query, FILES_PAGE, FILES_PAGE)?;
+    let after = match page.after {
+        Some(id) => Some(
+            find_file(services, project, id)
+                .await?
+                .ok_or_else(|| unknown_after(id))?,
+        ),
+        None => None,
     };
-    write(&batch::path(services, &file), &form.contents)
-        .await
-        .map_err(|error| cannot_keep(&error))?;
-    files::add(store, &file).await.map_err(unavailable)?;
-    Ok(shapes::file(&file))
+    let purpose = match page::field(query, "purpose").filter(|purpose| !purpose.is_empty()) {
+        None => None,
+        Some(name) => match name.parse::<FilePurpose>() {
+            Ok(purpose) => Some(purpose),
+            // No file has another one.
+            Err(_) => return Ok(page.answer(Vec::new())),
+        },
+    };
+    let after = after.as_ref().map(|file| (file.created_at, file.id.as_str()));
+    let (store, now) = (services.ledger.store(), now_ms() / 1000);
+    let found = files::page(store, project, purpose, now, &part(&page, after)).await;
+    Ok(page.answer(found.map_err(unavailable)?.iter().map(shapes::file).collect()))
 }
 
-/// The fields of an upload's form.
-struct Form {
-    filename: String,
-    purpose: String,
-    contents: Bytes,
-    expires_after: Option<ExpiresAfter>,
-}
-
-impl Form {
-    async fn read(content_type: Option<&str>, body: Bytes) -> Result<Self, RequestError> {
-        let wrong = |error: multer::Error| {
-            RequestError::new(ErrorCode::BadRequest, format!("the form cannot be read: {error}"))
-        };
-        let boundary = multer::parse_boundary(content_type.unwrap_or_default()).map_err(wrong)?;
-        let mut form = multer::Multipart::new(stream::iter([Ok::<_, Infallible>(body)]), boundary);
-        let (mut purpose, mut file, mut anchor, mut seconds) = (None, None, None, None);
-        while let Some(field) = form.next_field().await.map_err(wrong)? {
-            match field.name() {
-                Some("purpose") => purpose = Some(field.text().await.map_err(wrong)?),
-                Some("expires_after[anchor]") => anchor = Some(field.text().await.map_err(wrong)?),
-                Some("expires_after[seconds]") => seconds = Some(field.text().await.map_err(wrong)?),
-                Some("file") => {
-                    let name = field.file_name().unwrap_or("file.jsonl").chars().take(256).collect();
-                    file = Some((name, field.bytes().await.map_err(wrong)?));
-                }
-                _ => {}
-            }
+/// The batches of a project, a page at a time, newest first unless `order=asc`.
+async fn list_batches(services: &Services, project: &str, query: &str) -> Result<Value, RequestError> {
+    let page = Page::read(query, BATCHES_PAGE, LARGEST_BATCHES_PAGE)?;
+    let store = services.ledger.store();
+    let after = match page.after {
+        Some(id) => {
+            let found = batches::find(store, project, id).await.map_err(unavailable)?;
+            Some(found.ok_or_else(|| unknown_after(id))?)
         }
-        let missing =
-            |name: &'static str| RequestError::param(ErrorCode::BadRequest, name, format!("the form has no `{name}`"));
-        let (filename, contents) = file.ok_or_else(|| missing("file"))?;
-        let expires_after = match (anchor, seconds) {
-            (None, None) => None,
-            (anchor, seconds) => Some(ExpiresAfter {
-                anchor: anchor.ok_or_else(|| missing("expires_after[anchor]"))?,
-                seconds: seconds
-                    .and_then(|seconds| seconds.trim().parse().ok())
-                    .ok_or_else(|| missing("expires_after[seconds]"))?,
-            }),
-        };
-        Ok(Self {
-            filename,
-            purpose: purpose.ok_or_else(|| missing("purpose"))?,
-            contents,
-            expires_after,
-        })
+        None => None,
+    };
+    let after = after.as_ref().map(|batch| (batch.created_at, batch.id.as_str()));
+    let found = batches::page(store, project, &part(&page, after)).await;
+    Ok(page.answer(found.map_err(unavailable)?.iter().map(shapes::batch).collect()))
+}
+
+/// The part of a list that makes a page, and one item more to tell whether there are more.
+fn part<'a>(page: &Page<'_>, after: Option<(i64, &'a str)>) -> ledger::Page<'a> {
+    ledger::Page {
+        after,
+        limit: i64::try_from(page.limit).unwrap_or(i64::MAX).saturating_add(1),
+        is_ascending: page.is_ascending,
     }
+}
+
+async fn find_file(services: &Services, project: &str, id: &str) -> Result<Option<File>, RequestError> {
+    let found = files::find(services.ledger.store(), project, id, now_ms() / 1000).await;
+    found.map_err(unavailable)
 }
 
 async fn file(services: &Services, project: &str, id: &str) -> Result<File, RequestError> {
-    let found = files::find(services.ledger.store(), project, id, now_ms() / 1000)
-        .await
-        .map_err(unavailable)?;
-    found.ok_or_else(|| RequestError::new(ErrorCode::UnknownRequest, format!("there is no file `{id}`")))
+    find_file(services, project, id)
+        .await?
+        .ok_or_else(|| RequestError::new(ErrorCode::UnknownRequest, format!("there is no file `{id}`")))
 }
 
 async fn content(services: &Services, file: &File) -> Result<Body, RequestError> {
@@ -240,8 +177,12 @@ async fn create(endpoints: &Endpoints, session: &mut ServerSession, caller: &Cal
         .transpose()?;
     let project = config.project(caller.project);
     let input = file(services, &project.id, &wanted.input_file_id).await?;
-    if endpoints.batches.count(&project.id) >= UNFINISHED {
-        let message = format!("the project has {UNFINISHED} batches that have not ended; wait for one, or cancel one");
+    let _alone = endpoints.batches.adding.lock().await;
+    let most = config.gateway.max_unfinished_batches;
+    if endpoints.batches.count(&project.id) >= most {
+        let message = format!(
+            "the project has {most} batches that have not ended (bounds.max_unfinished_batches); wait for one, or cancel one"
+        );
         let mut error = RequestError::new(ErrorCode::TooManyConcurrent, message);
         error.retry_after = Some(Duration::from_secs(60));
         return Err(error);
@@ -273,6 +214,11 @@ async fn create(endpoints: &Endpoints, session: &mut ServerSession, caller: &Cal
         .await
         .map_err(unavailable)?;
     batch::start(services, &endpoints.batches, batch.clone());
+    let keep = config.gateway.max_ended_batches;
+    let forgotten = batches::delete_oldest(services.ledger.store(), &project.id, keep, FORGET_AT_ONCE).await;
+    if let Err(error) = forgotten {
+        tracing::warn!(%error, project = project.id, "old batches not forgotten");
+    }
     Ok(shapes::batch(&batch))
 }
 
@@ -281,19 +227,4 @@ async fn find(services: &Services, project: &str, id: &str) -> Result<Batch, Req
         .await
         .map_err(unavailable)?;
     found.ok_or_else(|| RequestError::new(ErrorCode::UnknownRequest, format!("there is no batch `{id}`")))
-}
-
-async fn write(path: &Path, contents: &[u8]) -> std::io::Result<()> {
-    if let Some(parent) = path.parent() {
-        tokio::fs::create_dir_all(parent).await?;
-    }
-    tokio::fs::write(path, contents).await
-}
-
-fn cannot_keep(error: &dyn std::fmt::Display) -> RequestError {
-    tracing::error!(%error, "file not kept or not read");
-    RequestError::new(
-        ErrorCode::StoreUnavailable,
-        "the gateway cannot keep or read files now; try again",
-    )
 }

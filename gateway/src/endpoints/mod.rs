@@ -2,8 +2,10 @@
 
 mod files;
 mod models;
+mod page;
 mod requests;
 mod responses;
+mod upload;
 mod usage;
 
 use crate::batch::Batches;
@@ -200,5 +202,14 @@ fn unavailable(error: ledger::Error) -> RequestError {
     RequestError::new(
         ErrorCode::DatabaseUnreadable,
         "the gateway's database cannot be read; try again later",
+    )
+}
+
+/// The error of a file that the disk did not take or give.
+fn cannot_keep(error: &dyn std::fmt::Display) -> RequestError {
+    tracing::error!(%error, "file not kept or not read");
+    RequestError::new(
+        ErrorCode::StoreUnavailable,
+        "the gateway cannot keep or read files now; try again",
     )
 }

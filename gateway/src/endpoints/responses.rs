@@ -1,6 +1,7 @@
 //! Responses that were made in the background or stored: shown, replayed, listed, cancelled, deleted. Callers see their
 //! own project's alone.
 
+use super::page::{Page, field, unknown_after, wrong};
 use super::{Body, caller, unavailable};
 use crate::clock::now_ms;
 use crate::exchange::stored;
@@ -129,15 +130,6 @@ impl Named<'_> {
 }
 
 /// The value of a field of a query.
-fn field<'q>(query: &'q str, name: &str) -> Option<&'q str> {
-    let mut fields = query.split('&').filter_map(|field| field.split_once('='));
-    fields.find_map(|(key, value)| (key == name).then_some(value))
-}
-
-fn wrong(param: &'static str, message: impl Into<String>) -> RequestError {
-    RequestError::param(ErrorCode::BadRequest, param, message)
-}
-
 /// A response, or with `stream=true` the events that make it, from the one after `starting_after` on.
 fn show(response: Value, query: &str) -> Result<Body, RequestError> {
     if field(query, "stream") != Some("true") {
@@ -158,33 +150,20 @@ fn show(response: Value, query: &str) -> Result<Body, RequestError> {
 
 /// A page of items: the newest first unless `order=asc`.
 fn page(items: &[Value], query: &str) -> Result<Value, RequestError> {
-    let limit = match field(query, "limit").map(str::parse) {
-        None => PAGE,
-        Some(Ok(limit)) if (1..=LARGEST_PAGE).contains(&limit) => limit,
-        Some(_) => return Err(wrong("limit", format!("`limit` must be 1 to {LARGEST_PAGE}"))),
-    };
+    let page = Page::read(query, PAGE, LARGEST_PAGE)?;
     let mut ordered: Vec<&Value> = items.iter().collect();
-    match field(query, "order") {
-        None | Some("desc") => ordered.reverse(),
-        Some("asc") => {}
-        Some(_) => return Err(wrong("order", "`order` must be asc or desc")),
+    if !page.is_ascending {
+        ordered.reverse();
     }
-    let start = match field(query, "after") {
+    let start = match page.after {
         None => 0,
         Some(after) => {
             let at = ordered.iter().position(|item| item["id"] == after);
-            at.ok_or_else(|| wrong("after", format!("there is no item `{after}` to list those after")))? + 1
+            at.ok_or_else(|| unknown_after(after))? + 1
         }
     };
-    let rest = &ordered[start..];
-    let shown = &rest[..limit.min(rest.len())];
-    Ok(json!({
-        "object": "list",
-        "data": shown,
-        "first_id": shown.first().map(|item| &item["id"]),
-        "last_id": shown.last().map(|item| &item["id"]),
-        "has_more": rest.len() > shown.len(),
-    }))
+    let rest = ordered[start..].iter().take(page.limit + 1);
+    Ok(page.answer(rest.copied().cloned().collect()))
 }
 
 #[cfg(test)]

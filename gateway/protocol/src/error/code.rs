@@ -92,6 +92,8 @@ codes! {
     UnsupportedMediaType = "unsupported_media_type", 415, Client, "invalid_request_error", "unsupported_media_type";
     /// The client sends its body too slowly.
     RequestTimeout = "request_timeout", 408, Client, "invalid_request_error", "request_timeout";
+    /// The project has as many files as it may have.
+    StorageLimitExceeded = "storage_limit_exceeded", 400, Policy, "invalid_request_error", "storage_limit_exceeded";
     /// The request is larger than its rate limit or quota can ever pass.
     RequestExceedsLimit = "request_exceeds_limit", 400, Policy, "invalid_request_error", "request_exceeds_limit";
     /// A limit of requests a minute or a day is reached.

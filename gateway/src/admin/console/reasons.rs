@@ -55,6 +55,9 @@ pub(super) fn advice(reason: &str) -> &'static str {
         }
         "body_too_large" => "Raise bounds.max_body_bytes in gateway.yaml if such bodies are meant to pass.",
         "request_timeout" => "The client sent its body too slowly; see timeouts.body_seconds.",
+        "storage_limit_exceeded" => {
+            "The project has as many files as it may have. Delete some, let them expire (files.keep_days), or raise bounds.max_files or max_files_bytes."
+        }
         "request_exceeds_limit" => {
             "This request alone is larger than a rate limit or quota. Raise the limit, or lower max_tokens."
         }
