@@ -46,6 +46,7 @@ fn ask(number: u32) -> AdmissionRequest {
         max_tokens: 200,
         answers: 1,
         units: policy::Units::default(),
+        hints: policy::Hints::default(),
     }
 }
 

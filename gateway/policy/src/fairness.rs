@@ -1,5 +1,5 @@
 //! The order of the queue: between bands by weight, between the projects of a band, between a project's users,
-//! and then first in, first out.
+//! and then by predicted work and age ([`ranking`](crate::ranking)).
 //!
 //! Work is shared, not requests: one request can be a thousand times another. Each band, project
 //! and user carries a counter of the work that it has been served, and the smallest goes first. This is
@@ -12,6 +12,7 @@
 //!
 //! Counters are kept a band; what waits is listed a model, so that a full model holds back no other.
 
+use crate::ranking::Ranked;
 use crate::tickets::List;
 use crate::{ModelId, Order, ProjectId, QueueClass, Rules, Time, UserId};
 use std::collections::BTreeSet;
@@ -94,20 +95,23 @@ pub(crate) struct Flow {
     pub(crate) held_back: HeldBack,
 }
 
-/// A user's requests for one model in one class, first in, first out.
+/// A user's requests for one model in one class.
 #[derive(Debug)]
 pub(crate) struct Queue {
     pub(crate) model: ModelId,
     pub(crate) class: QueueClass,
+    /// All of them by age.
     pub(crate) list: List,
+    /// All of them in the order in which they are served.
+    pub(crate) ranked: Ranked,
     /// Under what the user is listed in the project's flow, if it is.
     pub(crate) listed: Option<u64>,
 }
 
-/// The sort key of a user in a flow: the work served to it, or, first in first out, its oldest request.
-pub(crate) fn user_key(order: Order, served: Served, oldest: u64) -> u64 {
+/// The sort key of a user in a flow: the work served to it, or, first in first out, its first request.
+pub(crate) fn user_key(order: Order, served: Served, first: u64) -> u64 {
     match order {
-        Order::Fifo => oldest,
+        Order::Fifo => first,
         Order::Weighted | Order::Strict => served.0,
     }
 }

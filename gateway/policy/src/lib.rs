@@ -21,8 +21,10 @@ mod limits;
 mod money;
 mod names;
 mod policy;
+mod prediction;
 mod queue_class;
 mod quota;
+mod ranking;
 mod refusal;
 mod request;
 mod reservation;
@@ -46,12 +48,12 @@ pub use policy::{Attempt, Policy, Settled, Settlement};
 pub use queue_class::{ByClass, QueueClass};
 pub use quota::{QuotaUnit, QuotaWindow};
 pub use refusal::{LimitKind, RateLimitKind, Refusal};
-pub use request::{AdmissionRequest, Class, Estimate, Priority, Units, Usage};
+pub use request::{AdmissionRequest, Class, Estimate, Hints, Priority, Units, Usage};
 pub use retries::RetryBudget;
 pub use routing::{Candidate, pick};
 pub use rules::{
     Allowance, AllowanceActions, Caps, Concurrency, Degradation, GlobalLimits, Level, LevelActions, ModelRules, Order,
-    Prices, ProjectRules, Rates, Rules, Scheduling, SubjectRules, TokenLimit, TokenWeights,
+    Prices, ProjectRules, Rates, Rules, Scheduling, SubjectRules, TokenLimit, TokenWeights, UserOrder,
 };
 pub use tickets::TicketId;
 pub use time::Time;

@@ -120,6 +120,16 @@ pub struct AdmissionRequest {
     pub answers: u64,
     /// Further units that it uses.
     pub units: Units,
+    /// What is known of it beside its size.
+    pub hints: Hints,
+}
+
+/// What is known of a request beside its size, for its order in the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Hints {
+    /// A hash of the beginning of its prompt: requests of one kind, such as those with the same instructions, have it in
+    /// common.
+    pub prompt: Option<u64>,
 }
 
 impl AdmissionRequest {

@@ -1,10 +1,12 @@
 //! The requests that run and wait: a slab of tickets, and the lists of those that wait.
 //!
 //! The lists are links inside the tickets, so joining, leaving from the middle and being served cost no
-//! allocation and no search. A ticket stands in three: its own queue (user, model, class), in which it is
-//! served, and by age in its flow's (project, model, class) and in its class's, which know the oldest and the newest.
+//! allocation and no search. A ticket stands in three by age: its own queue's (user, model, class), its
+//! flow's (project, model, class) and its class's, which know the oldest and the newest. The order in which a queue is served
+//! is kept apart, in `ranking`.
 
 use crate::charge::Charge;
+use crate::prediction::Contexts;
 use crate::{ModelId, ProjectId, QueueClass, Time, UserId};
 
 /// A request that was let in: it waits or runs, until it is settled or cancelled. A number that is used
@@ -24,6 +26,12 @@ pub(crate) struct Ticket {
     pub(crate) class: QueueClass,
     /// Position in the order of arrival.
     pub(crate) sequence: u64,
+    /// Its rank among its user's requests: when it came, and its handicap.
+    pub(crate) rank: Time,
+    /// Its position among those, while it waits.
+    pub(crate) ranked_at: u32,
+    /// What its length was predicted from, and teaches.
+    pub(crate) contexts: Contexts,
     /// The work that such a request usually is.
     pub(crate) work: u64,
     /// The charge to its band, project and user, from its start until it is settled.

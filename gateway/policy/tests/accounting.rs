@@ -140,6 +140,7 @@ fn request(project: u32, model: u32, tokens: u64) -> AdmissionRequest {
         max_tokens: tokens,
         answers: 1,
         units: policy::Units::default(),
+        hints: policy::Hints::default(),
     }
 }
 

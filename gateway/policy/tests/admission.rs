@@ -5,7 +5,7 @@
 use policy::{
     AdmissionRequest, Allowance, Caps, Class, Concurrency, Decision, GlobalLimits, ModelId, ModelRules, NanoEuro,
     Order, PlanId, Policy, Prices, Priority, ProjectId, ProjectRules, QuotaWindow, Rates, Refusal, Rules, Scheduling,
-    Settlement, Subject, SubjectRules, TicketId, Time, Usage, UserId,
+    Settlement, Subject, SubjectRules, TicketId, Time, Usage, UserId, UserOrder,
 };
 use proptest::prelude::*;
 use std::collections::HashMap;
@@ -49,6 +49,7 @@ fn ask() -> impl Strategy<Value = AdmissionRequest> {
                 max_tokens,
                 answers: 1,
                 units: policy::Units::default(),
+                hints: policy::Hints::default(),
             },
         )
 }
@@ -75,6 +76,7 @@ fn rules() -> impl Strategy<Value = Rules> {
                 order,
                 weights: [10, 5, 1],
                 reserved: [high, normal],
+                user_order: UserOrder::Arrival,
             },
             plans: vec![Rates {
                 tokens_per_minute: NonZeroU64::new(1_000_000),
@@ -299,13 +301,13 @@ proptest! {
     fn under_weights_nobody_starves(high in 1..40usize, low_weight in 1..5u32) {
         let mut policy = Policy::new(Rules {
             global: GlobalLimits { max_active_requests: 2, max_queue_size: 10_000, max_queue_wait: Duration::from_secs(3600) },
-            scheduling: Scheduling { order: Order::Weighted, weights: [10, 5, low_weight], reserved: [1, 0] },
+            scheduling: Scheduling { order: Order::Weighted, weights: [10, 5, low_weight], reserved: [1, 0], user_order: UserOrder::LeastWork },
             ..Rules::default()
         });
         let now = Time::after_epoch(Duration::from_secs(1));
         let asking = |project: u32, priority| AdmissionRequest {
             project: ProjectId(project), user: UserId(project), key: None, plan: PlanId(0), model: ModelId(0),
-            smaller: None, class: Class::Interactive, priority, input_tokens: 10, least_input_tokens: 10, max_tokens: 10, answers: 1, units: policy::Units::default(),
+            smaller: None, class: Class::Interactive, priority, input_tokens: 10, least_input_tokens: 10, max_tokens: 10, answers: 1, units: policy::Units::default(), hints: policy::Hints::default(),
         };
         let mut running = Vec::new();
         let offer = |policy: &mut Policy, running: &mut Vec<TicketId>, ask: AdmissionRequest| match policy.offer(&ask, now).0 {

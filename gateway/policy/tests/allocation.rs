@@ -31,6 +31,7 @@ fn ask(number: u32) -> AdmissionRequest {
         max_tokens: 200,
         answers: 1,
         units: policy::Units::default(),
+        hints: policy::Hints::default(),
     }
 }
 

@@ -19,7 +19,7 @@ use policy::{
     AdmissionRequest, Allowance, AllowanceActions, Caps, Class, Concurrency, Decision, GlobalLimits, ModelId,
     ModelRules, NanoEuro, Pace, Policy, Prices, Priority, ProjectId, ProjectRules, QuotaWindow, Rates, RecordedUsage,
     Refusal, Rules, Scheduling, ServerLoad, Settlement, Subject, SubjectRules, TicketId, TokenLimit, TokenWeights,
-    Usage,
+    Usage, UserOrder,
 };
 use proptest::prelude::*;
 use std::num::NonZeroU64;
@@ -156,6 +156,7 @@ fn extreme_rules() -> impl Strategy<Value = Rules> {
             scheduling: Scheduling {
                 weights: weights.2,
                 reserved: [sizes.0 as usize, sizes.1 as usize],
+                user_order: UserOrder::LeastWork,
                 ..Scheduling::default()
             },
             projects: vec![

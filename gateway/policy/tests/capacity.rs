@@ -151,5 +151,6 @@ fn ask(project: u32, input_tokens: u64) -> AdmissionRequest {
         max_tokens: 0,
         answers: 0,
         units: policy::Units::default(),
+        hints: policy::Hints::default(),
     }
 }

@@ -30,6 +30,7 @@ fn request(project: u32, model: u32, priority: Priority) -> AdmissionRequest {
         max_tokens: 10,
         answers: 1,
         units: policy::Units::default(),
+        hints: policy::Hints::default(),
     }
 }
 

@@ -5,7 +5,7 @@
 
 mod simulation;
 
-use policy::{GlobalLimits, Order, Priority, ProjectId, Rules, Scheduling, TokenWeights};
+use policy::{GlobalLimits, Order, Priority, ProjectId, Rules, Scheduling, TokenWeights, UserOrder};
 use simulation::cached::{Client, jain, share};
 use simulation::{Outcome, Random, Run, Source, poisson, service};
 use std::time::Duration;
@@ -29,6 +29,7 @@ fn run(sources: Vec<Source>) -> Outcome {
             order: Order::Weighted,
             weights: [10, 5, 1],
             reserved: [0, 0],
+            user_order: UserOrder::LeastWork,
         },
         ..Rules::default()
     };

@@ -54,6 +54,7 @@ fn request(units: Units) -> AdmissionRequest {
         max_tokens: 1,
         answers: 0,
         units,
+        hints: policy::Hints::default(),
     }
 }
 

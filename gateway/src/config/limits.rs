@@ -8,7 +8,7 @@ use super::raw::{self, Slots, TokenCount};
 use super::read::{At, Named};
 use policy::{
     AllowanceActions, Concurrency, Degradation, GlobalLimits, Level, LevelActions, Order, Rates, Scheduling,
-    SubjectRules, TokenLimit, TokenWeights,
+    SubjectRules, TokenLimit, TokenWeights, UserOrder,
 };
 use std::collections::HashMap;
 use std::num::NonZeroU64;
@@ -147,6 +147,10 @@ impl Check<'_> {
             },
             weights: named.map(|(_, weight)| weight.value),
             reserved,
+            user_order: match raw.user_order {
+                raw::UserOrder::LeastWork => UserOrder::LeastWork,
+                raw::UserOrder::Arrival => UserOrder::Arrival,
+            },
         }
     }
 

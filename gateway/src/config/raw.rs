@@ -187,6 +187,8 @@ section! {
         reserved_active_requests: Option<Reserved>,
         /// Order in which queued requests are admitted.
         scheduling: Scheduling = Scheduling::Weighted,
+        /// Order of one user's queued requests for a model; with `scheduling: fifo` that of arrival.
+        user_order: UserOrder = UserOrder::LeastWork,
         /// Weights of tokens against an uncached input token, which counts 1.
         token_weights: TokenWeights = TokenWeights::default(),
     }
@@ -407,6 +409,14 @@ choice! {
         Strict = "strict",
         /// First in, first out.
         Fifo = "fifo",
+    }
+
+    /// Order of one user's queued requests.
+    enum UserOrder {
+        /// The least predicted work first; a request that has waited is not overtaken for ever.
+        LeastWork = "least_work",
+        /// First in, first out.
+        Arrival = "arrival",
     }
 
     /// Kind of user.

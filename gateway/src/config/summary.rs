@@ -1,7 +1,7 @@
 //! `/config/summary`: what is loaded, by file, without secrets.
 
 use super::checked::Config;
-use policy::{Order, Priority};
+use policy::{Order, Priority, UserOrder};
 use protocol::passthrough::Pattern;
 use serde_json::{Map, Value, json};
 use simulated_upstream::Timing;
@@ -80,6 +80,10 @@ pub(crate) fn summary(config: &Config) -> Value {
         Order::Strict => "strict",
         Order::Fifo => "fifo",
     };
+    let user_order = match config.scheduling.user_order {
+        UserOrder::LeastWork => "least_work",
+        UserOrder::Arrival => "arrival",
+    };
     let levels = config.degradation.levels.iter().map(level);
     json!({
         "users": users.collect::<Map<_, _>>(),
@@ -96,6 +100,7 @@ pub(crate) fn summary(config: &Config) -> Value {
             "priority_weights": weights.collect::<Map<_, _>>(),
             "reserved_active_requests": {"high": high, "normal": normal},
             "scheduling": scheduling,
+            "user_order": user_order,
         },
         "degradation": levels.collect::<Map<_, _>>(),
     })

@@ -13,7 +13,7 @@ use crate::tokens::{self, TextBytes};
 use crate::upstream::RoutingHint;
 use bytes::Bytes;
 use pingora_core::protocols::http::ServerSession;
-use policy::{AdmissionRequest, ModelId, ProjectId};
+use policy::{AdmissionRequest, Hints, ModelId, ProjectId};
 use protocol::error::{ErrorCode, RequestError};
 use protocol::hub::About;
 use protocol::translate::{self, NativeApis, Translation};
@@ -70,6 +70,16 @@ impl Resolved<'_> {
     pub(super) fn reject<T>(self, error: RequestError) -> Step<T> {
         self.recorder.reject(error)
     }
+}
+
+/// Bytes of a prompt by which its kind is known: instructions begin within them, what varies mostly comes later.
+const KIND_BYTES: usize = 96;
+
+/// A hash of the beginning of a prompt.
+fn kind_of(prompt: &str) -> u64 {
+    let bytes = prompt.as_bytes();
+    let beginning = &bytes[..bytes.len().min(KIND_BYTES)];
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(beginning)
 }
 
 /// The result of resolving a request.
@@ -141,6 +151,9 @@ pub(super) fn resolution(
         max_tokens: parsed.max_tokens.unwrap_or(u64::MAX).min(model.max_output_tokens),
         answers: if operation.generates() { parsed.answers } else { 0 },
         units: parsed.units,
+        hints: Hints {
+            prompt: parsed.prompt.map(kind_of),
+        },
     };
     let hint = RoutingHint { prefix_hash, tokens: 0 };
     Ok(Resolution {
@@ -213,5 +226,22 @@ pub(super) fn about(recorder: &Recorder, model: &Model, prompt_tokens: u64) -> A
         unsupported: model.unsupported,
         previous_response_id: recorder.conversation.previous_response_id.clone(),
         store: recorder.conversation.kept_input.is_some(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::kind_of;
+
+    #[test]
+    fn prompts_with_the_same_instructions_are_of_one_kind() {
+        let prompt = |instructions: &str, text: &str| {
+            format!(
+                r#"[{{"role":"system","content":"{instructions}, in one sentence, without an introduction, and in the language of the text that is given."}},{{"role":"user","content":"{text}"}}]"#
+            )
+        };
+        assert_eq!(kind_of(&prompt("Summarize", "Ä")), kind_of(&prompt("Summarize", "Ö")));
+        assert_ne!(kind_of(&prompt("Summarize", "Ä")), kind_of(&prompt("Translate", "Ä")));
+        assert_ne!(kind_of("a"), kind_of("b"));
     }
 }

@@ -29,6 +29,7 @@ async fn enter(gate: &Arc<Gate>, priority: Priority) -> Result<AdmittedRequest, 
         max_tokens: 1,
         answers: 1,
         units: policy::Units::default(),
+        hints: policy::Hints::default(),
     };
     match gate.offer(&ask, clock::now()).0 {
         Admission::Admitted(entry) => Ok(entry),

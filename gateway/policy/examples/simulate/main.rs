@@ -6,12 +6,14 @@
 
 mod cached;
 mod capacity;
+mod mixed;
 mod shares;
 #[path = "../../tests/simulation/mod.rs"]
 mod simulation;
 
 fn main() {
     let mut missed = shares::print_table();
+    missed.extend(mixed::print_table());
     missed.extend(cached::print_table());
     missed.extend(capacity::print_tables());
     for miss in &missed {

@@ -6,7 +6,7 @@
 
 use crate::simulation::{Arrival, Outcome, Run, Source, poisson, scaled, service};
 use flate2::read::GzDecoder;
-use policy::{Degradation, GlobalLimits, Order, Priority, ProjectId, Rules, Scheduling};
+use policy::{Degradation, GlobalLimits, Order, Priority, ProjectId, Rules, Scheduling, UserOrder};
 use std::io::{BufRead, BufReader};
 use std::time::{Duration, Instant};
 
@@ -98,6 +98,7 @@ fn rules(order: Order) -> Rules {
             order,
             weights: [10, 5, 1],
             reserved: [0, 0],
+            user_order: UserOrder::LeastWork,
         },
         degradation: Degradation::default(),
         ..Rules::default()
@@ -158,7 +159,8 @@ fn check(name: &str, arrivals: &str, best: f64, outcome: &mut Outcome) -> Vec<St
     missed
 }
 
-fn read_trace() -> Vec<Arrival> {
+/// The Azure conversation trace of 2023.
+pub fn read_trace() -> Vec<Arrival> {
     let path = concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/../../data/traces/azure_llm_2023_conv.csv.gz"

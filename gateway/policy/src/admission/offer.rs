@@ -2,6 +2,8 @@
 
 use super::state::{Scheduler, Turn, flow, queue};
 use crate::charge::Charge;
+use crate::prediction::Contexts;
+use crate::ranking::handicap;
 use crate::tickets::{Links, Ticket, TicketId};
 use crate::{AdmissionRequest, ModelId, Order, ProjectId, QueueClass, Refusal, Rules, Terms, Time};
 use std::time::Duration;
@@ -41,25 +43,8 @@ impl Scheduler {
     ) -> Verdict {
         self.now = now;
         self.ensure_known(rules, ask);
-        let class = QueueClass::of(ask.class, ask.priority);
-        let usual = self.usual_tokens(ask, terms);
-        let ticket = Ticket {
-            project: ask.project,
-            user: ask.user,
-            model: terms.model,
-            class,
-            sequence: self.sequence,
-            work: usual.work(rules.token_weights),
-            charged: Charge::default(),
-            tokens: usual.in_flight(),
-            since: now,
-            deadline: now + rules.global.max_queue_wait,
-            is_running: false,
-            in_queue: Links::default(),
-            in_flow: Links::default(),
-            in_class: Links::default(),
-        };
-        self.sequence += 1;
+        let ticket = self.ticket_for(rules, ask, terms, now);
+        let class = ticket.class;
         if self.fits(rules, &ticket, now) && !(is_paused && class == QueueClass::Batch) {
             let id = self.tickets.add(ticket);
             self.start(rules, id.index, now);
@@ -91,6 +76,39 @@ impl Scheduler {
             deadline: ticket.deadline,
             expected,
             displaced,
+        }
+    }
+
+    /// The ticket of a request, that neither waits nor runs yet.
+    fn ticket_for(&mut self, rules: &Rules, ask: &AdmissionRequest, terms: &Terms, now: Time) -> Ticket {
+        let contexts = Contexts::of(&AdmissionRequest {
+            model: terms.model,
+            max_tokens: terms.max_tokens,
+            ..*ask
+        });
+        let usual = self.usual_tokens(ask, terms, contexts);
+        let model = &self.models[terms.model];
+        let seconds = model.speed.seconds(usual);
+        let handicap = handicap(&rules.scheduling, &rules.global, seconds, model.service.0);
+        self.sequence += 1;
+        Ticket {
+            project: ask.project,
+            user: ask.user,
+            model: terms.model,
+            class: QueueClass::of(ask.class, ask.priority),
+            sequence: self.sequence,
+            rank: now + handicap,
+            ranked_at: 0,
+            contexts,
+            work: usual.work(rules.token_weights),
+            charged: Charge::default(),
+            tokens: usual.in_flight(),
+            since: now,
+            deadline: now + rules.global.max_queue_wait,
+            is_running: false,
+            in_queue: Links::default(),
+            in_flow: Links::default(),
+            in_class: Links::default(),
         }
     }
 
@@ -157,7 +175,7 @@ impl Scheduler {
         } = *candidate;
         let flow = flow(&self.projects[project].flows, model, class)?;
         let (_, user) = *flow.users.first()?;
-        queue(&self.users[user].queues, project, model, class)?.list.first
+        queue(&self.users[user].queues, project, model, class)?.ranked.first()
     }
 
     /// Removes a ticket that waits from the queue; false if it does not wait.

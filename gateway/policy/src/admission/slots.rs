@@ -3,6 +3,7 @@
 use super::state::{Scheduler, flow_mut};
 use crate::capacity::{Occupation, Pace, ServerLoad};
 use crate::charge::{Charge, Throttled, Tokens};
+use crate::prediction::Contexts;
 use crate::tickets::{Ticket, TicketId};
 use crate::{AdmissionRequest, ModelId, Rules, Terms, Time};
 
@@ -89,6 +90,8 @@ impl Scheduler {
         let seconds = (now - ticket.since).as_secs_f64();
         model.service.add(seconds);
         model.output.add(ended.tokens.output as f64);
+        model.speed.learn(ended.tokens, seconds);
+        self.predictor.learn(ticket.contexts, ended.tokens.output);
         self.service.add(seconds);
         let input = ended.tokens.uncached as f64 + ended.tokens.cached as f64;
         if input > 0.0 {
@@ -111,16 +114,17 @@ impl Scheduler {
         user.served[class].correct(charged.user, actual.user);
     }
 
-    /// The tokens that such a request usually uses: its answer may have `max_tokens`, but seldom has, and as large a
-    /// part of its prompt is cached as of the user's prompts lately.
+    /// The tokens that such a request usually uses: an answer as long as is predicted, and as large a part of its prompt
+    /// cached as of the user's prompts lately.
     #[allow(
         clippy::cast_possible_truncation,
         clippy::cast_precision_loss,
         clippy::cast_sign_loss
     )]
-    pub(super) fn usual_tokens(&self, ask: &AdmissionRequest, terms: &Terms) -> Tokens {
+    pub(super) fn usual_tokens(&self, ask: &AdmissionRequest, terms: &Terms, contexts: Contexts) -> Tokens {
         let most = terms.estimate.output_tokens;
         let usual = self.models[terms.model].output.0;
+        let usual = usual.map(|usual| self.predictor.predict(contexts, usual));
         let cached = self.users[ask.user].cached.0.unwrap_or_default() * ask.input_tokens as f64;
         Tokens::new(
             ask.input_tokens,

@@ -2,6 +2,8 @@
 
 use crate::capacity::Capacity;
 use crate::fairness::{ClassQueue, Flow, HeldBack, Queue, Served};
+use crate::prediction::{Predictor, Speed};
+use crate::ranking::Ranked;
 use crate::tickets::{List, Ticket, TicketId, Tickets};
 use crate::{AdmissionRequest, ByClass, IdMap, ModelId, Order, ProjectId, QueueClass, Rules, Time, UserId};
 use std::collections::BTreeSet;
@@ -24,6 +26,7 @@ pub(crate) struct Scheduler {
     pub(super) users: IdMap<UserId, User>,
     pub(super) sequence: u64,
     pub(super) service: Mean,
+    pub(super) predictor: Predictor,
     /// The time of the last call.
     pub(super) now: Time,
 }
@@ -48,6 +51,8 @@ pub(super) struct Model {
     pub(super) service: Mean,
     /// Tokens of an answer.
     pub(super) output: Mean,
+    /// The time that tokens take.
+    pub(super) speed: Speed,
 }
 
 /// True if the first request in a model's queue waits for tokens in flight to end. None overtakes it, or small requests
@@ -120,6 +125,7 @@ impl Scheduler {
                 classes: ByClass::default(),
                 service: Mean::default(),
                 output: Mean::default(),
+                speed: Speed::default(),
             });
         }
         self.projects.entry(ask.project, |id| Project {
@@ -233,6 +239,7 @@ pub(super) fn queue_mut(
             model,
             class,
             list: List::default(),
+            ranked: Ranked::default(),
             listed: None,
         };
         queues.push((project, queue));

@@ -9,7 +9,7 @@ mod tokens;
 
 pub use degradation::{Degradation, Level, LevelActions};
 pub use models::{Concurrency, ModelRules, Prices, TokenLimit};
-pub use scheduling::{GlobalLimits, Order, Scheduling};
+pub use scheduling::{GlobalLimits, Order, Scheduling, UserOrder};
 pub use subjects::{Allowance, AllowanceActions, Caps, ProjectRules, Rates, SubjectRules};
 pub use tokens::TokenWeights;
 

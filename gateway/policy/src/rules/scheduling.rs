@@ -33,6 +33,8 @@ pub struct Scheduling {
     pub weights: [u32; 3],
     /// Slots that only high, or only normal and high, may take.
     pub reserved: [usize; 2],
+    /// The order of one user's requests.
+    pub user_order: UserOrder,
 }
 
 impl Scheduling {
@@ -49,8 +51,18 @@ impl Default for Scheduling {
             order: Order::Weighted,
             weights: [10, 5, 1],
             reserved: [0, 0],
+            user_order: UserOrder::LeastWork,
         }
     }
+}
+
+/// The order of the requests of one user for one model in one class. With [`Order::Fifo`] it is that of arrival.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UserOrder {
+    /// The least predicted work first, aged so that none starves.
+    LeastWork,
+    /// First in, first out.
+    Arrival,
 }
 
 /// The order of the priorities' queues.

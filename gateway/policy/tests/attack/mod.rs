@@ -25,6 +25,7 @@ pub fn request(project: u32, priority: Priority, tokens: u64) -> AdmissionReques
         max_tokens: tokens,
         answers: 1,
         units: policy::Units::default(),
+        hints: policy::Hints::default(),
     }
 }
 

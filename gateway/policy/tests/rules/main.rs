@@ -35,6 +35,7 @@ fn ask(project: u32) -> AdmissionRequest {
         max_tokens: 100,
         answers: 1,
         units: policy::Units::default(),
+        hints: policy::Hints::default(),
     }
 }
 

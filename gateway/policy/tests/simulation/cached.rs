@@ -118,6 +118,7 @@ fn ask(project: usize, input_tokens: u64) -> AdmissionRequest {
         max_tokens: 1024,
         answers: 1,
         units: policy::Units::default(),
+        hints: policy::Hints::default(),
     }
 }
 

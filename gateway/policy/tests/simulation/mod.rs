@@ -3,6 +3,7 @@
 
 pub mod cached;
 pub mod engine;
+pub mod mixed;
 pub mod python_random;
 pub mod server;
 
@@ -52,8 +53,8 @@ pub struct Outcome {
     pub expired: u64,
     /// Of all slots, how many were in use, on average.
     pub usage: f64,
-    pub tokens_by_project: HashMap<ProjectId, u64>,
-    pub tokens_by_band: [u64; 3],
+    pub work_by_project: HashMap<ProjectId, u64>,
+    pub work_by_band: [u64; 3],
     /// Waits of those who were served, in seconds, by band.
     pub waits: [Vec<f32>; 3],
     pub mean_service: f64,
@@ -167,6 +168,7 @@ impl World {
             max_tokens,
             answers: 1,
             units: policy::Units::default(),
+            hints: policy::Hints::default(),
         };
         self.outcome.offered += 1;
         let known = Known {
@@ -229,8 +231,10 @@ impl World {
         self.policy.settle(ticket, &settlement, self.now);
         self.outcome.served += 1;
         if self.now >= self.warm_up {
-            *self.outcome.tokens_by_project.entry(known.source.project).or_default() += usage.tokens();
-            self.outcome.tokens_by_band[band(known.source.priority)] += usage.tokens();
+            // What is shared: a token of the prompt counts 1, one of the answer 2.
+            let work = usage.input_tokens + 2 * usage.output_tokens;
+            *self.outcome.work_by_project.entry(known.source.project).or_default() += work;
+            self.outcome.work_by_band[band(known.source.priority)] += work;
         }
     }
 }
@@ -238,15 +242,15 @@ impl World {
 impl Outcome {
     /// Jain's index of fairness between projects: 1 when all were served the same.
     pub fn jain(&self) -> f64 {
-        let served: Vec<f64> = self.tokens_by_project.values().map(|tokens| *tokens as f64).collect();
+        let served: Vec<f64> = self.work_by_project.values().map(|work| *work as f64).collect();
         let sum: f64 = served.iter().sum();
-        let squares: f64 = served.iter().map(|tokens| tokens * tokens).sum();
+        let squares: f64 = served.iter().map(|work| work * work).sum();
         sum * sum / (served.len() as f64 * squares)
     }
 
-    /// A band's part of all tokens served.
+    /// A band's part of all work served.
     pub fn share(&self, band: usize) -> f64 {
-        self.tokens_by_band[band] as f64 / self.tokens_by_band.iter().sum::<u64>().max(1) as f64
+        self.work_by_band[band] as f64 / self.work_by_band.iter().sum::<u64>().max(1) as f64
     }
 
     /// A percentile of a band's waits, in seconds.

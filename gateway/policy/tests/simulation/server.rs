@@ -342,6 +342,7 @@ fn ask(input_tokens: u64) -> AdmissionRequest {
         max_tokens: 1_500,
         answers: 1,
         units: policy::Units::default(),
+        hints: policy::Hints::default(),
     }
 }
 
