@@ -12,8 +12,6 @@ const STUCK_AFTER: Duration = Duration::from_secs(60);
 pub(crate) struct State {
     pub(crate) is_due: bool,
     pub(crate) is_closed: bool,
-    /// Records in closed segments, which are being moved.
-    pub(crate) moving: usize,
     pub(crate) readers: Vec<oneshot::Sender<()>>,
     /// Why the database does not take records, if it does not.
     pub(crate) trouble: Option<String>,
@@ -28,7 +26,6 @@ impl State {
         Self {
             is_due: false,
             is_closed: false,
-            moving: 0,
             readers: Vec::new(),
             trouble: None,
             turned_at: Instant::now(),
@@ -42,7 +39,6 @@ impl State {
         if self.trouble.take().is_some() {
             tracing::info!("the database takes records again");
         }
-        self.moving = 0;
         self.turned_at = Instant::now();
     }
 

@@ -222,7 +222,7 @@ impl Ledger {
 
     /// Records that wait for the database.
     pub fn backlog(&self) -> usize {
-        self.shared.journal.lines() + self.shared.state.lock().moving
+        self.shared.journal.waiting()
     }
 
     /// Returns whether a record of a request that is taken on now can be written; cheap enough to ask for each.

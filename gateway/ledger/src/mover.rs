@@ -165,7 +165,11 @@ impl Mover {
         };
         self.writer = None;
         let mut state = shared.state.lock();
-        tracing::error!(error, records = state.moving, "records not moved into the database");
+        tracing::error!(
+            error,
+            records = shared.journal.waiting(),
+            "records not moved into the database"
+        );
         state.fail(error);
         // Waiting readers get what is there; a close ends the pause.
         drop(readers);
@@ -177,12 +181,12 @@ impl Mover {
 
     fn move_all(&mut self, shared: &Shared) -> Result<(), Error> {
         let closed = shared.journal.rotate();
-        shared.state.lock().moving += *closed.as_ref().unwrap_or(&0);
         let writer = match &mut self.writer {
             Some(writer) => writer,
             none => none.insert((self.connect)()?),
         };
         let aside = segments::move_before(&mut **writer, &self.base, shared.journal.number())?;
+        shared.journal.moved();
         shared.state.lock().aside += aside;
         closed?;
         let now = (shared.clock)();

@@ -44,6 +44,9 @@ pub(crate) struct Journal {
     disk: Arc<dyn Disk>,
     durability: Durability,
     segment: ArcSwap<Segment>,
+    /// Lines of closed segments that have not been moved. Locked while segments are changed, so that no line is missing
+    /// from the count meanwhile.
+    closed: Mutex<usize>,
     /// Fast answer to whether there is a failure.
     has_failed: AtomicBool,
     failure: Mutex<Option<String>>,
@@ -67,6 +70,7 @@ impl Journal {
             disk,
             durability,
             segment: ArcSwap::from_pointee(first),
+            closed: Mutex::new(0),
             has_failed: AtomicBool::new(false),
             failure: Mutex::new(None),
             unwritten: Mutex::default(),
@@ -114,9 +118,15 @@ impl Journal {
         Ok((lines, receipt))
     }
 
-    /// Lines of the segment that is appended to.
-    pub(crate) fn lines(&self) -> usize {
-        self.segment.load().lines()
+    /// Lines that have not been moved.
+    pub(crate) fn waiting(&self) -> usize {
+        let closed = self.closed.lock();
+        *closed + self.segment.load().lines()
+    }
+
+    /// Notes that the closed segments have been moved.
+    pub(crate) fn moved(&self) {
+        *self.closed.lock() = 0;
     }
 
     /// The number of that segment; those before it may be moved.
@@ -130,16 +140,22 @@ impl Journal {
         segment.flush().inspect_err(|error| self.fail(error))
     }
 
-    /// Sends new records to a new segment, and waits for threads that still write to the old one; lines of the old one.
-    pub(crate) fn rotate(&self) -> io::Result<usize> {
+    /// Sends new records to a new segment, and waits for threads that still write to the old one.
+    pub(crate) fn rotate(&self) -> io::Result<()> {
         let current = self.segment.load();
         if current.lines() == 0 {
-            return Ok(0);
+            return Ok(());
         }
         current.flush().inspect_err(|error| self.fail(error))?;
         let next = Segment::create(&*self.disk, &self.base, current.number + 1, self.durability)?;
         drop(current);
-        let closed = self.segment.swap(Arc::new(next));
+        let (closed, counted) = {
+            let mut lines = self.closed.lock();
+            let closed = self.segment.swap(Arc::new(next));
+            let counted = closed.lines();
+            *lines += counted;
+            (closed, counted)
+        };
         while Arc::strong_count(&closed) > 1 {
             std::thread::sleep(Duration::from_micros(50));
         }
@@ -148,7 +164,8 @@ impl Journal {
             self.fail(&error);
             std::thread::sleep(Duration::from_millis(100));
         }
-        Ok(closed.lines())
+        *self.closed.lock() += closed.lines() - counted;
+        Ok(())
     }
 
     /// The reason why records cannot be written, if they cannot.

@@ -68,7 +68,8 @@ fn appended_records_are_found_again_and_torn_ones_are_kept_aside() {
     let dir = tempfile::TempDir::new().expect("a directory");
     let (base, journal) = open(&dir, Durability::Strict);
     let _ = journal.append(&row(1)).expect("appended");
-    assert_eq!(journal.rotate().expect("rotated"), 1);
+    journal.rotate().expect("rotated");
+    assert_eq!(journal.waiting(), 1);
     let second = &segments(&base).expect("listed")[1].1;
     let tear = |text: &[u8]| {
         let mut file = std::fs::OpenOptions::new().append(true).open(second).expect("opened");
@@ -121,11 +122,28 @@ fn threads_that_append_together_lose_nothing() {
                 }
             });
         }
+        let mut waiting = 0;
         for _ in 0..20 {
             journal.rotate().expect("rotated");
+            let before = waiting;
+            waiting = journal.waiting();
+            assert!(waiting >= before, "{waiting} lines after {before}");
             std::thread::yield_now();
         }
+        scope.spawn(|| {
+            let mut before = 0;
+            while before < 2000 {
+                let now = journal.waiting();
+                assert!(now >= before, "{now} lines after {before}");
+                before = now;
+            }
+        });
+        for _ in 0..20 {
+            journal.rotate().expect("rotated");
+        }
     });
+    journal.moved();
+    assert_eq!(journal.waiting(), 0);
     let mut ids: Vec<i64> = all(&base).rows.iter().map(|row| row.id).collect();
     ids.sort_unstable();
     assert_eq!(ids, (0..2000).collect::<Vec<_>>());
