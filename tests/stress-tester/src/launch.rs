@@ -269,7 +269,7 @@ impl<'a> Launcher<'a> {
         Metadata {
             seed: args.seed,
             base_url: args.base_url.clone(),
-            protocol: format!("{:?}", args.protocol),
+            protocol: args.protocol.name(),
             is_streaming: args.stream,
             load,
             ignores_eos: args.ignore_eos,

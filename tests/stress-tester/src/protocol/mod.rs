@@ -30,6 +30,14 @@ pub(crate) enum Protocol {
 }
 
 impl Protocol {
+    /// Its name on the command line.
+    pub(crate) fn name(self) -> String {
+        let value = clap::ValueEnum::to_possible_value(&self);
+        value.map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+}
+
+impl Protocol {
     /// The path that requests go to.
     pub(crate) fn path(self) -> &'static str {
         match self {

@@ -1,236 +1,246 @@
 //! `latest_report.html`: one page with everything in it, without a script or anything from elsewhere.
 
-use super::plot::{COLOURS, begin, dot, end, escaped, head, key, line};
-use crate::sample::{Figure, Sample};
-use crate::summary::{RunRecord, Watched, figure};
+use super::drawings::{by_class, by_figure, class_of, curves, over_time, watched};
+use super::plot::time;
+use crate::summary::{RunRecord, figure};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
-/// Dots of a drawing, at most.
-const MOST_DOTS: usize = 4000;
+const STYLE: &str = include_str!("style.css");
+
+/// A page with a title; `parts` are in its main column.
+pub(super) fn document(title: &str, parts: &Markup) -> String {
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width";
+                title { (title) " · sluice-stress" }
+                link rel="icon" href="data:,";
+                style { (PreEscaped(STYLE)) }
+            }
+            body { main { (parts) } }
+        }
+    };
+    page.into_string()
+}
+
+/// A part of a page.
+pub(super) fn card(title: &str, about: &str, content: &Markup) -> Markup {
+    html! {
+        section.card {
+            h2 { (title) }
+            @if !about.is_empty() { p.soft { (about) } }
+            (content)
+        }
+    }
+}
 
 /// The page.
 pub(super) fn page(record: &RunRecord, summary: &Value) -> String {
-    let mut html = head(&record.name);
-    for warning in summary["client"]["warnings"].as_array().into_iter().flatten() {
-        let _ = write!(
-            html,
-            "<p class=\"warning\">{}</p>",
-            escaped(warning.as_str().unwrap_or_default())
-        );
+    let parts = html! {
+        (top(record, summary))
+        @for warning in summary["client"]["warnings"].as_array().into_iter().flatten() {
+            @let text = warning.as_str().unwrap_or_default();
+            p.notice.wrong[text.starts_with("invalid")] { (text) }
+        }
+        (tiles(summary))
+        (objectives(&summary["objectives"]))
+        (card("Requests over time", "Completed ones by their time from sending to the last byte; the others, which have no latency, are counted below.", &over_time(record)))
+        (reasons(&summary["reasons_by_status"]))
+        div.two {
+            (card("Latency by percentile", "Of completed requests.", &curves(by_figure(record), "latency by percentile")))
+            (card("By user and class", "End to end, of completed requests.", &curves(by_class(record), "latency by user and class")))
+        }
+        (card("Outcomes by user and class", "", &classes(record)))
+        @if !record.watched.is_empty() {
+            (card("The gateway during the run", "From its admin listener, five times a second.", &watched(record)))
+        }
+        (latencies("End to end by model", &summary["end_to_end_latency_by_model"]))
+        (latencies("End to end by backend", &summary["end_to_end_latency_by_backend"]))
+        (card("Run", "", &html! {
+            table.run { tbody { @for (name, value) in record.metadata.rows() { tr { th { (name) } td { (value) } } } } }
+        }))
+    };
+    document(&record.name, &parts)
+}
+
+/// The name, the verdict, and what the run was.
+fn top(record: &RunRecord, summary: &Value) -> Markup {
+    let run = &record.metadata;
+    let is_valid = summary["client"]["is_valid"] == true;
+    let good = summary["goodput_share"].as_f64();
+    html! {
+        header.top {
+            h1 { (record.name) }
+            @if is_valid { span.state.good { "valid" } } @else { span.state.bad { "invalid" } }
+            @if let Some(share) = good {
+                @let class = if share >= 0.99 { "good" } else if share >= 0.9 { "warn" } else { "bad" };
+                span class={ "state " (class) } { (percent(share)) " within the objectives" }
+            }
+            div.about {
+                span { (run.base_url) " (" (run.protocol) @if run.is_streaming { ", streamed" } ")" }
+                span { (run.load) }
+                span { (run.started_at.get(..16).unwrap_or_default().replace('T', " ")) " UTC, " (time(record.lasted.as_secs_f64())) }
+                span { "seed " (run.seed) }
+            }
+        }
     }
-    tiles(&mut html, summary);
-    reasons(&mut html, &summary["reasons_by_status"]);
-    let seconds = record.lasted.as_secs_f64().max(0.001);
-    html.push_str("<h2>Latency over time</h2><p>Each request, from sending to its last byte, by outcome.</p>");
-    over_time(&mut html, record, seconds);
-    html.push_str("<h2>Percentiles</h2><p>Of completed requests: how many of 100 were faster.</p>");
-    curves(&mut html, by_figure(record), "latency by percentile");
-    html.push_str("<h2>By user and class</h2><p>Completed requests, end to end, by percentile.</p>");
-    curves(&mut html, by_class(record), "latency by user and class");
-    classes(&mut html, record);
-    if !record.watched.is_empty() {
-        html.push_str("<h2>The gateway meanwhile</h2><p>From its admin listener, five times a second.</p>");
-        watched(&mut html, record, seconds);
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", share * 100.0)
+}
+
+fn tiles(summary: &Value) -> Markup {
+    let number = |name: &str, digits: usize| {
+        let number = summary[name].as_f64();
+        number.map_or("–".to_owned(), |number| format!("{number:.digits$}"))
+    };
+    let millis = |name: &str| millis(figure(summary, name));
+    let total = summary["total_requests"].as_f64().unwrap_or(0.0).max(1.0);
+    let share = |name: &str| percent(summary[name].as_f64().unwrap_or(0.0) / total);
+    let ended = format!(
+        "{} timed out, {} cancelled, {} interrupted",
+        number("timed_out_final", 0),
+        number("cancelled_final", 0),
+        number("interrupted", 0)
+    );
+    let tiles = [
+        (
+            "Requests",
+            number("total_requests", 0),
+            format!("{} a second", number("requests_per_second", 1)),
+        ),
+        (
+            "Completed",
+            number("completed_final", 0),
+            format!(
+                "{}, {} a second",
+                share("completed_final"),
+                number("completed_requests_per_second", 1)
+            ),
+        ),
+        ("Refused", number("rejected", 0), share("rejected")),
+        ("Failed", number("failed_final", 0), ended),
+        (
+            "Output tokens a second",
+            number("output_tokens_per_second", 0),
+            format!("Jain index of users {}", number("jain_index_of_tokens_by_user", 3)),
+        ),
+        (
+            "First token, p50",
+            millis("p50_ttft"),
+            format!("p99 {}", millis("p99_ttft")),
+        ),
+        (
+            "End to end, p50",
+            millis("p50_e2e"),
+            format!("p99 {}", millis("p99_e2e")),
+        ),
+        (
+            "Per output token, p50",
+            millis("p50_tpot"),
+            format!("between tokens p99 {}", millis("p99_itl")),
+        ),
+        (
+            "Goodput",
+            number("goodput_requests_per_second", 1),
+            "requests a second within the objectives".to_owned(),
+        ),
+        ("Sent late, p99", millis("p99_lag"), "by the client itself".to_owned()),
+    ];
+    html! {
+        div.tiles { @for (name, value, more) in tiles {
+            div.tile { div.name { (name) } div.value { (value) } div.more { (more) } }
+        } }
     }
-    for (title, name) in [
-        ("End to end by model", "end_to_end_latency_by_model"),
-        ("End to end by backend", "end_to_end_latency_by_backend"),
-    ] {
-        table(&mut html, title, &summary[name]);
-    }
-    html.push_str("<h2>Run</h2><table class=\"run\"><tbody>");
-    for (name, value) in record.metadata.rows() {
-        let _ = write!(html, "<tr><td>{name}</td><td>{}</td></tr>", escaped(&value));
-    }
-    html.push_str("</tbody></table></body></html>\n");
-    html
 }
 
 fn millis(seconds: Option<f64>) -> String {
     seconds.map_or("–".to_owned(), |seconds| format!("{:.1} ms", seconds * 1000.0))
 }
 
-fn tiles(html: &mut String, summary: &Value) {
-    let number = |name: &str, digits: usize| {
-        summary[name]
-            .as_f64()
-            .map_or("–".to_owned(), |number| format!("{number:.digits$}"))
+/// The objectives that were given, and the share of requests that met each.
+fn objectives(objectives: &Value) -> Markup {
+    let Some(objectives) = objectives.as_object().filter(|given| !given.is_empty()) else {
+        return html! {};
     };
-    let rows = [
-        ("requests", number("total_requests", 0)),
-        ("completed", number("completed_final", 0)),
-        ("refused", number("rejected", 0)),
-        ("failed", number("failed_final", 0)),
-        ("timed out", number("timed_out_final", 0)),
-        ("interrupted", number("interrupted", 0)),
-        ("requests a second", number("requests_per_second", 1)),
-        ("completed a second", number("completed_requests_per_second", 1)),
-        ("output tokens a second", number("output_tokens_per_second", 0)),
-        ("end to end, p50", millis(figure(summary, "p50_e2e"))),
-        ("end to end, p99", millis(figure(summary, "p99_e2e"))),
-        ("first token, p50", millis(figure(summary, "p50_ttft"))),
-        ("first token, p99", millis(figure(summary, "p99_ttft"))),
-        ("per output token, p50", millis(figure(summary, "p50_tpot"))),
-        ("between tokens, p99", millis(figure(summary, "p99_itl"))),
-        ("goodput, requests a second", number("goodput_requests_per_second", 1)),
-        ("Jain index between users", number("jain_index_of_tokens_by_user", 3)),
-        ("sent late by the client, p99", millis(figure(summary, "p99_lag"))),
-    ];
-    html.push_str("<table><tbody>");
-    for (name, value) in rows {
-        let _ = write!(html, "<tr><td>{name}</td><td>{value}</td></tr>");
-    }
-    html.push_str("</tbody></table>");
+    let name = |short: &str| match short {
+        "ttft" => "first token",
+        "tpot" => "per output token",
+        _ => "end to end",
+    };
+    card(
+        "Objectives",
+        "A request that was not completed meets none.",
+        &html! {
+            table {
+                thead { tr { th { "figure" } th { "at most" } th { "met by" } } }
+                tbody { @for (short, given) in objectives { tr {
+                    td { (name(short)) }
+                    td { (given["seconds"].as_f64().map(time).unwrap_or_default()) }
+                    td { (given["met_share"].as_f64().map(percent).unwrap_or_default()) }
+                } } }
+            }
+        },
+    )
 }
 
 /// The reasons of requests that were not completed.
-fn reasons(html: &mut String, reasons: &Value) {
+fn reasons(reasons: &Value) -> Markup {
     let Some(reasons) = reasons.as_object().filter(|reasons| !reasons.is_empty()) else {
-        return;
+        return html! {};
     };
-    html.push_str(
-        "<h2>Not completed</h2><table><thead><tr><th>outcome</th><th>reason</th><th>requests</th></tr></thead><tbody>",
-    );
-    for (status, counts) in reasons {
-        for (reason, count) in counts.as_object().into_iter().flatten() {
-            let _ = write!(
-                html,
-                "<tr><td>{}</td><td>{}</td><td>{count}</td></tr>",
-                escaped(status),
-                escaped(reason)
-            );
-        }
+    let rows = reasons.iter().flat_map(|(status, counts)| {
+        let counts = counts.as_object().into_iter().flatten();
+        counts.map(move |(reason, count)| (status, reason, count))
+    });
+    card(
+        "Not completed",
+        "",
+        &html! {
+            div.scroll { table {
+                thead { tr { th { "reason" } th { "outcome" } th { "requests" } } }
+                tbody { @for (status, reason, count) in rows { tr {
+                    td { (reason) }
+                    td { span class={ "state " (state(status)) } { (status.replace('_', " ")) } }
+                    td { (count) }
+                } } }
+            } }
+        },
+    )
+}
+
+fn state(status: &str) -> &'static str {
+    match status {
+        "rejected" => "warn",
+        "failed" | "timed_out" => "bad",
+        _ => "plain",
     }
-    html.push_str("</tbody></table>");
 }
 
-fn over_time(html: &mut String, record: &RunRecord, seconds: f64) {
-    let outcomes: Vec<String> = record
-        .counts(|sample| sample.final_backend_status.clone())
-        .into_keys()
-        .collect();
-    let latency = |sample: &Sample| sample.end_to_end_latency_seconds.unwrap_or(0.0);
-    let most = record.samples.iter().map(latency).fold(0.001, f64::max);
-    begin(html, "latency of each request over time");
-    for sample in record
-        .samples
-        .iter()
-        .step_by(record.samples.len().div_ceil(MOST_DOTS).max(1))
-    {
-        let at = outcomes
-            .iter()
-            .position(|outcome| *outcome == sample.final_backend_status)
-            .unwrap_or(0);
-        dot(
-            html,
-            COLOURS[at % COLOURS.len()],
-            2,
-            (sample.at_seconds / seconds, latency(sample) / most),
-        );
-    }
-    end(html, &format!("{seconds:.1} s"), &format!("{most:.2} s"));
-    key(html, &outcomes.iter().map(String::as_str).collect::<Vec<_>>());
+fn latencies(title: &str, groups: &Value) -> Markup {
+    let groups = groups.as_object().into_iter().flatten();
+    card(
+        title,
+        "",
+        &html! {
+            div.scroll { table {
+                thead { tr { th { "name" } th { "completed" } th { "average" } th { "p50" } th { "p95" } th { "p99" } } }
+                tbody { @for (name, figures) in groups { tr {
+                    td { @if name.is_empty() { "–" } @else { (name) } }
+                    td { (figures["count"]) }
+                    @for part in ["average", "p50", "p95", "p99"] { td { (millis(figures[part].as_f64())) } }
+                } } }
+            } }
+        },
+    )
 }
 
-fn by_figure(record: &RunRecord) -> Vec<(String, Vec<f64>)> {
-    let figures: [(&str, Figure); 3] = [
-        ("end to end", |sample| sample.end_to_end_latency_seconds),
-        ("first answer", |sample| sample.latency_seconds),
-        ("first token", |sample| sample.time_to_first_token_seconds),
-    ];
-    let of = |(name, of): (&str, Figure)| (name.to_owned(), record.measured().filter_map(of).collect());
-    figures.into_iter().map(of).collect()
-}
-
-fn class_of(sample: &Sample) -> String {
-    format!("{} · {}", sample.user_id, sample.request_type)
-}
-
-fn by_class(record: &RunRecord) -> Vec<(String, Vec<f64>)> {
-    let mut groups: BTreeMap<String, Vec<f64>> = BTreeMap::new();
-    for sample in record.measured() {
-        groups
-            .entry(class_of(sample))
-            .or_default()
-            .extend(sample.end_to_end_latency_seconds);
-    }
-    groups.into_iter().take(COLOURS.len()).collect()
-}
-
-#[allow(clippy::cast_precision_loss)]
-fn curves(html: &mut String, mut groups: Vec<(String, Vec<f64>)>, label: &str) {
-    groups.retain(|(_, all)| !all.is_empty());
-    for (_, all) in &mut groups {
-        all.sort_by(f64::total_cmp);
-    }
-    let most = groups
-        .iter()
-        .filter_map(|(_, all)| all.last())
-        .copied()
-        .fold(0.001, f64::max);
-    begin(html, label);
-    for ((_, all), colour) in groups.iter().zip(COLOURS) {
-        let point = |step: usize| (step as f64 / 200.0, all[(all.len() - 1) * step / 200] / most);
-        line(html, colour, (0..=200).map(point));
-    }
-    end(html, "100", &format!("{most:.2} s"));
-    key(html, &groups.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>());
-}
-
-#[allow(clippy::cast_precision_loss)]
-fn watched(html: &mut String, record: &RunRecord, seconds: f64) {
-    let most = record
-        .watched
-        .iter()
-        .map(|seen| seen.queue_size.max(seen.active))
-        .max()
-        .unwrap_or(0)
-        .max(1) as f64;
-    let top = record.watched.iter().map(|seen| seen.level).max().unwrap_or(0).max(3) as f64;
-    begin(html, "queue, active requests and degradation level over time");
-    let lines: [&dyn Fn(&Watched) -> f64; 6] = [
-        &|seen| seen.active as f64 / most,
-        &|seen| seen.level as f64 / top,
-        &|seen| seen.by_class[0] as f64 / most,
-        &|seen| seen.by_class[1] as f64 / most,
-        &|seen| seen.by_class[2] as f64 / most,
-        &|seen| seen.by_class[3] as f64 / most,
-    ];
-    for (height, colour) in lines.iter().zip(COLOURS) {
-        line(
-            html,
-            colour,
-            record
-                .watched
-                .iter()
-                .map(|seen| (seen.at_seconds / seconds, height(seen))),
-        );
-    }
-    end(html, &format!("{seconds:.1} s"), &format!("{most:.0}"));
-    let level = format!("degradation level (the top is {top:.0})");
-    let waiting = ["waiting: high", "normal", "low", "batch class"];
-    key(html, &[&["active requests", level.as_str()][..], &waiting].concat());
-}
-
-fn table(html: &mut String, title: &str, groups: &Value) {
-    let _ = write!(
-        html,
-        "<h2>{title}</h2><table><thead><tr><th></th><th>completed</th><th>average</th><th>p50</th><th>p95</th><th>p99</th></tr></thead><tbody>"
-    );
-    for (name, figures) in groups.as_object().into_iter().flatten() {
-        let name = if name.is_empty() { "–" } else { name };
-        let _ = write!(html, "<tr><td>{}</td><td>{}</td>", escaped(name), figures["count"]);
-        for part in ["average", "p50", "p95", "p99"] {
-            let _ = write!(html, "<td>{}</td>", millis(figures[part].as_f64()));
-        }
-        html.push_str("</tr>");
-    }
-    html.push_str("</tbody></table>");
-}
-
-fn classes(html: &mut String, record: &RunRecord) {
+fn classes(record: &RunRecord) -> Markup {
     let mut groups: BTreeMap<String, [usize; 4]> = BTreeMap::new();
     for sample in &record.samples {
         let counts = groups.entry(class_of(sample)).or_default();
@@ -242,13 +252,10 @@ fn classes(html: &mut String, record: &RunRecord) {
         counts[0] += 1;
         counts[outcome] += 1;
     }
-    html.push_str("<table><thead><tr><th></th><th>requests</th><th>completed</th><th>refused</th><th>others</th></tr></thead><tbody>");
-    for (group, counts) in groups {
-        let _ = write!(html, "<tr><td>{}</td>", escaped(&group));
-        for count in counts {
-            let _ = write!(html, "<td>{count}</td>");
-        }
-        html.push_str("</tr>");
+    html! {
+        div.scroll { table {
+            thead { tr { th { "user and class" } th { "requests" } th { "completed" } th { "refused" } th { "others" } } }
+            tbody { @for (group, counts) in groups { tr { td { (group) } @for count in counts { td { (count) } } } } }
+        } }
     }
-    html.push_str("</tbody></table>");
 }

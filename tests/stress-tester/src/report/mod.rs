@@ -1,5 +1,6 @@
 //! Files of a run: the original's three, the whole run as JSON for `merge` and `compare`, and a page.
 
+mod drawings;
 mod html;
 mod markdown;
 mod plot;

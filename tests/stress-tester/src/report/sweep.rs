@@ -1,8 +1,10 @@
 //! Files of a sweep: `latest_sweep.json`, `latest_sweep.csv`, and the curve in `latest_sweep.html`.
 
-use super::plot::{COLOURS, begin, dot, end, head, key, line};
+use super::html::{card, document};
+use super::plot::{Axis, COLORS, Plot, line_key, plain, time};
 use crate::summary::figure;
 use crate::summary::sweep::{Point, Sweep};
+use maud::{Markup, html};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -101,32 +103,47 @@ pub(crate) fn table(sweep: &Sweep) -> String {
 
 /// Latency by throughput.
 fn page(sweep: &Sweep) -> String {
+    let title = format!("Sweep over {}", sweep.swept);
+    let about = "Each run of the sweep: completed requests a second, and their latency. The large dots are the knee.";
+    let parts = html! {
+        header.top { h1 { (title) } }
+        (card("Latency by throughput", about, &curve(sweep)))
+        (card("Runs", "", &html! { pre { (table(sweep)) } }))
+    };
+    document(&title, &parts)
+}
+
+fn curve(sweep: &Sweep) -> Markup {
     let (points, knee) = (&sweep.points, sweep.knee());
-    let mut html = head(&format!("Sweep over {}", sweep.swept));
-    html.push_str("<h2>Latency by throughput</h2><p>Each run of the sweep: completed requests a second, and their latency. The large dot is the knee.</p>");
     let throughput = |point: &Point| figure(&point.summary, "completed_requests_per_second").unwrap_or(0.0);
     let curves = [
         ("end to end p50", "p50_e2e"),
         ("end to end p99", "p99_e2e"),
         ("first token p99", "p99_ttft"),
     ];
-    let most_x = points.iter().map(throughput).fold(1e-9, f64::max);
+    let most_x = points.iter().map(throughput).fold(0.0, f64::max);
     let latencies = points
         .iter()
         .flat_map(|point| curves.iter().filter_map(|(_, name)| figure(&point.summary, name)));
-    let most_y = latencies.fold(1e-3, f64::max);
-    begin(&mut html, "latency by throughput");
-    for ((_, name), colour) in curves.iter().zip(COLOURS) {
-        let at = |point: &Point| Some((throughput(point) / most_x, figure(&point.summary, name)? / most_y));
-        line(&mut html, colour, points.iter().filter_map(at));
+    let most_y = latencies.fold(0.0, f64::max);
+    let a_second = |number: f64| format!("{}/s", plain(number));
+    let mut plot = Plot::new(
+        "latency by throughput",
+        Axis::up_to(most_x, a_second),
+        Axis::up_to(most_y, time),
+        240,
+    );
+    for ((_, name), color) in curves.iter().zip(COLORS) {
+        let at = |point: &Point| Some((throughput(point), figure(&point.summary, name)?));
+        plot.line(color, points.iter().filter_map(at));
         for (number, point) in points.iter().enumerate() {
             if let Some(place) = at(point) {
-                dot(&mut html, colour, if knee == Some(number) { 7 } else { 3 }, place);
+                plot.dot(color, if knee == Some(number) { 14 } else { 6 }, place);
             }
         }
     }
-    end(&mut html, &format!("{most_x:.1}/s"), &format!("{most_y:.2} s"));
-    key(&mut html, &curves.map(|(name, _)| name));
-    let _ = writeln!(html, "<pre>{}</pre></body></html>", super::plot::escaped(&table(sweep)));
-    html
+    html! {
+        (plot.end())
+        (line_key(COLORS.into_iter().zip(curves.map(|(name, _)| name))))
+    }
 }
