@@ -4,6 +4,7 @@
 //! The only crate that knows SQL. It knows nothing of configuration, HTTP or the proxy: it is handed plain data.
 
 pub mod batches;
+mod connecting;
 mod database;
 mod durability;
 mod entry;

@@ -1,6 +1,7 @@
 //! The database, SQLite or PostgreSQL: connects, and brings its schema up to date. Queries are written in the SQL that both
 //! understand; only the schema's types and the writing of records differ.
 
+use crate::connecting;
 use crate::durability::Durability;
 use crate::error::Error;
 use crate::migrations::migrator;
@@ -174,6 +175,10 @@ async fn open_pool(url: &str, durability: Durability) -> Result<Store, Error> {
             (url, sqlite_session(durability), true)
         }
     };
+    if !is_sqlite {
+        let checked = connecting::check_files(url);
+        checked.map_err(|why| Error::Setup(format!("cannot open the {}: {why}", describe(url))))?;
+    }
     first_connection(url, &connect_url, session).await?;
     let pool = options(session).connect(&connect_url).await?;
     Ok(Store(Arc::new(Connections {
@@ -192,13 +197,11 @@ async fn first_connection(url: &str, connect_url: &str, session: &[&str]) -> Res
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, connect_once(connect_url, session)).await;
         let why = match connected {
             Ok(Ok(())) => return Ok(()),
-            Ok(Err(sqlx::Error::Io(_))) if Instant::now() < give_up => {
+            Ok(Err(error)) if connecting::may_pass(&error) && Instant::now() < give_up => {
                 tokio::time::sleep(CONNECT_AGAIN_AFTER).await;
                 continue;
             }
-            Ok(Err(sqlx::Error::Database(error))) => error.message().to_owned(),
-            Ok(Err(sqlx::Error::Io(error))) => error.to_string(),
-            Ok(Err(error)) => error.to_string(),
+            Ok(Err(error)) => connecting::explain(&error),
             Err(_) => format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()),
         };
         return Err(Error::Setup(format!("cannot open the {}: {why}", describe(url))));

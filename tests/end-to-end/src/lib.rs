@@ -2,6 +2,7 @@
 //! by its files.
 
 mod accounts;
+pub mod authority;
 mod batches;
 pub mod humaneval;
 pub mod llama;

@@ -1,7 +1,9 @@
 //! A real PostgreSQL of the test's own, which `tests/setup test` has installed.
 
+use std::fs::Permissions;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -11,6 +13,8 @@ pub struct Postgres {
     child: Option<Child>,
     dir: TempDir,
     port: u16,
+    /// It speaks TLS, and accepts nothing else from TCP connections.
+    has_tls: bool,
     /// `postgres://…`.
     pub url: String,
 }
@@ -41,6 +45,15 @@ fn command(program: &str) -> Command {
 impl Postgres {
     /// Makes a server's files and starts it on a free port.
     pub fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    /// The same with a certificate and its key (PEM); the server refuses TCP connections without TLS.
+    pub fn start_with_tls(certificate: &Path, key: &Path) -> Self {
+        Self::start_with(Some((certificate, key)))
+    }
+
+    fn start_with(tls: Option<(&Path, &Path)>) -> Self {
         let dir = TempDir::new().expect("a temporary directory");
         let _ = Command::new("chown").arg("postgres").arg(dir.path()).status();
         let made = command("initdb")
@@ -58,16 +71,34 @@ impl Postgres {
             child: None,
             dir,
             port,
+            has_tls: tls.is_some(),
             url: format!("postgres://sluice@127.0.0.1:{port}/postgres"),
         };
+        if let Some((certificate, key)) = tls {
+            server.demand_tls(certificate, key);
+        }
         server.run();
         server
+    }
+
+    /// Puts certificate and key where the server reads them, and lets nobody in without TLS.
+    fn demand_tls(&self, certificate: &Path, key: &Path) {
+        let data = self.dir.path().join("data");
+        for (from, to) in [(certificate, "server.crt"), (key, "server.key")] {
+            let to = data.join(to);
+            std::fs::copy(from, &to).expect("copied");
+            std::fs::set_permissions(&to, Permissions::from_mode(0o600)).expect("ours");
+            let _ = Command::new("chown").arg("postgres").arg(&to).status();
+        }
+        let rules = "local all all trust\nhostssl all all 127.0.0.1/32 trust\n";
+        std::fs::write(data.join("pg_hba.conf"), rules).expect("writable");
     }
 
     /// Starts it again.
     pub fn run(&mut self) {
         let log = std::fs::File::create(self.dir.path().join("log")).ok();
         let child = command("postgres")
+            .args(["-c", if self.has_tls { "ssl=on" } else { "ssl=off" }])
             .arg("-D")
             .arg(self.dir.path().join("data"))
             .args([

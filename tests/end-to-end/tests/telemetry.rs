@@ -1,16 +1,20 @@
 //! Traces and logs: spans for a request's steps with the caller's context, lines with ids, and nothing of what was said.
 
+use end_to_end::authority::Authority;
 use end_to_end::upstream::{Scripted, WHOLE};
-use end_to_end::{Gateway, config_dir, roomy, wait_for, with_model};
+use end_to_end::{Ends, Gateway, config_dir, roomy, wait_for, with_model};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 /// A collector that keeps what it gets.
 struct Collector {
@@ -95,6 +99,63 @@ async fn gateway(upstream: &Scripted, telemetry: &str) -> Gateway {
         _ => roomy(name, text),
     });
     Gateway::start_in(dir, &[]).await
+}
+
+/// nginx in front of a collector, with a certificate for `localhost`; its URL.
+async fn with_tls(collector: &Collector, authority: &Authority, dir: &Path) -> (Ends, String) {
+    let free = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let port = free.local_addr().expect("bound").port();
+    drop(free);
+    let (certificate, key, _) = authority.sign("localhost");
+    let (at, to) = (dir.display(), &collector.url);
+    let text = format!(
+        "daemon off; master_process off; pid {at}/nginx.pid; error_log stderr; events {{}}\nhttp {{ access_log off; \
+         client_body_temp_path {at}/body; proxy_temp_path {at}/proxy; fastcgi_temp_path {at}/fastcgi; \
+         uwsgi_temp_path {at}/uwsgi; scgi_temp_path {at}/scgi;\n\
+         server {{ listen 127.0.0.1:{port} ssl; ssl_certificate {certificate}; ssl_certificate_key {key}; \
+         location / {{ proxy_pass {to}; }} }} }}\n"
+    );
+    std::fs::write(dir.join("nginx.conf"), text).expect("writable");
+    let mut command = Command::new("nginx");
+    command.env("PATH", "/usr/sbin:/usr/local/sbin:/usr/bin:/bin");
+    command.arg("-e").arg("stderr").arg("-c").arg(dir.join("nginx.conf"));
+    let process = Ends(
+        command
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("nginx starts"),
+    );
+    wait_for("nginx", || async { TcpStream::connect(("127.0.0.1", port)).await.ok() }).await;
+    (process, format!("https://localhost:{port}"))
+}
+
+#[tokio::test]
+async fn traces_go_to_a_collector_over_tls_if_its_certificate_is_trusted() {
+    let (collector, upstream) = (Collector::start().await, Scripted::answering(WHOLE).await);
+    let (authority, dir) = (Authority::new(), TempDir::new().expect("a directory"));
+    let (_nginx, url) = with_tls(&collector, &authority, dir.path()).await;
+    for is_trusted in [false, true] {
+        let dir = config_dir(|name, text| match name {
+            "models.yaml" => with_model(&text, "tested", "openai", &upstream.url, ""),
+            "gateway.yaml" => format!("{text}\ntelemetry:\n  otlp_endpoint: {url}\n  sample_ratio: 1\n"),
+            _ => roomy(name, text),
+        });
+        let ca = authority.ca();
+        let variables = [("SSL_CERT_FILE", ca.as_str())];
+        let trusted = if is_trusted { &variables[..] } else { &[] };
+        let gateway = Gateway::start_with(dir, &[], trusted).await;
+        assert_eq!(gateway.post("/v1/chat/completions", &secret_chat()).await.status(), 200);
+        if is_trusted {
+            wait_for("spans", || async { (!collector.spans().is_empty()).then_some(()) }).await;
+        } else {
+            wait_for("a line in the log", || async {
+                gateway.log().contains("traces").then_some(())
+            })
+            .await;
+            assert!(collector.spans().is_empty());
+        }
+    }
 }
 
 fn secret_chat() -> Value {

@@ -1,57 +1,8 @@
 //! TLS on both sides: the upstream of one gateway is another gateway, with a certificate of the test's own authority.
 
+use end_to_end::authority::Authority;
 use end_to_end::{Gateway, config_dir, roomy, with_model};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::json;
-use tempfile::TempDir;
-
-/// An authority, and what it has signed, as PEM files.
-struct Authority {
-    dir: TempDir,
-    issuer: CertifiedIssuer<'static, KeyPair>,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).expect("no names");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().expect("a key");
-        let issuer = CertifiedIssuer::self_signed(params, key).expect("a certificate");
-        let dir = TempDir::new().expect("a temporary directory");
-        std::fs::write(dir.path().join("ca.pem"), issuer.pem()).expect("writable");
-        Self { dir, issuer }
-    }
-
-    /// Signs a certificate for a name; both files' paths, and certificate and key as one text.
-    fn sign(&self, name: &str) -> (String, String, String) {
-        let key = KeyPair::generate().expect("a key");
-        let params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
-        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
-        let path = |ending: &str| {
-            self.dir
-                .path()
-                .join(format!("{name}.{ending}"))
-                .to_string_lossy()
-                .into_owned()
-        };
-        std::fs::write(path("crt"), certificate.pem()).expect("writable");
-        std::fs::write(path("key"), key.serialize_pem()).expect("writable");
-        (path("crt"), path("key"), certificate.pem() + &key.serialize_pem())
-    }
-
-    fn ca(&self) -> String {
-        self.dir.path().join("ca.pem").to_string_lossy().into_owned()
-    }
-
-    fn client(&self, identity: Option<&str>) -> reqwest::Client {
-        let ca = reqwest::Certificate::from_pem(self.issuer.pem().as_bytes()).expect("a certificate");
-        let mut builder = reqwest::Client::builder().add_root_certificate(ca).use_rustls_tls();
-        if let Some(identity) = identity {
-            builder = builder.identity(reqwest::Identity::from_pem(identity.as_bytes()).expect("an identity"));
-        }
-        builder.build().expect("a client")
-    }
-}
 
 async fn with_tls(authority: &Authority, more: &str) -> Gateway {
     let (cert, key, _) = authority.sign("localhost");
