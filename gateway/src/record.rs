@@ -5,7 +5,7 @@ use crate::clock;
 use crate::identity::Caller;
 use crate::snapshot::Snapshot;
 use ledger::{Decision, Entry, EntryNumber, Outcome};
-use policy::{Class, ModelId, NanoEuro, Priority, Terms, Time, Units};
+use policy::{Class, ModelId, NanoEuro, Objectives, Priority, Terms, Time, Units};
 use protocol::error::RequestError;
 use protocol::meter::{Source, Usage};
 use protocol::{Operation, Protocol};
@@ -33,6 +33,8 @@ pub(crate) struct Record {
     pub(crate) streamed: bool,
     /// Limits of the request, after degradation.
     pub(crate) terms: Terms,
+    /// How soon its answer is wanted.
+    pub(crate) objectives: Objectives,
     /// Units that it uses apart from the tokens of prompts and answers.
     pub(crate) units: Units,
     /// The configured path that a pass-through request was let through by.
@@ -69,6 +71,7 @@ impl Record {
             priority: Priority::Normal,
             streamed: false,
             terms: Terms::default(),
+            objectives: Objectives::default(),
             units: Units::default(),
             opened_by: None,
             queue_wait: None,

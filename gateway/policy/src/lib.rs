@@ -48,7 +48,7 @@ pub use policy::{Attempt, Policy, Settled, Settlement};
 pub use queue_class::{ByClass, QueueClass};
 pub use quota::{QuotaUnit, QuotaWindow};
 pub use refusal::{LimitKind, RateLimitKind, Refusal};
-pub use request::{AdmissionRequest, Class, Estimate, Hints, Priority, Units, Usage};
+pub use request::{AdmissionRequest, Class, Estimate, Hints, Milestone, Objectives, Priority, Units, Usage};
 pub use retries::RetryBudget;
 pub use routing::{Candidate, pick};
 pub use rules::{

@@ -1,6 +1,6 @@
 //! Refusals: expected decisions, not errors. They know no HTTP; their text is what the caller reads.
 
-use crate::{NanoEuro, QuotaUnit, QuotaWindow, Subject, Time};
+use crate::{Milestone, NanoEuro, QuotaUnit, QuotaWindow, Subject, Time};
 use std::fmt;
 use std::time::Duration;
 use thiserror::Error;
@@ -97,6 +97,19 @@ pub enum Refusal {
         /// When trying again makes sense.
         retry_after: Duration,
     },
+    /// Its objective cannot be met: the wait would be, or was, too long.
+    #[error("objective out of reach: the {} is wanted within {:.1} s, and {}; retry in {}", milestone.name(),
+        within.as_secs_f64(), Reach(*expected), Seconds(*retry_after))]
+    ObjectiveOutOfReach {
+        /// What is wanted.
+        milestone: Milestone,
+        /// How soon it is wanted.
+        within: Duration,
+        /// The wait that was expected at entry; `None` where the request waited in vain.
+        expected: Option<Duration>,
+        /// When the objective could be met.
+        retry_after: Duration,
+    },
     /// Its project runs as many as it may, and none is expected to end in time.
     #[error("concurrency limit exceeded: this project may run {limit} requests at a time; retry in {}", Seconds(*retry_after))]
     TooManyConcurrent {
@@ -121,6 +134,7 @@ impl Refusal {
             | Refusal::Emergency { retry_after, .. }
             | Refusal::QueueFull { retry_after, .. }
             | Refusal::QueueTimeout { retry_after, .. }
+            | Refusal::ObjectiveOutOfReach { retry_after, .. }
             | Refusal::TooManyConcurrent { retry_after, .. } => Some(*retry_after),
             Refusal::ExceedsLimit { .. } | Refusal::Cancelled => None,
         }
@@ -215,6 +229,22 @@ impl fmt::Display for Seconds {
     }
 }
 
+/// Why an objective is out of reach, for messages.
+struct Reach(Option<Duration>);
+
+impl fmt::Display for Reach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(wait) => write!(
+                f,
+                "the wait for a slot alone is expected to take {:.1} s",
+                wait.as_secs_f64()
+            ),
+            None => f.write_str("no slot became free in time"),
+        }
+    }
+}
+
 /// When a quota can be used again, for messages.
 struct Return(Option<Time>, Duration);
 
@@ -264,7 +294,23 @@ mod tests {
         };
         // 2026-11-26 is day 20,783 since 1970.
         let resets = Time::after_epoch(Duration::from_secs(20_783 * 86_400));
+        let objective = |expected| Refusal::ObjectiveOutOfReach {
+            milestone: Milestone::FirstToken,
+            within: Duration::from_millis(1500),
+            expected,
+            retry_after: Duration::from_secs(3),
+        };
         for (refusal, text) in [
+            (
+                objective(Some(Duration::from_secs(4))),
+                "objective out of reach: the first token is wanted within 1.5 s, and the wait for a slot alone is \
+                 expected to take 4.0 s; retry in 3 s",
+            ),
+            (
+                objective(None),
+                "objective out of reach: the first token is wanted within 1.5 s, and no slot became free in time; \
+                 retry in 3 s",
+            ),
             (
                 rate,
                 "rate limit exceeded: 60 requests per minute for this project; retry in 3 s",

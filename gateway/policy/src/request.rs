@@ -1,6 +1,7 @@
 //! Requests as policy sees them: the parties, the model, the size.
 
 use crate::{KeyId, ModelId, NanoEuro, PlanId, ProjectId, Subject, UserId};
+use std::time::Duration;
 
 /// The service class of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -130,6 +131,58 @@ pub struct Hints {
     /// A hash of the beginning of its prompt: requests of one kind, such as those with the same instructions, have it in
     /// common.
     pub prompt: Option<u64>,
+    /// How soon its answer is wanted.
+    pub objectives: Objectives,
+}
+
+/// How soon an answer is wanted, from when the request is offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Objectives {
+    /// The time until its first token.
+    pub first_token: Option<Duration>,
+    /// The time until its end.
+    pub total: Option<Duration>,
+}
+
+impl Objectives {
+    /// What is left of them after some time.
+    #[must_use]
+    pub fn after(self, elapsed: Duration) -> Self {
+        let left = |objective: Option<Duration>| objective.map(|within| within.saturating_sub(elapsed));
+        Self {
+            first_token: left(self.first_token),
+            total: left(self.total),
+        }
+    }
+
+    /// The stricter of two in each respect.
+    #[must_use]
+    pub fn stricter(self, other: Self) -> Self {
+        let stricter = |one: Option<Duration>, other: Option<Duration>| one.into_iter().chain(other).min();
+        Self {
+            first_token: stricter(self.first_token, other.first_token),
+            total: stricter(self.total, other.total),
+        }
+    }
+}
+
+/// A point of an answer by which an objective measures it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Milestone {
+    /// Its first token.
+    FirstToken,
+    /// Its end.
+    End,
+}
+
+impl Milestone {
+    /// The name in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Milestone::FirstToken => "first token",
+            Milestone::End => "whole answer",
+        }
+    }
 }
 
 impl AdmissionRequest {

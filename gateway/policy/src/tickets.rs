@@ -7,7 +7,8 @@
 
 use crate::charge::Charge;
 use crate::prediction::Contexts;
-use crate::{ModelId, ProjectId, QueueClass, Time, UserId};
+use crate::{Milestone, ModelId, ProjectId, QueueClass, Time, UserId};
+use std::time::Duration;
 
 /// A request that was let in: it waits or runs, until it is settled or cancelled. A number that is used
 /// again carries another generation, so an old ticket is invalid.
@@ -41,6 +42,8 @@ pub(crate) struct Ticket {
     /// Since when it waits, or runs.
     pub(crate) since: Time,
     pub(crate) deadline: Time,
+    /// The objective that sets the deadline, if one does.
+    pub(crate) objective: Option<(Milestone, Duration)>,
     pub(crate) is_running: bool,
     pub(crate) in_queue: Links,
     pub(crate) in_flow: Links,

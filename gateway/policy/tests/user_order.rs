@@ -47,7 +47,10 @@ fn ask(input_tokens: u64, max_tokens: u64, prompt: u64) -> AdmissionRequest {
         max_tokens,
         answers: 1,
         units: Units::default(),
-        hints: Hints { prompt: Some(prompt) },
+        hints: Hints {
+            prompt: Some(prompt),
+            ..Hints::default()
+        },
     }
 }
 

@@ -15,7 +15,7 @@ use super::raw::{self, IdentityMode};
 use super::read::{At, Named};
 use super::report::Problem;
 use ledger::files::FileBounds;
-use policy::{BreakerRules, Class, PlanId, ProjectId, Rates, SubjectRules, UserId};
+use policy::{BreakerRules, Class, Objectives, PlanId, ProjectId, Rates, SubjectRules, UserId};
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -137,6 +137,7 @@ impl Check<'_> {
                     allowance: allowance!(self, "projects.yaml", format!("projects.{}", id.value), project),
                 },
                 max_concurrent_requests: project.max_concurrent_requests.as_ref().map(|at| at.value),
+                objectives: self.objectives(&format!("projects.{}.slo", id.value), project.slo.as_ref()),
             });
             if let Some(at) = &project.max_concurrent_requests {
                 let key = format!("projects.{}.max_concurrent_requests", id.value);
@@ -144,6 +145,24 @@ impl Check<'_> {
             }
         }
         projects
+    }
+
+    fn objectives(&mut self, prefix: &str, slo: Option<&raw::Slo>) -> Objectives {
+        let Some(slo) = slo else {
+            return Objectives::default();
+        };
+        let mut objective = |name: &str, at: Option<&At<Duration>>| {
+            let at = at?;
+            if at.line > 0 && at.value.is_zero() {
+                let key = format!("{prefix}.{name}");
+                self.problem("projects.yaml", at.line, key, "must be more than 0");
+            }
+            Some(at.value)
+        };
+        Objectives {
+            first_token: objective("first_token_seconds", slo.first_token_seconds.as_ref()),
+            total: objective("total_seconds", slo.total_seconds.as_ref()),
+        }
     }
 
     fn gateway(&mut self, raw: &raw::GatewayFile, users: Option<&[String]>) -> Option<Gateway> {

@@ -5,8 +5,9 @@ use super::raw;
 use super::report::Problem;
 use ledger::files::FileBounds;
 use policy::{
-    Allowance, BreakerRules, Class, Concurrency, Degradation, GlobalLimits, KeyId, ModelId, ModelRules, PlanId, Prices,
-    Priority, ProjectId, ProjectRules, Rates, Rules, Scheduling, SubjectRules, TokenLimit, TokenWeights, UserId,
+    Allowance, BreakerRules, Class, Concurrency, Degradation, GlobalLimits, KeyId, ModelId, ModelRules, Objectives,
+    PlanId, Prices, Priority, ProjectId, ProjectRules, Rates, Rules, Scheduling, SubjectRules, TokenLimit,
+    TokenWeights, UserId,
 };
 use protocol::MediaTokens;
 use protocol::catalogue::Entry;
@@ -219,6 +220,8 @@ pub(crate) struct Project {
     pub(crate) is_removed: bool,
     pub(crate) limits: SubjectRules,
     pub(crate) max_concurrent_requests: Option<usize>,
+    /// How soon the answers to its interactive requests are wanted.
+    pub(crate) objectives: Objectives,
 }
 
 /// A plan: the request types and limits of its projects.

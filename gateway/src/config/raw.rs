@@ -45,8 +45,18 @@ section! {
         priority: Band = Band::Normal,
         /// Requests of the project that may run at once; more are queued. Default: no limit.
         max_concurrent_requests: Option<At<usize>>,
+        /// How soon the answers to its interactive requests are wanted. A request that cannot be answered in time is refused.
+        slo: Option<Slo>,
         /// `false` refuses all its requests.
         enabled: bool = true,
+    }
+
+    /// How soon answers are wanted. Default: no objective.
+    struct Slo {
+        /// Time to the first token, in seconds, including the time in the queue.
+        first_token_seconds: Option<At<Duration>>,
+        /// Time to the end of the answer, in seconds, including the time in the queue.
+        total_seconds: Option<At<Duration>>,
     }
 
     /// Thresholds of a quota or budget, as the used share (0 to 1). Defaults: alert 0.8, throttle 0.9, block 1.0; if

@@ -28,6 +28,10 @@ pub(crate) fn summary(config: &Config) -> Value {
                     "daily_budget_eur": project.limits.allowance.day.cost.map(policy::NanoEuro::euros),
                     "monthly_budget_eur": project.limits.allowance.month.cost.map(policy::NanoEuro::euros),
                     "max_concurrent_requests": project.max_concurrent_requests,
+                    "slo": {
+                        "first_token_seconds": project.objectives.first_token.map(|within| within.as_secs_f64()),
+                        "total_seconds": project.objectives.total.map(|within| within.as_secs_f64()),
+                    },
                     "enabled": project.enabled,
                 }),
             )

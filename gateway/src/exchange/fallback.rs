@@ -7,7 +7,7 @@ use super::recorder::{Concluded, Recorder};
 use super::resolve::{Resolved, about, input_tokens};
 use crate::clock;
 use crate::gate::{Admission, AdmittedRequest, SlotPermit};
-use policy::{AdmissionRequest, Attempt, ModelId, Settlement};
+use policy::{AdmissionRequest, Attempt, Hints, ModelId, Settlement};
 use protocol::ParsedRequest;
 use protocol::error::RequestError;
 use protocol::translate;
@@ -150,6 +150,10 @@ fn request_for(
         input_tokens,
         least_input_tokens: parsed.size.least_tokens(),
         max_tokens: parsed.max_tokens.unwrap_or(u64::MAX).min(model.max_output_tokens),
+        hints: Hints {
+            objectives: first.hints.objectives.after(record.started.elapsed()),
+            ..first.hints
+        },
         ..*first
     })
 }

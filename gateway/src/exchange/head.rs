@@ -21,6 +21,8 @@ pub(super) struct RequestHead {
     pub(super) traceparent: Option<HeaderValue>,
     /// The client's own time limit (`x-request-timeout-seconds`).
     pub(super) timeout: Option<Duration>,
+    /// The time within which the client wants the first token (`x-sluice-ttft-slo-ms`).
+    pub(super) first_token_objective: Option<Duration>,
     /// Hash of `x-sluice-session`: requests of one session go to one server.
     pub(super) session_hash: Option<u64>,
     /// The content type of the body.
@@ -61,6 +63,7 @@ impl RequestHead {
             client_request_id: client_request_id(headers).map(str::to_owned),
             traceparent: headers.get("traceparent").cloned(),
             timeout: timeout(headers),
+            first_token_objective: first_token_objective(headers),
             session_hash: session_hash(headers),
             content_type: headers.get(CONTENT_TYPE).cloned(),
             passthrough: None,
@@ -84,6 +87,14 @@ fn timeout(headers: &HeaderMap) -> Option<Duration> {
     Duration::try_from_secs_f64(seconds)
         .ok()
         .filter(|timeout| !timeout.is_zero())
+}
+
+/// `x-sluice-ttft-slo-ms`: a positive number of milliseconds.
+fn first_token_objective(headers: &HeaderMap) -> Option<Duration> {
+    let millis: f64 = headers.get("x-sluice-ttft-slo-ms")?.to_str().ok()?.parse().ok()?;
+    Duration::try_from_secs_f64(millis / 1000.0)
+        .ok()
+        .filter(|objective| !objective.is_zero())
 }
 
 fn session_hash(headers: &HeaderMap) -> Option<u64> {

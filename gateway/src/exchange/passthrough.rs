@@ -39,6 +39,7 @@ const WITHHELD: &[&str] = &[
     "forwarded",
     "x-request-id",
     "x-request-timeout-seconds",
+    "x-sluice-ttft-slo-ms",
     "traceparent",
     "tracestate",
 ];

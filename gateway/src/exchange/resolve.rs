@@ -13,7 +13,7 @@ use crate::tokens::{self, TextBytes};
 use crate::upstream::RoutingHint;
 use bytes::Bytes;
 use pingora_core::protocols::http::ServerSession;
-use policy::{AdmissionRequest, Hints, ModelId, ProjectId};
+use policy::{AdmissionRequest, Class, Hints, ModelId, Objectives, ProjectId};
 use protocol::error::{ErrorCode, RequestError};
 use protocol::hub::About;
 use protocol::translate::{self, NativeApis, Translation};
@@ -137,6 +137,7 @@ pub(super) fn resolution(
         let prompt = parsed.prompt.filter(|_| upstreams.has_choice(id))?;
         Some(BuildHasherDefault::<DefaultHasher>::default().hash_one(protocol::routing_prefix(prompt)))
     });
+    recorder.record.objectives = objectives(recorder, caller.project, parsed);
     let request = AdmissionRequest {
         project: caller.project,
         user: caller.user,
@@ -153,6 +154,7 @@ pub(super) fn resolution(
         units: parsed.units,
         hints: Hints {
             prompt: parsed.prompt.map(kind_of),
+            objectives: recorder.record.objectives,
         },
     };
     let hint = RoutingHint { prefix_hash, tokens: 0 };
@@ -161,6 +163,21 @@ pub(super) fn resolution(
         hint,
         translation,
     })
+}
+
+/// How soon an answer is wanted: by the request's headers and its project's `slo`, whichever is stricter. Nobody waits for
+/// the answers of batch class and of what is polled.
+fn objectives(recorder: &Recorder, project: ProjectId, parsed: &ParsedRequest<'_>) -> Objectives {
+    let (record, head) = (&recorder.record, &recorder.head);
+    let is_polled = parsed.in_background || record.operation == Operation::Generate;
+    if record.class == Class::Batch || is_polled {
+        return Objectives::default();
+    }
+    let own = Objectives {
+        first_token: head.first_token_objective,
+        total: head.timeout,
+    };
+    own.stricter(record.snapshot.config.project(project).objectives)
 }
 
 /// The model that a request names, if it exists and its caller may use it.

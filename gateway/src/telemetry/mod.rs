@@ -4,12 +4,14 @@ mod auth;
 mod cluster;
 mod connections;
 mod make;
+mod outcomes;
 
 pub(crate) use auth::AuthMetrics;
 pub(crate) use cluster::ClusterMetrics;
 pub(crate) use connections::ConnectionMetrics;
 
 use self::make::Make;
+use self::outcomes::ObjectiveMetrics;
 use crate::record::Record;
 use ledger::{LedgerHealth, Outcome};
 use prometheus::core::Collector;
@@ -56,6 +58,7 @@ pub(crate) struct Metrics {
     overhead_seconds: HistogramVec,
     inter_token_seconds: HistogramVec,
     overrun_tokens: IntCounterVec,
+    objectives: ObjectiveMetrics,
     alerts: IntCounterVec,
     quota_used_ratio: GaugeVec,
     budget_used_ratio: GaugeVec,
@@ -268,6 +271,7 @@ impl Metrics {
                 "1 if the configuration in force is that of the files at the last reload, 0 if that failed.",
             )?,
             connections: ConnectionMetrics::new(&make)?,
+            objectives: ObjectiveMetrics::new(&make)?,
             auth: AuthMetrics::new(&make)?,
             cluster: ClusterMetrics::new(&make)?,
             build_info: make.gauges("build_info", "Version of the running gateway.", "version")?,
@@ -319,6 +323,7 @@ impl Metrics {
             Outcome::Failed | Outcome::TimedOut => self.counts.1.fetch_add(1, Relaxed),
             Outcome::Rejected | Outcome::Cancelled | Outcome::Interrupted => 0,
         };
+        self.objectives.observe(record);
         if let Some(error) = &record.error {
             self.refusals.with_label_values(&[error.code.name(), project]).inc();
         }
@@ -376,24 +381,6 @@ impl Metrics {
     /// Completed and failed requests since the start.
     pub(crate) fn counts(&self) -> (u64, u64) {
         (self.counts.0.load(Relaxed), self.counts.1.load(Relaxed))
-    }
-
-    /// Counts a server's failure after which another one was asked.
-    pub(crate) fn retried(&self, record: &Record) {
-        if let Some(upstream) = &record.upstream {
-            self.upstream_requests
-                .with_label_values(&[&**upstream, "retried"])
-                .inc();
-        }
-    }
-
-    /// Counts tokens that a request used beyond what had been reserved for it.
-    pub(crate) fn overrun(&self, record: &Record, tokens: u64) {
-        if tokens > 0 {
-            self.overrun_tokens
-                .with_label_values(&[record.project_id(), record.model_name()])
-                .inc_by(tokens);
-        }
     }
 
     /// Counts a reload of the configuration.

@@ -2,7 +2,7 @@
 
 use crate::shares::read_trace;
 use crate::simulation::mixed::{Mixed, Told, Waits};
-use policy::UserOrder;
+use policy::{Order, Priority, UserOrder};
 use std::time::Duration;
 
 const SEEDS: std::ops::Range<u64> = 1..11;
@@ -45,7 +45,11 @@ pub fn print_table() -> Vec<String> {
                     max_queue_wait: Duration::from_secs(longest),
                     requests: REQUESTS,
                     told,
+                    bands: Order::Weighted,
                     order,
+                    projects: &[Priority::Normal],
+                    wanted: &[],
+                    tells_wanted: false,
                     seed,
                 }
                 .go(&sizes)

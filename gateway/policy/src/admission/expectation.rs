@@ -67,6 +67,26 @@ impl Scheduler {
         }
     }
 
+    /// The refusal of a request whose wait is expected to last beyond its deadline.
+    pub(super) fn too_late(
+        &self,
+        rules: &Rules,
+        ticket: &Ticket,
+        (expected, by_own_limit): (Duration, bool),
+    ) -> Refusal {
+        let longest = ticket.deadline - ticket.since;
+        let retry_after = expected.saturating_sub(longest).max(Duration::from_secs(1));
+        match ticket.objective {
+            Some((milestone, within)) => Refusal::ObjectiveOutOfReach {
+                milestone,
+                within,
+                expected: Some(expected),
+                retry_after,
+            },
+            None => self.no_time(rules, ticket, by_own_limit, retry_after),
+        }
+    }
+
     pub(super) fn no_time(&self, rules: &Rules, ticket: &Ticket, by_own_limit: bool, retry_after: Duration) -> Refusal {
         let limit = project_slots(rules, ticket.project, self.projects[ticket.project].is_throttled);
         if by_own_limit && limit < usize::MAX {

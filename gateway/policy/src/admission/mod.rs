@@ -10,6 +10,7 @@
 
 mod check;
 mod expectation;
+mod objective;
 mod offer;
 mod pressure;
 mod queue;

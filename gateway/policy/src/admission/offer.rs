@@ -51,11 +51,8 @@ impl Scheduler {
             return Verdict::Started(id);
         }
         let (expected, by_own_limit) = self.expected(rules, &ticket);
-        if expected > rules.global.max_queue_wait {
-            let retry_after = expected
-                .saturating_sub(rules.global.max_queue_wait)
-                .max(Duration::from_secs(1));
-            return Verdict::Refused(self.no_time(rules, &ticket, by_own_limit, retry_after));
+        if expected > ticket.deadline - now {
+            return Verdict::Refused(self.too_late(rules, &ticket, (expected, by_own_limit)));
         }
         let mut displaced = None;
         if !may_grow || self.waiting >= rules.global.max_queue_size {
@@ -90,6 +87,10 @@ impl Scheduler {
         let model = &self.models[terms.model];
         let seconds = model.speed.seconds(usual);
         let handicap = handicap(&rules.scheduling, &rules.global, seconds, model.service.0);
+        let longest = rules.global.max_queue_wait;
+        let slack = model.slack(&ask.hints.objectives, usual);
+        let slack = slack.filter(|slack| slack.wait < longest);
+        let wait = slack.map_or(longest, |slack| slack.wait);
         self.sequence += 1;
         Ticket {
             project: ask.project,
@@ -97,14 +98,15 @@ impl Scheduler {
             model: terms.model,
             class: QueueClass::of(ask.class, ask.priority),
             sequence: self.sequence,
-            rank: now + handicap,
+            rank: now + handicap.min(wait),
             ranked_at: 0,
             contexts,
             work: usual.work(rules.token_weights),
             charged: Charge::default(),
             tokens: usual.in_flight(),
             since: now,
-            deadline: now + rules.global.max_queue_wait,
+            deadline: now + wait,
+            objective: slack.map(|slack| (slack.milestone, slack.within)),
             is_running: false,
             in_queue: Links::default(),
             in_flow: Links::default(),
@@ -190,6 +192,14 @@ impl Scheduler {
     /// The refusal of a ticket that waited in vain: for the longest time, or for the project's own concurrency.
     pub(crate) fn wait_ended(&self, rules: &Rules, ticket: &Ticket) -> Refusal {
         let (expected, _) = self.expected(rules, ticket);
+        if let Some((milestone, within)) = ticket.objective {
+            return Refusal::ObjectiveOutOfReach {
+                milestone,
+                within,
+                expected: None,
+                retry_after: expected.max(Duration::from_secs(1)),
+            };
+        }
         let is_own = !self.projects[ticket.project].is_free;
         match self.no_time(rules, ticket, is_own, expected.max(Duration::from_secs(1))) {
             Refusal::QueueTimeout { limit, retry_after, .. } => Refusal::QueueTimeout {

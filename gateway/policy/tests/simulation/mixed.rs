@@ -2,8 +2,8 @@
 
 use super::{Arrival, Random, service};
 use policy::{
-    AdmissionRequest, Class, Decision, GlobalLimits, Hints, ModelId, PlanId, Policy, Priority, ProjectId, Rules,
-    Scheduling, Settlement, TicketId, Time, Units, Usage, UserId, UserOrder,
+    AdmissionRequest, Class, Decision, GlobalLimits, Hints, ModelId, Objectives, Order, PlanId, Policy, Priority,
+    ProjectId, Rules, Scheduling, Settlement, TicketId, Time, Units, Usage, UserId, UserOrder,
 };
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -29,7 +29,14 @@ pub struct Mixed {
     pub max_queue_wait: Duration,
     pub requests: usize,
     pub told: Told,
+    pub bands: Order,
     pub order: UserOrder,
+    /// The projects' priorities; each sends as much.
+    pub projects: &'static [Priority],
+    /// What is wanted of answers; each of the requests wants one of them.
+    pub wanted: &'static [Objectives],
+    /// True if requests tell it.
+    pub tells_wanted: bool,
     pub seed: u64,
 }
 
@@ -40,6 +47,10 @@ pub struct Waits {
     pub short: Vec<f64>,
     pub long: Vec<f64>,
     pub lost: usize,
+    /// Requests that got what was wanted.
+    pub met: usize,
+    /// Work served, by project: a token of the prompt counts 1, one of the answer 2.
+    pub work: Vec<f64>,
 }
 
 impl Waits {
@@ -55,7 +66,13 @@ impl Waits {
         part(&mut self.long, 0.99)
     }
 
-    fn add(&mut self, wait: Duration, takes: Duration) {
+    fn add(&mut self, wait: Duration, request: &Known) {
+        let takes = takes(&request.size);
+        let first = wait + service(request.size.input_tokens, 0);
+        let is_met = request.wanted.first_token.is_none_or(|within| first <= within)
+            && request.wanted.total.is_none_or(|within| wait + takes <= within);
+        self.met += usize::from(is_met);
+        self.work[request.project] += (request.size.input_tokens + 2 * request.size.output_tokens) as f64;
         let wait = wait.as_secs_f64();
         self.all.push(wait);
         if takes < Duration::from_secs(2) {
@@ -83,14 +100,19 @@ fn normal(random: &mut Random) -> f64 {
 impl Mixed {
     /// Serves requests of the given sizes, drawn at random.
     pub fn go(&self, sizes: &[Arrival]) -> Waits {
-        let mut random = Random(self.seed);
+        // The same requests come whatever they tell.
+        let (mut random, mut telling) = (Random(self.seed), Random(self.seed + 1000));
         let mean = sizes.iter().map(|size| takes(size).as_secs_f64()).sum::<f64>() / sizes.len() as f64;
         let rate = self.load * self.slots as f64 / mean;
         let mut server = Server {
             policy: Policy::new(self.rules()),
             running: BinaryHeap::new(),
             known: HashMap::new(),
-            waits: Waits::default(),
+            waits: Waits {
+                work: vec![0.0; self.projects.len()],
+                ..Waits::default()
+            },
+            expiries: BinaryHeap::new(),
             now: Time::after_epoch(Duration::from_secs(1)),
         };
         let mut seconds = 1.0;
@@ -98,8 +120,16 @@ impl Mixed {
             seconds -= (1.0 - random.unit()).ln() / rate;
             server.run_until(Time::after_epoch(Duration::from_secs_f64(seconds)));
             let size = sizes[random.next() as usize % sizes.len()];
-            let ask = self.ask(&size, &mut random);
-            server.offer(&ask, size);
+            let wanted = self.wanted.get(random.next() as usize % self.wanted.len().max(1));
+            let wanted = wanted.copied().unwrap_or_default();
+            let project = random.next() as usize % self.projects.len();
+            let mut ask = self.ask(&size, &mut telling);
+            (ask.project, ask.user) = (ProjectId(project as u32), UserId(project as u32));
+            ask.priority = self.projects[project];
+            if self.tells_wanted {
+                ask.hints.objectives = wanted;
+            }
+            server.offer(&ask, size, wanted, project);
         }
         server.waits
     }
@@ -112,6 +142,7 @@ impl Mixed {
                 max_queue_wait: self.max_queue_wait,
             },
             scheduling: Scheduling {
+                order: self.bands,
                 user_order: self.order,
                 ..Scheduling::default()
             },
@@ -156,60 +187,83 @@ fn takes(size: &Arrival) -> Duration {
     service(size.input_tokens, size.output_tokens)
 }
 
+struct Known {
+    came: Time,
+    size: Arrival,
+    wanted: Objectives,
+    project: usize,
+}
+
 struct Server {
     policy: Policy,
     running: BinaryHeap<Reverse<(Time, TicketId)>>,
-    known: HashMap<TicketId, (Time, Arrival, Time)>,
+    expiries: BinaryHeap<Reverse<(Time, TicketId)>>,
+    known: HashMap<TicketId, Known>,
     waits: Waits,
     now: Time,
 }
 
 impl Server {
     fn run_until(&mut self, until: Time) {
-        while let Some(Reverse((end, ticket))) = self.running.peek().copied().filter(|Reverse((end, _))| *end <= until)
-        {
-            self.running.pop();
-            self.now = end;
-            self.settle(ticket);
-            self.start_next();
+        loop {
+            let due = |events: &BinaryHeap<Reverse<(Time, TicketId)>>| {
+                events.peek().map(|Reverse((at, _))| *at).filter(|at| *at <= until)
+            };
+            match (due(&self.running), due(&self.expiries)) {
+                (None, None) => break,
+                (Some(end), expiry) if expiry.is_none_or(|expiry| end <= expiry) => {
+                    let Reverse((end, ticket)) = self.running.pop().expect("it is due");
+                    self.now = end;
+                    self.settle(ticket);
+                }
+                _ => {
+                    let Reverse((at, ticket)) = self.expiries.pop().expect("it is due");
+                    self.now = at;
+                    if self.policy.expire(ticket, at).is_some() {
+                        self.known.remove(&ticket);
+                        self.waits.lost += 1;
+                    }
+                }
+            }
+            while let Some(ticket) = self.policy.next(self.now) {
+                self.start(ticket);
+            }
         }
         self.now = until;
     }
 
-    fn offer(&mut self, ask: &AdmissionRequest, size: Arrival) {
+    fn offer(&mut self, ask: &AdmissionRequest, size: Arrival, wanted: Objectives, project: usize) {
+        let known = Known {
+            came: self.now,
+            size,
+            wanted,
+            project,
+        };
         match self.policy.offer(ask, self.now).0 {
             Decision::Admit(grant) => {
-                self.known.insert(grant.ticket, (self.now, size, self.now));
+                self.known.insert(grant.ticket, known);
                 self.start(grant.ticket);
             }
             Decision::Queue(queued) => {
-                self.known.insert(queued.ticket, (self.now, size, queued.deadline));
+                self.known.insert(queued.ticket, known);
+                self.expiries.push(Reverse((queued.deadline, queued.ticket)));
+                if let Some(displaced) = queued.displaced {
+                    self.known.remove(&displaced);
+                    self.waits.lost += 1;
+                }
             }
             Decision::Reject(_) => self.waits.lost += 1,
         }
     }
 
-    /// Starts those that are next; the waits of some have ended before.
-    fn start_next(&mut self) {
-        while let Some(ticket) = self.policy.next(self.now) {
-            if self.known[&ticket].2 < self.now {
-                self.known.remove(&ticket);
-                self.waits.lost += 1;
-                self.policy.settle(ticket, &Settlement::default(), self.now);
-            } else {
-                self.start(ticket);
-            }
-        }
-    }
-
     fn start(&mut self, ticket: TicketId) {
-        let (came, size, _) = self.known[&ticket];
-        self.waits.add(self.now - came, takes(&size));
-        self.running.push(Reverse((self.now + takes(&size), ticket)));
+        let request = &self.known[&ticket];
+        self.waits.add(self.now - request.came, request);
+        self.running.push(Reverse((self.now + takes(&request.size), ticket)));
     }
 
     fn settle(&mut self, ticket: TicketId) {
-        let Some((_, size, _)) = self.known.remove(&ticket) else {
+        let Some(Known { size, .. }) = self.known.remove(&ticket) else {
             return;
         };
         let settlement = Settlement {

@@ -116,6 +116,8 @@ codes! {
     QueueFull = "queue_full", 503, Policy, "server_error", "queue_full";
     /// The request waited in the queue as long as it may.
     QueueTimeout = "queue_timeout", 503, Policy, "server_error", "queue_timeout";
+    /// The request's own objective, or its project's, cannot be met.
+    ObjectiveOutOfReach = "objective_out_of_reach", 503, Policy, "server_error", "objective_out_of_reach";
     /// The ledger's backlog takes no more records; this request has none either.
     LedgerBacklogFull = "ledger_unavailable", 503, Gateway, "server_error", "ledger_unavailable";
     /// The request's record could not be written.

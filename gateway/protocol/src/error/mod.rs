@@ -207,6 +207,7 @@ impl From<Refusal> for RequestError {
             Refusal::Emergency { .. } => ErrorCode::Emergency,
             Refusal::QueueFull { .. } => ErrorCode::QueueFull,
             Refusal::QueueTimeout { .. } => ErrorCode::QueueTimeout,
+            Refusal::ObjectiveOutOfReach { .. } => ErrorCode::ObjectiveOutOfReach,
             Refusal::TooManyConcurrent { .. } => ErrorCode::TooManyConcurrent,
             Refusal::Cancelled => ErrorCode::Cancelled,
         };

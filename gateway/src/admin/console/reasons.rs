@@ -78,6 +78,10 @@ pub(super) fn advice(reason: &str) -> &'static str {
         "queue_timeout" => {
             "No slot came free within max_queue_wait_seconds. Add servers or slots, or allow longer waits."
         }
+        "objective_out_of_reach" => {
+            "The answer was wanted sooner (slo of the project, or headers of the request) than a slot came free. Add servers \
+             or slots, or relax the objective."
+        }
         "ledger_unavailable" => {
             "The record could not be written. Check the disk of the data directory and the database."
         }
