@@ -1,5 +1,5 @@
 //! The order of the queue: between bands by weight, between the projects of a band, between a project's users,
-//! and then by predicted work and age ([`ranking`](crate::ranking)).
+//! between a user's sessions, and then by predicted work and age.
 //!
 //! Work is shared, not requests: one request can be a thousand times another. Each band, project
 //! and user carries a counter of the work that it has been served, and the smallest goes first. This is
@@ -12,7 +12,7 @@
 //!
 //! Counters are kept a band; what waits is listed a model, so that a full model holds back no other.
 
-use crate::ranking::Ranked;
+use crate::sessions::Sessions;
 use crate::tickets::List;
 use crate::{ModelId, Order, ProjectId, QueueClass, Rules, Time, UserId};
 use std::collections::BTreeSet;
@@ -103,7 +103,7 @@ pub(crate) struct Queue {
     /// All of them by age.
     pub(crate) list: List,
     /// All of them in the order in which they are served.
-    pub(crate) ranked: Ranked,
+    pub(crate) sessions: Sessions,
     /// Under what the user is listed in the project's flow, if it is.
     pub(crate) listed: Option<u64>,
 }

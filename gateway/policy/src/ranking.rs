@@ -47,6 +47,11 @@ impl Ranked {
         self.heap.first().map(|entry| entry.index)
     }
 
+    /// Returns whether it has no ticket.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.heap.is_empty()
+    }
+
     /// Adds a ticket.
     pub(crate) fn push(&mut self, tickets: &mut Tickets, index: u32) {
         let Some(ticket) = tickets.at_mut(index) else { return };

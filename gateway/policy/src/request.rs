@@ -131,6 +131,8 @@ pub struct Hints {
     /// A hash of the beginning of its prompt: requests of one kind, such as those with the same instructions, have it in
     /// common.
     pub prompt: Option<u64>,
+    /// A hash of the id of the conversation or agent that it belongs to.
+    pub session: Option<u64>,
     /// How soon its answer is wanted.
     pub objectives: Objectives,
 }

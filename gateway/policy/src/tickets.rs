@@ -3,7 +3,7 @@
 //! The lists are links inside the tickets, so joining, leaving from the middle and being served cost no
 //! allocation and no search. A ticket stands in three by age: its own queue's (user, model, class), its
 //! flow's (project, model, class) and its class's, which know the oldest and the newest. The order in which a queue is served
-//! is kept apart, in `ranking`.
+//! is kept apart, in `sessions` and `ranking`.
 
 use crate::charge::Charge;
 use crate::prediction::Contexts;
@@ -27,6 +27,8 @@ pub(crate) struct Ticket {
     pub(crate) class: QueueClass,
     /// Position in the order of arrival.
     pub(crate) sequence: u64,
+    /// The session of its user's that it belongs to.
+    pub(crate) session: Option<u64>,
     /// Its rank among its user's requests: when it came, and its handicap.
     pub(crate) rank: Time,
     /// Its position among those, while it waits.

@@ -154,6 +154,7 @@ pub(super) fn resolution(
         units: parsed.units,
         hints: Hints {
             prompt: parsed.prompt.map(kind_of),
+            session: recorder.head.session_hash,
             objectives: recorder.record.objectives,
         },
     };

@@ -44,7 +44,9 @@ impl Scheduler {
         let class = ticket.class;
         let flow = flow(&self.projects[ticket.project].flows, ticket.model, class);
         let queue = queue(&self.users[ticket.user].queues, ticket.project, ticket.model, class);
-        let own = queue.map_or(0, |queue| queue.ranked.before(ticket.rank));
+        let own = queue.map_or(0, |queue| {
+            queue.sessions.before(ticket.session, ticket.rank).min(queue.list.len)
+        });
         let is_new_user = queue.is_none_or(|queue| queue.list.len == 0);
         let users = flow.map_or(0, |flow| flow.users.len()) + usize::from(is_new_user);
         let band = &self.bands[class];

@@ -1,6 +1,6 @@
 //! The decision on a request: it starts, waits or is refused; and which one that waits is next.
 
-use super::state::{Scheduler, Turn, flow, queue};
+use super::state::{Scheduler, Turn, flow, queue, queue_mut};
 use crate::charge::Charge;
 use crate::prediction::Contexts;
 use crate::ranking::handicap;
@@ -98,6 +98,7 @@ impl Scheduler {
             model: terms.model,
             class: QueueClass::of(ask.class, ask.priority),
             sequence: self.sequence,
+            session: ask.hints.session.filter(|_| rules.scheduling.order != Order::Fifo),
             rank: now + handicap.min(wait),
             ranked_at: 0,
             contexts,
@@ -132,6 +133,7 @@ impl Scheduler {
             if model.turn != Turn::Free {
                 (model.turn, model.free_since) = (Turn::Free, now);
             }
+            self.charge_session(index);
             self.dequeue(rules, index);
             self.start(rules, index, now);
             return Some(self.tickets.id(index));
@@ -177,7 +179,17 @@ impl Scheduler {
         } = *candidate;
         let flow = flow(&self.projects[project].flows, model, class)?;
         let (_, user) = *flow.users.first()?;
-        queue(&self.users[user].queues, project, model, class)?.ranked.first()
+        queue(&self.users[user].queues, project, model, class)?.sessions.first()
+    }
+
+    /// Charges the session of a ticket that is about to start.
+    fn charge_session(&mut self, index: u32) {
+        if let Some(ticket) = self.tickets.at(index) {
+            let queues = &mut self.users[ticket.user].queues;
+            queue_mut(queues, ticket.project, ticket.model, ticket.class)
+                .sessions
+                .charge(ticket.session, ticket.work);
+        }
     }
 
     /// Removes a ticket that waits from the queue; false if it does not wait.

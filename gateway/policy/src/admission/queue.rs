@@ -52,7 +52,7 @@ impl Scheduler {
         let (begins, user_begins) = (flow.by_age.len == 0, queue.list.len == 0);
         self.tickets.push(&mut flow.by_age, Which::Flow, index);
         self.tickets.push(&mut queue.list, Which::Queue, index);
-        queue.ranked.push(&mut self.tickets, index);
+        queue.sessions.push(&mut self.tickets, index);
         if user_begins {
             user.served[class].lift(flow.reached);
             self.relist_user(rules.scheduling.order, ticket.user, class);
@@ -90,7 +90,7 @@ impl Scheduler {
         self.tickets.unlink(&mut flow.by_age, Which::Flow, index);
         let queue = queue_mut(&mut self.users[ticket.user].queues, ticket.project, ticket.model, class);
         self.tickets.unlink(&mut queue.list, Which::Queue, index);
-        queue.ranked.remove(&mut self.tickets, index);
+        queue.sessions.remove(&mut self.tickets, index);
         self.relist_user(rules.scheduling.order, ticket.user, class);
         self.relist_project(rules.scheduling.order, ticket.project, class);
         self.recount(ticket.project, ticket.model, class);
@@ -191,7 +191,7 @@ impl Scheduler {
     pub(super) fn relist_user(&mut self, order: Order, id: UserId, class: QueueClass) {
         let User { queues, served, .. } = &mut self.users[id];
         for (project, queue) in queues.iter_mut().filter(|(_, queue)| queue.class == class) {
-            let first = queue.ranked.first().and_then(|index| self.tickets.at(index));
+            let first = queue.sessions.first().and_then(|index| self.tickets.at(index));
             let key = first.map(|first| user_key(order, served[class], first.sequence));
             if queue.listed != key {
                 let flow = flow_mut(&mut self.projects[*project].flows, queue.model, class);

@@ -3,7 +3,7 @@
 use crate::capacity::Capacity;
 use crate::fairness::{ClassQueue, Flow, HeldBack, Queue, Served};
 use crate::prediction::{Predictor, Speed};
-use crate::ranking::Ranked;
+use crate::sessions::Sessions;
 use crate::tickets::{List, Ticket, TicketId, Tickets};
 use crate::{AdmissionRequest, ByClass, IdMap, ModelId, Order, ProjectId, QueueClass, Rules, Time, UserId};
 use std::collections::BTreeSet;
@@ -239,7 +239,7 @@ pub(super) fn queue_mut(
             model,
             class,
             list: List::default(),
-            ranked: Ranked::default(),
+            sessions: Sessions::default(),
             listed: None,
         };
         queues.push((project, queue));
