@@ -12,31 +12,12 @@
 //!
 //! Counters are kept a band; what waits is listed a model, so that a full model holds back no other.
 
+use crate::served::Served;
 use crate::sessions::Sessions;
 use crate::tickets::List;
 use crate::{ModelId, Order, ProjectId, QueueClass, Rules, Time, UserId};
 use std::collections::BTreeSet;
 use std::time::Duration;
-
-/// Work that a band, a project or a user has been served.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Served(pub(crate) u64);
-
-impl Served {
-    /// Raises the counter where waiting begins, so that the time before gives no credit.
-    pub(crate) fn lift(&mut self, to: u64) {
-        self.0 = self.0.max(to);
-    }
-
-    pub(crate) fn charge(&mut self, work: u64) {
-        self.0 = self.0.saturating_add(work);
-    }
-
-    /// Replaces what was charged by the actual.
-    pub(crate) fn correct(&mut self, charged: u64, actual: u64) {
-        self.0 = self.0.saturating_sub(charged).saturating_add(actual);
-    }
-}
 
 /// The requests that wait for a model in one class.
 #[derive(Debug, Default)]

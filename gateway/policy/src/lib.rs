@@ -31,6 +31,7 @@ mod reservation;
 mod retries;
 mod routing;
 mod rules;
+mod served;
 mod sessions;
 mod tickets;
 mod time;

@@ -5,8 +5,8 @@
 //! the counter that was served last: neither credit nor debt outlasts its wait.
 
 use crate::Time;
-use crate::fairness::Served;
 use crate::ranking::Ranked;
+use crate::served::Served;
 use crate::tickets::Tickets;
 use std::collections::{BTreeSet, HashMap};
 

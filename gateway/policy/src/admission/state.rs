@@ -1,8 +1,9 @@
 //! The scheduler's state: all requests that run and wait, and what they are counted by.
 
 use crate::capacity::Capacity;
-use crate::fairness::{ClassQueue, Flow, HeldBack, Queue, Served};
+use crate::fairness::{ClassQueue, Flow, HeldBack, Queue};
 use crate::prediction::{Predictor, Speed};
+use crate::served::Served;
 use crate::sessions::Sessions;
 use crate::tickets::{List, Ticket, TicketId, Tickets};
 use crate::{AdmissionRequest, ByClass, IdMap, ModelId, Order, ProjectId, QueueClass, Rules, Time, UserId};
