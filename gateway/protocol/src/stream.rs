@@ -15,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 /// An event longer than this is passed on as it comes, and is not translated.
 const LONGEST_EVENT: usize = 8 << 20;
 
-/// A whole answer in the place of a stream can be so long.
+/// A whole answer in the place of a stream can be so long, unless its reader sets another bound.
 const LONGEST_WHOLE: usize = 64 << 20;
 
 /// More than this after the last event is not passed on.
@@ -37,6 +37,8 @@ pub struct StreamSplitter {
     scanner: Scanner,
     partial: BytesMut,
     form: Form,
+    /// The longest whole answer that is taken in the place of a stream, in bytes.
+    longest_whole: usize,
     /// The last event of the piece before was taken out.
     is_stripped: bool,
 }
@@ -60,7 +62,16 @@ impl StreamSplitter {
             scanner: Scanner::new(framing),
             partial: BytesMut::new(),
             form: Form::Unknown,
+            longest_whole: LONGEST_WHOLE,
             is_stripped: false,
+        }
+    }
+
+    /// The same with a bound on a whole answer in the place of a stream, in bytes.
+    pub fn with_longest_whole(self, bytes: usize) -> Self {
+        Self {
+            longest_whole: bytes,
+            ..self
         }
     }
 
@@ -99,8 +110,10 @@ impl StreamSplitter {
         }
         if self.form == Form::Whole {
             self.partial.extend_from_slice(&piece);
-            return if self.partial.len() > LONGEST_WHOLE {
-                Err(not_an_answer())
+            return if self.partial.len() > self.longest_whole {
+                let most = self.longest_whole;
+                let message = format!("the model's answer is larger than {most} bytes (bounds.max_response_bytes)");
+                Err(RequestError::new(ErrorCode::UpstreamError, message))
             } else {
                 Ok(())
             };

@@ -180,8 +180,8 @@ async fn stream(
     let operation = translation
         .as_ref()
         .map_or(record.operation, |translation| translation.operation);
-    let mut splitter = StreamSplitter::new(operation.protocol());
     let most = record.snapshot.config.gateway.max_response_bytes;
+    let mut splitter = StreamSplitter::new(operation.protocol()).with_longest_whole(most);
     let mut decoder = (coding != Coding::Identity).then(|| Decoder::new(coding, most));
     let mut split = Split::default();
     let labelled = |events: Bytes| match &label {

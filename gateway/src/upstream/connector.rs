@@ -10,8 +10,9 @@ use pingora_core::connectors::ConnectorOptions;
 use pingora_core::connectors::http::Connector as HttpConnector;
 use pingora_core::protocols::http::client::HttpSession;
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_core::{BError, ErrorType};
+use pingora_core::{BError, Error, ErrorType};
 use pingora_http::RequestHeader;
+use pingora_timeout::fast_timeout::fast_timeout;
 use protocol::error::{self, ErrorCode, RequestError};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -266,18 +267,22 @@ async fn send(
     };
     let asked = Instant::now();
     session.set_read_timeout(Some(outbound.first));
-    loop {
-        session.read_response_header().await?;
-        // Interim heads (100, 103) are for the gateway alone.
-        if session
-            .response_header()
-            .is_some_and(|head| !head.status.is_informational())
-        {
-            break;
-        }
-    }
+    // The timeout of a read alone would let a head that comes byte by byte, or interim heads without end, go on.
+    let read = fast_timeout(outbound.first, final_head(&mut session)).await;
+    read.map_err(|_| Error::explain(ErrorType::ReadTimedout, "no whole head in time"))??;
     session.set_read_timeout(Some(outbound.first.saturating_sub(asked.elapsed())));
     Ok(session)
+}
+
+/// Reads the head of an answer. Interim heads (100, 103) are for the gateway alone.
+async fn final_head(session: &mut HttpSession) -> Result<(), BError> {
+    loop {
+        session.read_response_header().await?;
+        let head = session.response_header();
+        if head.is_some_and(|head| !head.status.is_informational()) {
+            return Ok(());
+        }
+    }
 }
 
 fn head(endpoint: &Endpoint, outbound: &Outbound<'_>) -> Result<Box<RequestHeader>, BError> {

@@ -18,6 +18,8 @@ pub struct Connection {
     pub stream: TcpStream,
     /// Which connection it is, from 0.
     pub number: usize,
+    /// The last request that was read on it.
+    pub own_request: String,
     requests: Arc<Mutex<Vec<String>>>,
 }
 
@@ -41,6 +43,7 @@ impl Scripted {
                 tokio::spawn(script(Connection {
                     stream,
                     number,
+                    own_request: String::new(),
                     requests,
                 }));
             }
@@ -82,10 +85,8 @@ impl Connection {
                     .find_map(|line| line.strip_prefix("content-length: "))
                     .map_or(0, |text| text.trim().parse::<usize>().expect("a number"));
                 if bytes.len() >= end + 4 + length {
-                    self.requests
-                        .lock()
-                        .expect("no panic")
-                        .push(String::from_utf8_lossy(&bytes).into_owned());
+                    self.own_request = String::from_utf8_lossy(&bytes).into_owned();
+                    self.requests.lock().expect("no panic").push(self.own_request.clone());
                     return true;
                 }
             }

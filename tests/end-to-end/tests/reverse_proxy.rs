@@ -184,9 +184,15 @@ async fn nginx_passes_streams_on_as_they_come() {
     );
     std::fs::write(dir.path().join("nginx.conf"), all).expect("writable");
     let mut command = Command::new("nginx");
-    command
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-        .args(["-p", &at, "-e", "stderr", "-g", "daemon off;", "-c"]);
+    command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").args([
+        "-p",
+        &at,
+        "-e",
+        "stderr",
+        "-g",
+        "daemon off; master_process off;",
+        "-c",
+    ]);
     command.arg(dir.path().join("nginx.conf"));
     let proxy = Proxy::start(&dir, &certificate, port, command).await;
     proxy.check(&gateway, &key).await;

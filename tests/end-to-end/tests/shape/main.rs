@@ -3,6 +3,7 @@
 mod architecture;
 mod graph;
 mod modules;
+mod security;
 
 use end_to_end::root;
 use std::path::{Path, PathBuf};
