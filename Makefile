@@ -1,5 +1,5 @@
 # Every command of the project. `make run` and `make test` set up what they need themselves.
-.PHONY: run build test check fmt bench simulate outage abuse docs deps test-deps architecture
+.PHONY: run build test check fmt bench simulate outage abuse docs deps test-deps cluster-race architecture
 
 run: deps             ## build the gateway alone, then serve config/ with SQLite in data/ and the bundled simulated upstream
 	cargo build --release -p gateway
@@ -32,6 +32,10 @@ outage: deps test-deps  ## a batch of 5,000 lines through a minute of 429, of a 
 abuse: deps test-deps   ## 100,000 mutated requests over both listeners, and servers that break every rule
 	cargo build --workspace --bins
 	cargo test -p end-to-end --test abuse -- --include-ignored --nocapture
+
+cluster-race: deps test-deps  ## 300 clients race over three gateways for a budget for 50, a hundred times, half of them with a kill -9
+	cargo build --workspace --bins
+	cargo test -p end-to-end --test cluster -- --ignored --nocapture
 
 docs:                 ## the tables of docs/configuration.md, from the types that read the files
 	SLUICE_WRITE_DOCS=1 cargo test -p gateway the_page_on_configuration

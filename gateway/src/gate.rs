@@ -1,10 +1,15 @@
 //! The gate: policy behind one short lock, and the wake-ups of queued requests. Slots and queue positions are
 //! guards: dropping one releases it, so that a lost client or a panic leaks nothing.
 
+mod credit;
+
+pub(crate) use credit::{CreditDesk, DrawRequest};
+
 use crate::clock;
 use policy::{
-    AdmissionRequest, Attempt, Balance, ByClass, Decision, ModelId, PlanId, Policy, QueueEntry, RateLimitKind,
-    RateLimitStatus, RateWindow, Refusal, Rules, ServerLoad, Settled, Settlement, Subject, Terms, TicketId, Time,
+    AdmissionRequest, Attempt, Balance, ByClass, CreditNeed, Decision, ModelId, PlanId, Policy, QueueEntry,
+    RateLimitKind, RateLimitStatus, RateWindow, Refusal, Rules, ServerLoad, Settled, Settlement, Subject, Terms,
+    TicketId, Time,
 };
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,6 +24,7 @@ const TICK: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(crate) struct Gate {
     state: Mutex<State>,
+    credit: CreditDesk,
 }
 
 #[derive(Debug)]
@@ -41,6 +47,23 @@ pub(crate) enum Admission {
     Admitted(AdmittedRequest),
     Queued(QueuedRequest),
     Rejected(Refusal),
+}
+
+/// A decision, with the state of the rate limits, which is known also of a rejected request.
+#[derive(Debug)]
+pub(crate) struct Decided {
+    pub(crate) admission: Admission,
+    pub(crate) rate_limits: RateLimitStatus,
+    /// The moment of the decision: the request counts for its day.
+    pub(crate) at: Time,
+}
+
+/// A decision, or the credit that it lacks.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // Nearly all are decided: a box would cost every request.
+enum Offered {
+    Decided(Decided),
+    NeedsCredit(Vec<CreditNeed>),
 }
 
 /// An admitted request.
@@ -94,32 +117,42 @@ impl Gate {
                 policy: Policy::new(rules),
                 waiters: HashMap::new(),
             }),
+            credit: CreditDesk::default(),
         })
     }
 
-    /// Decides on a request. The state of the rate limits is known at once, also of a rejected one.
-    pub(crate) fn offer(self: &Arc<Self>, ask: &AdmissionRequest, now: Time) -> (Admission, RateLimitStatus) {
-        self.decide(now, |policy| policy.offer(ask, now))
+    /// Decides on a request. It waits only where several gateways share quotas and budgets, while more credit is drawn.
+    pub(crate) async fn admit(self: &Arc<Self>, ask: &AdmissionRequest) -> Decided {
+        let first = self.offer(ask);
+        self.with_credit(first, |gate| gate.offer(ask)).await
     }
 
     /// Decides on a request again, for another model, after an attempt that failed: it counts once.
-    pub(crate) fn offer_again(
-        self: &Arc<Self>,
-        ask: &AdmissionRequest,
-        attempt: Attempt,
-    ) -> (Admission, RateLimitStatus) {
+    pub(crate) async fn admit_again(self: &Arc<Self>, ask: &AdmissionRequest, attempt: Attempt) -> Decided {
+        let first = self.offer_again(ask, attempt);
+        self.with_credit(first, |gate| gate.offer_again(ask, attempt)).await
+    }
+
+    fn offer(self: &Arc<Self>, ask: &AdmissionRequest) -> Offered {
+        let now = clock::now();
+        self.decide(now, |policy| policy.offer(ask, now))
+    }
+
+    fn offer_again(self: &Arc<Self>, ask: &AdmissionRequest, attempt: Attempt) -> Offered {
         let now = clock::now();
         self.decide(now, |policy| policy.offer_again(ask, attempt, now))
     }
 
-    fn decide(
-        self: &Arc<Self>,
-        now: Time,
-        decide: impl FnOnce(&mut Policy) -> (Decision, RateLimitStatus),
-    ) -> (Admission, RateLimitStatus) {
+    /// Where requests wait for credit, and who draws it finds them.
+    pub(crate) fn credit(&self) -> &CreditDesk {
+        &self.credit
+    }
+
+    fn decide(self: &Arc<Self>, now: Time, decide: impl FnOnce(&mut Policy) -> (Decision, RateLimitStatus)) -> Offered {
         let mut state = self.lock();
-        let (decision, status) = decide(&mut state.policy);
+        let (decision, rate_limits) = decide(&mut state.policy);
         let admission = match decision {
+            Decision::NeedsCredit(needs) => return Offered::NeedsCredit(needs),
             Decision::Admit(grant) => Admission::Admitted(AdmittedRequest {
                 permit: self.permit(grant.ticket),
                 terms: grant.terms,
@@ -143,7 +176,11 @@ impl Gate {
             }
         };
         state.wake(now);
-        (admission, status)
+        Offered::Decided(Decided {
+            admission,
+            rate_limits,
+            at: now,
+        })
     }
 
     /// Starts requests that only time has made eligible, for as long as the process runs.
@@ -216,7 +253,9 @@ impl Gate {
     /// The state of a subject's allowances and rate limits, for a project with those of its plan.
     pub(crate) fn limits_of(&self, subject: Subject, plan: Option<PlanId>) -> (Vec<Balance>, Vec<RateLimit>) {
         let now = clock::now();
-        let policy = &self.lock().policy;
+        let policy = &mut self.lock().policy;
+        // What other gateways use of it is known from the next second on.
+        policy.follow_shared(subject, now);
         let of_plan = match (subject, plan) {
             (Subject::Project(project), Some(plan)) => Some(Subject::Plan(plan, project)),
             _ => None,
@@ -370,22 +409,24 @@ impl SlotPermit {
 
     /// Settles an attempt that failed, and decides on its request again, for another model. What the attempt used stays
     /// used, and a request that was forwarded stays counted, whatever is decided; the attempt that is returned is for
-    /// [`Gate::offer_again`], where this model is refused, too.
-    pub(crate) fn replace(
+    /// [`Gate::admit_again`], where this model is refused, too.
+    pub(crate) async fn replace(
         mut self,
         settlement: &Settlement,
         ask: &AdmissionRequest,
-    ) -> Option<(Admission, RateLimitStatus, Attempt)> {
+    ) -> Option<(Decided, Attempt)> {
         let gate = Arc::clone(&self.gate);
         let ticket = self.ticket.take()?;
         let mut failed = None;
         let now = clock::now();
-        let (admission, status) = gate.decide(now, |policy| {
+        let first = gate.decide(now, |policy| {
             let (decision, status, attempt) = policy.replace(ticket, settlement, ask, now);
             failed = Some(attempt);
             (decision, status)
         });
-        Some((admission, status, failed?))
+        let attempt = failed?;
+        let decided = gate.with_credit(first, |gate| gate.offer_again(ask, attempt)).await;
+        Some((decided, attempt))
     }
 }
 

@@ -110,6 +110,13 @@ impl Current {
             .collect()
     }
 
+    /// The key with a number.
+    pub(crate) fn key_numbered(&self, number: KeyId) -> Option<String> {
+        let numbers = self.numbers.lock();
+        let mut all = numbers.iter();
+        all.find(|(_, known)| **known == number).map(|(key, _)| key.clone())
+    }
+
     /// The number of a key.
     pub(crate) fn number_of(&self, key: &str) -> Option<KeyId> {
         let numbers = self.numbers.lock();

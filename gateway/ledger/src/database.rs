@@ -98,11 +98,10 @@ fn lock(url: &str, data_dir: &Path, is_hand_over: bool, durability: Durability) 
     let kind = Kind::of(url)?;
     let journal = journal_of(&kind, data_dir);
     let slots = slot::take(&journal, &owner, is_hand_over)?;
-    let owner = slots.own.slot.owner.clone();
     let url = url.to_owned();
     let connect: Connect = match kind {
-        Kind::Sqlite(file) => Box::new(move || Ok(Box::new(SqliteWriter::open(&file, owner.clone(), durability)?))),
-        Kind::Postgres => Box::new(move || Ok(Box::new(PostgresWriter::open(&url, owner.clone())?))),
+        Kind::Sqlite(file) => Box::new(move || Ok(Box::new(SqliteWriter::open(&file, durability)?))),
+        Kind::Postgres => Box::new(move || Ok(Box::new(PostgresWriter::open(&url)?))),
     };
     Ok((slots, connect))
 }

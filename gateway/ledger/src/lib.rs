@@ -9,6 +9,7 @@ mod database;
 mod durability;
 mod entry;
 mod error;
+pub mod escrow;
 pub mod files;
 mod health;
 mod id;

@@ -15,7 +15,7 @@ pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
 pub const SILENT_AFTER: Duration = Duration::from_secs(5);
 
 /// Milliseconds since 1970 by the server's clock.
-const NOW: &str = "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)";
+pub(crate) const NOW: &str = "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)";
 
 /// What a gateway tells of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,11 +70,26 @@ pub enum Retirement {
     Unknown,
 }
 
-/// Enters a gateway that starts.
+/// Enters a gateway that starts: its records are moved, so nothing is left of what it had drawn.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn join(store: &Store, id: &GatewayId, introduction: &Introduction) -> Result<(), Error> {
+    enter(store, id, introduction).await?;
+    // What the process before has sent, and the server has not run yet, is void from here on.
+    let begin = "UPDATE gateways SET session = nextval('gateway_sessions') WHERE id = $1";
+    for sql in [begin, "DELETE FROM leases WHERE gateway = $1"] {
+        let statement = sqlx::query(sql).bind(id.as_str());
+        statement.execute(&store.pool()).timed(store).await?;
+    }
+    Ok(())
+}
+
+/// Enters a gateway that runs, and was retired.
+///
+/// # Errors
+/// When the database fails.
+pub async fn enter(store: &Store, id: &GatewayId, introduction: &Introduction) -> Result<(), Error> {
     let sql = format!(
         "INSERT INTO gateways (id, name, address, version, started_at, heartbeat_at) VALUES ($1, $2, $3, $4, {NOW}, {NOW}) \
          ON CONFLICT (id) DO UPDATE SET name = excluded.name, address = excluded.address, version = excluded.version, \
@@ -153,17 +168,23 @@ fn member(row: &AnyRow) -> Result<Option<Member>, Error> {
     }))
 }
 
-/// Removes a member that ends in order, or whose work another has taken over.
+/// Removes a member that has ended, and whose records are moved.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn leave(store: &Store, id: &GatewayId) -> Result<(), Error> {
-    let delete = sqlx::query("DELETE FROM gateways WHERE id = $1").bind(id.as_str());
-    delete.execute(&store.pool()).timed(store).await?;
+    for sql in [
+        "DELETE FROM gateways WHERE id = $1",
+        "DELETE FROM leases WHERE gateway = $1",
+    ] {
+        let delete = sqlx::query(sql).bind(id.as_str());
+        delete.execute(&store.pool()).timed(store).await?;
+    }
     Ok(())
 }
 
-/// Removes a silent member for good: its machine is gone, or its data directory.
+/// Removes a silent member for good, because its machine or its data directory is gone: what it has drawn from quotas and
+/// budgets and not recorded is free for the others.
 ///
 /// # Errors
 /// When the database fails.
@@ -177,9 +198,13 @@ pub async fn retire(store: &Store, id: &str) -> Result<Retirement, Error> {
     let silent_ms = i64::try_from(SILENT_AFTER.as_millis()).unwrap_or(i64::MAX);
     let delete = sqlx::query(&sql).bind(id).bind(silent_ms);
     let deleted = delete.execute(&store.pool()).timed(store).await?.rows_affected();
-    Ok(if deleted == 0 {
-        Retirement::Live(member)
-    } else {
-        Retirement::Retired(member)
-    })
+    if deleted == 0 {
+        return Ok(Retirement::Live(member));
+    }
+    // What it has drawn and not settled is free. Its sums stay, should it run all the same.
+    let free = "UPDATE leases SET drawn_tokens = least(drawn_tokens, settled_tokens), \
+        drawn_requests = least(drawn_requests, settled_requests), drawn_cost = least(drawn_cost, settled_cost) \
+        WHERE gateway = $1";
+    sqlx::query(free).bind(id).execute(&store.pool()).timed(store).await?;
+    Ok(Retirement::Retired(member))
 }

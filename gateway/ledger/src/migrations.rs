@@ -30,6 +30,7 @@ migrations! {
     15 "spans" "0015_spans.sql";
     16 "gateways" "0016_gateways.sql";
     17 "lists of files and batches" "0017_lists_of_files_and_batches.sql";
+    18 "escrow" "0018_escrow.sql";
 }
 
 /// Brings a database to the newest version.

@@ -55,7 +55,7 @@ pub(crate) struct Mover {
     writer: Option<Box<dyn Writer>>,
     /// The slot of the gateway that this one takes over from, and the receiver that waits for its end.
     predecessor: Option<(Slot, oneshot::Sender<GatewayId>)>,
-    base: std::path::PathBuf,
+    own: Slot,
     pause: Duration,
     expired_at: Option<Instant>,
 }
@@ -95,7 +95,7 @@ pub(crate) fn start(
             connect,
             writer,
             predecessor: predecessor.map(|slot| (slot, predecessor_ended)),
-            base: own.slot.journal.clone(),
+            own: own.slot.clone(),
             pause: PAUSES.0,
             expired_at: None,
         };
@@ -185,7 +185,7 @@ impl Mover {
             Some(writer) => writer,
             none => none.insert((self.connect)()?),
         };
-        let aside = segments::move_before(&mut **writer, &self.base, shared.journal.number())?;
+        let aside = segments::move_before(&mut **writer, &self.own, shared.journal.number())?;
         shared.journal.moved();
         shared.state.lock().aside += aside;
         closed?;

@@ -5,6 +5,7 @@
 use crate::Durability;
 use crate::row::Row;
 use crate::segments;
+use crate::slot::Slot;
 use crate::testing::entry;
 use std::time::Instant;
 use tempfile::TempDir;
@@ -41,8 +42,12 @@ fn moving_speed() {
         let file = dir.path().join(format!("backlog.ledger-{segment}"));
         std::fs::write(file, text).expect("written");
     }
+    let slot = Slot {
+        journal: backlog,
+        owner: "me".into(),
+    };
     let (began, cpu) = (Instant::now(), cpu_of_this_thread());
-    segments::move_before(&mut *writer, &backlog, u64::MAX).expect("moved");
+    segments::move_before(&mut *writer, &slot, u64::MAX).expect("moved");
     let (took, cpu) = (began.elapsed(), cpu_of_this_thread() - cpu);
     let last = writer.last_number().expect("read");
     assert_eq!(last, first + SEGMENTS * ROWS - 1, "the last record is there");

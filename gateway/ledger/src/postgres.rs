@@ -4,6 +4,7 @@
 //! [`POSTGRES_SESSION`]; here, a whole operation is given up after [`OPERATION_TIMEOUT`], and its connection with it.
 
 use crate::error::Error;
+use crate::escrow::Settlements;
 use crate::id::GatewayId;
 use crate::journal::Lines;
 use crate::rollup::{
@@ -50,12 +51,11 @@ pub(crate) struct PostgresWriter {
     /// `None` only while it is dropped.
     runtime: Option<Runtime>,
     connection: PgConnection,
-    owner: GatewayId,
 }
 
 impl PostgresWriter {
     /// Connects.
-    pub(crate) fn open(url: &str, owner: GatewayId) -> Result<Self, Error> {
+    pub(crate) fn open(url: &str) -> Result<Self, Error> {
         let options: PgConnectOptions = url.parse()?;
         let options = options.application_name("sluice ledger");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -70,7 +70,6 @@ impl PostgresWriter {
             Ok(connection) => Ok(Self {
                 runtime: Some(runtime),
                 connection,
-                owner,
             }),
             Err(error) => {
                 runtime.shutdown_background();
@@ -116,10 +115,9 @@ impl Drop for PostgresWriter {
 }
 
 impl Writer for PostgresWriter {
-    fn write(&mut self, lines: &Lines) -> Result<(), Error> {
-        let owner = self.owner.clone();
+    fn write(&mut self, lines: &Lines, owner: &GatewayId) -> Result<(), Error> {
         transaction!(self, |transaction| {
-            insert(&mut transaction, &lines.rows).await?;
+            insert(&mut transaction, &lines.rows, owner).await?;
             let finished: HashSet<i64> = lines.rows.iter().map(|row| row.id).collect();
             for intent in lines.intents.iter().filter(|intent| !finished.contains(&intent.id)) {
                 sqlx::query(
@@ -212,7 +210,7 @@ impl Writer for PostgresWriter {
 }
 
 /// Writes rows, and adds to the sums those that were not there.
-async fn insert(connection: &mut PgConnection, rows: &[Row<'_>]) -> Result<(), Error> {
+async fn insert(connection: &mut PgConnection, rows: &[Row<'_>], owner: &GatewayId) -> Result<(), Error> {
     let mut inserted: HashSet<i64> = HashSet::new();
     for rows in rows.chunks(ROWS_AT_ONCE) {
         let statement = Row::bind_columns(rows, sqlx::query(&INSERT));
@@ -220,14 +218,17 @@ async fn insert(connection: &mut PgConnection, rows: &[Row<'_>]) -> Result<(), E
             inserted.insert(row.try_get("id")?);
         }
     }
-    let (mut rollup, mut sums) = (Rollup::default(), Spans::default());
+    let (mut rollup, mut sums, mut used) = (Rollup::default(), Spans::default(), Settlements::default());
     // Of two rows with one id, only the first is there.
     for row in rows.iter().filter(|row| inserted.remove(&row.id)) {
         rollup.add(row);
         sums.add(row);
+        used.add(row);
     }
     add(connection, &rollup).await?;
-    add_spans(connection, &sums).await
+    add_spans(connection, &sums).await?;
+    // Last, since draws wait for it.
+    used.settle(connection, owner).await
 }
 
 /// Adds to the sums of spans, in the order of their keys.

@@ -2,13 +2,13 @@
 //! what it says, are set aside in a file beside the journal, so that neither keeps back what follows it.
 
 use crate::error::Error;
+use crate::id::GatewayId;
 use crate::journal::{self, Lines};
 use crate::row::Row;
 use crate::slot::Slot;
 use crate::writer::Writer;
 use std::collections::HashSet;
 use std::ops::AddAssign;
-use std::path::Path;
 
 /// The number of lines and records that were set aside.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -28,7 +28,7 @@ impl AddAssign for SetAside {
 
 /// Moves what a gateway that was killed has left: segments, and intents of requests that ran.
 pub(crate) fn recover(writer: &mut dyn Writer, slot: &Slot) -> Result<SetAside, Error> {
-    let mut aside = move_before(writer, &slot.journal, u64::MAX)?;
+    let mut aside = move_before(writer, slot, u64::MAX)?;
     let rows = writer.intents(&slot.owner)?;
     if !rows.is_empty() {
         tracing::warn!(
@@ -40,7 +40,7 @@ pub(crate) fn recover(writer: &mut dyn Writer, slot: &Slot) -> Result<SetAside, 
             rows,
             ..Lines::default()
         };
-        aside.rejected_records += write(writer, &slot.journal, lines)?;
+        aside.rejected_records += write(writer, slot, lines)?;
         // Records whose row was written have no intent any more; this is for those that were set aside.
         writer.delete_intents(&ids)?;
     }
@@ -48,13 +48,14 @@ pub(crate) fn recover(writer: &mut dyn Writer, slot: &Slot) -> Result<SetAside, 
 }
 
 /// Moves the segments before number `until`, in their order.
-pub(crate) fn move_before(writer: &mut dyn Writer, base: &Path, until: u64) -> Result<SetAside, Error> {
+pub(crate) fn move_before(writer: &mut dyn Writer, slot: &Slot, until: u64) -> Result<SetAside, Error> {
     let mut aside = SetAside::default();
+    let base = &slot.journal;
     let segments = journal::segments(base)?;
     for (_, segment) in segments.into_iter().take_while(|(number, _)| *number < until) {
         let mut lines = journal::read(&segment)?;
         let damaged = std::mem::take(&mut lines.damaged);
-        aside.rejected_records += write(writer, base, lines)?;
+        aside.rejected_records += write(writer, slot, lines)?;
         if !damaged.is_empty() {
             let file = journal::keep_aside(base, &damaged, "damaged")?;
             let count = damaged.len();
@@ -67,12 +68,12 @@ pub(crate) fn move_before(writer: &mut dyn Writer, base: &Path, until: u64) -> R
 }
 
 /// Writes lines into the database and sets aside what it refuses; the number of records set aside.
-fn write(writer: &mut dyn Writer, base: &Path, mut lines: Lines) -> Result<u64, Error> {
+fn write(writer: &mut dyn Writer, slot: &Slot, mut lines: Lines) -> Result<u64, Error> {
     // A part must not keep the intent of a request whose record is in another part.
     let finished: HashSet<i64> = lines.rows.iter().map(|row| row.id).collect();
     lines.intents.retain(|intent| !finished.contains(&intent.id));
     let mut rejected = Vec::new();
-    write_or_reject(writer, lines, &mut rejected)?;
+    write_or_reject(writer, lines, &slot.owner, &mut rejected)?;
     if rejected.is_empty() {
         return Ok(0);
     }
@@ -80,7 +81,7 @@ fn write(writer: &mut dyn Writer, base: &Path, mut lines: Lines) -> Result<u64, 
     for row in &rejected {
         texts.push(row.line()?.into_bytes());
     }
-    let file = journal::keep_aside(base, &texts, "rejected")?;
+    let file = journal::keep_aside(&slot.journal, &texts, "rejected")?;
     tracing::error!(records = rejected.len(), file = %file.display(), "records that the database refuses are set aside");
     let ids: Vec<i64> = rejected.iter().map(|row| row.id).collect();
     writer.delete_intents(&ids)?;
@@ -89,8 +90,13 @@ fn write(writer: &mut dyn Writer, base: &Path, mut lines: Lines) -> Result<u64, 
 
 /// Writes lines in one transaction. If the database refuses one of them for what it says, halves are tried, down to the
 /// record that is at fault: of n records with one such, about 2 log₂ n transactions.
-fn write_or_reject(writer: &mut dyn Writer, lines: Lines, rejected: &mut Vec<Row<'static>>) -> Result<(), Error> {
-    let error = match writer.write(&lines) {
+fn write_or_reject(
+    writer: &mut dyn Writer,
+    lines: Lines,
+    owner: &GatewayId,
+    rejected: &mut Vec<Row<'static>>,
+) -> Result<(), Error> {
+    let error = match writer.write(&lines, owner) {
         Err(Error::Rejected(why)) => why,
         result => return result,
     };
@@ -113,7 +119,7 @@ fn write_or_reject(writer: &mut dyn Writer, lines: Lines, rejected: &mut Vec<Row
             intents,
             ..Lines::default()
         };
-        write_or_reject(writer, half, rejected)?;
+        write_or_reject(writer, half, owner, rejected)?;
     }
     Ok(())
 }

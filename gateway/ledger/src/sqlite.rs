@@ -33,26 +33,25 @@ static ADD_TO_SPANS: LazyLock<String> = LazyLock::new(spans::add_one);
 /// The connection that records are written with.
 pub(crate) struct SqliteWriter {
     connection: Connection,
-    owner: GatewayId,
 }
 
 impl SqliteWriter {
-    pub(crate) fn open(file: &Path, owner: GatewayId, durability: Durability) -> Result<Self, Error> {
+    pub(crate) fn open(file: &Path, durability: Durability) -> Result<Self, Error> {
         let connection = Connection::open(file)?;
         connection.execute_batch(&sqlite_session(durability).join("; "))?;
-        Ok(Self { connection, owner })
+        Ok(Self { connection })
     }
 }
 
 impl Writer for SqliteWriter {
-    fn write(&mut self, lines: &Lines) -> Result<(), Error> {
+    fn write(&mut self, lines: &Lines, owner: &GatewayId) -> Result<(), Error> {
         let transaction = self.connection.transaction()?;
         insert(&transaction, &lines.rows)?;
         let finished: HashSet<i64> = lines.rows.iter().map(|row| row.id).collect();
         for intent in lines.intents.iter().filter(|intent| !finished.contains(&intent.id)) {
             transaction
                 .prepare_cached("INSERT OR REPLACE INTO intents (id, owner, line) VALUES (?1, ?2, ?3)")?
-                .execute(params![intent.id, self.owner.as_str(), intent.line()?])?;
+                .execute(params![intent.id, owner.as_str(), intent.line()?])?;
         }
         transaction
             .prepare_cached("DELETE FROM intents WHERE id IN (SELECT id FROM requests)")?

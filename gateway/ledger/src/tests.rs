@@ -45,9 +45,9 @@ impl FaultyWriter {
 }
 
 impl Writer for FaultyWriter {
-    fn write(&mut self, lines: &Lines) -> Result<(), Error> {
+    fn write(&mut self, lines: &Lines, owner: &GatewayId) -> Result<(), Error> {
         let mode = self.check()?;
-        self.0.write(lines)?;
+        self.0.write(lines, owner)?;
         match mode {
             Mode::LosesAnswers => Err(Error::Database("the answer was lost".to_owned())),
             _ => Ok(()),

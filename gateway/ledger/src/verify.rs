@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::rollup::{COUNT_COLUMNS, GROUP_COLUMNS, clamped};
+use crate::row::CORRECTION;
 use crate::store::{Store, Timed};
 use sqlx::Row;
 
@@ -39,6 +40,32 @@ fn recomputed() -> String {
 fn kept() -> String {
     let columns = [&GROUP_COLUMNS[..], &COUNT_COLUMNS].concat().join(", ");
     format!("SELECT {columns} FROM rollups WHERE day > $1")
+}
+
+/// The shared accounts of this month and its days that differ from the sums.
+async fn escrow_disagreements(store: &Store) -> Result<Vec<String>, Error> {
+    let scopes = [("project", "project_id"), ("user", "user_id"), ("key", "key_id")].map(|(scope, column)| {
+        format!(
+            "SELECT '{scope}' AS scope, {column} AS id, day, input_tokens + output_tokens AS tokens, \
+             CASE WHEN decision IN ('rejected', '{CORRECTION}') THEN 0 ELSE requests END AS requests, \
+             cost_nano_eur AS cost FROM rollups"
+        )
+    });
+    let sql = format!(
+        "WITH summed AS (SELECT scope, id, period, CAST(sum(tokens) AS BIGINT) AS tokens, \
+           CAST(sum(requests) AS BIGINT) AS requests, CAST(sum(cost) AS BIGINT) AS cost \
+           FROM ({}) AS used CROSS JOIN LATERAL (VALUES (day), (substr(day, 1, 7))) AS periods (period) \
+           WHERE id <> '' GROUP BY scope, id, period) \
+         SELECT concat_ws(' ', scope, id, period, 'has in escrow:', escrow.tokens, 'tokens,', escrow.requests, 'requests,', \
+           escrow.cost_nano_eur, 'nano-euros, and in sums:', summed.tokens, summed.requests, summed.cost) AS line \
+         FROM summed FULL JOIN escrow USING (scope, id, period) \
+         WHERE period >= to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM') AND \
+           (coalesce(escrow.tokens, 0), coalesce(escrow.requests, 0), coalesce(escrow.cost_nano_eur, 0)) <> \
+           (coalesce(summed.tokens, 0), coalesce(summed.requests, 0), coalesce(summed.cost, 0))",
+        scopes.join(" UNION ALL ")
+    );
+    let rows = sqlx::query(&sql).fetch_all(&store.pool()).timed(store).await?;
+    rows.iter().map(|row| Ok(row.try_get("line")?)).collect()
 }
 
 /// Compares records and sums, for the days whose records retention has not begun to delete.
@@ -81,6 +108,9 @@ pub async fn verify(store: &Store) -> Result<Verified, Error> {
                 count("cost_nano_eur")?
             ));
         }
+    }
+    if store.is_shared() {
+        disagreements.extend(escrow_disagreements(store).await?);
     }
     let records = sqlx::query("SELECT count(*) AS records FROM requests WHERE created_at > $1")
         .bind(&since)

@@ -14,28 +14,35 @@ use std::time::SystemTime;
 /// When the database fails.
 pub async fn version_of(store: &Store, prices: &str) -> Result<u64, Error> {
     let digest = hex::encode(Sha256::digest(prices.as_bytes()));
-    let newest = sqlx::query("SELECT version, digest FROM config_versions ORDER BY version DESC LIMIT 1")
-        .fetch_optional(&store.pool())
-        .timed(store)
-        .await?;
-    let (last, is_same) = match newest {
-        Some(row) => (
-            row.try_get::<i64, _>("version")?,
-            row.try_get::<String, _>("digest")? == digest,
-        ),
-        None => (0, false),
-    };
-    let version = |number: i64| u64::try_from(number).map_err(Error::invalid);
-    if is_same {
-        return version(last);
+    loop {
+        let newest = sqlx::query("SELECT version, digest FROM config_versions ORDER BY version DESC LIMIT 1")
+            .fetch_optional(&store.pool())
+            .timed(store)
+            .await?;
+        let (last, is_same) = match newest {
+            Some(row) => (
+                row.try_get::<i64, _>("version")?,
+                row.try_get::<String, _>("digest")? == digest,
+            ),
+            None => (0, false),
+        };
+        if is_same || insert(store, last + 1, &digest, prices).await? {
+            let version = if is_same { last } else { last + 1 };
+            return u64::try_from(version).map_err(Error::invalid);
+        }
     }
-    sqlx::query("INSERT INTO config_versions (version, digest, prices, since) VALUES ($1, $2, $3, $4)")
-        .bind(last + 1)
-        .bind(digest)
-        .bind(prices)
-        .bind(iso(SystemTime::now()))
-        .execute(&store.pool())
-        .timed(store)
-        .await?;
-    version(last + 1)
+}
+
+/// Adds a version; false if another gateway that starts has just added it.
+async fn insert(store: &Store, version: i64, digest: &str, prices: &str) -> Result<bool, Error> {
+    let insert = sqlx::query(
+        "INSERT INTO config_versions (version, digest, prices, since) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (version) DO NOTHING",
+    )
+    .bind(version)
+    .bind(digest)
+    .bind(prices)
+    .bind(iso(SystemTime::now()));
+    let inserted = insert.execute(&store.pool()).timed(store).await?;
+    Ok(inserted.rows_affected() > 0)
 }

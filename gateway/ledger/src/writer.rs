@@ -12,8 +12,8 @@ pub(crate) const DELETE_AT_ONCE: i64 = 1000;
 /// Writes records into a database.
 pub(crate) trait Writer: Send {
     /// Writes a segment's lines in one transaction: records that are not there yet, their sums, and intents of requests
-    /// that run on.
-    fn write(&mut self, lines: &Lines) -> Result<(), Error>;
+    /// that run on. They are of the gateway `owner`.
+    fn write(&mut self, lines: &Lines, owner: &GatewayId) -> Result<(), Error>;
     /// The intents that a gateway has left when it was killed, as the records that they become.
     fn intents(&mut self, owner: &GatewayId) -> Result<Vec<Row<'static>>, Error>;
     /// Deletes intents by their numbers.

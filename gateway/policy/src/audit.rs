@@ -3,7 +3,7 @@
 //! It knows nothing of windows that turn: it keeps the sums of all windows, adds up settlements by the windows that they
 //! name, and reservations anew from all tickets each time.
 
-use crate::allowance::{RecordedUsage, Windows};
+use crate::allowance::{RecordedUsage, SharedAccount, Windows};
 use crate::quota::Amounts;
 use crate::{AdmissionRequest, QuotaWindow, Subject, Time};
 use std::collections::HashMap;
@@ -34,6 +34,13 @@ impl Audit {
             self.sum(subject, window, Windows::at(at).index(window), |sum| {
                 *sum = sum.max(recorded);
             });
+        }
+    }
+
+    /// Sets the sum of a window to what all gateways have used.
+    pub(crate) fn shared(&mut self, account: SharedAccount, used: Amounts) {
+        if cfg!(debug_assertions) {
+            self.sum(account.subject, account.window, account.index, |sum| *sum = used);
         }
     }
 

@@ -1,5 +1,6 @@
 //! Every answer of policy: admitted, queued or rejected, on which terms.
 
+use crate::allowance::CreditNeed;
 use crate::cell::RateWindow;
 use crate::{Estimate, ModelId, Refusal, TicketId, Time};
 use std::time::Duration;
@@ -13,6 +14,9 @@ pub enum Decision {
     Queue(QueueTicket),
     /// It may not run.
     Reject(Refusal),
+    /// It may run once credit is drawn from quotas and budgets that several gateways share. Nothing is held for it: it is
+    /// to be offered again after the draw. Only after [`Policy::share_allowances`](crate::Policy::share_allowances).
+    NeedsCredit(Vec<CreditNeed>),
 }
 
 /// An admission: the request as it may run.

@@ -38,7 +38,10 @@ mod time;
 mod view;
 
 pub use admission::QueueEntry;
-pub use allowance::{Alert, Balance, RecordedUsage};
+pub use allowance::{
+    AccountState, Alert, Balance, CreditDemand, CreditNeed, CreditReturn, Pool, RecordedUsage, SharedAccount,
+    UnitDemand,
+};
 pub use breaker::{Breaker, BreakerDecision, BreakerRules, Failure};
 pub use capacity::{Pace, ServerLoad};
 pub use cell::RateWindow;

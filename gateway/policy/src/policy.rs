@@ -2,6 +2,7 @@
 //! ends of a request are in [`settle`].
 
 mod check;
+mod credit;
 mod decide;
 mod settle;
 

@@ -118,6 +118,12 @@ pub enum Refusal {
         /// When trying again makes sense.
         retry_after: Duration,
     },
+    /// Quotas and budgets are shared with other gateways, and their database gives no more credit.
+    #[error("the shared quotas and budgets cannot be read: the gateway's database does not answer; retry in {}", Seconds(*retry_after))]
+    CreditUnavailable {
+        /// When trying again makes sense.
+        retry_after: Duration,
+    },
     /// The caller or an operator has cancelled it.
     #[error("request cancelled")]
     Cancelled,
@@ -135,6 +141,7 @@ impl Refusal {
             | Refusal::QueueFull { retry_after, .. }
             | Refusal::QueueTimeout { retry_after, .. }
             | Refusal::ObjectiveOutOfReach { retry_after, .. }
+            | Refusal::CreditUnavailable { retry_after }
             | Refusal::TooManyConcurrent { retry_after, .. } => Some(*retry_after),
             Refusal::ExceedsLimit { .. } | Refusal::Cancelled => None,
         }

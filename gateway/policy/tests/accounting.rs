@@ -175,7 +175,7 @@ impl World {
                 }
                 self.waiting.push((position.ticket, record));
             }
-            Decision::Reject(_) => self.ledger.push(record),
+            Decision::Reject(_) | Decision::NeedsCredit(_) => self.ledger.push(record),
         }
     }
 

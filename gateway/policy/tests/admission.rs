@@ -235,6 +235,7 @@ proptest! {
                             }
                             world.waiting.push((queued.ticket, ask));
                         }
+                        Decision::NeedsCredit(_) => unreachable!("nothing is shared"),
                         Decision::Reject(refusal) => {
                             let is_known = matches!(
                                 refusal,
@@ -314,6 +315,7 @@ proptest! {
             Decision::Admit(grant) => { running.push(grant.ticket); None }
             Decision::Queue(queued) => Some(queued.ticket),
             Decision::Reject(refusal) => panic!("{refusal}"),
+            Decision::NeedsCredit(_) => unreachable!("nothing is shared"),
         };
         for _ in 0..high + 2 {
             offer(&mut policy, &mut running, asking(1, Priority::High));

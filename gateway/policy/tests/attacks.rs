@@ -301,6 +301,7 @@ proptest! {
                 Decision::Admit(grant) => running = Some(grant.ticket),
                 Decision::Queue(position) => waiting.push((position.ticket, project)),
                 Decision::Reject(refusal) => panic!("{refusal}"),
+                Decision::NeedsCredit(_) => unreachable!("nothing is shared"),
             }
         }
         let mut served = [0, 0];

@@ -108,6 +108,7 @@ proptest! {
                 Decision::Admit(grant) => { running.push((grant.ticket, tokens)); grant.ticket }
                 Decision::Queue(queued) => { waiting.insert(queued.ticket, tokens); queued.ticket }
                 Decision::Reject(refusal) => panic!("{refusal}"),
+                Decision::NeedsCredit(_) => unreachable!("nothing is shared"),
             }
         };
         for tokens in &sizes {

@@ -192,6 +192,7 @@ proptest! {
                     prop_assert!(first.is_some() || whole.is_some());
                     prop_assert!(retry_after >= Duration::from_secs(1));
                 }
+                Decision::NeedsCredit(_) => unreachable!("nothing is shared"),
                 Decision::Reject(refusal) => {
                     prop_assert!(matches!(refusal, Refusal::QueueTimeout { .. }), "{}", refusal);
                 }

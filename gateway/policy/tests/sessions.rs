@@ -81,6 +81,7 @@ fn serve(policy: &mut Policy, requests: &[(u32, Option<u64>, u64)]) -> Vec<usize
                 known.insert(queued.ticket, at);
             }
             Decision::Reject(refusal) => panic!("{refusal}"),
+            Decision::NeedsCredit(_) => unreachable!("nothing is shared"),
         }
     }
     while let Some((ticket, tokens)) = running {

@@ -157,7 +157,7 @@ proptest! {
             match policy.offer(&ask(input, most, prompt), at(millis)).0 {
                 Decision::Admit(grant) => running.push((grant.ticket, input)),
                 Decision::Queue(queued) => waiting.push((queued.ticket, at(millis))),
-                Decision::Reject(_) => {}
+                Decision::Reject(_) | Decision::NeedsCredit(_) => {}
             }
             if ends && let Some((ticket, input)) = running.pop() {
                 policy.settle(ticket, &answered(input, output), at(millis));

@@ -1,9 +1,14 @@
 //! This gateway as a member of a cluster: gateways that share one PostgreSQL database. It enters at its start, renews its
-//! heartbeat, and leaves when it has ended in order. With SQLite there is one gateway, and nothing to do.
+//! heartbeat, draws from shared quotas and budgets, and leaves when it has ended in order. With SQLite there is one gateway,
+//! and nothing to do.
 
+mod credit;
+
+use self::credit::Banker;
 use crate::clock;
 use crate::services::Services;
 use ledger::GatewayId;
+use ledger::escrow::Escrow;
 use ledger::members::{self, HEARTBEAT_EVERY, Heartbeat, Introduction};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,6 +24,7 @@ pub(crate) async fn join(services: &Services, address: SocketAddr) -> Result<(),
     let store = services.ledger.store();
     if store.is_shared() {
         members::join(store, services.ledger.owner(), &introduction(address)).await?;
+        services.gate.with(|policy, _| policy.share_allowances());
         // The slot beside this one was found abandoned, and its records are moved.
         if let Some(owner) = services.ledger.abandoned() {
             members::leave(store, owner).await?;
@@ -30,8 +36,12 @@ pub(crate) async fn join(services: &Services, address: SocketAddr) -> Result<(),
 /// Renews this gateway's heartbeat for as long as the process runs.
 pub(crate) async fn run(services: Arc<Services>, address: SocketAddr) {
     if !services.ledger.store().is_shared() {
-        services.metrics.cluster.members(1, 0);
         return;
+    }
+    let url = services.current.get().config.gateway.startup.database_url.clone();
+    match Escrow::new(&url, services.ledger.owner()) {
+        Ok(escrow) => drop(tokio::spawn(Banker::new(Arc::clone(&services), escrow).run())),
+        Err(error) => tracing::error!(%error, "shared quotas and budgets cannot be drawn from"),
     }
     let mut tick = tokio::time::interval(HEARTBEAT_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -79,7 +89,7 @@ async fn beat(services: &Services, address: SocketAddr) -> Result<Heartbeat, led
             return Ok(heartbeat);
         }
         tracing::warn!(gateway = %id, "this gateway was retired, and enters again");
-        members::join(store, id, &introduction(address)).await?;
+        members::enter(store, id, &introduction(address)).await?;
     }
 }
 

@@ -6,7 +6,6 @@ use super::client::Client;
 use super::final_part::FinalPart;
 use super::recorder::{Concluded, Recorder, Served};
 use super::resolve::{self, Resolved};
-use crate::clock;
 use crate::fault;
 use crate::gate::{self, AdmittedRequest, QueuedRequest, SlotPermit};
 use crate::upstream::RoutingHint;
@@ -61,12 +60,11 @@ impl<'b> Resolved<'b> {
     pub(super) async fn admit(mut self, client: &mut Client<'_>) -> Step<Admission<'b>> {
         let recorder = &mut self.recorder;
         recorder.overhead = Some(recorder.record.started.elapsed());
-        let now = clock::now();
-        recorder.record.count_on(now);
-        let (admission, rate_limits) = recorder.services.gate.offer(&self.request, now);
-        recorder.rate_limits = rate_limits;
+        let decided = recorder.services.gate.admit(&self.request).await;
+        recorder.record.count_on(decided.at);
+        recorder.rate_limits = decided.rate_limits;
         let in_background = self.parsed.in_background;
-        let granted = match admission {
+        let granted = match decided.admission {
             gate::Admission::Rejected(refusal) => return self.reject(refusal.into()),
             gate::Admission::Admitted(granted) if in_background => {
                 return Ok(Admission::Detached(Box::new(self.detach(QueuedRequest::over(granted)))));

@@ -11,7 +11,7 @@ use super::forward::Withdrawn;
 use super::recorder::{Concluded, Recorder};
 use super::resolve::{self, Resolution, Resolved};
 use super::storage;
-use crate::clock::{self, now_ms};
+use crate::clock::now_ms;
 use crate::fault;
 use crate::gate::{self, QueuedRequest};
 use crate::identity::{self, Caller};
@@ -174,6 +174,7 @@ async fn run_once(services: &Arc<Services>, request: &DetachedRequest<'_>) -> Op
                     ..*request
                 },
             )
+            .await
         }
         Err(error) => Err(Box::new((recorder, error))),
     };
@@ -253,7 +254,7 @@ fn refused_with(request: &DetachedRequest<'_>, error: &RequestError) -> (u16, By
 }
 
 /// Asks policy for a slot. A request that could run at once takes the same way as one that waits.
-pub(super) fn admit(
+pub(super) async fn admit(
     mut recorder: Recorder,
     request: &DetachedRequest<'_>,
 ) -> Result<Queued, Box<(Recorder, RequestError)>> {
@@ -268,11 +269,10 @@ pub(super) fn admit(
         Err(error) => return Err(Box::new((recorder, error))),
     };
     fault::at(fault::Step::Resolved);
-    let now = clock::now();
-    recorder.record.count_on(now);
-    let (admission, rate_limits) = recorder.services.gate.offer(&admission_request, now);
-    recorder.rate_limits = rate_limits;
-    let queued = match admission {
+    let decided = recorder.services.gate.admit(&admission_request).await;
+    recorder.record.count_on(decided.at);
+    recorder.rate_limits = decided.rate_limits;
+    let queued = match decided.admission {
         gate::Admission::Rejected(refusal) => return Err(Box::new((recorder, refusal.into()))),
         gate::Admission::Queued(queued) => queued,
         gate::Admission::Admitted(granted) => QueuedRequest::over(granted),

@@ -5,7 +5,6 @@ use super::admit::{self, Admitted};
 use super::client::Client;
 use super::recorder::{Concluded, Recorder};
 use super::resolve::{Resolved, about, input_tokens};
-use crate::clock;
 use crate::gate::{Admission, AdmittedRequest, SlotPermit};
 use policy::{AdmissionRequest, Attempt, Hints, ModelId, Settlement};
 use protocol::ParsedRequest;
@@ -90,20 +89,20 @@ async fn take_place(
     held: &mut Held,
     request: &AdmissionRequest,
 ) -> Option<AdmittedRequest> {
-    let (admission, rate_limits) = match std::mem::replace(held, Held::Nothing) {
+    let decided = match std::mem::replace(held, Held::Nothing) {
         Held::Slot(slot, failed) => {
-            let (admission, rate_limits, attempt) = slot.replace(&failed, request)?;
+            let (decided, attempt) = slot.replace(&failed, request).await?;
             *held = Held::Attempt(attempt);
-            (admission, rate_limits)
+            decided
         }
         Held::Attempt(attempt) => {
             *held = Held::Attempt(attempt);
-            recorder.services.gate.offer_again(request, attempt)
+            recorder.services.gate.admit_again(request, attempt).await
         }
-        Held::Nothing => recorder.services.gate.offer(request, clock::now()),
+        Held::Nothing => recorder.services.gate.admit(request).await,
     };
-    recorder.rate_limits = rate_limits;
-    match admission {
+    recorder.rate_limits = decided.rate_limits;
+    match decided.admission {
         Admission::Admitted(granted) => Some(granted),
         Admission::Rejected(_) => None,
         Admission::Queued(queued) => {

@@ -253,7 +253,7 @@ async fn admit_again(
     let services = Arc::clone(&recorder.services);
     let mut recorder = recorder;
     loop {
-        let (same, error) = match detached::admit(recorder, request) {
+        let (same, error) = match detached::admit(recorder, request).await {
             Ok(queued) => return Ok(queued),
             Err(rejected) => *rejected,
         };

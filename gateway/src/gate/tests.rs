@@ -31,7 +31,7 @@ async fn enter(gate: &Arc<Gate>, priority: Priority) -> Result<AdmittedRequest, 
         units: policy::Units::default(),
         hints: policy::Hints::default(),
     };
-    match gate.offer(&ask, clock::now()).0 {
+    match gate.admit(&ask).await.admission {
         Admission::Admitted(entry) => Ok(entry),
         Admission::Queued(wait) => wait.granted().await,
         Admission::Rejected(refusal) => Err(refusal),

@@ -2,13 +2,14 @@
 
 use super::make::Make;
 use ledger::members::Heartbeat;
-use prometheus::{Gauge, IntGaugeVec};
+use prometheus::{Gauge, IntCounterVec, IntGaugeVec};
 
 /// The members, as this gateway knows them.
 #[derive(Debug)]
 pub(crate) struct ClusterMetrics {
     members: IntGaugeVec,
     clock_offset: Gauge,
+    draws: IntCounterVec,
 }
 
 impl ClusterMetrics {
@@ -23,9 +24,23 @@ impl ClusterMetrics {
                 "sluice_cluster_clock_offset_seconds",
                 "Seconds by which this gateway's clock is ahead of the database server's.",
             )?)?,
+            draws: make.counters(
+                "cluster_draws_total",
+                "Draws of credit from quotas and budgets that gateways share, by result.",
+                &["result"],
+            )?,
         };
         metrics.members(1, 0);
+        for result in ["ok", "failed"] {
+            metrics.draws.with_label_values(&[result]);
+        }
         Ok(metrics)
+    }
+
+    /// Counts a draw.
+    pub(crate) fn drawn(&self, is_done: bool) {
+        let result = if is_done { "ok" } else { "failed" };
+        self.draws.with_label_values(&[result]).inc();
     }
 
     /// Sets the numbers of members.

@@ -127,8 +127,17 @@ impl Postgres {
 
     /// Stops it, cutting its connections.
     pub fn stop(&mut self) {
+        self.end("-INT");
+    }
+
+    /// Ends it at once, as a crash does: its next start recovers from its log.
+    pub fn crash(&mut self) {
+        self.end("-QUIT");
+    }
+
+    fn end(&mut self, signal: &str) {
         if let Some(mut child) = self.child.take() {
-            let _ = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+            let _ = Command::new("kill").args([signal, &child.id().to_string()]).status();
             let _ = child.wait();
         }
     }

@@ -150,9 +150,18 @@ async fn metrics_are_clean_and_dashboards_and_rules_ask_for_what_is_there() {
 
 #[test]
 fn compose_files_are_right_and_name_what_is_there() {
-    for file in ["docker-compose.yaml", "docker-compose.simulated.yaml"] {
+    for file in [
+        "docker-compose.yaml",
+        "docker-compose.simulated.yaml",
+        "docker-compose.cluster.yaml",
+    ] {
         let path = root().join("deploy").join(file);
-        let told = ran(Command::new("docker-compose").arg("-f").arg(&path).arg("config"));
+        let told = ran(Command::new("docker-compose")
+            .arg("-f")
+            .arg(&path)
+            .arg("config")
+            .env("POSTGRES_PASSWORD", "secret")
+            .env("SLUICE_ADMIN_TOKEN", "admin-of-the-test"));
         assert!(told.contains("sluice-data"), "{told}");
         let text = std::fs::read_to_string(&path).expect("text");
         for line in text.lines().filter_map(|line| line.trim().strip_prefix("- .")) {

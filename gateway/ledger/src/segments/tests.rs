@@ -144,9 +144,11 @@ fn records_that_are_there_twice_count_once_in_a_statement_and_between_statements
     };
     // 100 ids, each twice: beside itself, and in another statement of 64 rows.
     let ids: Vec<i64> = (1..=100).chain(1..=100).flat_map(|id| [id, id]).collect();
-    writer.write(&lines(&ids)).expect("written");
+    writer.write(&lines(&ids), &"me".into()).expect("written");
     // A segment that was moved before, and two records more.
-    writer.write(&lines(&(1..=102).collect::<Vec<_>>())).expect("written");
+    writer
+        .write(&lines(&(1..=102).collect::<Vec<_>>()), &"me".into())
+        .expect("written");
     let counts = "SELECT (SELECT count(*) FROM requests) AS records, (SELECT sum(requests) FROM rollups) AS sums, \
         (SELECT sum(requests) FROM latencies) AS latencies";
     let counts = runtime

@@ -34,6 +34,8 @@ pub(super) struct Used {
     /// The index of the window.
     pub(super) window: u64,
     pub(super) used: Amounts,
+    /// The part of it that this process has settled.
+    pub(super) own: Amounts,
     pub(super) reserved: Reserved,
     pub(super) alerted: [bool; 3],
 }
@@ -63,7 +65,8 @@ impl LaterUsage {
 impl Used {
     /// Begins anew if another window has begun, with what is recorded of it.
     fn turn(&mut self, window: CalendarWindow, recorded: impl FnOnce(u64) -> Amounts) {
-        if self.window != window.index {
+        // Of two moments around midnight, the later one may come first.
+        if self.window < window.index {
             *self = Self {
                 window: window.index,
                 used: recorded(window.index),
@@ -74,6 +77,12 @@ impl Used {
 
     pub(super) fn held(&self, unit: QuotaUnit) -> u64 {
         self.used[unit].saturating_add(self.reserved.get(unit))
+    }
+
+    /// What this process has used and reserved.
+    pub(super) fn own_held(&self) -> Amounts {
+        let reserved = QuotaUnit::ALL.map(|unit| self.reserved.get(unit));
+        self.own.plus(Amounts::new(reserved[0], reserved[1], reserved[2]))
     }
 }
 

@@ -40,6 +40,20 @@ impl Check<'_> {
         Err(self.exceeded(unit, most, wanted))
     }
 
+    /// The refusal of a request for which a draw has just not sufficed: other gateways hold what is left.
+    pub(super) fn dry(&self, unit: QuotaUnit, limit: u64, left: u64, wanted: u64) -> Refusal {
+        Refusal::QuotaExceeded {
+            subject: self.subject,
+            window: self.window,
+            unit,
+            limit,
+            left,
+            wanted,
+            resets: None,
+            retry_after: SOON,
+        }
+    }
+
     pub(super) fn downgraded(&self, unit: QuotaUnit, limit: u64, wanted: u64) -> Option<Refusal> {
         let most = part(limit, self.allowance.actions.downgrade?);
         (self.used.held(unit).saturating_add(wanted) > most).then(|| self.exceeded(unit, most, wanted))

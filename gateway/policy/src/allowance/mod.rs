@@ -9,14 +9,18 @@
 
 mod account;
 mod check;
+mod credit;
+mod shared;
 
 pub(crate) use account::Windows;
+pub use credit::{AccountState, CreditDemand, CreditNeed, CreditReturn, Pool, SharedAccount, UnitDemand};
 
 use crate::ids::BySubject;
 use crate::quota::{Amounts, QuotaUnit, QuotaWindow, Reserved};
 use crate::{AdmissionRequest, NanoEuro, Refusal, Rules, Subject, Time};
 use account::{Account, LaterUsage, Used};
 use check::{Check, limits, part};
+use credit::Credits;
 
 /// The amounts held for one request until it is settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +48,8 @@ pub(crate) enum Fit {
     Reserved(AllowanceReservation),
     /// It would if it went to the smaller model. Nothing is reserved.
     Downgrade(Refusal),
+    /// It would if so much credit were drawn. Nothing is reserved.
+    Lacks(Vec<CreditNeed>),
 }
 
 /// An allowance that has reached the share at which operators are alerted.
@@ -94,6 +100,8 @@ pub struct RecordedUsage {
 pub(crate) struct Allowances {
     accounts: BySubject<Account>,
     later: LaterUsage,
+    /// `None` where this gateway alone uses the limits.
+    credits: Option<Credits>,
 }
 
 impl Allowances {
@@ -133,6 +141,10 @@ impl Allowances {
         if let Some(refusal) = downgrade.filter(|_| wanted.may_downgrade) {
             return Ok(Fit::Downgrade(refusal));
         }
+        let needs = self.lacking(rules, ask, wanted.windows, amounts, now)?;
+        if !needs.is_empty() {
+            return Ok(Fit::Lacks(needs));
+        }
         let reservation = AllowanceReservation {
             windows: wanted.windows,
             amounts,
@@ -159,6 +171,7 @@ impl Allowances {
         self.each(ask, reservation, |used| {
             used.reserved = used.reserved.minus(reservation.amounts);
             used.used = used.used.plus(actual);
+            used.own = used.own.plus(actual);
         });
         let mut alerts = Vec::new();
         for subject in ask.payers() {

@@ -2,10 +2,22 @@
 
 use super::{Attempt, Policy};
 use crate::admission::Verdict;
-use crate::allowance::{Fit, Windows};
+use crate::allowance::{CreditNeed, Fit, Windows};
 use crate::degradation;
 use crate::reservation::Reservation;
 use crate::{AdmissionRequest, Decision, Grant, Priority, QueueTicket, RateLimitStatus, Refusal, TicketId, Time};
+
+/// The end of a decision before a slot.
+enum Stopped {
+    Refused(Refusal),
+    Lacks(Vec<CreditNeed>),
+}
+
+impl From<Refusal> for Stopped {
+    fn from(refusal: Refusal) -> Self {
+        Stopped::Refused(refusal)
+    }
+}
 
 impl Policy {
     pub(super) fn offer_attempt(
@@ -22,13 +34,17 @@ impl Policy {
         self.charges += 1;
         held.charge.requests = u64::from(attempt.is_none());
         held.requests = u64::from(!is_counted);
-        let decision = self.decide(&mut held, now).unwrap_or_else(Decision::Reject);
+        let decision = match self.decide(&mut held, now) {
+            Ok(decision) => decision,
+            Err(Stopped::Refused(refusal)) => Decision::Reject(refusal),
+            Err(Stopped::Lacks(needs)) => Decision::NeedsCredit(needs),
+        };
         let status = self.limits.status(&self.rules, &held.parties(), now);
         self.check(ask, now);
         (decision, status)
     }
 
-    fn decide(&mut self, held: &mut Reservation, now: Time) -> Result<Decision, Refusal> {
+    fn decide(&mut self, held: &mut Reservation, now: Time) -> Result<Decision, Stopped> {
         self.limits.charge(&self.rules, &held.ask, &held.charge, now)?;
         let decided = self
             .reserve(held, now)
@@ -42,7 +58,7 @@ impl Policy {
 
     /// Reserves the worst case from every quota and budget; where one is used up and says so, at the smaller model's
     /// prices.
-    fn reserve(&mut self, held: &mut Reservation, now: Time) -> Result<(), Refusal> {
+    fn reserve(&mut self, held: &mut Reservation, now: Time) -> Result<(), Stopped> {
         let may_downgrade = !self.rules.model(held.ask.model).is_fallback;
         let wanted = held.wanted(&self.rules, may_downgrade);
         let fit = self.allowances.reserve(&self.rules, &held.ask, &wanted, now)?;
@@ -52,10 +68,11 @@ impl Policy {
                 return Ok(());
             }
             Fit::Downgrade(refusal) => refusal,
+            Fit::Lacks(needs) => return Err(Stopped::Lacks(needs)),
         };
         let mut ask = held.ask;
         if !degradation::route_to_smaller(&self.rules, &mut ask) {
-            return Err(refusal);
+            return Err(refusal.into());
         }
         let models = (held.terms.model, ask.model);
         self.limits.move_model(&self.rules, models, &held.charge, now)?;
@@ -65,21 +82,22 @@ impl Policy {
     }
 
     /// Replaces the reservation by one for the present terms.
-    fn reserve_anew(&mut self, held: &mut Reservation, now: Time) -> Result<(), Refusal> {
+    fn reserve_anew(&mut self, held: &mut Reservation, now: Time) -> Result<(), Stopped> {
         if let Some(reservation) = held.allowance.take() {
             self.allowances.refund(&held.ask, &reservation);
         }
         let wanted = held.wanted(&self.rules, false);
         match self.allowances.reserve(&self.rules, &held.ask, &wanted, now)? {
             Fit::Reserved(reservation) => held.allowance = Some(reservation),
-            Fit::Downgrade(refusal) => return Err(refusal),
+            Fit::Downgrade(refusal) => return Err(refusal.into()),
+            Fit::Lacks(needs) => return Err(Stopped::Lacks(needs)),
         }
         Ok(())
     }
 
     /// Applies the degradation level of the request's model. Returns the refusal of a request that cannot run at once,
     /// where the queue must not grow.
-    fn degrade(&mut self, held: &mut Reservation, now: Time) -> Result<Option<Refusal>, Refusal> {
+    fn degrade(&mut self, held: &mut Reservation, now: Time) -> Result<Option<Refusal>, Stopped> {
         let index = self.level_index(held.terms.model, now);
         let Some(level) = self.rules.degradation.levels.get(index) else {
             return Ok(None);
@@ -87,11 +105,11 @@ impl Policy {
         held.terms.level = level.number;
         let mut ask = held.parties();
         if let Some(refusal) = degradation::refuse(level, &ask) {
-            return Err(refusal);
+            return Err(refusal.into());
         }
         let emergency = level.actions.emergency.then(|| degradation::emergency(level));
         if let Some(refusal) = emergency.clone().filter(|_| ask.priority < Priority::High) {
-            return Err(refusal);
+            return Err(refusal.into());
         }
         let mut applied = degradation::reduce(level, &self.rules, &mut ask, true);
         let models = (held.terms.model, ask.model);
@@ -115,7 +133,7 @@ impl Policy {
     }
 
     /// Assigns a slot at once, a position in the queue, or neither.
-    fn admit(&mut self, held: &mut Reservation, emergency: Option<Refusal>, now: Time) -> Result<Decision, Refusal> {
+    fn admit(&mut self, held: &mut Reservation, emergency: Option<Refusal>, now: Time) -> Result<Decision, Stopped> {
         self.throttle(&held.ask, now);
         // It may have been routed to another model, with a level of its own.
         self.level_index(held.terms.model, now);
@@ -130,8 +148,7 @@ impl Policy {
                 self.hold(ticket, held, now);
                 Ok(Decision::Admit(Grant { ticket, terms }))
             }
-            (Verdict::Refused(refusal), None) => Err(refusal),
-            (Verdict::Refused(_), Some(refusal)) => Err(refusal),
+            (Verdict::Refused(_), Some(refusal)) | (Verdict::Refused(refusal), None) => Err(refusal.into()),
             (
                 Verdict::Queued {
                     ticket,

@@ -61,7 +61,7 @@ impl Tickets {
                 self.waiting.retain(|(ticket, _)| Some(*ticket) != position.displaced);
                 self.waiting.push((position.ticket, ask));
             }
-            Decision::Reject(_) => {}
+            Decision::Reject(_) | Decision::NeedsCredit(_) => {}
         }
     }
 

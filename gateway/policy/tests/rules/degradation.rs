@@ -94,6 +94,7 @@ fn the_originals_levels_shrink_refuse_batch_then_standard_and_keep_vips() {
                 Ok(())
             }
             Decision::Reject(refusal) => Err(refusal),
+            Decision::NeedsCredit(_) => unreachable!("nothing is shared"),
             Decision::Admit(_) => panic!("there is no place"),
         };
         assert_eq!(taken(&batch).is_ok(), takes_batch, "batch at {waiting}");

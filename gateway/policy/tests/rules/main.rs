@@ -106,13 +106,14 @@ fn admit(policy: &mut Policy, ask: &AdmissionRequest, now: Time) -> Option<Ticke
     match policy.offer(ask, now).0 {
         Decision::Admit(grant) => Some(grant.ticket),
         Decision::Queue(_) => panic!("there is no queue"),
-        Decision::Reject(_) => None,
+        Decision::Reject(_) | Decision::NeedsCredit(_) => None,
     }
 }
 
 fn refusal(policy: &mut Policy, ask: &AdmissionRequest, now: Time) -> Refusal {
     match policy.offer(ask, now).0 {
         Decision::Reject(refusal) => refusal,
+        Decision::NeedsCredit(_) => unreachable!("nothing is shared"),
         other => panic!("not refused: {other:?}"),
     }
 }

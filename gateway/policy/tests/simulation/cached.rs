@@ -65,6 +65,7 @@ pub fn share(clients: &[Client], weights: TokenWeights, requests: usize, seed: u
                         queued.ticket
                     }
                     Decision::Reject(refusal) => panic!("{refusal}"),
+                    Decision::NeedsCredit(_) => unreachable!("nothing is shared"),
                 };
                 known.insert(ticket, (at, usage));
             }

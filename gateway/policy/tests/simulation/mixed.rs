@@ -252,7 +252,7 @@ impl Server {
                     self.waits.lost += 1;
                 }
             }
-            Decision::Reject(_) => self.waits.lost += 1,
+            Decision::Reject(_) | Decision::NeedsCredit(_) => self.waits.lost += 1,
         }
     }
 

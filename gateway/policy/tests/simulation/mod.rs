@@ -190,7 +190,7 @@ impl World {
                 self.events
                     .push(Reverse((queued.deadline, Event::Expires(queued.ticket))));
             }
-            Decision::Reject(_) => self.outcome.refused += 1,
+            Decision::Reject(_) | Decision::NeedsCredit(_) => self.outcome.refused += 1,
         }
         self.start_whoever_is_next();
     }

@@ -221,6 +221,7 @@ impl<'a> World<'a> {
                 self.waiting.insert(queued.ticket, at);
             }
             Decision::Reject(refusal) => panic!("{refusal}"),
+            Decision::NeedsCredit(_) => unreachable!("nothing is shared"),
         }
     }
 
@@ -303,6 +304,7 @@ pub fn limits_of_a_boundless_server(long_share: f64, most: usize, answers: usize
                     inputs.insert(queued.ticket, input);
                 }
                 Decision::Reject(refusal) => panic!("{refusal}"),
+                Decision::NeedsCredit(_) => unreachable!("nothing is shared"),
             }
         }
         while let Some(ticket) = policy.next(now) {

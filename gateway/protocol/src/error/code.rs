@@ -126,6 +126,8 @@ codes! {
     StoreUnavailable = "ledger_unavailable", 503, Gateway, "server_error", "ledger_unavailable";
     /// The database cannot be read.
     DatabaseUnreadable = "ledger_unavailable", 503, Gateway, "server_error", "ledger_unavailable";
+    /// The quotas and budgets that gateways share cannot be drawn from.
+    CreditUnavailable = "ledger_unavailable", 503, Gateway, "server_error", "ledger_unavailable";
     /// No server of the model can be asked.
     NoHealthyUpstream = "no_healthy_upstream", 503, Upstream, "server_error", "no_healthy_upstream";
     /// The model's server failed, or its answer cannot be read.

@@ -209,6 +209,7 @@ impl From<Refusal> for RequestError {
             Refusal::QueueTimeout { .. } => ErrorCode::QueueTimeout,
             Refusal::ObjectiveOutOfReach { .. } => ErrorCode::ObjectiveOutOfReach,
             Refusal::TooManyConcurrent { .. } => ErrorCode::TooManyConcurrent,
+            Refusal::CreditUnavailable { .. } => ErrorCode::CreditUnavailable,
             Refusal::Cancelled => ErrorCode::Cancelled,
         };
         Self {

@@ -1,3 +1,5 @@
 //! Several gateways that share one PostgreSQL database.
 
+mod balanced;
+mod budget;
 mod members;
