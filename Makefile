@@ -1,5 +1,5 @@
 # Every command of the project. `make run` and `make test` set up what they need themselves.
-.PHONY: run build test check fmt bench simulate outage abuse docs deps test-deps cluster-race architecture
+.PHONY: run build test check fmt bench simulate outage abuse kills docs deps test-deps cluster-race architecture
 
 run: deps             ## build the gateway alone, then serve config/ with SQLite in data/ and the bundled simulated upstream
 	cargo build --release -p gateway
@@ -36,6 +36,10 @@ abuse: deps test-deps   ## 100,000 mutated requests over both listeners, and ser
 cluster-race: deps test-deps  ## 300 clients race over three gateways for a budget for 50, a hundred times, half of them with a kill -9
 	cargo build --workspace --bins
 	cargo test -p end-to-end --test cluster -- --ignored --nocapture
+
+kills: deps test-deps   ## 1,000 kills under load, half with SQLite and half with PostgreSQL: no acknowledged record lost, none doubled
+	cargo build --workspace --bins
+	SLUICE_RUNS=500 cargo test -p end-to-end --test crash kills -- --nocapture
 
 docs:                 ## the tables of docs/configuration.md, from the types that read the files
 	SLUICE_WRITE_DOCS=1 cargo test -p gateway the_page_on_configuration
