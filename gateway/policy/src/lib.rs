@@ -14,6 +14,7 @@ mod cell;
 mod charge;
 mod decision;
 mod degradation;
+mod demand;
 mod fairness;
 mod ids;
 mod levels;

@@ -76,6 +76,7 @@ fn rules() -> impl Strategy<Value = Rules> {
                 order,
                 weights: [10, 5, 1],
                 reserved: [high, normal],
+                is_graded: false,
                 user_order: UserOrder::Arrival,
             },
             plans: vec![Rates {
@@ -302,7 +303,7 @@ proptest! {
     fn under_weights_nobody_starves(high in 1..40usize, low_weight in 1..5u32) {
         let mut policy = Policy::new(Rules {
             global: GlobalLimits { max_active_requests: 2, max_queue_size: 10_000, max_queue_wait: Duration::from_secs(3600) },
-            scheduling: Scheduling { order: Order::Weighted, weights: [10, 5, low_weight], reserved: [1, 0], user_order: UserOrder::LeastWork },
+            scheduling: Scheduling { order: Order::Weighted, weights: [10, 5, low_weight], reserved: [1, 0], is_graded: false, user_order: UserOrder::LeastWork },
             ..Rules::default()
         });
         let now = Time::after_epoch(Duration::from_secs(1));

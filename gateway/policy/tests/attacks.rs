@@ -156,6 +156,7 @@ fn extreme_rules() -> impl Strategy<Value = Rules> {
             scheduling: Scheduling {
                 weights: weights.2,
                 reserved: [sizes.0 as usize, sizes.1 as usize],
+                is_graded: false,
                 user_order: UserOrder::LeastWork,
                 ..Scheduling::default()
             },

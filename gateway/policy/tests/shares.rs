@@ -29,6 +29,7 @@ fn run(sources: Vec<Source>) -> Outcome {
             order: Order::Weighted,
             weights: [10, 5, 1],
             reserved: [0, 0],
+            is_graded: false,
             user_order: UserOrder::LeastWork,
         },
         ..Rules::default()

@@ -147,6 +147,10 @@ impl Check<'_> {
             },
             weights: named.map(|(_, weight)| weight.value),
             reserved,
+            is_graded: raw
+                .reserved_active_requests
+                .as_ref()
+                .is_some_and(|reserved| reserved.graded),
             user_order: match raw.user_order {
                 raw::UserOrder::LeastWork => UserOrder::LeastWork,
                 raw::UserOrder::Arrival => UserOrder::Arrival,

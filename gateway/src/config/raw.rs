@@ -217,6 +217,9 @@ section! {
         high: At<usize> = At { value: 0, line: 0 },
         /// Slots reserved for `normal` and `high`.
         normal: At<usize> = At { value: 0, line: 0 },
+        /// `true` holds back only as many of them as the requests of the priority need that come until the next slot is
+        /// free; none while the priority is silent.
+        graded: bool = false,
     }
 
     /// Rate limits.

@@ -102,7 +102,7 @@ pub(crate) fn summary(config: &Config) -> Value {
             },
             "rate_limits": plans.collect::<Map<_, _>>(),
             "priority_weights": weights.collect::<Map<_, _>>(),
-            "reserved_active_requests": {"high": high, "normal": normal},
+            "reserved_active_requests": {"high": high, "normal": normal, "graded": config.scheduling.is_graded},
             "scheduling": scheduling,
             "user_order": user_order,
         },

@@ -6,6 +6,7 @@
 
 mod cached;
 mod capacity;
+mod holdback;
 mod mixed;
 mod objectives;
 mod shares;
@@ -15,10 +16,11 @@ mod simulation;
 /// A table's name, and what prints it and returns the promises that are missed.
 type Table = (&'static str, fn() -> Vec<String>);
 
-const TABLES: [Table; 5] = [
+const TABLES: [Table; 6] = [
     ("shares", shares::print_table),
     ("mixed", mixed::print_table),
     ("objectives", objectives::print_table),
+    ("holdback", holdback::print_table),
     ("cached", cached::print_table),
     ("capacity", capacity::print_tables),
 ];

@@ -98,6 +98,7 @@ fn rules(order: Order) -> Rules {
             order,
             weights: [10, 5, 1],
             reserved: [0, 0],
+            is_graded: false,
             user_order: UserOrder::LeastWork,
         },
         degradation: Degradation::default(),

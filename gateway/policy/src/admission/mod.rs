@@ -10,6 +10,7 @@
 
 mod check;
 mod expectation;
+mod holdback;
 mod objective;
 mod offer;
 mod pressure;

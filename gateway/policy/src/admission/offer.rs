@@ -45,6 +45,7 @@ impl Scheduler {
         self.ensure_known(rules, ask);
         let ticket = self.ticket_for(rules, ask, terms, now);
         let class = ticket.class;
+        self.count_demand(class, now);
         if self.fits(rules, &ticket, now) && !(is_paused && class == QueueClass::Batch) {
             let id = self.tickets.add(ticket);
             self.start(rules, id.index, now);

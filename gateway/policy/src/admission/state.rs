@@ -1,6 +1,7 @@
 //! The scheduler's state: all requests that run and wait, and what they are counted by.
 
 use crate::capacity::Capacity;
+use crate::demand::Rates;
 use crate::fairness::{ClassQueue, Flow, HeldBack, Queue};
 use crate::prediction::{Predictor, Speed};
 use crate::served::Served;
@@ -28,6 +29,8 @@ pub(crate) struct Scheduler {
     pub(super) sequence: u64,
     pub(super) service: Mean,
     pub(super) predictor: Predictor,
+    /// The rates of requests, for what is held back.
+    pub(super) rates: Rates,
     /// The time of the last call.
     pub(super) now: Time,
 }
@@ -160,7 +163,7 @@ impl Scheduler {
                 return false;
             }
             taken -= self.running_by_class[above];
-            slots = slots.saturating_sub(reserved);
+            slots = slots.saturating_sub(self.held_back(rules, above, reserved));
         }
         taken < slots
     }

@@ -33,6 +33,8 @@ pub struct Scheduling {
     pub weights: [u32; 3],
     /// Slots that only high, or only normal and high, may take.
     pub reserved: [usize; 2],
+    /// True if only as many of the reserved slots are held back as the demand needs.
+    pub is_graded: bool,
     /// The order of one user's requests.
     pub user_order: UserOrder,
 }
@@ -51,6 +53,7 @@ impl Default for Scheduling {
             order: Order::Weighted,
             weights: [10, 5, 1],
             reserved: [0, 0],
+            is_graded: false,
             user_order: UserOrder::LeastWork,
         }
     }
