@@ -40,6 +40,11 @@ pub(crate) enum Credentials {
     Open { default_user: Option<UserId> },
 }
 
+/// Returns whether a token in the headers may have to wait for the identity provider's keys.
+pub(crate) fn needs_keys(snapshot: &Snapshot, headers: &HeaderMap) -> bool {
+    snapshot.issuer.is_some() && credential(headers).is_some_and(jwt::is_token)
+}
+
 /// Waits for the identity provider's key that a token in the headers needs, if it is not known yet.
 pub(crate) async fn prepare(snapshot: &Snapshot, headers: &HeaderMap) {
     if let (Some(issuer), Some(token)) = (&snapshot.issuer, credential(headers)) {

@@ -12,7 +12,7 @@ use crate::rollup::{
     parameters,
 };
 use crate::row::{COLUMNS, Row};
-use crate::spans::{self, Spans};
+use crate::spans::{self, Key, Spans};
 use crate::store::POSTGRES_SESSION;
 use crate::time::iso;
 use crate::writer::{DELETE_AT_ONCE, Writer};
@@ -226,17 +226,17 @@ async fn insert(connection: &mut PgConnection, rows: &[Row<'_>], owner: &Gateway
         used.add(row);
     }
     add(connection, &rollup).await?;
-    add_spans(connection, &sums).await?;
+    add_spans(connection, &sums.of_all_lengths()).await?;
     // Last, since draws wait for it.
     used.settle(connection, owner).await
 }
 
 /// Adds to the sums of spans, in the order of their keys.
-async fn add_spans(connection: &mut PgConnection, spans: &Spans) -> Result<(), Error> {
-    let Some((first, sums)) = spans.0.first_key_value() else {
+async fn add_spans(connection: &mut PgConnection, spans: &BTreeMap<Key, spans::Sums>) -> Result<(), Error> {
+    let Some((first, sums)) = spans.first_key_value() else {
         return Ok(());
     };
-    let (keys, all) = (spans.0.keys(), spans.0.values());
+    let (keys, all) = (spans.keys(), spans.values());
     let mut statement = sqlx::query(&ADD_TO_SPANS)
         .bind(keys.clone().map(|key| key.length).collect::<Vec<_>>())
         .bind(keys.clone().map(|key| key.begins).collect::<Vec<_>>());

@@ -7,7 +7,7 @@ use crate::row::{CORRECTION, Row};
 use crate::store::{Store, Timed};
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// The length of a span of time that has a sum of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -112,12 +112,12 @@ pub(crate) struct Sums {
     pub(crate) seconds: [f64; SECONDS.len()],
 }
 
-/// The sums of some records, in the order of their keys.
+/// The sums of some records, by minute and texts.
 #[derive(Debug, Default)]
-pub(crate) struct Spans(pub(crate) BTreeMap<Key, Sums>);
+pub(crate) struct Spans<'a>(HashMap<(i64, [&'a str; TEXTS.len()]), Sums>);
 
-impl Spans {
-    pub(crate) fn add(&mut self, row: &Row<'_>) {
+impl<'a> Spans<'a> {
+    pub(crate) fn add(&mut self, row: &'a Row<'_>) {
         let began = row
             .created_at
             .parse()
@@ -130,16 +130,26 @@ impl Spans {
             &*row.status,
             row.reason.as_deref().unwrap_or_default(),
         ];
-        // PostgreSQL's text has no NUL.
-        let texts = texts.map(|text| text.replace('\0', ""));
-        for length in SpanLength::ALL.map(SpanLength::seconds) {
-            let key = Key {
-                length,
-                begins: began.div_euclid(length) * length,
-                texts: texts.clone(),
-            };
-            self.0.entry(key).or_default().add(row);
+        let minute = began.div_euclid(SpanLength::Minute.seconds());
+        self.0.entry((minute, texts)).or_default().add(row);
+    }
+
+    /// The sums of all lengths, in the order of their keys.
+    pub(crate) fn of_all_lengths(&self) -> BTreeMap<Key, Sums> {
+        let mut all: BTreeMap<Key, Sums> = BTreeMap::new();
+        for ((minute, texts), sums) in &self.0 {
+            let began = minute * SpanLength::Minute.seconds();
+            for length in SpanLength::ALL.map(SpanLength::seconds) {
+                let key = Key {
+                    length,
+                    begins: began.div_euclid(length) * length,
+                    // PostgreSQL's text has no NUL.
+                    texts: texts.map(|text| text.replace('\0', "")),
+                };
+                all.entry(key).or_default().join(sums);
+            }
         }
+        all
     }
 }
 
@@ -166,6 +176,17 @@ impl Sums {
             row.first_token_seconds.unwrap_or_default(),
         ];
         for (sum, seconds) in self.seconds.iter_mut().zip(seconds) {
+            *sum += seconds;
+        }
+    }
+}
+
+impl Sums {
+    fn join(&mut self, other: &Self) {
+        for (sum, count) in self.counts.iter_mut().zip(other.counts) {
+            *sum = sum.saturating_add(count);
+        }
+        for (sum, seconds) in self.seconds.iter_mut().zip(other.seconds) {
             *sum += seconds;
         }
     }

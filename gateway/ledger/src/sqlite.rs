@@ -139,7 +139,7 @@ fn insert(connection: &Connection, rows: &[Row<'_>]) -> Result<(), Error> {
         add.execute(params![day, bucket, requests])?;
     }
     let mut add = connection.prepare_cached(&ADD_TO_SPANS)?;
-    for (key, sums) in &sums.0 {
+    for (key, sums) in &sums.of_all_lengths() {
         let times = [&key.length as &dyn ToSql, &key.begins];
         let texts = key.texts.iter().map(|text| text as &dyn ToSql);
         let counts = sums.counts.iter().map(|count| count as &dyn ToSql);

@@ -96,7 +96,6 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
     let descriptors = connections::raise_limit();
     std::fs::create_dir_all(&settings.startup.data_dir)
         .map_err(|error| cannot("make", &settings.startup.data_dir, &error))?;
-    permissions::restrict_existing(&settings.startup);
     let addr_file = args
         .addr_file
         .clone()
@@ -109,6 +108,8 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
         settings.startup.ledger_durability,
     )
     .await?;
+    // Only once it is a database: what a mistaken path names stays as it is.
+    permissions::restrict_existing(&settings.startup);
     let store = database.store().clone();
     let token_file = settings.startup.data_dir.join("admin.token");
     let token = Token::find_or_make(&token_file).map_err(Failure::usage)?;

@@ -28,7 +28,7 @@ pub(super) enum Admission<'b> {
 
 /// A request that holds a slot, and a reservation of the worst case.
 pub(super) struct Admitted<'b> {
-    pub(super) recorder: Recorder,
+    pub(super) recorder: Box<Recorder>,
     pub(super) slot: SlotPermit,
     pub(super) body: &'b Bytes,
     pub(super) parsed: ParsedRequest<'b>,
@@ -49,7 +49,7 @@ pub(super) struct Admitted<'b> {
 
 /// A request that waits for a slot without its client.
 pub(super) struct Queued {
-    pub(super) recorder: Recorder,
+    pub(super) recorder: Box<Recorder>,
     pub(super) request: AdmissionRequest,
     pub(super) hint: RoutingHint,
     pub(super) queued: QueuedRequest,
@@ -77,7 +77,7 @@ impl<'b> Resolved<'b> {
                 recorder.registration.update(self.request.project, queued.ticket());
                 // A tree takes more memory than its text; it is made again when the wait is over.
                 self.translation = None;
-                match wait(recorder, client, queued).await {
+                match Box::pin(wait(recorder, client, queued)).await {
                     Ok(granted) => granted,
                     Err(error) => return self.reject(error),
                 }
@@ -151,15 +151,16 @@ impl<'b> Admitted<'b> {
     }
 
     /// Settles and records.
-    pub(super) fn conclude(self, result: Result<FinalPart, RequestError>, head_is_sent: bool) -> Concluded {
-        let mut recorder = self.recorder;
+    pub(super) fn conclude(self: Box<Self>, result: Result<FinalPart, RequestError>, head_is_sent: bool) -> Concluded {
+        let admitted = *self;
+        let mut recorder = admitted.recorder;
         let served = Served {
-            slot: self.slot,
-            meter: self.meter,
-            upstream_status: self.upstream_status,
-            request: self.request,
-            text: resolve::text_of(&self.parsed),
-            size: self.parsed.size,
+            slot: admitted.slot,
+            meter: admitted.meter,
+            upstream_status: admitted.upstream_status,
+            request: admitted.request,
+            text: resolve::text_of(&admitted.parsed),
+            size: admitted.parsed.size,
             head_is_sent,
         };
         let result = recorder.conclude(result, Some(served));

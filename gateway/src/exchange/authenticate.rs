@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 /// A request whose headers carry valid credentials (or need none).
 pub(super) struct Authenticated {
-    recorder: Recorder,
+    recorder: Box<Recorder>,
     credentials: Credentials,
 }
 
@@ -41,7 +41,7 @@ impl Body {
 
 /// A request whose caller is known and whose body is understood as far as policy needs.
 pub(super) struct Parsed<'b> {
-    pub(super) recorder: Recorder,
+    pub(super) recorder: Box<Recorder>,
     pub(super) caller: Caller,
     pub(super) body: &'b Bytes,
     pub(super) parsed: ParsedRequest<'b>,
@@ -52,7 +52,9 @@ impl Received {
     pub(super) async fn authenticate(self, session: &ServerSession) -> Step<Authenticated> {
         let Received { recorder } = self;
         let headers = &session.req_header().headers;
-        identity::prepare(&recorder.record.snapshot, headers).await;
+        if identity::needs_keys(&recorder.record.snapshot, headers) {
+            Box::pin(identity::prepare(&recorder.record.snapshot, headers)).await;
+        }
         let snapshot = &recorder.record.snapshot;
         let checked = ledger_is_ready(&recorder).and_then(|()| identity::authenticate(snapshot, headers, now_ms()));
         let per_minute = snapshot.config.gateway.wrong_credentials_per_minute;
@@ -103,13 +105,13 @@ impl<'b> Parsed<'b> {
         let recalled = {
             let recorder = &self.recorder;
             let operation = recorder.record.operation;
-            conversation::recall(
+            Box::pin(conversation::recall(
                 &recorder.services,
                 recorder.record.project_id(),
                 operation,
                 &self.parsed.storage,
                 self.body,
-            )
+            ))
             .await
         };
         let read = match recalled {

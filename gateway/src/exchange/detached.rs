@@ -74,10 +74,10 @@ impl Queued {
             translation: None,
         };
         let _detached = services.shutdown.detached();
-        let admitted = Admitted::new(resolved, granted);
+        let admitted = Box::new(Admitted::new(resolved, granted));
         let ran = match purpose {
-            Purpose::Job(_) => Box::pin(admitted.run_job(&mut client)).await,
-            Purpose::BatchLine => Box::pin(admitted.run_line(&mut client)).await,
+            Purpose::Job(_) => admitted.run_job(&mut client).await,
+            Purpose::BatchLine => admitted.run_line(&mut client).await,
         };
         match ran {
             Ok(concluded) => Some(Ok(concluded)),
@@ -119,7 +119,7 @@ async fn forget_attempt(services: &Services, project: &str, id: &str) {
 }
 
 /// Ends a request that got no slot.
-fn end(mut recorder: Recorder, error: RequestError) -> Concluded {
+fn end(mut recorder: Box<Recorder>, error: RequestError) -> Concluded {
     let result = recorder.conclude(Err(error), None);
     (recorder, result)
 }
@@ -255,9 +255,9 @@ fn refused_with(request: &DetachedRequest<'_>, error: &RequestError) -> (u16, By
 
 /// Asks policy for a slot. A request that could run at once takes the same way as one that waits.
 pub(super) async fn admit(
-    mut recorder: Recorder,
+    mut recorder: Box<Recorder>,
     request: &DetachedRequest<'_>,
-) -> Result<Queued, Box<(Recorder, RequestError)>> {
+) -> Result<Queued, Box<(Box<Recorder>, RequestError)>> {
     let resolved =
         protocol::parse(request.operation, request.body).and_then(|parsed| resolution(&mut recorder, request, &parsed));
     let Resolution {

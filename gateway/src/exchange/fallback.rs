@@ -15,10 +15,10 @@ use std::sync::Arc;
 impl<'b> Admitted<'b> {
     /// The request on its next fallback model; or its end with `error`, when none is left or admitted.
     pub(super) async fn fall_back(
-        self,
+        self: Box<Self>,
         client: &mut Client<'_>,
         error: RequestError,
-    ) -> Result<Admitted<'b>, Concluded> {
+    ) -> Result<Box<Admitted<'b>>, Concluded> {
         let Admitted {
             mut recorder,
             slot,
@@ -29,7 +29,7 @@ impl<'b> Admitted<'b> {
             mut fallbacks_tried,
             upstream_status,
             ..
-        } = self;
+        } = *self;
         let snapshot = Arc::clone(&recorder.record.snapshot);
         let fallbacks = &snapshot.config.model(request.model).fallbacks;
         let failed = Settlement {
@@ -54,10 +54,9 @@ impl<'b> Admitted<'b> {
                 hint,
                 translation: None,
             };
-            return Ok(Admitted {
-                fallbacks_tried,
-                ..Admitted::new(resolved, granted)
-            });
+            let mut admitted = Box::new(Admitted::new(resolved, granted));
+            admitted.fallbacks_tried = fallbacks_tried;
+            return Ok(admitted);
         }
         held.settle();
         let result = recorder.conclude(Err(error), None);

@@ -40,26 +40,30 @@ pub(super) enum Withdrawn {
 
 impl Admitted<'_> {
     /// Forwards to the model's servers and to its fallbacks, settles, records, and makes the reply.
-    pub(super) async fn forward(self, client: &mut Client<'_>) -> Box<Reply> {
-        let (mut recorder, result) = Box::pin(self.run(client)).await;
-        let result = storage::keep(&mut recorder, result).await;
+    pub(super) async fn forward(self: Box<Self>, client: &mut Client<'_>) -> Box<Reply> {
+        let (mut recorder, result) = self.run(client).await;
+        let result = if recorder.conversation.kept_input.is_some() {
+            Box::pin(storage::keep(&mut recorder, result)).await
+        } else {
+            result
+        };
         Box::new(reply::build(&mut recorder, result, client.head_is_sent()))
     }
 
     /// Forwards to the model's servers and to its fallbacks, settles and records.
-    async fn run(self, client: &mut Client<'_>) -> Concluded {
+    async fn run(self: Box<Self>, client: &mut Client<'_>) -> Concluded {
         let mut admitted = self;
         loop {
             let result = admitted.ask(client).await;
             match admitted.next(client, result).await {
                 Ok(next) => admitted = next,
-                Err(concluded) => return *concluded,
+                Err(concluded) => return concluded,
             }
         }
     }
 
     /// The same for a stored job, which the next process sends again if the end of the drain interrupts it.
-    pub(super) async fn run_job(self, client: &mut Client<'_>) -> Result<Concluded, Withdrawn> {
+    pub(super) async fn run_job(self: Box<Self>, client: &mut Client<'_>) -> Result<Concluded, Withdrawn> {
         let mut admitted = self;
         loop {
             match admitted.ask(client).await {
@@ -68,7 +72,7 @@ impl Admitted<'_> {
                 }
                 result => match admitted.next(client, result).await {
                     Ok(next) => admitted = next,
-                    Err(concluded) => return Ok(*concluded),
+                    Err(concluded) => return Ok(concluded),
                 },
             }
         }
@@ -76,7 +80,7 @@ impl Admitted<'_> {
 
     /// The same for a line of a batch, which uses the model's own servers only. While they are unreachable, overloaded or
     /// limiting, nothing of an answer was made: it is sent again later.
-    pub(super) async fn run_line(mut self, client: &mut Client<'_>) -> Result<Concluded, Withdrawn> {
+    pub(super) async fn run_line(mut self: Box<Self>, client: &mut Client<'_>) -> Result<Concluded, Withdrawn> {
         match self.ask(client).await {
             Err(error) if error.code == ErrorCode::ShuttingDown => Err(self.withdraw(Withdrawn::Stopping)),
             Err(error) if self.is_unavailable(&error) => Err(self.withdraw(Withdrawn::Unavailable(error.retry_after))),
@@ -86,20 +90,18 @@ impl Admitted<'_> {
 
     /// The attempt at a fallback model if this one may be tried elsewhere; else the end.
     async fn next(
-        self,
+        self: Box<Self>,
         client: &mut Client<'_>,
         result: Result<FinalPart, RequestError>,
-    ) -> Result<Self, Box<Concluded>> {
+    ) -> Result<Box<Self>, Concluded> {
         match result {
-            Err(error) if error.may_retry() && !client.head_is_sent() => {
-                self.fall_back(client, error).await.map_err(Box::new)
-            }
-            result => Err(Box::new(self.conclude(result, client.head_is_sent()))),
+            Err(error) if error.may_retry() && !client.head_is_sent() => Box::pin(self.fall_back(client, error)).await,
+            result => Err(self.conclude(result, client.head_is_sent())),
         }
     }
 
     /// Gives everything back, and leaves no record.
-    fn withdraw(self, why: Withdrawn) -> Withdrawn {
+    fn withdraw(self: Box<Self>, why: Withdrawn) -> Withdrawn {
         self.slot.withdraw();
         self.recorder.abandon();
         why
@@ -113,7 +115,9 @@ impl Admitted<'_> {
     /// Asks one model's servers. A panic on the way is an error like any other, so that what was used is settled and a
     /// client that has the beginning of its answer is told.
     async fn ask(&mut self, client: &mut Client<'_>) -> Result<FinalPart, RequestError> {
-        let asked = AssertUnwindSafe(self.ask_model(client)).catch_unwind().await;
+        // Pinned first, since a future is copied into what wraps it.
+        let asked = pin!(self.ask_model(client));
+        let asked = AssertUnwindSafe(asked).catch_unwind().await;
         asked.unwrap_or_else(|_| Err(super::panicked()))
     }
 

@@ -50,6 +50,7 @@ use protocol::error::{ErrorCode, RequestError};
 use recorder::Recorder;
 use reply::Reply;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 
 /// The next state, or the reply that ends the request early.
@@ -67,15 +68,19 @@ pub(crate) struct Asked {
 
 /// A request whose head has arrived.
 struct Received {
-    recorder: Recorder,
+    recorder: Box<Recorder>,
 }
 
 /// Serves one request for a model's work; `cors` are the headers that its web page needs. Returns whether the connection
 /// may serve another.
 pub(crate) async fn serve(services: &Arc<Services>, session: &mut ServerSession, asked: Asked, cors: Headers) -> bool {
     let operation = asked.operation;
-    let answered = answer(services, session, asked, cors);
-    let reply = match AssertUnwindSafe(answered).catch_unwind().await {
+    let answered = {
+        // Pinned first, since a future is copied into what wraps it.
+        let answer = pin!(answer(services, session, asked, cors));
+        AssertUnwindSafe(answer).catch_unwind().await
+    };
+    let reply = match answered {
         Ok(Ok(reply) | Err(reply)) => *reply,
         Err(_) => return after_panic(session, operation).await,
     };

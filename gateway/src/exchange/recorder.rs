@@ -27,7 +27,8 @@ const AUDIO_PADDING: Duration = Duration::from_secs(30);
 /// Frames of a spectrogram, of which no speech model makes more than a token each (Whisper's hop is 10 ms).
 const MOST_AUDIO_TOKENS_PER_SECOND: u64 = 100;
 
-/// Everything that is known of a request while it runs.
+/// Everything that is known of a request while it runs. The states of an exchange hold it in a box, since each consumes
+/// the one before, and it is large.
 pub(crate) struct Recorder {
     pub(super) services: Arc<Services>,
     pub(super) record: Record,
@@ -54,7 +55,7 @@ pub(crate) struct Recorder {
 }
 
 /// A request whose record is written, with what is left to tell its client.
-pub(super) type Concluded = (Recorder, Result<FinalPart, RequestError>);
+pub(super) type Concluded = (Box<Recorder>, Result<FinalPart, RequestError>);
 
 /// The served request: its slot, usage and speed. Input of a settlement.
 pub(super) struct Served {
@@ -73,7 +74,7 @@ pub(super) struct Served {
 
 impl Recorder {
     /// Begins the record of a request that a client sends.
-    pub(super) fn begin(services: &Arc<Services>, head: RequestHead, operation: Operation) -> Self {
+    pub(super) fn begin(services: &Arc<Services>, head: RequestHead, operation: Operation) -> Box<Self> {
         let trace = services
             .traces
             .as_ref()
@@ -95,16 +96,16 @@ impl Recorder {
     }
 
     /// Begins the record of stored work that runs under the id it was accepted with.
-    pub(super) fn resume(services: &Arc<Services>, id: &str, operation: Operation) -> Self {
+    pub(super) fn resume(services: &Arc<Services>, id: &str, operation: Operation) -> Box<Self> {
         let mut recorder = Self::new(services, id, RequestHead::default(), operation);
         recorder.is_detached = true;
         recorder
     }
 
-    fn new(services: &Arc<Services>, id: &str, head: RequestHead, operation: Operation) -> Self {
+    fn new(services: &Arc<Services>, id: &str, head: RequestHead, operation: Operation) -> Box<Self> {
         let mut record = Record::begin(services.current.get(), operation, id.to_owned());
         record.client_request_id.clone_from(&head.client_request_id);
-        Self {
+        Box::new(Self {
             record,
             registration: services.registry.register(id),
             services: Arc::clone(services),
@@ -119,7 +120,7 @@ impl Recorder {
             is_detached: false,
             head_is_sent: false,
             receipt: None,
-        }
+        })
     }
 
     /// Settles and records; the answer's last bytes may go out once the record is [durable](Self::durable).
@@ -385,7 +386,7 @@ impl Recorder {
     }
 
     /// Gives the record up: the request is stored and goes on in another process.
-    pub(super) fn abandon(mut self) {
+    pub(super) fn abandon(mut self: Box<Self>) {
         self.is_written = true;
     }
 }

@@ -56,7 +56,7 @@ impl Reply {
 
 impl Recorder {
     /// Ends a request that was never admitted.
-    pub(super) fn reject<T>(mut self, error: RequestError) -> Step<T> {
+    pub(super) fn reject<T>(mut self: Box<Self>, error: RequestError) -> Step<T> {
         let result = self.conclude(Err(error), None);
         Err(Box::new(build(&mut self, result, false)))
     }

@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 /// A request that may be asked of its model.
 pub(super) struct Resolved<'b> {
-    pub(super) recorder: Recorder,
+    pub(super) recorder: Box<Recorder>,
     pub(super) body: &'b Bytes,
     pub(super) parsed: ParsedRequest<'b>,
     pub(super) request: AdmissionRequest,

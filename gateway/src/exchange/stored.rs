@@ -247,9 +247,9 @@ async fn stored_answer(services: &Services, job: &Job) -> Option<Value> {
 /// Admits a job that was accepted before. What only time changes (a rate limit, a full queue) delays it; it does not fail
 /// for a limit that it had passed when it was accepted.
 async fn admit_again(
-    recorder: Recorder,
+    recorder: Box<Recorder>,
     request: &DetachedRequest<'_>,
-) -> Result<Queued, Box<(Recorder, RequestError)>> {
+) -> Result<Queued, Box<(Box<Recorder>, RequestError)>> {
     let services = Arc::clone(&recorder.services);
     let mut recorder = recorder;
     loop {

@@ -6,10 +6,11 @@ use super::one_send;
 use crate::config::Deadlines;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
-use pingora_core::connectors::ConnectorOptions;
-use pingora_core::connectors::http::Connector as HttpConnector;
+use pingora_core::connectors::{ConnectorOptions, TransportConnector};
+use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::client::HttpSession;
-use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::protocols::http::v1::client::HttpSession as Http1Session;
+use pingora_core::upstreams::peer::{HttpPeer, Peer as _};
 use pingora_core::{BError, Error, ErrorType};
 use pingora_http::RequestHeader;
 use pingora_timeout::fast_timeout::fast_timeout;
@@ -26,9 +27,9 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Of connections that no pooled one is shared with.
 const FRESH: u64 = 1;
 
-/// The pool of connections.
+/// The pool of connections. They speak HTTP/1.1, as model servers do.
 pub(crate) struct Connector {
-    connector: HttpConnector,
+    connector: TransportConnector,
 }
 
 /// A request as it is sent.
@@ -125,7 +126,7 @@ impl Answer {
 impl Connector {
     pub(crate) fn new() -> Self {
         Self {
-            connector: HttpConnector::new(Some(ConnectorOptions::new(POOL))),
+            connector: TransportConnector::new(Some(ConnectorOptions::new(POOL))),
         }
     }
 
@@ -160,15 +161,15 @@ impl Connector {
             fresh
         };
         // A pooled connection may turn out to be closed after the request was written to it.
-        let (session, is_reused) = if outbound.is_repeatable {
+        let (stream, is_reused) = if outbound.is_repeatable {
             self.connect(endpoint, &peer).await?
         } else {
             self.connect(endpoint, &fresh()).await?
         };
-        let mut sent = send(session, &peer, endpoint, outbound).await;
+        let mut sent = send(stream, &peer, endpoint, outbound).await;
         if is_reused && sent.as_ref().is_err_and(is_stale) {
-            let (session, _) = self.connect(endpoint, &fresh()).await?;
-            sent = send(session, &peer, endpoint, outbound).await;
+            let (stream, _) = self.connect(endpoint, &fresh()).await?;
+            sent = send(stream, &peer, endpoint, outbound).await;
         }
         match sent {
             Ok(session) => Ok((session, peer)),
@@ -186,7 +187,15 @@ impl Connector {
         } = answer;
         in_flight.succeeded();
         drop(in_flight);
-        self.connector.release_http_session(session, &*peer, Some(IDLE)).await;
+        self.release(session, &peer).await;
+    }
+
+    async fn release(&self, session: HttpSession, peer: &HttpPeer) {
+        let HttpSession::H1(mut session) = session else { return };
+        session.respect_keepalive();
+        if let Some(stream) = session.reuse().await {
+            self.connector.release_stream(stream, peer.reuse_hash(), Some(IDLE));
+        }
     }
 
     /// Asks a server something of the gateway's own, on the same connections. A status and a body, or why there is none.
@@ -205,7 +214,8 @@ impl Connector {
     async fn get_all(&self, endpoint: &Arc<Endpoint>, path: &str) -> Result<(u16, Bytes), String> {
         let failed = |error: BError| error.to_string();
         let peer = endpoint.peer().await.map_err(|error| error.message)?;
-        let (mut session, _) = self.connector.get_http_session(&*peer).await.map_err(failed)?;
+        let (stream, _) = Box::pin(self.connector.get_stream(&*peer)).await.map_err(failed)?;
+        let mut session = HttpSession::H1(Http1Session::new_with_options(stream, &*peer));
         let path = format!("{}{path}", endpoint.path_prefix);
         let mut head = RequestHeader::build_no_case(Method::GET, path.as_bytes(), Some(2)).map_err(failed)?;
         head.insert_header("host", &*endpoint.authority).map_err(failed)?;
@@ -224,46 +234,51 @@ impl Connector {
                 return Err(format!("its answer at {path} is too long"));
             }
         }
-        self.connector.release_http_session(session, &*peer, Some(IDLE)).await;
+        self.release(session, &peer).await;
         Ok((status, body.into()))
     }
 
-    async fn connect(&self, endpoint: &Endpoint, peer: &HttpPeer) -> Result<(HttpSession, bool), RequestError> {
-        self.connector.get_http_session(peer).await.map_err(|error| {
-            endpoint.forget_address();
-            let error = failure(endpoint, &error, "when connecting");
-            if error.code == ErrorCode::UpstreamError {
-                RequestError::new(ErrorCode::NoHealthyUpstream, error.message)
-            } else {
-                error
+    async fn connect(&self, endpoint: &Endpoint, peer: &HttpPeer) -> Result<(Stream, bool), RequestError> {
+        if let Some(stream) = self.connector.reused_stream(peer).await {
+            return Ok((stream, true));
+        }
+        // The handshakes' state is large, and most requests need none.
+        match Box::pin(self.connector.new_stream(peer)).await {
+            Ok(stream) => Ok((stream, false)),
+            Err(error) => {
+                endpoint.forget_address();
+                let error = failure(endpoint, &error, "when connecting");
+                Err(if error.code == ErrorCode::UpstreamError {
+                    RequestError::new(ErrorCode::NoHealthyUpstream, error.message)
+                } else {
+                    error
+                })
             }
-        })
+        }
     }
 }
 
 /// Sends a request and reads the head of its answer.
 async fn send(
-    session: HttpSession,
+    stream: Stream,
     peer: &HttpPeer,
     endpoint: &Endpoint,
     outbound: &Outbound<'_>,
 ) -> Result<HttpSession, BError> {
     let (head, within) = (head(endpoint, outbound)?, outbound.deadlines.gap);
-    let mut session = match session {
-        HttpSession::H1(session) if one_send::fits(outbound.method, &outbound.body) => {
-            HttpSession::H1(one_send::send(session, peer, &head, &outbound.body, within).await?)
-        }
-        mut session => {
-            session.set_write_timeout(Some(within));
-            session.write_request_header(head).await?;
-            for (piece, after) in outbound.body.iter().zip((0..outbound.body.len()).rev()) {
-                if !piece.is_empty() {
-                    session.write_request_body(piece.clone(), after == 0).await?;
-                }
+    let mut session = if one_send::fits(outbound.method, &outbound.body) {
+        HttpSession::H1(one_send::send(stream, peer, &head, &outbound.body, within).await?)
+    } else {
+        let mut session = HttpSession::H1(Http1Session::new_with_options(stream, peer));
+        session.set_write_timeout(Some(within));
+        session.write_request_header(head).await?;
+        for (piece, after) in outbound.body.iter().zip((0..outbound.body.len()).rev()) {
+            if !piece.is_empty() {
+                session.write_request_body(piece.clone(), after == 0).await?;
             }
-            session.finish_request_body().await?;
-            session
         }
+        session.finish_request_body().await?;
+        session
     };
     let asked = Instant::now();
     session.set_read_timeout(Some(outbound.first));

@@ -20,9 +20,9 @@ pub(super) fn fits(method: &Method, body: &[Bytes]) -> bool {
     method != Method::HEAD && body.iter().any(|piece| !piece.is_empty())
 }
 
-/// Sends a request on the connection of an unused session, and returns the session that reads its answer.
+/// Sends a request on a connection, and returns the session that reads its answer.
 pub(super) async fn send(
-    session: HttpSession,
+    mut stream: Stream,
     peer: &HttpPeer,
     head: &RequestHeader,
     body: &[Bytes],
@@ -34,7 +34,6 @@ pub(super) async fn send(
             "the path has bytes that no request line may have",
         );
     };
-    let mut stream = session.into_inner();
     let pieces = std::iter::once(&*head).chain(body.iter().map(|piece| &**piece));
     let mut slices: Vec<IoSlice<'_>> = pieces.filter(|piece| !piece.is_empty()).map(IoSlice::new).collect();
     match fast_timeout(within, write_all(&mut stream, &mut slices)).await {

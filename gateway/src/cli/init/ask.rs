@@ -26,7 +26,7 @@ pub(super) fn missing(args: &InitArgs) -> Result<Answers, Failure> {
             budget,
         });
     }
-    let servers = if args.servers.is_empty() {
+    let servers = if args.servers.is_empty() && args.litellm.is_none() {
         let text = question(
             "Model servers, such as http://10.0.0.5:8000 (several: with spaces)",
             "those on this machine",

@@ -1,7 +1,6 @@
 //! The files of a new configuration, with a comment wherever someone may want to change something.
 
 use super::detect::Protocol;
-use super::size::lengths;
 use super::{Plan, Published, project_of};
 use crate::csv;
 use serde_json::Value;
@@ -88,7 +87,8 @@ fn models(plan: &Plan) -> String {
 }
 
 fn one_model(text: &mut String, model: &Published, plan: &Plan) {
-    let (input, answer) = lengths(model.context);
+    let (input, answer) = model.lengths();
+    let extras = &model.extras;
     let backend = match model.protocol {
         Protocol::Ollama => "ollama",
         Protocol::OpenAi => "openai",
@@ -98,14 +98,24 @@ fn one_model(text: &mut String, model: &Published, plan: &Plan) {
         "  {}:\n    backend: {backend}\n    endpoints:",
         quoted(&model.name)
     );
-    for url in &model.servers {
-        let key = plan
-            .api_key_env
-            .as_ref()
-            .map_or_else(String::new, |name| format!(", api_key_env: {name}"));
-        let _ = writeln!(text, "      - {{base_url: {}{key}}}", quoted(url));
+    for server in &model.servers {
+        let key = server.key_env.as_ref();
+        let key = key.map_or_else(String::new, |name| format!(", api_key_env: {name}"));
+        let _ = writeln!(text, "      - {{base_url: {}{key}}}", quoted(&server.url));
     }
-    if model.context.is_none() {
+    if let Some(name) = &extras.upstream_model {
+        let key = match model.protocol {
+            Protocol::Ollama => "ollama_model",
+            Protocol::OpenAi => "upstream_model",
+        };
+        let _ = writeln!(text, "    {key}: {}", quoted(name));
+    }
+    for (key, names) in [("aliases", &extras.aliases), ("fallbacks", &extras.fallbacks)] {
+        if !names.is_empty() {
+            let _ = writeln!(text, "    {key}: {}", Value::from(names.clone()));
+        }
+    }
+    if model.context.is_none() && extras.max_input.is_none() {
         text.push_str("    # The server does not say how much it can read: an assumption.\n");
     }
     let _ = writeln!(text, "    max_input_tokens: {input}\n    max_output_tokens: {answer}");
@@ -115,8 +125,8 @@ fn one_model(text: &mut String, model: &Published, plan: &Plan) {
         }
         None => text.push_str("    max_concurrent_requests: auto   # found by watching the servers\n"),
     }
-    let (input, output) = plan.prices;
-    if plan.prices_are_assumed {
+    let (input, output) = extras.prices.unwrap_or(plan.prices);
+    if plan.prices_are_assumed && extras.prices.is_none() {
         text.push_str("    # Assumed prices: correct them, since budgets count in them.\n");
     }
     let _ = writeln!(
@@ -133,7 +143,7 @@ fn limits(plan: &Plan) -> String {
            max_active_requests: {active}\n  \
            max_queue_size: {queue}\n  \
            max_queue_wait_seconds: 120      # a request that would wait longer is refused at once\n  \
-           request_timeout_seconds: 600     # waiting included\n\
+           request_timeout_seconds: {timeout}     # waiting included\n\
          \n\
          # Of each project with this plan. Until its answer has ended, a request is charged its prompt and max_output_tokens.\n\
          rate_limits:\n  \
@@ -144,13 +154,39 @@ fn limits(plan: &Plan) -> String {
          priority_weights: {{high: 10, normal: 5, low: 1}}\n\
          \n\
          # Slots that only a priority and higher ones may use.\n\
-         reserved_active_requests: {{high: 0, normal: 0}}\n",
+         reserved_active_requests: {{high: 0, normal: 0}}\n\
+         {model_limits}",
+        timeout = plan.request_timeout,
+        model_limits = model_limits(plan),
         people = size.people,
         active = size.max_active_requests,
         queue = size.max_queue_size,
         requests = size.requests_per_minute,
         tokens = size.tokens_per_minute,
     )
+}
+
+/// Rate limits of single models, over all projects.
+fn model_limits(plan: &Plan) -> String {
+    let mut text = String::new();
+    for model in &plan.models {
+        let rates = [
+            ("requests_per_minute", model.extras.requests_per_minute),
+            ("tokens_per_minute", model.extras.tokens_per_minute),
+        ];
+        let given: Vec<String> = rates
+            .iter()
+            .filter_map(|(key, rate)| rate.map(|rate| format!("{key}: {rate}")))
+            .collect();
+        if !given.is_empty() {
+            let _ = writeln!(text, "  {}: {{{}}}", quoted(&model.name), given.join(", "));
+        }
+    }
+    if text.is_empty() {
+        text
+    } else {
+        format!("\n# Of all projects together.\nmodel_limits:\n{text}")
+    }
 }
 
 fn gateway(plan: &Plan) -> String {

@@ -4,6 +4,7 @@
 mod ask;
 mod detect;
 mod files;
+mod litellm;
 mod size;
 
 use super::{Failure, team};
@@ -30,6 +31,9 @@ const USUAL: [&str; 5] = [
 /// Prices for a budget without prices, in euros per 1,000 input and output tokens.
 const ASSUMED_PRICES: (f64, f64) = (0.0001, 0.0002);
 
+/// Seconds that a request may take, the wait in the queue included.
+const REQUEST_TIMEOUT: u64 = 600;
+
 /// What the configuration is to be for.
 #[derive(Debug, Args)]
 pub(super) struct InitArgs {
@@ -40,6 +44,9 @@ pub(super) struct InitArgs {
     /// machine.
     #[arg(long = "server", value_name = "URL")]
     servers: Vec<String>,
+    /// A `config.yaml` of LiteLLM, whose models, servers, prices, limits, aliases and fallbacks are taken over.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["servers", "api_key_env"])]
+    litellm: Option<PathBuf>,
     /// Environment variable that holds the servers' API key.
     #[arg(long, value_name = "VARIABLE")]
     api_key_env: Option<String>,
@@ -73,30 +80,71 @@ struct Plan {
     prices_are_assumed: bool,
     budget: Option<f64>,
     budget_per_person: Option<f64>,
-    api_key_env: Option<String>,
+    request_timeout: u64,
     listen: SocketAddr,
     admin_listen: SocketAddr,
     size: Size,
 }
 
 /// A model and the servers that have it.
+#[derive(Debug)]
 struct Published {
     name: String,
     protocol: Protocol,
-    servers: Vec<String>,
+    servers: Vec<Address>,
     /// Tokens of prompt and answer together; `None`: the servers do not say.
     context: Option<u64>,
     /// Requests that all its servers run at once; `None`: at least one does not say.
     slots: Option<usize>,
+    extras: Extras,
+}
+
+/// A server, and the environment variable that has its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Address {
+    url: String,
+    key_env: Option<String>,
+}
+
+/// What a configuration that is taken over says of a model, and servers do not.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Extras {
+    /// Its name on the servers, if that is another.
+    upstream_model: Option<String>,
+    /// Of 1,000 input and output tokens.
+    prices: Option<(f64, f64)>,
+    max_input: Option<u64>,
+    max_output: Option<u64>,
+    aliases: Vec<String>,
+    fallbacks: Vec<String>,
+    requests_per_minute: Option<u64>,
+    tokens_per_minute: Option<u64>,
+}
+
+impl Extras {
+    /// Adds those of another server of the same model: its limits add up.
+    fn join(&mut self, other: &Self) {
+        let sum = |one: Option<u64>, other: Option<u64>| match (one, other) {
+            (Some(one), Some(other)) => Some(one.saturating_add(other)),
+            (one, other) => one.or(other),
+        };
+        self.requests_per_minute = sum(self.requests_per_minute, other.requests_per_minute);
+        self.tokens_per_minute = sum(self.tokens_per_minute, other.tokens_per_minute);
+        self.prices = self.prices.or(other.prices);
+        self.max_input = self.max_input.or(other.max_input);
+        self.max_output = self.max_output.or(other.max_output);
+    }
 }
 
 pub(super) fn run(args: &InitArgs) -> Result<ExitCode, Failure> {
     nothing_there(&args.config)?;
     let answers = ask::missing(args)?;
-    let servers = servers(args, &answers.servers)?;
-    let models = published(&servers, args.models.as_deref())?;
+    let (models, timeout) = match &args.litellm {
+        Some(file) => taken_over(file, args.models.as_deref())?,
+        None => (published(&servers(args, &answers.servers)?, args)?, None),
+    };
     let people = people(&answers.people)?;
-    let plan = plan(args, answers.budget, models, people);
+    let plan = plan(args, answers.budget, models, people, timeout);
     write(&args.config, &plan)?;
     report(&args.config, args, &plan)?;
     Ok(ExitCode::SUCCESS)
@@ -115,6 +163,24 @@ fn nothing_there(dir: &Path) -> Result<(), Failure> {
             file.display()
         ))),
     }
+}
+
+/// The models of LiteLLM's configuration, and its timeout of requests in seconds.
+fn taken_over(file: &Path, wanted: Option<&[String]>) -> Result<(Vec<Published>, Option<u64>), Failure> {
+    let mut read = litellm::read(file)?;
+    for note in &read.notes {
+        eprintln!("note: {note}");
+    }
+    if let Some(wanted) = wanted {
+        read.models.retain(|model| wanted.contains(&model.name));
+        for model in &mut read.models {
+            model.extras.fallbacks.retain(|name| wanted.contains(name));
+        }
+    }
+    if read.models.is_empty() {
+        return Err(Failure::usage("none of the models of --models is in the file"));
+    }
+    Ok((read.models, read.request_timeout))
 }
 
 /// Asks every server what it is; without one, those at the usual addresses.
@@ -153,7 +219,12 @@ fn servers(args: &InitArgs, urls: &[String]) -> Result<Vec<Server>, Failure> {
 }
 
 /// One entry per model: servers of the same protocol that offer it share it.
-fn published(servers: &[Server], wanted: Option<&[String]>) -> Result<Vec<Published>, Failure> {
+fn published(servers: &[Server], args: &InitArgs) -> Result<Vec<Published>, Failure> {
+    let wanted = args.models.as_deref();
+    let address = |server: &Server| Address {
+        url: server.url.clone(),
+        key_env: args.api_key_env.clone(),
+    };
     let offers: Vec<(&Server, &Offered)> = servers
         .iter()
         .flat_map(|server| server.models.iter().map(move |model| (server, model)))
@@ -167,18 +238,19 @@ fn published(servers: &[Server], wanted: Option<&[String]>) -> Result<Vec<Publis
             None => published.push(Published {
                 name: offered.name.clone(),
                 protocol: server.protocol,
-                servers: vec![server.url.clone()],
+                servers: vec![address(server)],
                 context: offered.context,
                 slots: server.slots,
+                extras: Extras::default(),
             }),
             Some(known) if known.protocol == server.protocol => {
-                known.servers.push(server.url.clone());
+                known.servers.push(address(server));
                 known.context = known.context.min(offered.context).or(known.context).or(offered.context);
                 known.slots = known.slots.zip(server.slots).map(|(one, other)| one + other);
             }
             Some(known) => eprintln!(
                 "{}: {} is left out, since {} has it over another protocol",
-                server.url, offered.name, known.servers[0]
+                server.url, offered.name, known.servers[0].url
             ),
         }
     }
@@ -224,7 +296,13 @@ fn people(text: &str) -> Result<Vec<Wanted>, Failure> {
     }
 }
 
-fn plan(args: &InitArgs, budget: Option<f64>, models: Vec<Published>, people: Vec<Wanted>) -> Plan {
+fn plan(
+    args: &InitArgs,
+    budget: Option<f64>,
+    models: Vec<Published>,
+    people: Vec<Wanted>,
+    timeout: Option<u64>,
+) -> Plan {
     let projects: BTreeSet<String> = people.iter().map(project_of).collect();
     let users: BTreeSet<&str> = people.iter().map(|person| person.user.as_str()).collect();
     let size = Size::of(users.len(), &models);
@@ -238,7 +316,7 @@ fn plan(args: &InitArgs, budget: Option<f64>, models: Vec<Published>, people: Ve
         prices_are_assumed: has_budget && args.prices.is_none(),
         budget,
         budget_per_person: args.budget_per_person,
-        api_key_env: args.api_key_env.clone(),
+        request_timeout: timeout.unwrap_or(REQUEST_TIMEOUT),
         listen,
         admin_listen,
         size,
@@ -257,7 +335,7 @@ fn listeners(given: Option<SocketAddr>, people: usize, models: &[Published]) -> 
     let taken = |port: u16| {
         let endings = [format!("127.0.0.1:{port}"), format!("localhost:{port}")];
         let mut servers = models.iter().flat_map(|model| &model.servers);
-        servers.any(|url| endings.iter().any(|ending| url.ends_with(ending)))
+        servers.any(|server| endings.iter().any(|ending| server.url.ends_with(ending)))
     };
     let host = if people == 1 { [127, 0, 0, 1] } else { [0, 0, 0, 0] };
     let port = [8000, 9000, 7000]

@@ -32,16 +32,27 @@ pub(super) struct Size {
 }
 
 /// The longest prompt and answer of a model: together no more than its context.
-pub(super) fn lengths(context: Option<u64>) -> (u64, u64) {
+fn lengths(context: Option<u64>) -> (u64, u64) {
     let context = context.unwrap_or(ASSUMED_CONTEXT);
     let answer = (context / 2).clamp(1, LONGEST_ANSWER);
     (context.saturating_sub(answer).max(1), answer)
 }
 
+impl Published {
+    /// The longest prompt and answer.
+    pub(super) fn lengths(&self) -> (u64, u64) {
+        let (input, answer) = lengths(self.context);
+        (
+            self.extras.max_input.unwrap_or(input),
+            self.extras.max_output.unwrap_or(answer),
+        )
+    }
+}
+
 impl Size {
     pub(super) fn of(people: usize, models: &[Published]) -> Self {
         let charge = |model: &Published| {
-            let (input, answer) = lengths(model.context);
+            let (input, answer) = model.lengths();
             (input.min(PROMPT), answer, model.name.clone())
         };
         let largest = models
@@ -103,6 +114,7 @@ fn round_up(number: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::init::Extras;
     use crate::cli::init::detect::Protocol;
 
     #[test]
@@ -113,6 +125,7 @@ mod tests {
             servers: Vec::new(),
             context,
             slots: None,
+            extras: Extras::default(),
         };
         for context in [Some(2_048), Some(32_768), Some(1_000_000), None] {
             for people in [1_u64, 40, 1_000] {
