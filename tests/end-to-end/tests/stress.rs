@@ -270,7 +270,7 @@ async fn the_page_opens_in_a_browser_without_network_and_without_a_word_on_its_c
     for loading in ["<script", "src=", "href=\"http", "url(", "@import"] {
         assert!(!html.contains(loading), "{loading}");
     }
-    assert!(html.contains("The gateway meanwhile") && html.contains("Percentiles"));
+    assert!(html.contains("The gateway during the run") && html.contains("Latency by percentile"));
     let shot = out.path().join("page.png");
     let profile = TempDir::new().expect("a directory");
     let output = Command::new("chromium")
