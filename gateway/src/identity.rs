@@ -40,9 +40,10 @@ pub(crate) enum Credentials {
     Open { default_user: Option<UserId> },
 }
 
-/// Returns whether a token in the headers may have to wait for the identity provider's keys.
+/// Returns whether a token in the headers needs a key of the identity provider that is not known yet.
 pub(crate) fn needs_keys(snapshot: &Snapshot, headers: &HeaderMap) -> bool {
-    snapshot.issuer.is_some() && credential(headers).is_some_and(jwt::is_token)
+    let token = snapshot.issuer.as_ref().zip(credential(headers));
+    token.is_some_and(|(issuer, token)| issuer.lacks_key(token))
 }
 
 /// Waits for the identity provider's key that a token in the headers needs, if it is not known yet.

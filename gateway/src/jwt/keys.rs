@@ -5,13 +5,12 @@ use crate::clock::now_ms;
 use crate::config::{Jwt, is_trustworthy};
 use crate::web_client;
 use arc_swap::ArcSwap;
-use jsonwebtoken::jwk::{Jwk, JwkSet, PublicKeyUse};
+use jsonwebtoken::jwk::{Jwk, PublicKeyUse};
 use jsonwebtoken::{DecodingKey, Header};
 use protocol::error::{ErrorCode, RequestError};
 use reqwest_blocking::Certificate;
 use reqwest_blocking::blocking::Client;
 use reqwest_blocking::redirect::Policy;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::io::Read;
 use std::sync::Arc;
@@ -179,7 +178,7 @@ impl Source {
             Some(url) => url.clone(),
             None => self.discover(&client)?,
         };
-        let set: Value = get(&client, &url)?;
+        let set = get(&client, &url)?;
         // A key of a kind that is not known here must not hide the others.
         let listed = set["keys"].as_array().cloned().unwrap_or_default();
         let keys: Vec<Jwk> = listed
@@ -189,7 +188,7 @@ impl Source {
         if keys.is_empty() {
             return Err(format!("{url} lists no key that can be used"));
         }
-        Ok(JwkSet { keys }.keys)
+        Ok(keys)
     }
 
     fn client(&self) -> Result<Client, String> {
@@ -207,7 +206,7 @@ impl Source {
     /// The address of the keys, from the provider's description of itself.
     fn discover(&self, client: &Client) -> Result<String, String> {
         let url = format!("{}/.well-known/openid-configuration", self.issuer.trim_end_matches('/'));
-        let about: Value = get(client, &url)?;
+        let about = get(client, &url)?;
         let issuer = about["issuer"].as_str().unwrap_or_default();
         if issuer != self.issuer {
             return Err(format!(
@@ -226,7 +225,7 @@ impl Source {
     }
 }
 
-fn get<T: DeserializeOwned>(client: &Client, url: &str) -> Result<T, String> {
+fn get(client: &Client, url: &str) -> Result<Value, String> {
     let answer = client.get(url).send().map_err(|error| {
         let mut cause: &dyn std::error::Error = &error;
         while let Some(inner) = cause.source() {

@@ -99,6 +99,11 @@ impl Issuer {
         &self.settings
     }
 
+    /// Returns whether a token names a key that is not known.
+    pub(crate) fn lacks_key(&self, token: &str) -> bool {
+        header(token).is_some_and(|header| !self.keys.has(header.kid.as_deref()))
+    }
+
     /// Waits for the key of a token, if it is not known yet and the provider has not just been asked.
     pub(crate) async fn prepare(&self, token: &str) {
         if let Some(header) = header(token)

@@ -6,6 +6,7 @@ pub mod authority;
 mod batches;
 pub mod humaneval;
 pub mod llama;
+pub mod nginx;
 pub mod postgres;
 pub mod python;
 pub mod silent_proxy;

@@ -1,7 +1,7 @@
 //! The configurations of docs/reverse-proxy.md in the real nginx and Caddy, with TLS: streams arrive as they are written,
 //! large bodies and long waits pass, and nobody gets around the keys.
 
-use end_to_end::{Ends, Gateway, config_dir, roomy, root, sluice, wait_for};
+use end_to_end::{Ends, Gateway, config_dir, nginx, roomy, root, sluice, wait_for};
 use futures_util::StreamExt;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use serde_json::json;
@@ -171,29 +171,7 @@ async fn nginx_passes_streams_on_as_they_come() {
     );
     let server = instead(&server, "/etc/ssl/llm.example.org.pem", &format!("{at}/cert.pem"));
     let server = instead(&server, "/etc/ssl/llm.example.org.key", &format!("{at}/key.pem"));
-    let is_root = Command::new("id")
-        .arg("-u")
-        .output()
-        .is_ok_and(|id| id.stdout.starts_with(b"0\n"));
-    let user = if is_root { "user root;" } else { "" };
-    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .map(|kind| format!("{kind}_temp_path {at}/{kind};\n"))
-        .concat();
-    let all = format!(
-        "{user}\npid {at}/nginx.pid;\nerror_log stderr;\nevents {{}}\nhttp {{\naccess_log off;\n{temporary}{server}}}\n"
-    );
-    std::fs::write(dir.path().join("nginx.conf"), all).expect("writable");
-    let mut command = Command::new("nginx");
-    command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").args([
-        "-p",
-        &at,
-        "-e",
-        "stderr",
-        "-g",
-        "daemon off; master_process off;",
-        "-c",
-    ]);
-    command.arg(dir.path().join("nginx.conf"));
+    let command = nginx::command(dir.path(), &server);
     let proxy = Proxy::start(&dir, &certificate, port, command).await;
     proxy.check(&gateway, &key).await;
 }

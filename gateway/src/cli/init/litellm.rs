@@ -98,8 +98,10 @@ fn parse(text: &str) -> Result<Read, String> {
     reading.links(&file);
     reading.settings(&file);
     if reading.models.is_empty() {
-        return Err("it has no model that Sluice can serve; see the notes above".to_owned())
-            .map_err(|why| [&*reading.notes.join("\n"), why.as_str()].join("\n"));
+        reading
+            .notes
+            .push("it has no model that Sluice can serve; see the notes above".to_owned());
+        return Err(reading.notes.join("\n"));
     }
     let timeout = ["request_timeout", "timeout"]
         .iter()

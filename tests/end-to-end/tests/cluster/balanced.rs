@@ -1,11 +1,11 @@
 //! The load balancer's configuration in the real nginx, before three gateways of which one is killed.
 
 use end_to_end::postgres::Postgres;
-use end_to_end::{Ends, Gateway, config_dir, roomy, root, wait_for};
+use end_to_end::{Ends, Gateway, config_dir, nginx, roomy, root, wait_for};
 use serde_json::json;
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use tempfile::TempDir;
 
 fn free_port() -> u16 {
@@ -14,33 +14,15 @@ fn free_port() -> u16 {
 }
 
 /// Runs nginx with the file of `deploy/`, at other addresses.
-fn nginx(dir: &Path, port: u16, gateways: &[Gateway]) -> Ends {
+fn balancer(dir: &Path, port: u16, gateways: &[Gateway]) -> Ends {
     let mut server = std::fs::read_to_string(root().join("deploy/compose/nginx.conf")).expect("text");
     for (number, gateway) in gateways.iter().enumerate() {
         server = server.replace(&format!("gateway-{}:8000", number + 1), gateway.address());
     }
     assert!(!server.contains("gateway-"), "{server}");
     let server = server.replace("listen 8080", &format!("listen 127.0.0.1:{port}"));
-    let at = dir.display();
-    let is_root = Command::new("id")
-        .arg("-u")
-        .output()
-        .is_ok_and(|id| id.stdout.starts_with(b"0\n"));
-    let user = if is_root { "user root;" } else { "" };
-    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .map(|kind| format!("{kind}_temp_path {at}/{kind};\n"))
-        .concat();
-    // One process, which ends with the test.
-    let all = format!(
-        "{user}\nmaster_process off;\npid {at}/nginx.pid;\nerror_log stderr;\nevents {{}}\nhttp {{\naccess_log off;\n{temporary}{server}}}\n"
-    );
-    std::fs::write(dir.join("nginx.conf"), all).expect("writable");
-    let mut command = Command::new("nginx");
-    command
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-        .args(["-p", &at.to_string(), "-e", "stderr", "-g", "daemon off;", "-c"])
-        .arg(dir.join("nginx.conf"))
-        .stderr(Stdio::null());
+    let mut command = nginx::command(dir, &server);
+    command.stderr(Stdio::null());
     Ends(command.spawn().expect("nginx; `tests/setup test` installs it"))
 }
 
@@ -53,7 +35,7 @@ async fn nginx_passes_over_a_gateway_that_was_killed() {
     let mut gateways = vec![one, two, three];
     let dir = TempDir::new().expect("a directory");
     let port = free_port();
-    let _nginx = nginx(dir.path(), port, &gateways);
+    let _nginx = balancer(dir.path(), port, &gateways);
     let http = reqwest::Client::new();
     let ask = || async {
         let body = json!({"model": "simulated-small", "max_tokens": 3, "messages": [{"role": "user", "content": "?"}]});
