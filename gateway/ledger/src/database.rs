@@ -111,8 +111,8 @@ fn own_id(file: &Path) -> Result<GatewayId, Error> {
     match std::fs::read_to_string(file) {
         Ok(id) if !id.trim().is_empty() => Ok(id.trim().into()),
         _ => {
-            let id = &random_hex()?[..16];
-            std::fs::write(file, id)?;
+            let id = random_hex::<8>()?;
+            std::fs::write(file, &id)?;
             Ok(id.into())
         }
     }

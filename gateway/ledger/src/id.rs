@@ -19,12 +19,13 @@ macro_rules! text_id {
             /// The prefix of a random id.
             pub const PREFIX: &'static str = $prefix;
 
-            /// A new one of 128 random bits, in hexadecimal after the prefix.
+            /// A new one: after the prefix, in hexadecimal, the millisecond in which it is made and 96 random bits, so
+            /// that it cannot be guessed and that ids have the order in which they are made.
             ///
             /// # Errors
             /// When the operating system has no random numbers.
-            pub fn random() -> Result<Self, Error> {
-                Ok(Self(format!("{}{}", Self::PREFIX, random_hex()?).into()))
+            pub fn random(now_ms: i64) -> Result<Self, Error> {
+                Ok(Self(format!("{}{now_ms:012x}{}", Self::PREFIX, random_hex::<12>()?).into()))
             }
 
             /// As text.
@@ -83,9 +84,9 @@ text_id! {
     GatewayId, "";
 }
 
-/// 128 random bits in hexadecimal.
-pub(crate) fn random_hex() -> Result<String, Error> {
-    let mut bytes = [0u8; 16];
+/// Random bytes in hexadecimal.
+pub(crate) fn random_hex<const BYTES: usize>() -> Result<String, Error> {
+    let mut bytes = [0u8; BYTES];
     getrandom::fill(&mut bytes).map_err(|error| Error::Setup(format!("no random numbers: {error}")))?;
     Ok(hex::encode(bytes))
 }
@@ -99,14 +100,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn random_ids_have_128_bits_after_their_prefix_and_differ() {
-        let (one, other) = (
-            RequestId::random().expect("random"),
-            RequestId::random().expect("random"),
-        );
+    fn ids_have_the_order_of_the_milliseconds_in_which_they_are_made_and_96_random_bits() {
+        let at = |now_ms| FileId::random(now_ms).expect("random");
+        let (one, other, later) = (at(1_800_000_000_000), at(1_800_000_000_000), at(1_800_000_000_001));
         assert_ne!(one, other);
-        let digits = one.strip_prefix("req_").expect("the prefix");
-        assert_eq!(digits.len(), 32);
+        assert!(one < later && other < later);
+        let digits = one.strip_prefix("file-").expect("the prefix");
+        assert_eq!(digits.len(), 12 + 24);
         assert!(digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
     }
 }

@@ -187,9 +187,10 @@ async fn create(endpoints: &Endpoints, session: &mut ServerSession, caller: &Cal
         error.retry_after = Some(Duration::from_secs(60));
         return Err(error);
     }
-    let now = now_ms() / 1000;
+    let now_ms = now_ms();
+    let now = now_ms / 1000;
     let batch = Batch {
-        id: BatchId::random().map_err(|error| cannot_keep(&error))?,
+        id: BatchId::random(now_ms).map_err(|error| cannot_keep(&error))?,
         user_id: config.user(caller.user).id.clone(),
         project_id: project.id.clone(),
         key_id: caller.key.as_ref().map(|key| key.id.clone()),

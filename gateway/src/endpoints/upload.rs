@@ -64,9 +64,10 @@ pub(super) async fn upload(
         .expires_after
         .map(|after| after.checked("expires_after"))
         .transpose()?;
-    let now = now_ms() / 1000;
+    let now_ms = now_ms();
+    let now = now_ms / 1000;
     let file = File {
-        id: FileId::random().map_err(|error| cannot_keep(&error))?,
+        id: FileId::random(now_ms).map_err(|error| cannot_keep(&error))?,
         project_id: project.to_owned(),
         filename: form.filename,
         purpose: FilePurpose::Batch,
