@@ -118,6 +118,15 @@ fn log(kind: &Kind, record: &Record, error: &RequestError, what_next: &str) {
             request_id,
             "request refused: {message}"
         ),
+        // The client's own deadline.
+        (Blame::Client, _) if error.code == ErrorCode::UpstreamTimeout => tracing::info!(
+            reason = kind.reason,
+            project = kind.project,
+            model = kind.model,
+            user = record.user_id(),
+            request_id,
+            "request ended: {message}"
+        ),
         // A client's own mistake: its words may quote the request.
         (Blame::Client, _) => tracing::info!(
             reason = kind.reason,

@@ -1,7 +1,7 @@
 //! Faults on either side, as the client, the upstream and the ledger see them.
 
 use end_to_end::upstream::{FINISH, Scripted, USAGE, WHOLE, delta};
-use end_to_end::{Gateway, Simulated, wait_for};
+use end_to_end::{Gateway, Simulated, ledger_agrees, wait_for};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -211,6 +211,57 @@ async fn deadlines_end_a_request_that_the_upstream_does_not() {
     }
     assert!(seen.contains("upstream_timeout") && !seen.contains("[DONE]"), "{seen}");
     assert_eq!(gateway.wait_for_records(1).await[0]["status"], "timed_out");
+}
+
+#[tokio::test]
+async fn a_clients_own_deadline_in_mid_stream_bills_exactly_what_was_delivered() {
+    // Seven words, and one that comes when the deadline has passed.
+    let upstream = Scripted::start(|mut connection| async move {
+        connection.read_request().await;
+        connection.begin_stream().await;
+        for _ in 0..7 {
+            connection.chunk(&delta("x")).await;
+        }
+        connection.closed().await;
+        connection.chunk(&delta("late")).await;
+    })
+    .await;
+    let gateway = Gateway::with_upstream("openai", &upstream.url, "").await;
+    for (path, body, word) in [
+        ("/v1/chat/completions", streaming("tested"), "\"x\""),
+        // The same server, translated.
+        (
+            "/v1/messages",
+            json!({"model": "tested", "max_tokens": 100, "stream": true,
+                "messages": [{"role": "user", "content": "hi"}]}),
+            "\"text_delta\"",
+        ),
+        (
+            "/api/chat",
+            json!({"model": "tested", "messages": [{"role": "user", "content": "hi"}], "options": {"num_predict": 100}}),
+            "\"content\":\"x\"",
+        ),
+    ] {
+        let request = gateway.http.post(format!("{}{path}", gateway.proxy)).json(&body);
+        let request = request.header("x-request-timeout-seconds", "0.5");
+        let mut answer = request.send().await.expect("an answer");
+        assert_eq!(answer.status(), 200, "{path}");
+        let mut seen = String::new();
+        while let Ok(Some(chunk)) = answer.chunk().await {
+            seen.push_str(&String::from_utf8_lossy(&chunk));
+        }
+        assert_eq!(seen.matches(word).count(), 7, "{path}: {seen}");
+        assert!(seen.contains("deadline of 0.5 s"), "{path}: {seen}");
+    }
+    let records = gateway.wait_for_records(3).await;
+    for record in &records {
+        assert_eq!(
+            (&record["status"], &record["output_tokens"], &record["usage_source"]),
+            (&json!("timed_out"), &json!(7), &json!("counted")),
+            "{record}"
+        );
+    }
+    ledger_agrees(&gateway).await;
 }
 
 #[tokio::test]
