@@ -1,6 +1,5 @@
 //! `sluice ledger`: are the sums right, and all records as a file.
 
-use super::parquet::Records;
 use super::{Failure, StoreArgs};
 use crate::config;
 use crate::csv;
@@ -9,7 +8,7 @@ use jiff::civil::Date;
 use ledger::records::{self, FIELDS, Page};
 use ledger::{self, Store};
 use serde_json::{Value, json};
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 #[derive(Debug, Subcommand)]
@@ -31,10 +30,11 @@ pub(super) enum LedgerCommand {
         #[arg(long)]
         to: Option<Date>,
         /// Print one JSON object per line instead of CSV.
-        #[arg(long, conflicts_with = "parquet")]
+        #[arg(long)]
         json: bool,
         /// Print a Parquet file instead of CSV.
-        #[arg(long)]
+        #[cfg(feature = "parquet")]
+        #[arg(long, conflicts_with = "json")]
         parquet: bool,
         #[command(flatten)]
         store: StoreArgs,
@@ -52,15 +52,16 @@ pub(super) fn run(command: &LedgerCommand) -> Result<ExitCode, Failure> {
                 from,
                 to,
                 json,
+                #[cfg(feature = "parquet")]
                 parquet,
                 ..
             } => {
                 let mut page = page(*from, *to)?;
+                #[cfg(feature = "parquet")]
                 if *parquet {
-                    export_parquet(&pool, &mut page).await
-                } else {
-                    export(&pool, &mut page, *json).await
+                    return super::parquet::export(&pool, &mut page).await;
                 }
+                export(&pool, &mut page, *json).await
             }
         }
     })
@@ -107,34 +108,6 @@ fn page(from: Option<Date>, to: Option<Date>) -> Result<Page, Failure> {
             Some(Err(error)) => return Err(Failure::usage(format!("--to: {error}"))),
         },
     })
-}
-
-/// A row group holds so many records.
-const GROUP: usize = 50_000;
-
-async fn export_parquet(pool: &Store, page: &mut Page) -> Result<ExitCode, Failure> {
-    if io::stdout().is_terminal() {
-        return Err(Failure::usage(
-            "refusing to write Parquet to a terminal; redirect it to a file: `> records.parquet`".to_owned(),
-        ));
-    }
-    let failed = |error: parquet::errors::ParquetError| Failure::other(format!("cannot write the records: {error}"));
-    let mut out = Records::begin(io::BufWriter::new(io::stdout())).map_err(failed)?;
-    let mut group = Vec::new();
-    loop {
-        let records = records::page(pool, page).await?;
-        let is_last = records.is_empty();
-        group.extend(records);
-        if group.len() >= GROUP || (is_last && !group.is_empty()) {
-            out.write(&group).map_err(failed)?;
-            group.clear();
-        }
-        if is_last {
-            break;
-        }
-    }
-    out.end().map_err(failed)?;
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Page by page, so that memory does not grow with the ledger. The reader may close the pipe early.

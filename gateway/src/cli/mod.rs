@@ -10,6 +10,7 @@ mod keys;
 mod ledger;
 mod log;
 mod operator;
+#[cfg(feature = "parquet")]
 mod parquet;
 mod permissions;
 mod serve;

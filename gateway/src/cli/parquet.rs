@@ -1,16 +1,22 @@
 //! Records as a Parquet file: a column a field, with its type.
 
-use ledger::records::FIELDS;
+use super::Failure;
+use ledger::Store;
+use ledger::records::{self, FIELDS, Page};
 use parquet::basic::{Compression, LogicalType, Repetition, TimeUnit, Type as Physical};
 use parquet::data_type::{BoolType, ByteArray, ByteArrayType, DoubleType, Int64Type};
-use parquet::errors::Result;
+use parquet::errors::{ParquetError, Result};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::format::MicroSeconds;
 use parquet::schema::types::{Type, TypePtr};
 use serde_json::Value;
-use std::io::Write;
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
 use std::sync::Arc;
+
+/// A row group holds so many records.
+const GROUP: usize = 50_000;
 
 /// The type of a column; every value may be missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,16 +68,42 @@ fn schema() -> Result<TypePtr> {
         .map(Arc::new)
 }
 
+/// Writes all records of a page and those that follow to standard output.
+pub(super) async fn export(pool: &Store, page: &mut Page) -> Result<ExitCode, Failure> {
+    if io::stdout().is_terminal() {
+        return Err(Failure::usage(
+            "refusing to write Parquet to a terminal; redirect it to a file: `> records.parquet`".to_owned(),
+        ));
+    }
+    let failed = |error: ParquetError| Failure::other(format!("cannot write the records: {error}"));
+    let mut out = Records::begin(io::BufWriter::new(io::stdout())).map_err(failed)?;
+    let mut group = Vec::new();
+    loop {
+        let records = records::page(pool, page).await?;
+        let is_last = records.is_empty();
+        group.extend(records);
+        if group.len() >= GROUP || (is_last && !group.is_empty()) {
+            out.write(&group).map_err(failed)?;
+            group.clear();
+        }
+        if is_last {
+            break;
+        }
+    }
+    out.end().map_err(failed)?;
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Writes records as they come, a row group at a time.
-pub(super) struct Records<W: Write + Send>(SerializedFileWriter<W>);
+struct Records<W: Write + Send>(SerializedFileWriter<W>);
 
 impl<W: Write + Send> Records<W> {
-    pub(super) fn begin(out: W) -> Result<Self> {
+    fn begin(out: W) -> Result<Self> {
         let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
         SerializedFileWriter::new(out, schema()?, Arc::new(properties)).map(Self)
     }
 
-    pub(super) fn write(&mut self, records: &[Value]) -> Result<()> {
+    fn write(&mut self, records: &[Value]) -> Result<()> {
         let mut group = self.0.next_row_group()?;
         for field in FIELDS {
             write_column(&mut group, field, records)?;
@@ -79,7 +111,7 @@ impl<W: Write + Send> Records<W> {
         group.close().map(drop)
     }
 
-    pub(super) fn end(self) -> Result<()> {
+    fn end(self) -> Result<()> {
         self.0.close().map(drop)
     }
 }

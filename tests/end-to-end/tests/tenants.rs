@@ -116,6 +116,7 @@ impl World {
             }
             "limits.yaml" => roomy(name, text)
                 .replace("max_queue_wait_seconds: 30", "max_queue_wait_seconds: 3600")
+                .replace("request_timeout_seconds: 120", "request_timeout_seconds: 86400")
                 .replace("requests_per_minute: 300\n", "requests_per_minute: 1000000\n")
                 .replace("tokens_per_minute: 500000\n", "tokens_per_minute: 1000000000000\n"),
             "gateway.yaml" => format!("{text}\nstored_responses: {{keep_days: 30}}\n")
