@@ -1,10 +1,9 @@
 //! Answers that are not streamed: token counts, the original's status and ids, and why a request was refused.
 
-use super::chunk::{Delta, Usage};
+use super::chunk::{Delta, Usage, count, is_error};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use std::borrow::Cow;
 
 /// The cause of an unsuccessful request: a word to count by, and the server's own message.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -32,15 +31,24 @@ pub(crate) struct Answer {
 #[serde(default)]
 struct Body<'a> {
     usage: Option<Usage>,
+    #[serde(deserialize_with = "count")]
     prompt_eval_count: Option<u64>,
+    #[serde(deserialize_with = "count")]
     eval_count: Option<u64>,
+    #[serde(deserialize_with = "count")]
     input_tokens: Option<u64>,
+    #[serde(deserialize_with = "count")]
     output_tokens: Option<u64>,
-    status: Option<String>,
-    request_id: Option<String>,
-    project_id: Option<String>,
-    backend_name: Option<String>,
-    backend: Option<String>,
+    #[serde(borrow)]
+    status: Option<&'a RawValue>,
+    #[serde(borrow)]
+    request_id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    project_id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    backend_name: Option<&'a RawValue>,
+    #[serde(borrow)]
+    backend: Option<&'a RawValue>,
     #[serde(borrow)]
     error: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -102,15 +110,21 @@ impl Failure {
 /// # Errors
 /// The failure that the body reports in spite of its status, or that it is not a JSON object.
 pub(crate) fn read(body: &[u8], keeps_text: bool) -> Result<Answer, Failure> {
-    let parsed: Body<'_> = serde_json::from_slice(body).map_err(|error| {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii_start();
+    let malformed = |error: &str| {
         let text = String::from_utf8_lossy(body);
         let begins: String = text.chars().take(80).collect();
         Failure::new(
             "malformed_answer",
             &format!("the answer cannot be read: {error}: {begins}"),
         )
-    })?;
-    if parsed.error.is_some() {
+    };
+    // A list would be read as the fields of an object in their order.
+    if body.first() != Some(&b'{') {
+        return Err(malformed("not a JSON object"));
+    }
+    let parsed: Body<'_> = serde_json::from_slice(body).map_err(|error| malformed(&error.to_string()))?;
+    if is_error(parsed.error) {
         return Err(Failure::from_body(body, "error_in_answer"));
     }
     let usage = parsed.usage.unwrap_or_default();
@@ -118,11 +132,16 @@ pub(crate) fn read(body: &[u8], keeps_text: bool) -> Result<Answer, Failure> {
         input_tokens: usage.input().or(parsed.prompt_eval_count).or(parsed.input_tokens),
         output_tokens: usage.output().or(parsed.eval_count).or(parsed.output_tokens),
         text: keeps_text.then(|| text(&parsed)).flatten(),
-        status: parsed.status,
-        request_id: parsed.request_id,
-        project: parsed.project_id,
-        backend: parsed.backend_name.or(parsed.backend),
+        status: parsed.status.and_then(string),
+        request_id: parsed.request_id.and_then(string),
+        project: parsed.project_id.and_then(string),
+        backend: parsed.backend_name.or(parsed.backend).and_then(string),
     })
+}
+
+/// A string, or nothing for a value of another type.
+fn string(json: &RawValue) -> Option<String> {
+    serde_json::from_str(json.get()).ok()
 }
 
 /// The text of an answer.
@@ -140,11 +159,6 @@ fn text(body: &Body<'_>) -> Option<String> {
     struct Block {
         text: String,
     }
-    let string = |json: &RawValue| {
-        serde_json::from_str::<Cow<'_, str>>(json.get())
-            .ok()
-            .map(Cow::into_owned)
-    };
     if let Some(choices) = body.choices {
         let choices: Vec<Choice<'_>> = serde_json::from_str(choices.get()).ok()?;
         let first = choices.first()?;

@@ -1,9 +1,8 @@
 //! Chunks of streams, by protocol: whether part of an answer is in one, and the server's token counts.
 //! Strings stay where they are in the received bytes; only their emptiness matters.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
-use std::borrow::Cow;
 
 /// A chunk of OpenAI's chat completions or completions.
 #[derive(Debug, Default, Deserialize)]
@@ -13,10 +12,10 @@ pub(super) struct OpenAiChunk<'a> {
     pub(super) choices: Option<Vec<Choice<'a>>>,
     pub(super) usage: Option<Usage>,
     #[serde(borrow)]
-    pub(super) error: Option<&'a RawValue>,
+    error: Option<&'a RawValue>,
     /// `error` in the error events of older vLLM versions.
     #[serde(borrow)]
-    pub(super) object: Cow<'a, str>,
+    object: Option<&'a RawValue>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -45,6 +44,11 @@ pub(super) struct Delta<'a> {
     /// Ollama.
     #[serde(borrow)]
     thinking: Option<&'a RawValue>,
+    /// OpenRouter.
+    #[serde(borrow)]
+    reasoning_details: Option<&'a RawValue>,
+    #[serde(borrow)]
+    audio: Option<&'a RawValue>,
     #[serde(borrow)]
     refusal: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -77,12 +81,18 @@ struct Function<'a> {
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Usage {
+    #[serde(deserialize_with = "count")]
     prompt_tokens: Option<u64>,
+    #[serde(deserialize_with = "count")]
     completion_tokens: Option<u64>,
+    #[serde(deserialize_with = "count")]
     input_tokens: Option<u64>,
+    #[serde(deserialize_with = "count")]
     output_tokens: Option<u64>,
     /// Anthropic counts prompt tokens that its cache served or stored apart from the others.
+    #[serde(deserialize_with = "count")]
     cache_read_input_tokens: Option<u64>,
+    #[serde(deserialize_with = "count")]
     cache_creation_input_tokens: Option<u64>,
 }
 
@@ -96,11 +106,14 @@ pub(super) struct OllamaLine<'a> {
     pub(super) response: Option<&'a RawValue>,
     #[serde(borrow)]
     thinking: Option<&'a RawValue>,
-    pub(super) done: bool,
+    #[serde(borrow)]
+    done: Option<&'a RawValue>,
+    #[serde(deserialize_with = "count")]
     pub(super) prompt_eval_count: Option<u64>,
+    #[serde(deserialize_with = "count")]
     pub(super) eval_count: Option<u64>,
     #[serde(borrow)]
-    pub(super) error: Option<&'a RawValue>,
+    error: Option<&'a RawValue>,
 }
 
 /// An event of Anthropic's messages.
@@ -108,7 +121,7 @@ pub(super) struct OllamaLine<'a> {
 #[serde(default)]
 pub(super) struct AnthropicEvent<'a> {
     #[serde(borrow, rename = "type")]
-    pub(super) kind: Cow<'a, str>,
+    kind: Option<&'a RawValue>,
     #[serde(borrow)]
     pub(super) delta: Option<Block<'a>>,
     #[serde(borrow)]
@@ -116,7 +129,7 @@ pub(super) struct AnthropicEvent<'a> {
     pub(super) message: Option<Message>,
     pub(super) usage: Option<Usage>,
     #[serde(borrow)]
-    pub(super) error: Option<&'a RawValue>,
+    error: Option<&'a RawValue>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -145,6 +158,30 @@ fn has_content(value: Option<&RawValue>) -> bool {
     value.is_some_and(|value| !matches!(value.get(), "\"\"" | "[]" | "{}"))
 }
 
+/// Returns whether a value of `error` reports one: some servers send an empty one with every chunk.
+pub(super) fn is_error(value: Option<&RawValue>) -> bool {
+    has_content(value) && value.is_some_and(|value| value.get() != "false")
+}
+
+/// Returns whether a value is this string, which has nothing to escape.
+fn is(value: Option<&RawValue>, text: &str) -> bool {
+    let unquoted = |value: &'_ RawValue| Some(value.get().strip_prefix('"')?.strip_suffix('"')? == text);
+    value.and_then(unquoted).unwrap_or(false)
+}
+
+/// Reads a count. Servers in JavaScript or Python may send `3.0` or `"3"`; what is no count is absent.
+pub(super) fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let value = <&RawValue>::deserialize(deserializer)?.get().trim_matches('"');
+    let whole = value.strip_suffix(".0").unwrap_or(value);
+    Ok(whole.parse().ok())
+}
+
+impl OpenAiChunk<'_> {
+    pub(super) fn is_error(&self) -> bool {
+        is_error(self.error) || is(self.object, "error")
+    }
+}
+
 impl Choice<'_> {
     /// Returns whether part of an answer is in it.
     pub(super) fn has_content(&self) -> bool {
@@ -169,6 +206,8 @@ impl Delta<'_> {
             self.reasoning_content,
             self.reasoning,
             self.thinking,
+            self.reasoning_details,
+            self.audio,
             self.refusal,
         ];
         let calls = self.tool_calls.as_deref().unwrap_or_default();
@@ -192,6 +231,14 @@ impl Function<'_> {
 }
 
 impl OllamaLine<'_> {
+    pub(super) fn is_error(&self) -> bool {
+        is_error(self.error)
+    }
+
+    pub(super) fn is_last(&self) -> bool {
+        self.done.is_some_and(|done| done.get() == "true")
+    }
+
     pub(super) fn has_content(&self) -> bool {
         let message = self.message.as_ref().is_some_and(Delta::has_content);
         message || has_content(self.response) || has_content(self.thinking)
@@ -204,6 +251,14 @@ impl OllamaLine<'_> {
 }
 
 impl AnthropicEvent<'_> {
+    pub(super) fn is_error(&self) -> bool {
+        is(self.kind, "error") || is_error(self.error)
+    }
+
+    pub(super) fn is_last(&self) -> bool {
+        is(self.kind, "message_stop")
+    }
+
     pub(super) fn has_content(&self) -> bool {
         let mut blocks = self.delta.iter().chain(&self.content_block);
         blocks.any(|block| {

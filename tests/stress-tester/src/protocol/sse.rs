@@ -111,6 +111,12 @@ impl Event {
                 self.name.clear();
                 self.name.extend_from_slice(value);
             }
+            // llama.cpp before 2025-11 reports an error by a field of this name, which the standard ignores.
+            b"error" => {
+                name.clone_into(&mut self.name);
+                self.data.extend_from_slice(value);
+                self.data.push(b'\n');
+            }
             _ => {}
         }
     }

@@ -119,7 +119,7 @@ impl State {
         let Some(chunk) = self.parse::<OpenAiChunk<'_>>(data) else {
             return;
         };
-        if chunk.error.is_some() || chunk.object == "error" || name == b"error" {
+        if chunk.is_error() || name == b"error" {
             self.failure = Some(Failure::from_body(data, "error_event"));
             return;
         }
@@ -138,12 +138,12 @@ impl State {
         let Some(line_of) = self.parse::<OllamaLine<'_>>(line) else {
             return;
         };
-        if line_of.error.is_some() {
+        if line_of.is_error() {
             self.failure = Some(Failure::from_body(line, "error_line"));
             return;
         }
         self.parts += usize::from(line_of.has_content());
-        self.is_terminated |= line_of.done;
+        self.is_terminated |= line_of.is_last();
         self.usage.input_tokens = line_of.prompt_eval_count.or(self.usage.input_tokens);
         self.usage.output_tokens = line_of.eval_count.or(self.usage.output_tokens);
         self.add(line_of.text());
@@ -153,12 +153,12 @@ impl State {
         let Some(event) = self.parse::<AnthropicEvent<'_>>(data) else {
             return;
         };
-        if event.kind == "error" || event.error.is_some() {
+        if event.is_error() {
             self.failure = Some(Failure::from_body(data, "error_event"));
             return;
         }
         self.parts += usize::from(event.has_content());
-        self.is_terminated |= event.kind == "message_stop";
+        self.is_terminated |= event.is_last();
         self.count(event.message.and_then(|message| message.usage));
         self.count(event.usage);
         self.add(event.delta.and_then(|delta| delta.text));

@@ -173,20 +173,28 @@ impl Exchange<'_> {
         let is_success = response.status().is_success();
         let has_stream = settings.is_streaming && is_success && settings.protocol.has_streams();
         let after = retry_after(response.headers()).filter(|_| matches!(self.sample.http_status, 429 | 503));
-        // A server that does not stream answers a request for a stream with one object.
-        let is_object = text(response.headers(), "content-type").starts_with("application/json")
-            && !matches!(settings.protocol, Protocol::Ollama | Protocol::OllamaGenerate);
-        if has_stream && !is_object {
+        if has_stream {
             self.stream(response.into_body()).await;
             return None;
         }
-        match response.into_body().collect().await {
-            Ok(body) if is_success => self.success(&body.to_bytes()),
-            Ok(body) => self.refusal(&body.to_bytes()),
+        self.whole(Bytes::new(), response.into_body(), is_success).await;
+        after
+    }
+
+    /// Reads an answer that is not a stream, of which `begun` has arrived.
+    async fn whole(&mut self, begun: Bytes, rest: Incoming, is_success: bool) {
+        match rest.collect().await {
+            Ok(rest) => {
+                let body = [begun, rest.to_bytes()].concat();
+                if is_success {
+                    self.success(&body);
+                } else {
+                    self.refusal(&body);
+                }
+            }
             Err(error) => self.fail("failed", transport_failure(&error)),
         }
         self.sample.latency_seconds = Some(self.start.elapsed().as_secs_f64());
-        after
     }
 
     fn head(&mut self, response: &Response<Incoming>) {
@@ -204,7 +212,7 @@ impl Exchange<'_> {
             Err(failure) => self.fail("failed", failure),
             Ok(read) => {
                 let sample = &mut self.sample;
-                sample.input_tokens = read.input_tokens;
+                sample.input_tokens = read.input_tokens.filter(|tokens| *tokens > 0);
                 sample.request_id = read.request_id.unwrap_or(std::mem::take(&mut sample.request_id));
                 sample.project_id = read.project.unwrap_or(std::mem::take(&mut sample.project_id));
                 sample.backend_name = read.backend.unwrap_or(std::mem::take(&mut sample.backend_name));
@@ -219,14 +227,17 @@ impl Exchange<'_> {
         let status = self.sample.http_status;
         let word = match status {
             408 | 504 => "timed_out",
-            400..=499 | 503 => "rejected",
+            // Anthropic's servers are overloaded with 529.
+            400..=499 | 503 | 529 => "rejected",
             _ => "failed",
         };
         self.fail(word, Failure::from_body(body, &format!("http_{status}")));
     }
 
-    /// Tokens of the answer: as the server counts, else by the tokenizer, else one for each chunk.
+    /// Tokens of the answer: as the server counts, else by the tokenizer, else one for each chunk. A server that counts
+    /// none, unless none came, does not count.
     fn count_output(&mut self, usage: Option<u64>, chunks: Option<u64>) {
+        let usage = usage.filter(|tokens| *tokens > 0 || chunks == Some(0));
         let tokenizer = self.runner.settings.tokenizer.as_ref();
         let counted = || Some(tokenizer?.count(self.answer.as_deref()?) as u64);
         let (tokens, source) = match (usage, counted, chunks) {
@@ -243,7 +254,7 @@ impl Exchange<'_> {
     async fn stream(&mut self, mut body: Incoming) {
         let mut reader = StreamReader::new(self.runner.settings.protocol, self.keeps_text);
         let (mut chunks, mut first, mut last) = (0u64, None::<Instant>, None::<Instant>);
-        let mut broken = None;
+        let (mut has_begun, mut broken) = (false, None);
         while let Some(frame) = body.frame().await {
             let frame = match frame {
                 Ok(frame) => frame,
@@ -254,6 +265,9 @@ impl Exchange<'_> {
             };
             let Some(data) = frame.data_ref() else { continue };
             let now = Instant::now();
+            if self.is_whole(data, &mut has_begun) {
+                return self.whole(data.clone(), body, true).await;
+            }
             let arrived = reader.push(data);
             if arrived == 0 {
                 continue;
@@ -274,7 +288,7 @@ impl Exchange<'_> {
         }
         let end = reader.finish(broken);
         self.answer = end.text;
-        self.sample.input_tokens = end.usage.input_tokens;
+        self.sample.input_tokens = end.usage.input_tokens.filter(|tokens| *tokens > 0);
         self.count_output(end.usage.output_tokens, Some(chunks));
         if let (Some(first), Some(last)) = (first, last) {
             self.between(first, last);
@@ -284,6 +298,19 @@ impl Exchange<'_> {
             None => "completed".clone_into(&mut self.sample.backend_status),
             Some(failure) => self.fail("failed", failure),
         }
+    }
+
+    /// Returns whether an answer begins like no stream: a server that does not stream answers with one object, a proxy
+    /// with a page. What its head says of it is often wrong.
+    fn is_whole(&self, data: &[u8], has_begun: &mut bool) -> bool {
+        let text = data.strip_prefix(b"\xef\xbb\xbf").unwrap_or(data);
+        let first = text.trim_ascii_start().first().filter(|_| !*has_begun);
+        *has_begun |= first.is_some();
+        let is_object = !matches!(
+            self.runner.settings.protocol,
+            Protocol::Ollama | Protocol::OllamaGenerate
+        );
+        first.is_some_and(|first| matches!(first, b'<' | b'[') || (*first == b'{' && is_object))
     }
 
     /// Time to the last token, and from the first to the last by the tokens between.

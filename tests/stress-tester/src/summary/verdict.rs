@@ -20,7 +20,7 @@ pub(crate) struct Verdict {
     /// False: the client's own limits are in the figures.
     pub(crate) is_valid: bool,
     pub(crate) warnings: Vec<String>,
-    /// Models none of whose requests could succeed: a wrong name, a missing key, a closed port.
+    /// Models none of whose requests succeeded: a wrong name, a missing key, a closed port, streams that break.
     pub(crate) hopeless: Vec<String>,
 }
 
@@ -195,7 +195,7 @@ impl Verdict {
     }
 }
 
-/// Models of whose requests none was accepted, all for reasons that more requests do not change.
+/// Models of whose requests none succeeded, and none was refused for a reason that a later one may not meet.
 fn hopeless(run: &RunRecord) -> Vec<String> {
     let mut models: BTreeMap<&str, Vec<&Sample>> = BTreeMap::new();
     for sample in run
@@ -206,8 +206,7 @@ fn hopeless(run: &RunRecord) -> Vec<String> {
         models.entry(&sample.model).or_default().push(sample);
     }
     let refused = |sample: &&Sample| {
-        let is_unreachable = sample.http_status == 0 && sample.final_backend_status == "failed";
-        is_unreachable || matches!(sample.http_status, 400 | 401 | 403 | 404 | 405 | 422)
+        sample.final_backend_status == "failed" || matches!(sample.http_status, 400 | 401 | 403 | 404 | 405 | 413 | 422)
     };
     let mut warnings = Vec::new();
     for (model, samples) in models {

@@ -43,7 +43,8 @@ fn after(first: String, mut steps: Vec<Step>) -> Vec<Step> {
 fn odd_stream(name: &str) -> Vec<Step> {
     let ordinary = || plain(FIRST, PARTS, GAP);
     match name {
-        "plain" => ordinary(),
+        // The second is a stream whose head says that it is one object.
+        "plain" | "typed-json" => ordinary(),
         // vLLM, OpenAI: the role comes at once.
         "role" => after(chunk(&json!({"role": "assistant", "content": ""})), ordinary()),
         "role-null" => after(chunk(&json!({"role": "assistant", "content": null})), ordinary()),
@@ -61,6 +62,32 @@ fn odd_stream(name: &str) -> Vec<Step> {
         "error-null" => {
             saying(|_| event(&json!({"choices": [{"index": 0, "delta": {"content": "a"}}], "error": null})))
         }
+        // An error that is none.
+        "error-empty" => saying(|at| {
+            let none = [json!(""), json!({}), json!(false)][at % 3].clone();
+            event(&json!({"choices": [{"index": 0, "delta": {"content": "a"}}], "error": none}))
+        }),
+        // Fields of the wrong type, or null, that tell nothing.
+        "nulls" => after(
+            event(&json!({"object": null, "choices": null, "usage": null})),
+            saying(|_| {
+                event(
+                    &json!({"object": null, "choices": [{"index": 0, "finish_reason": "", "delta":
+                    {"role": null, "content": "a", "reasoning": null, "tool_calls": [], "refusal": null, "audio": null}}],
+                    "usage": {"prompt_tokens": null, "completion_tokens": 0}}),
+                )
+            }),
+        ),
+        // Servers in JavaScript and in Python.
+        "counts-float" => mapped(|text| text.replace("\"completion_tokens\":12", "\"completion_tokens\":12.0")),
+        "counts-text" => mapped(|text| text.replace("\"completion_tokens\":12", "\"completion_tokens\":\"12\"")),
+        // Keep-alive events of several proxies, and an end marker with a space after it.
+        "pings" => mapped(|text| {
+            let text = text.replace("[DONE]", "[DONE] ");
+            format!(
+                "event: ping\ndata: {{\"type\":\"ping\"}}\n\ndata:\n\ndata: ping\n\ndata: null\n\n: OPENROUTER\n\nid: 7\nretry: 3\n{text}"
+            )
+        }),
         "spaces" => mapped(|text| {
             text.replace("\":", "\": ")
                 .replace(",\"", ", \"")
@@ -110,8 +137,14 @@ fn odd_stream(name: &str) -> Vec<Step> {
     }
 }
 
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 19] = [
     "plain",
+    "error-empty",
+    "nulls",
+    "counts-float",
+    "counts-text",
+    "pings",
+    "typed-json",
     "role",
     "role-null",
     "reasoning-content",
@@ -177,13 +210,14 @@ fn assert_close(what: &str, pairs: &[([f64; 4], [f64; 4])]) {
 fn every_figure_of_odd_streams_is_what_the_server_measured_itself() {
     let _alone = alone();
     let server = Server::start(|seen, _| match seen.body["model"].as_str() {
+        Some("typed-json") => Reply::Stream("application/json", odd_stream("typed-json")),
         Some(name) => Reply::Stream("text/event-stream", odd_stream(name)),
         None => Reply::Json(404, "", json!({})),
     });
     let models = format!("--model {}", NAMES.join(" --model "));
     let run = stress(
         &server.url,
-        &format!("--protocol openai --stream --requests 130 --concurrency 13 {models}"),
+        &format!("--protocol openai --stream --requests 190 --concurrency 13 {models}"),
     )
     .succeeded();
     let rows = run.rows();
@@ -202,7 +236,7 @@ fn every_figure_of_odd_streams_is_what_the_server_measured_itself() {
         );
     }
     let summary = run.summary();
-    assert_eq!(summary["completed_final"], 130);
+    assert_eq!(summary["completed_final"], 190);
     // Those that a stall of the client is in are left out.
     let gaps = summary["inter_token_latency_seconds"]["count"]
         .as_u64()
@@ -354,6 +388,52 @@ fn what_was_not_measured_is_absent_and_fails_a_condition_on_it() {
         "no objectives were given"
     );
     assert_eq!(run.rows()[0].text("time_to_first_token_seconds"), "");
+}
+
+/// Each is the answer to a request for a stream.
+#[test]
+fn a_whole_answer_in_the_place_of_a_stream_is_read_whatever_its_head_says() {
+    let server = Server::start(|seen, _| {
+        let answer = crate::server::answer("a b", 2);
+        let zero = json!({"choices": [{"message": {"content": "a b"}, "finish_reason": "stop"}], "error": {},
+            "usage": {"prompt_tokens": 0, "completion_tokens": 0}});
+        match seen.body["model"].as_str().unwrap_or_default() {
+            "untyped" => Reply::Whole(200, "application/octet-stream", format!("\u{feff}\n{answer}\n")),
+            "zero" => Reply::Json(200, "", zero),
+            "page" => Reply::Whole(200, "text/event-stream", "<html>sign in</html>".to_owned()),
+            "list" => Reply::Whole(200, "application/json", "[]".to_owned()),
+            _ => Reply::Json(200, "", answer),
+        }
+    });
+    let models = "--model typed --model untyped --model zero --model page --model list";
+    let run = stress(
+        &server.url,
+        &format!("--protocol openai --stream --requests 5 --concurrency 1 {models}"),
+    );
+    let rows = run.rows();
+    let of = |name: &str| {
+        let row = rows.iter().find(|row| row.text("model") == name).expect("a row");
+        (
+            row.text("backend_status"),
+            row.text("reason"),
+            row.text("output_tokens"),
+        )
+    };
+    assert_eq!(of("typed"), ("completed", "", "2"));
+    assert_eq!(of("untyped"), ("completed", "", "2"));
+    assert_eq!(
+        of("zero"),
+        ("completed", "", ""),
+        "zero tokens of an answer are no count"
+    );
+    assert_eq!(of("page"), ("failed", "malformed_answer", ""));
+    assert_eq!(of("list"), ("failed", "malformed_answer", ""));
+    assert_eq!(
+        run.output.status.code(),
+        Some(1),
+        "two models never answered: {}",
+        run.said()
+    );
 }
 
 #[test]
