@@ -58,15 +58,19 @@ const COLUMNS: &str = "id, user_id, project_id, key_id, priority, endpoint, inpu
     error_file_id, completion_window, status, problems, metadata, total, completed, failed, created_at, expires_at, \
     finished_at, output_expires_seconds";
 
-/// Adds a batch.
+/// Adds a batch, unless its project has `most` that have not ended; whether it was added.
 ///
 /// # Errors
 /// When the database fails, or has a batch of this id already.
-pub async fn add(store: &Store, owner: &GatewayId, batch: &Batch) -> Result<(), Error> {
-    sqlx::query(
+pub async fn add(store: &Store, owner: &GatewayId, batch: &Batch, most: usize) -> Result<bool, Error> {
+    let mut transaction = store.pool().begin().timed(store).await?;
+    store.lock_project(&mut transaction, &batch.project_id).await?;
+    let added = sqlx::query(
         "INSERT INTO batches (id, owner, user_id, project_id, key_id, priority, endpoint, input_file_id, \
          completion_window, status, metadata, total, completed, failed, created_at, expires_at, \
-         output_expires_seconds) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 0, 0, 0, $12, $13, $14)",
+         output_expires_seconds) SELECT $1, $2, $3, $4, CAST($5 AS TEXT), $6, $7, $8, $9, $10, CAST($11 AS TEXT), 0, 0, 0, \
+         $12, $13, CAST($14 AS BIGINT) \
+         WHERE (SELECT COUNT(*) FROM batches WHERE project_id = $4 AND finished_at IS NULL) < $15",
     )
     .bind(batch.id.as_str())
     .bind(owner.as_str())
@@ -82,10 +86,12 @@ pub async fn add(store: &Store, owner: &GatewayId, batch: &Batch) -> Result<(), 
     .bind(batch.created_at)
     .bind(batch.expires_at)
     .bind(batch.output_expires_seconds)
-    .execute(&store.pool())
+    .bind(i64::try_from(most).unwrap_or(i64::MAX))
+    .execute(&mut *transaction)
     .timed(store)
     .await?;
-    Ok(())
+    transaction.commit().timed(store).await?;
+    Ok(added.rows_affected() > 0)
 }
 
 /// Updates the counts of a batch, and nothing else.

@@ -1,6 +1,7 @@
-//! The table `files`: what clients have uploaded, and what batches have written. Contents lie elsewhere. A file is
-//! found by its project and its id.
+//! The table `files`: what clients have uploaded, and what batches have written; [`contents`] has what is in them. A file
+//! is found by its project and its id.
 
+use crate::contents;
 use crate::error::Error;
 use crate::id::FileId;
 use crate::page::Page;
@@ -65,13 +66,15 @@ pub async fn add(store: &Store, file: &File) -> Result<(), Error> {
     Ok(())
 }
 
-/// Adds a file, unless its project's would then be more than the bounds; whether it was added. What has expired does not
-/// count.
+/// Adds a file with its contents, both or neither, unless its project's would then be more than the bounds; whether it was
+/// added. What has expired does not count.
 ///
 /// # Errors
 /// When the database fails, or has a file of this id already.
-pub async fn add_within(store: &Store, file: &File, bounds: &FileBounds) -> Result<bool, Error> {
+pub async fn upload(store: &Store, file: &File, bounds: &FileBounds, contents: &[u8]) -> Result<bool, Error> {
     let all = "FROM files WHERE project_id = $2 AND (expires_at IS NULL OR expires_at > $6)";
+    let mut transaction = store.pool().begin().timed(store).await?;
+    store.lock_project(&mut transaction, &file.project_id).await?;
     let added = sqlx::query(&format!(
         "INSERT INTO files (id, project_id, filename, purpose, bytes, created_at, expires_at) \
          SELECT $1, $2, $3, $4, $5, $6, CAST($7 AS BIGINT) WHERE (SELECT COUNT(*) {all}) < $8 \
@@ -86,10 +89,15 @@ pub async fn add_within(store: &Store, file: &File, bounds: &FileBounds) -> Resu
     .bind(file.expires_at)
     .bind(bounds.count)
     .bind(bounds.bytes)
-    .execute(&store.pool())
+    .execute(&mut *transaction)
     .timed(store)
     .await?;
-    Ok(added.rows_affected() > 0)
+    if added.rows_affected() == 0 {
+        return Ok(false);
+    }
+    contents::insert_all(store, &mut transaction, &file.id, contents).await?;
+    transaction.commit().timed(store).await?;
+    Ok(true)
 }
 
 /// The number of a project's files that have not expired, and their bytes.
@@ -150,17 +158,21 @@ pub async fn find(store: &Store, project: &str, id: &str, now: i64) -> Result<Op
     row.as_ref().map(file).transpose()
 }
 
-/// Deletes a project's file.
+/// Deletes a project's file, its contents first, so that none are left without a file.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn delete(store: &Store, project: &str, id: &str) -> Result<(), Error> {
-    sqlx::query("DELETE FROM files WHERE project_id = $1 AND id = $2")
-        .bind(project)
-        .bind(id)
-        .execute(&store.pool())
-        .timed(store)
-        .await?;
+    let file = "FROM files WHERE project_id = $1 AND id = $2";
+    let select = format!("SELECT id {file}");
+    let found = sqlx::query(&select).bind(project).bind(id);
+    if found.fetch_optional(&store.pool()).timed(store).await?.is_none() {
+        return Ok(());
+    }
+    contents::delete(store, id).await?;
+    let delete = format!("DELETE {file}");
+    let delete = sqlx::query(&delete).bind(project).bind(id);
+    delete.execute(&store.pool()).timed(store).await?;
     Ok(())
 }
 
@@ -181,6 +193,15 @@ pub async fn expired(store: &Store, now: i64, after: Option<&str>, limit: i64) -
     .timed(store)
     .await?;
     rows.iter().map(file).collect()
+}
+
+/// Returns whether there is a file of this id, whosever it is.
+///
+/// # Errors
+/// When the database fails.
+pub async fn exists(store: &Store, id: &str) -> Result<bool, Error> {
+    let found = sqlx::query("SELECT id FROM files WHERE id = $1").bind(id);
+    Ok(found.fetch_optional(&store.pool()).timed(store).await?.is_some())
 }
 
 /// Gives files that have no expiry one, so many seconds after they were made.

@@ -151,7 +151,7 @@ async fn on_batches(store: &Store, model: &mut Model, project: &'static str, id:
     let is_mine = model.batches.get(id).is_some_and(|(owner, _)| *owner == project);
     match what {
         Try::Add => {
-            let added = batches::add(store, &"gateway".into(), &batch(project, id)).await;
+            let added = batches::add(store, &"gateway".into(), &batch(project, id), 100).await;
             assert_eq!(added.is_ok(), !model.batches.contains_key(id), "an id is given once");
             model.batches.entry(id).or_insert((project, false));
         }
@@ -296,7 +296,7 @@ async fn of_gateways_that_claim_the_same_jobs_each_job_gets_one() {
 async fn a_status_that_this_version_does_not_know_is_an_error() {
     let dir = TempDir::new().expect("a directory");
     let store = open(&dir).await;
-    batches::add(&store, &"gateway".into(), &batch("a", "batch_1"))
+    batches::add(&store, &"gateway".into(), &batch("a", "batch_1"), 1)
         .await
         .expect("added");
     sqlx::query("UPDATE batches SET status = 'paused'")

@@ -5,6 +5,7 @@
 
 pub mod batches;
 mod connecting;
+pub mod contents;
 mod database;
 mod durability;
 mod entry;

@@ -31,6 +31,7 @@ migrations! {
     16 "gateways" "0016_gateways.sql";
     17 "lists of files and batches" "0017_lists_of_files_and_batches.sql";
     18 "escrow" "0018_escrow.sql";
+    19 "contents of files" "0019_contents_of_files.sql";
 }
 
 /// Brings a database to the newest version.

@@ -51,6 +51,16 @@ impl Store {
         !self.0.is_sqlite
     }
 
+    /// Holds other gateways back, until the end of a transaction, from adding what counts against a project's bounds. SQLite
+    /// has one writer anyway.
+    pub(crate) async fn lock_project(&self, connection: &mut AnyConnection, project: &str) -> Result<(), Error> {
+        if self.is_shared() {
+            let lock = sqlx::query("SELECT 1 FROM pg_advisory_xact_lock(hashtextextended($1, 0))").bind(project);
+            lock.execute(connection).timed(self).await?;
+        }
+        Ok(())
+    }
+
     /// The connections.
     pub(crate) fn pool(&self) -> AnyPool {
         AnyPool::clone(&self.0.pool.load())

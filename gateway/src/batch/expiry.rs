@@ -1,11 +1,9 @@
 //! Deletes what clients had the gateway keep, once its time is over: stored responses, files, batches. Ledger records are
 //! not touched: what was used stays known.
 
-use super::path_of;
 use crate::clock::now_ms;
 use crate::services::Services;
 use ledger::{batches, files, responses};
-use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,10 +13,6 @@ const EVERY: Duration = Duration::from_secs(60);
 /// So many are deleted by one statement, and so many statements follow each other at most.
 const AT_ONCE: i64 = 500;
 const STATEMENTS: usize = 20;
-
-/// A file whose contents are not here is another gateway's, which deletes it; if that has not happened for so many
-/// seconds, there is no such gateway any more.
-const GRACE: i64 = 86_400;
 
 /// Deletes what has expired, again and again, until the gateway stops.
 pub(crate) async fn run(services: Arc<Services>) {
@@ -56,26 +50,14 @@ async fn delete_expired(services: &Services, now: i64) -> Result<(), ledger::Err
     delete_files(services, now).await
 }
 
-/// Deletes files with their contents; contents first, so that none are left without a file.
+/// Deletes files with their contents.
 async fn delete_files(services: &Services, now: i64) -> Result<(), ledger::Error> {
     let store = services.ledger.store();
     let mut after = None;
     for _ in 0..STATEMENTS {
         let expired = files::expired(store, now, after.as_deref(), AT_ONCE).await?;
         for file in &expired {
-            let is_deleted = match tokio::fs::remove_file(path_of(services, &file.id)).await {
-                Ok(()) => true,
-                Err(error) if error.kind() == ErrorKind::NotFound => {
-                    file.expires_at.is_some_and(|at| at.saturating_add(GRACE) <= now)
-                }
-                Err(error) => {
-                    tracing::warn!(%error, file = %file.id, "contents of an expired file not removed");
-                    false
-                }
-            };
-            if is_deleted {
-                files::delete(store, &file.project_id, &file.id).await?;
-            }
+            files::delete(store, &file.project_id, &file.id).await?;
         }
         match expired.last() {
             Some(last) => after = Some(last.id.to_string()),

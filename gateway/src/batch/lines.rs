@@ -122,15 +122,24 @@ fn text(answer: &Answer<'_>) -> String {
     text
 }
 
-/// The `custom_id`s that have an answer already. A last line that was torn off has none.
-pub(super) fn done(text: &str) -> impl Iterator<Item = String> {
+/// The id of a file that a batch writes: its answers, or its failed requests.
+pub(super) fn file_id(batch_id: &str, is_output: bool) -> String {
+    format!("file-{batch_id}-{}", if is_output { "output" } else { "errors" })
+}
+
+/// Returns whether a file of this id is one of [`file_id`].
+pub(super) fn is_written_by_batch(file_id: &str) -> bool {
+    file_id.starts_with("file-batch_") && (file_id.ends_with("-output") || file_id.ends_with("-errors"))
+}
+
+/// The number of the line that an answer is of; `None` for what is no whole answer.
+pub(super) fn number_of(answer: &[u8]) -> Option<i64> {
     #[derive(Deserialize)]
-    struct Done {
-        custom_id: String,
+    struct Answered {
+        id: String,
     }
-    text.lines()
-        .filter_map(|line| serde_json::from_str::<Done>(line).ok())
-        .map(|done| done.custom_id)
+    let answered: Answered = serde_json::from_slice(answer).ok()?;
+    answered.id.rsplit_once('-')?.1.parse().ok()
 }
 
 #[cfg(test)]
@@ -169,12 +178,11 @@ mod tests {
     }
 
     #[test]
-    fn what_has_an_answer_is_known_again_and_a_torn_line_is_not() {
-        let text = format!(
-            "{}{}{{\"id\":\"x\",\"custom_",
-            answer("r1", "a", 200, &json!({})),
-            not_made("r2", "b", "c", "d")
-        );
-        assert_eq!(done(&text).collect::<Vec<_>>(), ["a", "b"]);
+    fn an_answer_says_which_line_it_is_of_and_a_torn_one_does_not() {
+        let made = answer("batch_x-7", "a", 200, &json!({}));
+        assert_eq!(number_of(made.as_bytes()), Some(7));
+        let failed = not_made("batch_x-12", "b", "c", "d");
+        assert_eq!(number_of(failed.as_bytes()), Some(12));
+        assert_eq!(number_of(&made.as_bytes()[..12]), None);
     }
 }

@@ -1,6 +1,6 @@
 //! Does a batch: a task a batch, some requests of it at a time, each through the gate like any other.
 
-use super::{expires_at, lines, path_of};
+use super::{expires_at, lines};
 use crate::clock::now_ms;
 use crate::exchange::aside;
 use crate::exchange::detached::{self, DetachedRequest, Outcome};
@@ -8,14 +8,12 @@ use crate::services::Services;
 use futures_util::stream::{self, StreamExt};
 use ledger::batches::{self, Batch};
 use ledger::files::{self, File};
-use ledger::{BatchStatus, FileId, FilePurpose, GatewayId, jobs};
+use ledger::{BatchStatus, FileId, FilePurpose, GatewayId, Store, contents, jobs};
 use parking_lot::Mutex;
 use policy::Class;
 use protocol::Operation;
 use serde_json::Value;
-use std::collections::{HashMap, HashSet};
-use std::io::Write;
-use std::path::Path;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -41,25 +39,18 @@ const AGAIN: Duration = Duration::from_secs(10);
 /// The batches that have not ended.
 #[derive(Debug, Default)]
 pub(crate) struct Batches {
-    /// By their ids: whose they are, and whether they are to be cancelled.
-    batches: Mutex<HashMap<String, (String, Arc<AtomicBool>)>>,
+    /// By their ids: whether they are to be cancelled.
+    batches: Mutex<HashMap<String, Arc<AtomicBool>>>,
     /// A project's batches take turns.
     turns: Mutex<HashMap<String, Arc<Semaphore>>>,
-    /// Held while one more file or batch is compared with its bounds and added.
-    pub(crate) adding: tokio::sync::Mutex<()>,
 }
 
 impl Batches {
     /// Tells a batch to end.
     pub(crate) fn cancel(&self, id: &str) {
-        if let Some((_, is_cancelled)) = self.batches.lock().get(id) {
+        if let Some(is_cancelled) = self.batches.lock().get(id) {
             is_cancelled.store(true, Relaxed);
         }
-    }
-
-    /// The number of a project's unfinished batches.
-    pub(crate) fn count(&self, project: &str) -> usize {
-        self.batches.lock().values().filter(|(of, _)| of == project).count()
     }
 
     fn turn(&self, project: &str) -> Arc<Semaphore> {
@@ -86,7 +77,7 @@ pub(crate) async fn recover(
 pub(crate) fn start(services: &Arc<Services>, unfinished: &Arc<Batches>, mut batch: Batch) {
     let (services, unfinished) = (Arc::clone(services), Arc::clone(unfinished));
     let is_cancelled = Arc::new(AtomicBool::new(batch.status == BatchStatus::Cancelling));
-    let entry = (batch.project_id.clone(), Arc::clone(&is_cancelled));
+    let entry = Arc::clone(&is_cancelled);
     unfinished.batches.lock().insert(batch.id.to_string(), entry);
     tokio::spawn(async move {
         let turn = unfinished.turn(&batch.project_id);
@@ -116,36 +107,8 @@ struct Work<'a> {
     is_halted: AtomicBool,
     /// Requests that the process before had done, by their ids.
     recorded: HashSet<String>,
-    /// Locked by blocking threads, for a write to a file alone.
-    progress: Arc<Mutex<Progress>>,
-}
-
-/// The progress of a batch.
-struct Progress {
-    completed: i64,
-    failed: i64,
-    output: std::fs::File,
-    errors: std::fs::File,
-}
-
-impl Progress {
-    /// Writes an answer; the counts then.
-    fn write(&mut self, is_completed: bool, line: &str) -> Result<(i64, i64), String> {
-        let (file, count) = if is_completed {
-            (&mut self.output, &mut self.completed)
-        } else {
-            (&mut self.errors, &mut self.failed)
-        };
-        file.write_all(line.as_bytes()).map_err(|error| error.to_string())?;
-        *count += 1;
-        Ok((self.completed, self.failed))
-    }
-
-    /// The counts, and the sizes of both files.
-    fn sizes(&self) -> Result<(i64, i64, [u64; 2]), String> {
-        let size = |file: &std::fs::File| file.metadata().map(|of| of.len()).map_err(|error| error.to_string());
-        Ok((self.completed, self.failed, [size(&self.output)?, size(&self.errors)?]))
-    }
+    /// Answered and failed requests.
+    progress: Mutex<(i64, i64)>,
 }
 
 async fn run(services: &Arc<Services>, mut batch: Batch, is_cancelled: &AtomicBool) -> Result<(), String> {
@@ -160,9 +123,7 @@ async fn run(services: &Arc<Services>, mut batch: Batch, is_cancelled: &AtomicBo
             return batches::update(store, &batch).await.map_err(message);
         }
     };
-    let (output_id, errors_id) = (format!("file-{}-output", batch.id), format!("file-{}-errors", batch.id));
-    let (output, answered) = continued(services, &output_id).await?;
-    let (errors, failed) = continued(services, &errors_id).await?;
+    let (answered, failed) = written(store, &batch).await.map_err(message)?;
     batch.total = i64::try_from(asked.len()).unwrap_or(i64::MAX);
     batch.completed = i64::try_from(answered.len()).unwrap_or(0);
     batch.failed = i64::try_from(failed.len()).unwrap_or(0);
@@ -178,12 +139,7 @@ async fn run(services: &Arc<Services>, mut batch: Batch, is_cancelled: &AtomicBo
             .await
             .map_err(message)?
     };
-    let progress = Progress {
-        completed: batch.completed,
-        failed: batch.failed,
-        output,
-        errors,
-    };
+    let progress = Mutex::new((batch.completed, batch.failed));
     let work = Work {
         services,
         batch,
@@ -191,12 +147,13 @@ async fn run(services: &Arc<Services>, mut batch: Batch, is_cancelled: &AtomicBo
         is_cancelled,
         is_halted: AtomicBool::new(false),
         recorded,
-        progress: Arc::new(Mutex::new(progress)),
+        progress,
     };
     let (done, left): (Vec<_>, Vec<_>) = asked
         .into_iter()
-        .enumerate()
-        .partition(|(_, line)| answered.contains(&line.custom_id) || failed.contains(&line.custom_id));
+        .zip(0..)
+        .map(|(line, number)| (number, line))
+        .partition(|(number, _)| answered.contains(number) || failed.contains(number));
     for (number, _) in done {
         // A kill may have left it after its line was written.
         aside::remove(services, &format!("{}-{number}", work.batch.id)).await;
@@ -214,7 +171,7 @@ async fn run(services: &Arc<Services>, mut batch: Batch, is_cancelled: &AtomicBo
     }
     drop(under_way);
     if end? {
-        work.finish(&output_id, &errors_id).await
+        work.finish().await
     } else {
         // The gateway stops: the next start goes on.
         Ok(())
@@ -223,53 +180,23 @@ async fn run(services: &Arc<Services>, mut batch: Batch, is_cancelled: &AtomicBo
 
 /// Reads the requests of a batch, or the problems of its input file.
 async fn requests(services: &Services, batch: &Batch) -> Result<Result<Vec<lines::Line>, Value>, String> {
-    let path = path_of(services, &batch.input_file_id);
-    let (file, endpoint) = (batch.input_file_id.clone(), batch.endpoint.clone());
-    blocking(move || match std::fs::read_to_string(path) {
-        Ok(text) => Ok(lines::read(&text, &endpoint)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Err(lines::no_file(&file))),
-        Err(error) => Err(error.to_string()),
-    })
-    .await
-}
-
-/// Does on a thread for it what may block.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| Err(error.to_string()))
-}
-
-/// Removes the contents of a file that nothing was written to, and that is not in the database.
-async fn remove_empty(services: &Services, id: &str) {
-    if let Err(error) = tokio::fs::remove_file(path_of(services, id)).await {
-        tracing::warn!(%error, file = id, "an empty file of a batch not removed");
-    }
-}
-
-/// Opens a file of answers to go on with it, and says which have been written.
-async fn continued(services: &Services, id: &str) -> Result<(std::fs::File, HashSet<String>), String> {
-    let path = path_of(services, id);
-    blocking(move || open_answers(&path)).await
-}
-
-fn open_answers(path: &Path) -> Result<(std::fs::File, HashSet<String>), String> {
-    let with_path = |error: std::io::Error| format!("{}: {error}", path.display());
-    let before = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-        Err(error) => return Err(with_path(error)),
+    let read = contents::read(services.ledger.store(), &batch.input_file_id).await;
+    let Some(contents) = read.map_err(|error| error.to_string())? else {
+        return Ok(Err(lines::no_file(&batch.input_file_id)));
     };
-    // What a crash has torn off goes.
-    let whole = before.rfind('\n').map_or(0, |end| end + 1);
-    let mut options = std::fs::OpenOptions::new();
-    let file = options.create(true).append(true).open(path).map_err(with_path)?;
-    file.set_len(whole as u64).map_err(with_path)?;
-    Ok((file, lines::done(&before[..whole]).collect()))
+    Ok(lines::read(&String::from_utf8_lossy(&contents), &batch.endpoint))
+}
+
+/// The numbers of the requests that have an answer, and of those that failed.
+async fn written(store: &Store, batch: &Batch) -> Result<(BTreeSet<i64>, BTreeSet<i64>), ledger::Error> {
+    let answered = contents::numbers(store, &lines::file_id(&batch.id, true)).await?;
+    let failed = contents::numbers(store, &lines::file_id(&batch.id, false)).await?;
+    Ok((answered, failed))
 }
 
 impl Work<'_> {
     /// Does one request; false if the gateway stops before it was done.
-    async fn one(&self, number: usize, line: lines::Line) -> Result<bool, String> {
+    async fn one(&self, number: i64, line: lines::Line) -> Result<bool, String> {
         if self.is_halted.load(Relaxed) {
             return Ok(false);
         }
@@ -277,7 +204,7 @@ impl Work<'_> {
         let Some((is_completed, text)) = self.answer(&id, &line).await else {
             return Ok(false);
         };
-        self.put(is_completed, text).await?;
+        self.put(number, is_completed, &text).await?;
         aside::remove(self.services, &id).await;
         Ok(true)
     }
@@ -356,49 +283,35 @@ impl Work<'_> {
     }
 
     /// Writes an answer, and now and then how far the batch has come.
-    async fn put(&self, is_completed: bool, line: String) -> Result<(), String> {
-        let progress = Arc::clone(&self.progress);
-        // Once begun, it is written even if this task is dropped.
-        let (completed, failed) = blocking(move || progress.lock().write(is_completed, &line)).await?;
+    async fn put(&self, number: i64, is_completed: bool, line: &str) -> Result<(), String> {
+        let (store, batch) = (self.services.ledger.store(), &self.batch);
+        let file_id = lines::file_id(&batch.id, is_completed);
+        let added = contents::add(store, &file_id, number, line.as_bytes()).await;
+        added.map_err(|error| error.to_string())?;
+        let (completed, failed) = {
+            let mut progress = self.progress.lock();
+            progress.0 += i64::from(is_completed);
+            progress.1 += i64::from(!is_completed);
+            *progress
+        };
         if (completed + failed) % TELL_EVERY != 0 {
             return Ok(());
         }
         // Only a figure for status answers: the files hold what is done.
-        let (store, batch) = (self.services.ledger.store(), &self.batch);
         if let Err(error) = batches::update_counts(store, batch, completed, failed).await {
             tracing::warn!(%error, batch = %batch.id, "counts of a batch not updated");
         }
         Ok(())
     }
 
-    async fn finish(self, output_id: &str, errors_id: &str) -> Result<(), String> {
+    /// Adds the files that were written to, and ends the batch.
+    async fn finish(self) -> Result<(), String> {
         let is_late = self.is_late();
-        let progress = Arc::clone(&self.progress);
-        let (completed, failed, sizes) = blocking(move || progress.lock().sizes()).await?;
         let mut batch = self.batch;
-        (batch.completed, batch.failed) = (completed, failed);
+        (batch.completed, batch.failed) = *self.progress.lock();
         let store = self.services.ledger.store();
-        for (id, bytes, kept) in [
-            (output_id, sizes[0], &mut batch.output_file_id),
-            (errors_id, sizes[1], &mut batch.error_file_id),
-        ] {
-            if bytes == 0 {
-                remove_empty(self.services, id).await;
-                continue;
-            }
-            let now = now_ms() / 1000;
-            let file = File {
-                id: id.into(),
-                project_id: batch.project_id.clone(),
-                filename: format!("{id}.jsonl"),
-                purpose: FilePurpose::BatchOutput,
-                bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
-                created_at: now,
-                expires_at: expires_at(self.services, now, batch.output_expires_seconds),
-            };
-            files::add(store, &file).await.map_err(|error| error.to_string())?;
-            *kept = Some(FileId::from(id));
-        }
+        batch.output_file_id = add_file(self.services, &batch, true).await?;
+        batch.error_file_id = add_file(self.services, &batch, false).await?;
         let status = if self.is_cancelled.load(Relaxed) {
             BatchStatus::Cancelled
         } else if is_late && batch.failed > 0 {
@@ -409,4 +322,27 @@ impl Work<'_> {
         (batch.status, batch.finished_at) = (status, Some(now_ms() / 1000));
         batches::update(store, &batch).await.map_err(|error| error.to_string())
     }
+}
+
+/// Adds the file of a batch's answers, or of its failed requests, unless there are none.
+async fn add_file(services: &Services, batch: &Batch, is_output: bool) -> Result<Option<FileId>, String> {
+    let store = services.ledger.store();
+    let message = |error: ledger::Error| error.to_string();
+    let id = FileId::from(lines::file_id(&batch.id, is_output));
+    let bytes = contents::size(store, &id).await.map_err(message)?;
+    if bytes == 0 {
+        return Ok(None);
+    }
+    let now = now_ms() / 1000;
+    let file = File {
+        id: id.clone(),
+        project_id: batch.project_id.clone(),
+        filename: format!("{id}.jsonl"),
+        purpose: FilePurpose::BatchOutput,
+        bytes,
+        created_at: now,
+        expires_at: expires_at(services, now, batch.output_expires_seconds),
+    };
+    files::add(store, &file).await.map_err(message)?;
+    Ok(Some(id))
 }

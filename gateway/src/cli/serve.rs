@@ -249,6 +249,8 @@ async fn build(config: Config, database: Database, bundled: Option<SocketAddr>) 
 /// Restores used quotas and budgets, and resumes stored requests and batches that earlier processes left.
 async fn recover(services: &Arc<Services>, batches: &Arc<Batches>) -> Result<(), Failure> {
     restore_usage(services).await?;
+    let startup = &services.current.get().config.gateway.startup;
+    batch::import(services.ledger.store(), &startup.data_dir).await?;
     let owners = [Some(services.ledger.owner()), services.ledger.abandoned()];
     for owner in owners.into_iter().flatten() {
         resume_work_of(services, batches, owner).await?;

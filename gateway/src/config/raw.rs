@@ -270,7 +270,7 @@ section! {
         listen: At<String> = default("127.0.0.1:8000"); restart,
         /// Address of the admin listener, for operators and Prometheus.
         admin_listen: At<String> = default("127.0.0.1:8001"); restart,
-        /// Directory of the address file, the admin token, batch files and, with PostgreSQL, the journal.
+        /// Directory of the address file, the admin token and, with PostgreSQL, the journal.
         data_dir: String = "data".to_owned(); restart,
         /// Identification of clients.
         identity: At<IdentityMode> = At { value: IdentityMode::Open, line: 0 },

@@ -49,10 +49,10 @@ pub(super) async fn answer(
     let project = &snapshot.config.project(caller.project).id;
     let store = services.ledger.store();
     Ok(match kept {
-        FilesAndBatches::Upload => upload(endpoints, session, project).await?.into(),
+        FilesAndBatches::Upload => upload(services, session, project).await?.into(),
         FilesAndBatches::Files => list_files(services, project, query(session)).await?.into(),
         FilesAndBatches::File(id) => shapes::file(&file(services, project, id).await?).into(),
-        FilesAndBatches::Content(id) => content(services, &file(services, project, id).await?).await?,
+        FilesAndBatches::Content(id) => Body::contents(file(services, project, id).await?),
         FilesAndBatches::DeleteFile(id) => delete(services, &file(services, project, id).await?).await?.into(),
         FilesAndBatches::CreateBatch => create(endpoints, session, &caller).await?.into(),
         FilesAndBatches::Batches => list_batches(services, project, query(session)).await?.into(),
@@ -132,20 +132,10 @@ async fn file(services: &Services, project: &str, id: &str) -> Result<File, Requ
         .ok_or_else(|| RequestError::new(ErrorCode::UnknownRequest, format!("there is no file `{id}`")))
 }
 
-async fn content(services: &Services, file: &File) -> Result<Body, RequestError> {
-    let opened = tokio::fs::File::open(batch::path(services, file)).await;
-    let opened = opened.map_err(|error| cannot_keep(&error))?;
-    let length = opened.metadata().await.map_err(|error| cannot_keep(&error))?.len();
-    Ok(Body::File(opened, length))
-}
-
 async fn delete(services: &Services, file: &File) -> Result<Value, RequestError> {
     files::delete(services.ledger.store(), &file.project_id, &file.id)
         .await
         .map_err(unavailable)?;
-    if let Err(error) = tokio::fs::remove_file(batch::path(services, file)).await {
-        tracing::warn!(%error, file = %file.id, "contents of a deleted file not removed");
-    }
     Ok(json!({"id": file.id, "object": "file", "deleted": true}))
 }
 
@@ -177,16 +167,6 @@ async fn create(endpoints: &Endpoints, session: &mut ServerSession, caller: &Cal
         .transpose()?;
     let project = config.project(caller.project);
     let input = file(services, &project.id, &wanted.input_file_id).await?;
-    let _alone = endpoints.batches.adding.lock().await;
-    let most = config.gateway.max_unfinished_batches;
-    if endpoints.batches.count(&project.id) >= most {
-        let message = format!(
-            "the project has {most} batches that have not ended (bounds.max_unfinished_batches); wait for one, or cancel one"
-        );
-        let mut error = RequestError::new(ErrorCode::TooManyConcurrent, message);
-        error.retry_after = Some(Duration::from_secs(60));
-        return Err(error);
-    }
     let now_ms = now_ms();
     let now = now_ms / 1000;
     let batch = Batch {
@@ -211,9 +191,11 @@ async fn create(endpoints: &Endpoints, session: &mut ServerSession, caller: &Cal
         finished_at: None,
         output_expires_seconds,
     };
-    batches::add(services.ledger.store(), services.ledger.owner(), &batch)
-        .await
-        .map_err(unavailable)?;
+    let most = config.gateway.max_unfinished_batches;
+    let added = batches::add(services.ledger.store(), services.ledger.owner(), &batch, most).await;
+    if !added.map_err(unavailable)? {
+        return Err(too_many(most));
+    }
     batch::start(services, &endpoints.batches, batch.clone());
     let keep = config.gateway.max_ended_batches;
     let forgotten = batches::delete_oldest(services.ledger.store(), &project.id, keep, FORGET_AT_ONCE).await;
@@ -221,6 +203,16 @@ async fn create(endpoints: &Endpoints, session: &mut ServerSession, caller: &Cal
         tracing::warn!(%error, project = project.id, "old batches not forgotten");
     }
     Ok(shapes::batch(&batch))
+}
+
+/// The error of a batch beyond those that a project may have.
+fn too_many(most: usize) -> RequestError {
+    let message = format!(
+        "the project has {most} batches that have not ended (bounds.max_unfinished_batches); wait for one, or cancel one"
+    );
+    let mut error = RequestError::new(ErrorCode::TooManyConcurrent, message);
+    error.retry_after = Some(Duration::from_secs(60));
+    error
 }
 
 async fn find(services: &Services, project: &str, id: &str) -> Result<Batch, RequestError> {

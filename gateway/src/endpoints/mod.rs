@@ -16,20 +16,16 @@ use crate::identity::{self, Caller};
 use crate::services::Services;
 use crate::snapshot::Snapshot;
 use bytes::Bytes;
-use futures_util::StreamExt;
 use http::StatusCode;
+use ledger::files::File;
+use ledger::{FileId, Store, contents};
 use pingora_core::protocols::http::{HttpTask, ServerSession};
-use pingora_core::{BError, ErrorType, OrErr};
+use pingora_core::{BError, Error, ErrorType, OrErr};
 use pingora_http::ResponseHeader;
 use protocol::error::{ErrorCode, RequestError};
 use protocol::{Protocol, Route};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use tokio::io::AsyncReadExt;
-use tokio_util::io::ReaderStream;
-
-/// Files are sent in pieces of this many bytes.
-const PIECE: usize = 256 * 1024;
 
 /// Services that these endpoints use.
 #[derive(Debug, Clone)]
@@ -57,7 +53,13 @@ pub(crate) async fn answer(
         }
         Err(error) => return refuse(session, protocol, &error, headers).await,
     };
-    respond(session, status, body, headers).await
+    match &body {
+        Body::Contents(file, bytes) if !is_head(session) => {
+            let head = head_of(session, status, &body, headers)?;
+            send_contents(session, head, endpoints.services.ledger.store(), (file, *bytes)).await
+        }
+        _ => respond(session, status, body, headers).await,
+    }
 }
 
 async fn dispatch(endpoints: &Endpoints, session: &mut ServerSession, route: &Route<'_>) -> Result<Body, RequestError> {
@@ -121,6 +123,21 @@ pub(crate) async fn answer_preflight(session: &mut ServerSession, cors: Headers)
 }
 
 async fn respond(session: &mut ServerSession, status: u16, body: Body, headers: Headers) -> Result<(), BError> {
+    let head = head_of(session, status, &body, headers)?;
+    let bytes = match body {
+        Body::Json(bytes) | Body::Events(bytes) if !is_head(session) => Some(bytes),
+        _ => None,
+    };
+    let tasks = vec![head, HttpTask::Body(bytes, true)];
+    session.response_duplex_vec(tasks).await.map(drop)
+}
+
+fn is_head(session: &ServerSession) -> bool {
+    session.req_header().method == http::Method::HEAD
+}
+
+/// The head of an answer.
+fn head_of(session: &ServerSession, status: u16, body: &Body, headers: Headers) -> Result<HttpTask, BError> {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
     let mut head = ResponseHeader::build(status, Some(5 + headers.len()))?;
     head.insert_header("content-type", body.content_type())?;
@@ -132,32 +149,27 @@ async fn respond(session: &mut ServerSession, status: u16, body: Body, headers: 
     for (name, value) in headers {
         head.insert_header(name, value)?;
     }
-    let is_head = session.req_header().method == http::Method::HEAD;
-    let head = HttpTask::Header(Box::new(head), false);
-    match body {
-        Body::File(file, bytes) if !is_head => send_file(session, head, file, bytes).await,
-        Body::Json(bytes) | Body::Events(bytes) if !is_head => {
-            let tasks = vec![head, HttpTask::Body(Some(bytes), true)];
-            session.response_duplex_vec(tasks).await.map(drop)
-        }
-        _ => {
-            let tasks = vec![head, HttpTask::Body(None, true)];
-            session.response_duplex_vec(tasks).await.map(drop)
-        }
-    }
+    Ok(HttpTask::Header(Box::new(head), false))
 }
 
-async fn send_file(
+/// Sends a file, of which about 1 MiB is in memory.
+async fn send_contents(
     session: &mut ServerSession,
     head: HttpTask,
-    file: tokio::fs::File,
-    bytes: u64,
+    store: &Store,
+    (file, bytes): (&FileId, u64),
 ) -> Result<(), BError> {
     session.response_duplex_vec(vec![head]).await?;
-    let mut pieces = ReaderStream::with_capacity(file.take(bytes), PIECE);
-    while let Some(piece) = pieces.next().await {
-        let piece = piece.or_err(ErrorType::ReadError, "a file cannot be read to its end")?;
-        let task = HttpTask::Body(Some(piece), false);
+    let (mut after, mut left) = (None, bytes);
+    while left > 0 {
+        let page = contents::page(store, file, after).await;
+        let page = page.or_err(ErrorType::ReadError, "a file cannot be read to its end")?;
+        if page.last.is_none() || page.contents.len() as u64 > left {
+            return Error::e_explain(ErrorType::ReadError, "a file was deleted while it was read");
+        }
+        left -= page.contents.len() as u64;
+        after = page.last;
+        let task = HttpTask::Body(Some(page.contents.into()), false);
         session.response_duplex_vec(vec![task]).await?;
     }
     session.response_duplex_vec(vec![HttpTask::Done]).await.map(drop)
@@ -168,23 +180,28 @@ pub(super) enum Body {
     Json(Bytes),
     /// Server-sent events, all of them.
     Events(Bytes),
-    /// A file and the number of its bytes to send.
-    File(tokio::fs::File, u64),
+    /// A file and its size.
+    Contents(FileId, u64),
 }
 
 impl Body {
+    /// What a file has in it.
+    fn contents(file: File) -> Self {
+        Self::Contents(file.id, file.bytes.max(0).unsigned_abs())
+    }
+
     fn content_type(&self) -> &'static str {
         match self {
             Self::Json(_) => "application/json",
             Self::Events(_) => "text/event-stream",
-            Self::File(..) => "application/octet-stream",
+            Self::Contents(..) => "application/octet-stream",
         }
     }
 
     fn len(&self) -> u64 {
         match self {
             Self::Json(bytes) | Self::Events(bytes) => bytes.len() as u64,
-            Self::File(_, bytes) => *bytes,
+            Self::Contents(_, bytes) => *bytes,
         }
     }
 }
@@ -205,11 +222,11 @@ fn unavailable(error: ledger::Error) -> RequestError {
     )
 }
 
-/// The error of a file that the disk did not take or give.
+/// The error of a file that the database did not take.
 fn cannot_keep(error: &dyn std::fmt::Display) -> RequestError {
-    tracing::error!(%error, "file not kept or not read");
+    tracing::error!(%error, "file not kept");
     RequestError::new(
         ErrorCode::StoreUnavailable,
-        "the gateway cannot keep or read files now; try again",
+        "the gateway cannot keep files now; try again",
     )
 }

@@ -1,6 +1,6 @@
 //! `POST /v1/files`: an upload's form is read, compared with the bounds of its project, and kept.
 
-use super::{Endpoints, cannot_keep, unavailable};
+use super::{cannot_keep, unavailable};
 use crate::batch::{self, shapes};
 use crate::clock::now_ms;
 use crate::exchange::receive;
@@ -14,7 +14,6 @@ use protocol::error::{ErrorCode, RequestError};
 use serde::Deserialize;
 use serde_json::Value;
 use std::convert::Infallible;
-use std::path::Path;
 use std::sync::Arc;
 
 /// A batch's completion window, in seconds.
@@ -47,11 +46,10 @@ impl ExpiresAfter {
 }
 
 pub(super) async fn upload(
-    endpoints: &Endpoints,
+    services: &Arc<Services>,
     session: &mut ServerSession,
     project: &str,
 ) -> Result<Value, RequestError> {
-    let services = &endpoints.services;
     let config = Arc::clone(&services.current.get().config);
     let content_type = session.req_header().headers.get("content-type").cloned();
     let (body, _buffered) = receive::body(services, session, &config).await?;
@@ -77,29 +75,12 @@ pub(super) async fn upload(
     };
     let bounds = config.gateway.files;
     has_room(services, &file, &bounds).await?;
-    let path = batch::path(services, &file);
-    let added = match write(&path, &form.contents).await {
-        Ok(()) => add(endpoints, &file, &bounds).await,
-        Err(error) => Err(cannot_keep(&error)),
-    };
-    if added.is_err()
-        && let Err(error) = tokio::fs::remove_file(&path).await
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::warn!(%error, file = %file.id, "contents of a refused file not removed");
+    let added = files::upload(services.ledger.store(), &file, &bounds, &form.contents).await;
+    if added.map_err(|error| cannot_keep(&error))? {
+        return Ok(shapes::file(&file));
     }
-    added.map(|()| shapes::file(&file))
-}
-
-/// Adds a file whose contents are written, unless others have taken the room meanwhile.
-async fn add(endpoints: &Endpoints, file: &File, bounds: &FileBounds) -> Result<(), RequestError> {
-    let services = &endpoints.services;
-    let _alone = endpoints.batches.adding.lock().await;
-    let added = files::add_within(services.ledger.store(), file, bounds).await;
-    if added.map_err(unavailable)? {
-        return Ok(());
-    }
-    has_room(services, file, bounds).await?;
+    // Others have taken the room meanwhile.
+    has_room(services, &file, &bounds).await?;
     Err(storage_full("the project's files were at their bound a moment ago"))
 }
 
@@ -175,11 +156,4 @@ impl Form {
             expires_after,
         })
     }
-}
-
-async fn write(path: &Path, contents: &[u8]) -> std::io::Result<()> {
-    if let Some(parent) = path.parent() {
-        tokio::fs::create_dir_all(parent).await?;
-    }
-    tokio::fs::write(path, contents).await
 }

@@ -284,6 +284,19 @@ impl Gateway {
         metric(&text.text().await.expect("text"), name)
     }
 
+    /// The first column of a query's rows in its SQLite database, a row a line.
+    pub fn query_sqlite(&self, sql: &str) -> String {
+        let script = "import sqlite3, sys; c = sqlite3.connect('data/usage.db'); \
+            print('\\n'.join(str(row[0]) for row in c.execute(sys.argv[1])))";
+        let answer = Command::new("python3")
+            .args(["-c", script, sql])
+            .current_dir(self.dir.path())
+            .output()
+            .expect("python runs");
+        assert!(answer.status.success(), "{answer:?}");
+        String::from_utf8_lossy(&answer.stdout).trim_end().to_owned()
+    }
+
     /// Sends a signal by name, such as TERM.
     pub fn signal(&self, name: &str) {
         let done = Command::new("kill")

@@ -138,8 +138,9 @@ async fn what_expires_is_gone_at_once_and_deleted_with_its_contents_while_usage_
     assert_eq!(get(&gateway, &format!("{path}/content")).await.0, 404);
     let listed = get(&gateway, "/v1/files").await.1;
     assert_eq!(listed["data"].as_array().map(Vec::len), Some(1), "{listed}");
+    let with_contents = "SELECT DISTINCT file_id FROM file_parts ORDER BY 1";
     assert!(
-        gateway.dir.path().join("data/files").join(&output).exists(),
+        gateway.query_sqlite(with_contents).contains(&output),
         "the task has not come round"
     );
     // The task's first turn is at the start.
@@ -147,11 +148,7 @@ async fn what_expires_is_gone_at_once_and_deleted_with_its_contents_while_usage_
     gateway.ended().await;
     let gateway = Gateway::start_in(gateway.left(), &[]).await;
     wait_for("deletion", || async {
-        let files = std::fs::read_dir(gateway.dir.path().join("data/files")).expect("a folder");
-        let left: Vec<String> = files
-            .map(|file| file.expect("a file").file_name().to_string_lossy().into_owned())
-            .collect();
-        (left == [id(&lasting)]).then_some(())
+        (gateway.query_sqlite(with_contents) == id(&lasting)).then_some(())
     })
     .await;
     assert_eq!(

@@ -68,12 +68,14 @@ async fn paged(gateway: &Gateway, path: &str, limit: usize) -> Vec<String> {
     }
 }
 
-/// The contents that lie in the data directory.
-fn on_disk(gateway: &Gateway) -> usize {
-    std::fs::read_dir(gateway.dir.path().join("data/files")).map_or(0, Iterator::count)
+/// The files whose contents are in the database.
+const WITH_CONTENTS: &str = "SELECT count(DISTINCT file_id) FROM file_parts";
+
+fn in_sqlite(gateway: &Gateway) -> String {
+    gateway.query_sqlite(WITH_CONTENTS)
 }
 
-async fn files_are_bounded_and_listed_by_pages(flags: &[&str]) {
+async fn files_are_bounded_and_listed_by_pages(flags: &[&str], with_contents: impl Fn(&Gateway) -> String) {
     let gateway = start("http://127.0.0.1:9", flags).await;
     // Forty at once: the bound holds whoever comes first.
     let answers = join_all((0..40).map(|_| upload(&gateway, "user_standard_01", 10))).await;
@@ -94,7 +96,7 @@ async fn files_are_bounded_and_listed_by_pages(flags: &[&str]) {
             .all(|body| body["error"]["code"] == "storage_limit_exceeded"),
         "{refused:?}"
     );
-    assert_eq!(on_disk(&gateway), 12, "what is refused leaves nothing behind");
+    assert_eq!(with_contents(&gateway), "12", "what is refused leaves nothing behind");
     // Another project has its own bounds.
     assert_eq!(upload(&gateway, "user_vip_01", 10).await.0, 200);
 
@@ -128,6 +130,7 @@ async fn files_are_bounded_and_listed_by_pages(flags: &[&str]) {
         assert_eq!(request.send().await.expect("an answer").status(), 200);
     }
     assert_eq!(upload(&gateway, "user_standard_01", 1940).await.0, 200);
+    assert_eq!(with_contents(&gateway), "8", "contents are deleted with their file");
     let (status, error) = upload(&gateway, "user_standard_01", 1).await;
     let message = error["error"]["message"].as_str().expect("words");
     assert!(
@@ -138,13 +141,14 @@ async fn files_are_bounded_and_listed_by_pages(flags: &[&str]) {
 
 #[tokio::test]
 async fn files_are_bounded_and_listed_by_pages_with_sqlite() {
-    files_are_bounded_and_listed_by_pages(&[]).await;
+    files_are_bounded_and_listed_by_pages(&[], in_sqlite).await;
 }
 
 #[tokio::test]
 async fn files_are_bounded_and_listed_by_pages_with_postgresql() {
     let postgres = Postgres::start();
-    files_are_bounded_and_listed_by_pages(&["--database-url", &postgres.url]).await;
+    let count = |_: &Gateway| postgres.column(WITH_CONTENTS).concat();
+    files_are_bounded_and_listed_by_pages(&["--database-url", &postgres.url], count).await;
 }
 
 #[tokio::test]
@@ -205,6 +209,7 @@ async fn unfinished_batches_are_bounded_and_of_ended_ones_the_newest_are_kept() 
         "{listed:?} {made:?}"
     );
     assert_eq!(get(&gateway, &format!("/v1/files/{input}")).await.0, 200);
-    assert_eq!(get(&gateway, &format!("/v1/batches/{}", made[0])).await.0, 404);
+    let forgotten = made.iter().find(|id| !listed.contains(id)).expect("one of eight");
+    assert_eq!(get(&gateway, &format!("/v1/batches/{forgotten}")).await.0, 404);
     assert_eq!(get(&gateway, "/v1/batches?limit=101").await.0, 400);
 }

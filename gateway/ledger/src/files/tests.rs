@@ -1,6 +1,6 @@
 //! Files and batches that expire.
 
-use super::{File, FileBounds, add, add_within, expire_by_default, expired, find, page, usage};
+use super::{File, FileBounds, add, expire_by_default, expired, find, page, upload, usage};
 use crate::batches::{self, Batch};
 use crate::{BatchStatus, FilePurpose, Page, Store};
 use policy::Priority;
@@ -50,7 +50,9 @@ async fn with_batch(store: &Store, id: &str, input: &str, finished_at: Option<i6
         finished_at,
         output_expires_seconds: Some(3600),
     };
-    batches::add(store, &"gateway".into(), &batch).await.expect("added");
+    batches::add(store, &"gateway".into(), &batch, 100)
+        .await
+        .expect("added");
     batches::update(store, &batch).await.expect("updated");
     let found = batches::find(store, "p", id).await.expect("read");
     assert_eq!(found, Some(batch), "all of it is read back");
@@ -154,11 +156,9 @@ async fn a_file_that_would_exceed_the_bounds_of_its_project_is_not_added() {
         created_at: 5,
         expires_at,
     };
-    let add = async |file: File| add_within(&store, &file, &bounds).await.expect("asked");
+    let add = async |file: File| upload(&store, &file, &bounds, b"").await.expect("asked");
     // What has expired is about to be deleted.
-    add_within(&store, &file("gone", 10, Some(5)), &bounds)
-        .await
-        .expect("added");
+    assert!(add(file("gone", 10, Some(5))).await);
     let other = File {
         project_id: "q".to_owned(),
         ..file("other", 10, None)

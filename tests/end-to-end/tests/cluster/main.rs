@@ -2,4 +2,5 @@
 
 mod balanced;
 mod budget;
+mod files;
 mod members;
