@@ -1,5 +1,5 @@
 # Every command of the project. `make run` and `make test` set up what they need themselves.
-.PHONY: run build test check fmt bench simulate outage abuse kills docs deps test-deps cluster-race architecture
+.PHONY: run build test check fmt bench simulate outage abuse kills docs docs-site deps test-deps cluster-race architecture
 
 run: deps             ## build the gateway alone, then serve config/ with SQLite in data/ and the bundled simulated upstream
 	cargo build --release -p gateway
@@ -43,6 +43,9 @@ kills: deps test-deps   ## 1,000 kills under load, half with SQLite and half wit
 
 docs:                 ## the tables of docs/configuration.md, from the types that read the files
 	SLUICE_WRITE_DOCS=1 cargo test -p gateway the_page_on_configuration
+
+docs-site:            ## README and docs/ as a site in target/docs-site, with a search, readable without a network
+	deploy/docs-site/build
 
 architecture:         ## the graph of crates and modules, from manifests and sources; fails on a cycle
 	SLUICE_WRITE_DOCS=1 cargo test -p end-to-end --test shape architecture

@@ -224,3 +224,44 @@ fn no_page_refers_to_a_file_that_is_not_there() {
         }
     }
 }
+
+#[test]
+fn the_pages_become_a_site_without_broken_links_that_loads_nothing_from_a_network() {
+    let site = tempfile::tempdir().expect("a directory");
+    let built = Command::new(root().join("deploy/docs-site/build"))
+        .arg(site.path())
+        .output()
+        .expect("bash");
+    assert!(
+        built.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&built.stdout),
+        String::from_utf8_lossy(&built.stderr)
+    );
+    let mut pages = 0;
+    for folder in ["", "docs", "docs/decisions", "deploy"] {
+        for entry in std::fs::read_dir(site.path().join(folder)).expect("built") {
+            let path = entry.expect("an entry").path();
+            if path.extension().is_some_and(|name| name == "html") {
+                pages += 1;
+                let text = std::fs::read_to_string(&path).expect("a page");
+                let loads = text.split('<').filter(|tag| {
+                    let loads = [
+                        "script ",
+                        "img ",
+                        "iframe ",
+                        "link rel=\"stylesheet\"",
+                        "link rel=\"preconnect\"",
+                    ];
+                    loads.iter().any(|name| tag.starts_with(name)) && tag.contains("//")
+                });
+                let foreign: Vec<&str> = loads.map(|tag| tag.split('>').next().unwrap_or_default()).collect();
+                assert!(foreign.is_empty(), "{}: {foreign:?}", path.display());
+            }
+        }
+    }
+    let decisions = std::fs::read_dir(root().join("docs/decisions"))
+        .expect("decisions")
+        .count();
+    assert!(pages > decisions + 20, "{pages} pages");
+}

@@ -35,15 +35,24 @@ fn visit(graph: &Graph, node: &str, way: &mut Vec<String>, done: &mut BTreeSet<S
 pub(crate) fn mermaid(graph: &Graph) -> String {
     let mut text = "```mermaid\nflowchart TD\n".to_owned();
     for (from, targets) in graph {
-        let _ = writeln!(text, "    {from}");
+        // `end` is a word of Mermaid's own, also before a hyphen.
+        let _ = if from.contains('-') {
+            writeln!(text, "    {}[\"{from}\"]", node(from))
+        } else {
+            writeln!(text, "    {from}")
+        };
         for to in targets {
             let is_implied = targets.iter().any(|other| other != to && reaches(graph, other, to));
             if !is_implied {
-                let _ = writeln!(text, "    {from} --> {to}");
+                let _ = writeln!(text, "    {} --> {}", node(from), node(to));
             }
         }
     }
     text + "```\n"
+}
+
+fn node(name: &str) -> String {
+    name.replace('-', "_")
 }
 
 /// Returns whether arrows lead from one node of an acyclic graph to another.
