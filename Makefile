@@ -1,5 +1,5 @@
 # Every command of the project. `make run` and `make test` set up what they need themselves.
-.PHONY: run build test check fmt bench simulate outage abuse kills docs docs-site deps test-deps cluster-race architecture
+.PHONY: run build dist test check fmt bench simulate outage abuse kills docs docs-site deps test-deps cluster-race architecture
 
 run: deps             ## build the gateway alone, then serve config/ with SQLite in data/ and the bundled simulated upstream
 	cargo build --release -p gateway
@@ -7,6 +7,10 @@ run: deps             ## build the gateway alone, then serve config/ with SQLite
 
 build: deps           ## the gateway and its tools: sluice-stress, sluice-eval, simulated-upstream
 	cargo build --release --workspace --bins
+
+dist: build           ## a tarball and a Debian package in target/dist: programs, manual pages, completions, units; reproducible
+	@tests/setup dist
+	deploy/dist target/release target/dist
 
 test: deps test-deps  ## unit, property and end-to-end tests with the real programs
 	cargo build --workspace --bins
