@@ -1,5 +1,5 @@
 # Every command of the project. `make run` and `make test` set up what they need themselves.
-.PHONY: run build dist test check fmt bench simulate outage abuse kills docs docs-site deps test-deps cluster-race architecture
+.PHONY: run build dist test check fmt bench simulate outage abuse kills docs docs-site deps test-deps cluster-race cluster-jobs architecture
 
 run: deps             ## build the gateway alone, then serve config/ with SQLite in data/ and the bundled simulated upstream
 	cargo build --release -p gateway
@@ -39,7 +39,11 @@ abuse: deps test-deps   ## 100,000 mutated requests over both listeners, and ser
 
 cluster-race: deps test-deps  ## 300 clients race over three gateways for a budget for 50, a hundred times, half of them with a kill -9
 	cargo build --workspace --bins
-	cargo test -p end-to-end --test cluster -- --ignored --nocapture
+	cargo test -p end-to-end --test cluster hundred_races -- --ignored --nocapture
+
+cluster-jobs: deps test-deps  ## 5,000 lines of batches over three gateways, one of which is killed every five seconds
+	cargo build --workspace --bins
+	cargo test -p end-to-end --test cluster five_thousand -- --ignored --nocapture
 
 kills: deps test-deps   ## 1,000 kills under load, half with SQLite and half with PostgreSQL: no acknowledged record lost, none doubled
 	cargo build --workspace --bins

@@ -1,6 +1,7 @@
 //! The two steps of an orderly stop: `stopping` (no new connections; what runs may finish), then, once
 //! `timeouts.drain_seconds` have passed, `aborting` (whatever still runs or waits is ended with an error and recorded).
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +18,7 @@ pub(crate) struct Shutdown {
 
 /// Counts a request that runs without a client connection; the drain waits for it.
 #[derive(Debug)]
-pub(crate) struct Detached<'a>(&'a Shutdown);
+pub(crate) struct Detached(Arc<Shutdown>);
 
 impl Shutdown {
     /// Begins the stop.
@@ -56,9 +57,9 @@ impl Shutdown {
     }
 
     /// Counts a detached request for as long as the guard lives.
-    pub(crate) fn detached(&self) -> Detached<'_> {
+    pub(crate) fn detached(self: &Arc<Self>) -> Detached {
         self.detached.fetch_add(1, Relaxed);
-        Detached(self)
+        Detached(Arc::clone(self))
     }
 
     /// Detached requests that are running.
@@ -67,7 +68,7 @@ impl Shutdown {
     }
 }
 
-impl Drop for Detached<'_> {
+impl Drop for Detached {
     fn drop(&mut self) {
         self.0.detached.fetch_sub(1, Relaxed);
     }

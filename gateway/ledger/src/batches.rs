@@ -1,7 +1,9 @@
 //! The table `batches`. A batch is found by its project and its id.
 
 use crate::error::Error;
+use crate::files::{self, File};
 use crate::id::{BatchId, FileId, GatewayId};
+use crate::members;
 use crate::page::Page;
 use crate::state::BatchStatus;
 use crate::store::{Store, Timed};
@@ -52,11 +54,13 @@ pub struct Batch {
     pub finished_at: Option<i64>,
     /// Retention of its output and error files, in seconds; `None`: as other files.
     pub output_expires_seconds: Option<i64>,
+    /// Raised whenever a gateway claims it.
+    pub epoch: i64,
 }
 
 const COLUMNS: &str = "id, user_id, project_id, key_id, priority, endpoint, input_file_id, output_file_id, \
     error_file_id, completion_window, status, problems, metadata, total, completed, failed, created_at, expires_at, \
-    finished_at, output_expires_seconds";
+    finished_at, output_expires_seconds, epoch";
 
 /// Adds a batch, unless its project has `most` that have not ended; whether it was added.
 ///
@@ -94,20 +98,29 @@ pub async fn add(store: &Store, owner: &GatewayId, batch: &Batch, most: usize) -
     Ok(added.rows_affected() > 0)
 }
 
-/// Updates the counts of a batch, and nothing else.
+/// Notes that a batch runs, and its counts; false if it has ended, or the gateway does not have it any more. One that is
+/// to be cancelled stays so.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn update_counts(store: &Store, batch: &Batch, completed: i64, failed: i64) -> Result<(), Error> {
-    sqlx::query("UPDATE batches SET completed = $1, failed = $2 WHERE project_id = $3 AND id = $4")
-        .bind(completed)
-        .bind(failed)
-        .bind(&batch.project_id)
-        .bind(batch.id.as_str())
-        .execute(&store.pool())
-        .timed(store)
-        .await?;
-    Ok(())
+pub async fn begin(store: &Store, owner: &GatewayId, batch: &Batch) -> Result<bool, Error> {
+    let begun = sqlx::query(
+        "UPDATE batches SET status = CASE status WHEN $1 THEN status ELSE $2 END, total = $3, completed = $4, failed = $5 \
+         WHERE project_id = $6 AND id = $7 AND owner = $8 AND epoch = $9 AND finished_at IS NULL",
+    )
+    .bind(BatchStatus::Cancelling.name())
+    .bind(BatchStatus::InProgress.name())
+    .bind(batch.total)
+    .bind(batch.completed)
+    .bind(batch.failed)
+    .bind(&batch.project_id)
+    .bind(batch.id.as_str())
+    .bind(owner.as_str())
+    .bind(batch.epoch)
+    .execute(&store.pool())
+    .timed(store)
+    .await?;
+    Ok(begun.rows_affected() > 0)
 }
 
 /// Marks a batch as to be cancelled, unless it has ended.
@@ -125,29 +138,48 @@ pub async fn cancel(store: &Store, project: &str, id: &str) -> Result<(), Error>
     Ok(())
 }
 
-/// Updates everything of a batch that changes.
+/// The ids of a gateway's batches that are to be cancelled.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn update(store: &Store, batch: &Batch) -> Result<(), Error> {
-    sqlx::query(
-        "UPDATE batches SET status = $1, problems = $2, output_file_id = $3, error_file_id = $4, total = $5, \
-         completed = $6, failed = $7, finished_at = $8 WHERE project_id = $9 AND id = $10",
+pub async fn to_cancel(store: &Store, owner: &GatewayId) -> Result<Vec<String>, Error> {
+    let select = sqlx::query("SELECT id FROM batches WHERE finished_at IS NULL AND status = $1 AND owner = $2");
+    let select = select.bind(BatchStatus::Cancelling.name()).bind(owner.as_str());
+    let rows = select.fetch_all(&store.pool()).timed(store).await?;
+    let ids = rows.iter().map(|row| row.try_get("id").map_err(Error::from));
+    ids.collect()
+}
+
+/// Ends a batch with its files; false, and nothing is changed, if it has ended, or the gateway does not have it any more.
+///
+/// # Errors
+/// When the database fails.
+pub async fn end(store: &Store, owner: &GatewayId, batch: &Batch, files: &[File]) -> Result<bool, Error> {
+    let mut transaction = store.pool().begin().timed(store).await?;
+    let ended = sqlx::query(
+        "UPDATE batches SET status = $1, problems = $2, output_file_id = $3, error_file_id = $4, finished_at = $5 \
+         WHERE project_id = $6 AND id = $7 AND owner = $8 AND epoch = $9 AND finished_at IS NULL",
     )
     .bind(batch.status.name())
     .bind(&batch.problems)
     .bind(batch.output_file_id.as_deref())
     .bind(batch.error_file_id.as_deref())
-    .bind(batch.total)
-    .bind(batch.completed)
-    .bind(batch.failed)
     .bind(batch.finished_at)
     .bind(&batch.project_id)
     .bind(batch.id.as_str())
-    .execute(&store.pool())
+    .bind(owner.as_str())
+    .bind(batch.epoch)
+    .execute(&mut *transaction)
     .timed(store)
     .await?;
-    Ok(())
+    if ended.rows_affected() == 0 {
+        return Ok(false);
+    }
+    for file in files {
+        files::insert(&mut transaction, file).timed(store).await?;
+    }
+    transaction.commit().timed(store).await?;
+    Ok(true)
 }
 
 /// A project's batch.
@@ -220,14 +252,27 @@ pub async fn newest(store: &Store, limit: i64) -> Result<Vec<Batch>, Error> {
 /// # Errors
 /// When the database fails, or a batch has a value that this version does not know.
 pub async fn claim(store: &Store, from: &GatewayId, to: &GatewayId) -> Result<Vec<Batch>, Error> {
-    let rows = sqlx::query(&format!(
-        "UPDATE batches SET owner = $1 WHERE owner = $2 AND finished_at IS NULL RETURNING {COLUMNS}"
-    ))
-    .bind(to.as_str())
-    .bind(from.as_str())
-    .fetch_all(&store.pool())
-    .timed(store)
-    .await?;
+    let sql = format!(
+        "UPDATE batches SET owner = $1, epoch = epoch + 1 WHERE owner = $2 AND finished_at IS NULL RETURNING {COLUMNS}"
+    );
+    let claim = sqlx::query(&sql).bind(to.as_str()).bind(from.as_str());
+    oldest_first(&claim.fetch_all(&store.pool()).timed(store).await?)
+}
+
+/// Claims some unfinished batches of gateways that are silent or gone, oldest first.
+///
+/// # Errors
+/// As for [`claim`].
+pub async fn take_over(store: &Store, to: &GatewayId, limit: i64) -> Result<Vec<Batch>, Error> {
+    let sql = format!(
+        "UPDATE batches SET owner = $1, epoch = epoch + 1 WHERE id IN ({}) RETURNING {COLUMNS}",
+        members::abandoned("batches")
+    );
+    let claim = sqlx::query(&sql).bind(to.as_str()).bind(limit);
+    oldest_first(&claim.fetch_all(&store.pool()).timed(store).await?)
+}
+
+fn oldest_first(rows: &[AnyRow]) -> Result<Vec<Batch>, Error> {
     let mut batches = rows.iter().map(batch).collect::<Result<Vec<_>, _>>()?;
     batches.sort_by_key(|batch| batch.created_at);
     Ok(batches)
@@ -272,5 +317,6 @@ fn batch(row: &AnyRow) -> Result<Batch, Error> {
         expires_at: row.try_get("expires_at")?,
         finished_at: row.try_get("finished_at")?,
         output_expires_seconds: row.try_get("output_expires_seconds")?,
+        epoch: row.try_get("epoch")?,
     })
 }

@@ -7,8 +7,8 @@ use crate::id::FileId;
 use crate::page::Page;
 use crate::state::FilePurpose;
 use crate::store::{Store, Timed};
-use sqlx::Row;
 use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, Row};
 
 /// A file, but for its contents.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,26 +43,22 @@ const SELECT: &str = "SELECT id, project_id, filename, purpose, bytes, created_a
 /// At time $2; the first parameter is the project.
 const NOT_EXPIRED: &str = "(expires_at IS NULL OR expires_at > $2)";
 
-/// Adds a file; of one that is there, only the size changes, and only for its own project.
-///
-/// # Errors
-/// When the database fails.
-pub async fn add(store: &Store, file: &File) -> Result<(), Error> {
-    sqlx::query(
+/// Adds a file whose contents are there.
+pub(crate) async fn insert(connection: &mut AnyConnection, file: &File) -> Result<(), sqlx::Error> {
+    let insert = sqlx::query(
         "INSERT INTO files (id, project_id, filename, purpose, bytes, created_at, expires_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7) \
-         ON CONFLICT (id) DO UPDATE SET bytes = excluded.bytes WHERE files.project_id = excluded.project_id",
-    )
-    .bind(file.id.as_str())
-    .bind(&file.project_id)
-    .bind(&file.filename)
-    .bind(file.purpose.name())
-    .bind(file.bytes)
-    .bind(file.created_at)
-    .bind(file.expires_at)
-    .execute(&store.pool())
-    .timed(store)
-    .await?;
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+    );
+    insert
+        .bind(file.id.as_str())
+        .bind(&file.project_id)
+        .bind(&file.filename)
+        .bind(file.purpose.name())
+        .bind(file.bytes)
+        .bind(file.created_at)
+        .bind(file.expires_at)
+        .execute(connection)
+        .await?;
     Ok(())
 }
 

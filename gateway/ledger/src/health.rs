@@ -1,5 +1,6 @@
 //! The state of the ledger, for `/ready`, metrics and the acceptance of requests.
 
+use crate::endings::Queue;
 use crate::segments::SetAside;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -13,6 +14,8 @@ pub(crate) struct State {
     pub(crate) is_due: bool,
     pub(crate) is_closed: bool,
     pub(crate) readers: Vec<oneshot::Sender<()>>,
+    /// Results that wait for the database.
+    pub(crate) endings: Queue,
     /// Why the database does not take records, if it does not.
     pub(crate) trouble: Option<String>,
     /// When the last turn ended, one way or the other.
@@ -27,6 +30,7 @@ impl State {
             is_due: false,
             is_closed: false,
             readers: Vec::new(),
+            endings: Queue::default(),
             trouble: None,
             turned_at: Instant::now(),
             restarts: 0,

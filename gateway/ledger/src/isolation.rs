@@ -49,6 +49,7 @@ fn job(project: &str, id: &str) -> Job {
         attempts: 0,
         previous_response_id: None,
         kept_input: Some(project.to_owned()),
+        epoch: 0,
     }
 }
 
@@ -86,7 +87,15 @@ fn batch(project: &str, id: &str) -> Batch {
         expires_at: 1,
         finished_at: None,
         output_expires_seconds: Some(3600),
+        epoch: 0,
     }
+}
+
+/// Ends a job, as the gateway that has it does.
+async fn finish(store: &Store, project: &str, id: &str) {
+    let finish = sqlx::query("UPDATE jobs SET finished_at = 2, answer = $1, body = '' WHERE id = $2");
+    let finish = finish.bind(json!({"of": project}).to_string()).bind(id);
+    finish.execute(&store.pool()).await.expect("no error");
 }
 
 async fn on_jobs(store: &Store, model: &mut Model, project: &'static str, id: &'static str, what: Try) {
@@ -98,9 +107,8 @@ async fn on_jobs(store: &Store, model: &mut Model, project: &'static str, id: &'
             model.jobs.entry(id).or_insert((project, false));
         }
         Try::Finish => {
-            let answer = json!({"of": project});
-            jobs::finish(store, project, id, &answer, 2).await.expect("no error");
             if mine.is_some() {
+                finish(store, project, id).await;
                 model.jobs.insert(id, (project, true));
             }
         }
@@ -111,8 +119,12 @@ async fn on_jobs(store: &Store, model: &mut Model, project: &'static str, id: &'
                 model.jobs.remove(id);
             }
         }
-        Try::Attempt => jobs::count_attempt(store, project, id).await.expect("no error"),
-        Try::Find | Try::Cancel => {}
+        Try::Attempt => jobs::count_attempt(store, project, id, 0).await.expect("no error"),
+        Try::Cancel => {
+            let is_marked = jobs::cancel(store, Some(project), id).await.expect("no error");
+            assert_eq!(is_marked, mine.is_some_and(|(_, is_finished)| !is_finished));
+        }
+        Try::Find => {}
     }
     for project in PROJECTS {
         let found = jobs::find(store, Some(project), id).await.expect("no error");
@@ -129,7 +141,9 @@ async fn on_jobs(store: &Store, model: &mut Model, project: &'static str, id: &'
 async fn on_files(store: &Store, model: &mut Model, project: &'static str, id: &'static str, what: Try) {
     match what {
         Try::Add => {
-            files::add(store, &file(project, id)).await.expect("no error");
+            let bounds = files::FileBounds { count: 100, bytes: 100 };
+            let added = files::upload(store, &file(project, id), &bounds, b"x").await;
+            assert_eq!(added.is_ok(), !model.files.contains_key(id), "an id is given once");
             model.files.entry(id).or_insert(project);
         }
         Try::Delete => {
@@ -198,7 +212,7 @@ async fn on_responses(store: &Store, model: &mut Model, project: &'static str, i
     let is_mine = model.responses.contains(&(id, project));
     match what {
         Try::Add => {
-            let added = responses::add(store, &response(project, id), 1 << 20).await;
+            let added = responses::add(store, &response(project, id), 1 << 20, None).await;
             assert_eq!(added.is_ok(), !is_mine, "an id is given once in a project");
             model.responses.insert((id, project));
         }

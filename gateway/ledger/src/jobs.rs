@@ -3,12 +3,12 @@
 
 use crate::error::Error;
 use crate::id::{GatewayId, RequestId};
+use crate::members;
 use crate::store::{Store, Timed};
 use policy::{Class, Priority};
 use serde_json::Value;
 use sqlx::Row;
 use sqlx::any::AnyRow;
-use std::collections::HashSet;
 
 /// Answers are kept for so long, in milliseconds; then the ledger's writer deletes them.
 pub(crate) const KEEP_MS: i64 = 24 * 3_600_000;
@@ -38,6 +38,8 @@ pub struct Job {
     pub previous_response_id: Option<String>,
     /// Its own input as JSON, if its response is to be stored.
     pub kept_input: Option<String>,
+    /// Raised whenever a gateway claims it.
+    pub epoch: i64,
 }
 
 /// The state of a job.
@@ -53,6 +55,8 @@ pub enum JobState {
         previous_response_id: Option<String>,
         /// True if its response is to be stored.
         is_kept: bool,
+        /// True if it was forwarded to a server by the gateway that has it.
+        is_running: bool,
     },
     /// Answered.
     Finished(Value),
@@ -87,14 +91,17 @@ pub async fn add(store: &Store, owner: &GatewayId, job: &Job, now_ms: i64) -> Re
     Ok(())
 }
 
-/// Counts an attempt: the job is about to be forwarded to a server.
+/// Counts an attempt of the gateway that has the job in an epoch: it is about to be forwarded to a server.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn count_attempt(store: &Store, project: &str, id: &str) -> Result<(), Error> {
-    sqlx::query("UPDATE jobs SET attempts = attempts + 1 WHERE project_id = $1 AND id = $2")
+pub async fn count_attempt(store: &Store, project: &str, id: &str, epoch: i64) -> Result<(), Error> {
+    let sql = "UPDATE jobs SET attempts = attempts + 1, forwarded_in = epoch \
+        WHERE project_id = $1 AND id = $2 AND epoch = $3";
+    sqlx::query(sql)
         .bind(project)
         .bind(id)
+        .bind(epoch)
         .execute(&store.pool())
         .timed(store)
         .await?;
@@ -105,29 +112,14 @@ pub async fn count_attempt(store: &Store, project: &str, id: &str) -> Result<(),
 ///
 /// # Errors
 /// When the database fails.
-pub async fn forget_attempt(store: &Store, project: &str, id: &str) -> Result<(), Error> {
-    sqlx::query("UPDATE jobs SET attempts = attempts - 1 WHERE project_id = $1 AND id = $2 AND attempts > 0")
-        .bind(project)
-        .bind(id)
-        .execute(&store.pool())
-        .timed(store)
-        .await?;
-    Ok(())
-}
-
-/// Keeps a job's answer.
-///
-/// # Errors
-/// When the database fails.
-pub async fn finish(store: &Store, project: &str, id: &str, answer: &Value, now_ms: i64) -> Result<(), Error> {
+pub async fn forget_attempt(store: &Store, project: &str, id: &str, epoch: i64) -> Result<(), Error> {
     sqlx::query(
-        "UPDATE jobs SET finished_at = $1, answer = $2, body = $3, kept_input = NULL WHERE project_id = $4 AND id = $5",
+        "UPDATE jobs SET attempts = attempts - 1, forwarded_in = -1 \
+         WHERE project_id = $1 AND id = $2 AND epoch = $3 AND attempts > 0",
     )
-    .bind(now_ms)
-    .bind(answer.to_string())
-    .bind(Vec::new())
     .bind(project)
     .bind(id)
+    .bind(epoch)
     .execute(&store.pool())
     .timed(store)
     .await?;
@@ -140,7 +132,7 @@ pub async fn finish(store: &Store, project: &str, id: &str, answer: &Value, now_
 /// When the database fails.
 pub async fn find(store: &Store, project: Option<&str>, id: &str) -> Result<Option<JobState>, Error> {
     let found = sqlx::query(
-        "SELECT answer, body, created_at, previous_response_id, kept_input FROM jobs \
+        "SELECT answer, body, created_at, previous_response_id, kept_input, epoch, forwarded_in FROM jobs \
          WHERE id = $1 AND project_id = COALESCE($2, project_id)",
     )
     .bind(id)
@@ -157,6 +149,7 @@ pub async fn find(store: &Store, project: Option<&str>, id: &str) -> Result<Opti
             created_at_ms: row.try_get("created_at")?,
             previous_response_id: row.try_get("previous_response_id")?,
             is_kept: row.try_get::<Option<String>, _>("kept_input")?.is_some(),
+            is_running: row.try_get::<i64, _>("epoch")? == row.try_get::<i64, _>("forwarded_in")?,
         },
     }))
 }
@@ -177,47 +170,73 @@ pub async fn delete(store: &Store, project: Option<&str>, id: &str) -> Result<bo
     Ok(deleted.rows_affected() > 0)
 }
 
+/// Marks an unfinished job as to be cancelled by the gateway that has it; false if there is none. `project` as in [`find`].
+///
+/// # Errors
+/// When the database fails.
+pub async fn cancel(store: &Store, project: Option<&str>, id: &str) -> Result<bool, Error> {
+    let marked = sqlx::query(
+        "UPDATE jobs SET cancelled = 1 WHERE id = $1 AND finished_at IS NULL AND project_id = COALESCE($2, project_id)",
+    )
+    .bind(id)
+    .bind(project)
+    .execute(&store.pool())
+    .timed(store)
+    .await?;
+    Ok(marked.rows_affected() > 0)
+}
+
+/// The ids of a gateway's jobs that are to be cancelled.
+///
+/// # Errors
+/// When the database fails.
+pub async fn to_cancel(store: &Store, owner: &GatewayId) -> Result<Vec<String>, Error> {
+    let select = sqlx::query("SELECT id FROM jobs WHERE finished_at IS NULL AND cancelled = 1 AND owner = $1");
+    let rows = select
+        .bind(owner.as_str())
+        .fetch_all(&store.pool())
+        .timed(store)
+        .await?;
+    let ids = rows.iter().map(|row| row.try_get("id").map_err(Error::from));
+    ids.collect()
+}
+
+const CLAIMED: &str = "id, endpoint, user_id, project_id, key_id, request_type, priority, body, attempts, created_at, \
+    previous_response_id, kept_input, epoch";
+
 /// Claims the unfinished jobs of a gateway that has ended, oldest first, in one statement: of two that claim, one gets
 /// a job.
 ///
 /// # Errors
 /// When the database fails, or a job has a value that this version does not know.
 pub async fn claim(store: &Store, from: &GatewayId, to: &GatewayId) -> Result<Vec<Job>, Error> {
-    let rows = sqlx::query(
-        "UPDATE jobs SET owner = $1 WHERE owner = $2 AND finished_at IS NULL \
-         RETURNING id, endpoint, user_id, project_id, key_id, request_type, priority, body, attempts, created_at, \
-         previous_response_id, kept_input",
-    )
-    .bind(to.as_str())
-    .bind(from.as_str())
-    .fetch_all(&store.pool())
-    .timed(store)
-    .await?;
+    let sql = format!(
+        "UPDATE jobs SET owner = $1, epoch = epoch + 1 WHERE owner = $2 AND finished_at IS NULL RETURNING {CLAIMED}"
+    );
+    let claim = sqlx::query(&sql).bind(to.as_str()).bind(from.as_str());
+    oldest_first(&claim.fetch_all(&store.pool()).timed(store).await?)
+}
+
+/// Claims some unfinished jobs of gateways that are silent or gone, oldest first.
+///
+/// # Errors
+/// As for [`claim`].
+pub async fn take_over(store: &Store, to: &GatewayId, limit: i64) -> Result<Vec<Job>, Error> {
+    let sql = format!(
+        "UPDATE jobs SET owner = $1, epoch = epoch + 1 WHERE id IN ({}) RETURNING {CLAIMED}",
+        members::abandoned("jobs")
+    );
+    let claim = sqlx::query(&sql).bind(to.as_str()).bind(limit);
+    oldest_first(&claim.fetch_all(&store.pool()).timed(store).await?)
+}
+
+fn oldest_first(rows: &[AnyRow]) -> Result<Vec<Job>, Error> {
     let mut jobs = Vec::with_capacity(rows.len());
-    for row in &rows {
+    for row in rows {
         jobs.push((row.try_get::<i64, _>("created_at")?, job(row)?));
     }
     jobs.sort_by_key(|(created_at, _)| *created_at);
     Ok(jobs.into_iter().map(|(_, job)| job).collect())
-}
-
-/// The requests of a project that have a record, of those whose ids begin so; interrupted ones do not count.
-///
-/// # Errors
-/// When the database fails.
-pub async fn recorded(store: &Store, project: &str, beginning: &str) -> Result<HashSet<String>, Error> {
-    let rows = sqlx::query(
-        "SELECT request_id FROM requests WHERE project_id = $1 AND substr(request_id, 1, $2) = $3 \
-         AND status <> 'interrupted'",
-    )
-    .bind(project)
-    .bind(i64::try_from(beginning.len()).map_err(Error::invalid)?)
-    .bind(beginning)
-    .fetch_all(&store.pool())
-    .timed(store)
-    .await?;
-    let ids = rows.iter().map(|row| row.try_get("request_id").map_err(Error::from));
-    ids.collect()
 }
 
 fn job(row: &AnyRow) -> Result<Job, Error> {
@@ -236,5 +255,6 @@ fn job(row: &AnyRow) -> Result<Job, Error> {
         attempts: row.try_get("attempts")?,
         previous_response_id: row.try_get("previous_response_id")?,
         kept_input: row.try_get("kept_input")?,
+        epoch: row.try_get("epoch")?,
     })
 }

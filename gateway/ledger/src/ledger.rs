@@ -2,6 +2,7 @@
 
 use crate::database::Database;
 use crate::durability::Durability;
+use crate::endings::{Answer, Claim, Ending, Pending, Written};
 use crate::entry::{Correction, Entry};
 use crate::error::Error;
 use crate::health::{LedgerHealth, State};
@@ -161,6 +162,29 @@ impl Ledger {
             (self.shared.clock)(),
         ))?;
         receipt.durable().await
+    }
+
+    /// Writes a result of work that goes on without its client, and the record of its request with it, if this gateway
+    /// still has the work. Returns when both are in the database, however long that is unreachable.
+    ///
+    /// # Errors
+    /// When the database refuses the answer for what it says, or the ledger is closed.
+    pub async fn finish(&self, claim: &Claim, answer: Answer, entry: Option<&Entry<'_>>) -> Result<Written, Error> {
+        let row = entry.map(|entry| {
+            let number = entry.number.unwrap_or_else(|| self.next_number());
+            // A row of its own.
+            Row::of_line(&Row::of(entry, number.0).line()?)
+        });
+        let ending = Ending {
+            claim: claim.clone(),
+            answer,
+            row: row.transpose()?,
+        };
+        let (done, written) = oneshot::channel();
+        self.shared.state.lock().endings.push(Pending { ending, done });
+        self.shared.due.notify_one();
+        let closed = |_| Err(Error::Database("the ledger is closed".to_owned()));
+        written.await.unwrap_or_else(closed)
     }
 
     fn append_row(&self, row: &Row<'_>) -> Result<Receipt, Error> {

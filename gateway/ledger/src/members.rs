@@ -4,8 +4,8 @@
 use crate::error::Error;
 use crate::id::GatewayId;
 use crate::store::{Store, Timed};
-use sqlx::Row;
 use sqlx::any::AnyRow;
+use sqlx::{AnyPool, Row};
 use std::time::Duration;
 
 /// The interval of heartbeats.
@@ -16,6 +16,17 @@ pub const SILENT_AFTER: Duration = Duration::from_secs(5);
 
 /// Milliseconds since 1970 by the server's clock.
 pub(crate) const NOW: &str = "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)";
+
+/// Selects unfinished work of gateways other than $1 that are silent or gone, $2 at most, oldest first. What another
+/// gateway is just claiming is passed over.
+pub(crate) fn abandoned(table: &str) -> String {
+    let silent_ms = SILENT_AFTER.as_millis();
+    format!(
+        "SELECT id FROM {table} WHERE finished_at IS NULL AND owner <> $1 \
+         AND owner NOT IN (SELECT id FROM gateways WHERE heartbeat_at >= {NOW} - {silent_ms}) \
+         ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED"
+    )
+}
 
 /// What a gateway tells of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,10 +122,11 @@ pub async fn enter(store: &Store, id: &GatewayId, introduction: &Introduction) -
 pub async fn heartbeat(store: &Store, id: &GatewayId) -> Result<Option<Heartbeat>, Error> {
     let renew = format!("UPDATE gateways SET heartbeat_at = {NOW} WHERE id = $1");
     let renew = sqlx::query(&renew).bind(id.as_str());
-    if renew.execute(&store.pool()).timed(store).await?.rows_affected() == 0 {
+    let reserved = store.reserved();
+    if renew.execute(&reserved).timed(store).await?.rows_affected() == 0 {
         return Ok(None);
     }
-    let members = list(store).await?;
+    let members = list_by(store, &reserved).await?;
     let live = members.members.iter().filter(|member| member.is_live()).count() as u64;
     Ok(Some(Heartbeat {
         live,
@@ -137,11 +149,15 @@ pub struct Members {
 /// # Errors
 /// When the database fails.
 pub async fn list(store: &Store) -> Result<Members, Error> {
+    list_by(store, &store.pool()).await
+}
+
+async fn list_by(store: &Store, pool: &AnyPool) -> Result<Members, Error> {
     let sql = format!(
         "SELECT now.ms AS server_ms, id, name, address, version, started_at, now.ms - heartbeat_at AS silent_ms \
          FROM (SELECT {NOW} AS ms) AS now LEFT JOIN gateways ON true ORDER BY started_at, id"
     );
-    let rows = sqlx::query(&sql).fetch_all(&store.pool()).timed(store).await?;
+    let rows = sqlx::query(&sql).fetch_all(pool).timed(store).await?;
     let server_ms = rows.first().map_or(Ok(0), |row| row.try_get("server_ms"))?;
     let members = rows.iter().map(member).collect::<Result<Vec<_>, _>>()?;
     Ok(Members {

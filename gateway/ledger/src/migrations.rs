@@ -32,6 +32,7 @@ migrations! {
     17 "lists of files and batches" "0017_lists_of_files_and_batches.sql";
     18 "escrow" "0018_escrow.sql";
     19 "contents of files" "0019_contents_of_files.sql";
+    20 "claims" "0020_claims.sql";
 }
 
 /// Brings a database to the newest version.

@@ -1,10 +1,12 @@
-//! Moves records from the journal into the database, a segment a transaction, on a thread of its own. A start moves what
-//! was left behind in the same way.
+//! Moves records from the journal into the database, a segment a transaction, on a thread of its own, which writes the
+//! results of work without a client, too. A start moves what was left behind in the same way.
 //!
 //! The thread cannot end unseen: a panic is caught, reported and followed by a new connection, and so is every error,
 //! with growing pauses. Every statement has a time limit, so it cannot hang either.
 
+use crate::endings::{Ending, Pending};
 use crate::error::Error;
+use crate::finishing;
 use crate::health::State;
 use crate::id::GatewayId;
 use crate::jobs;
@@ -24,6 +26,9 @@ pub(crate) const GATHER: usize = 4096;
 
 /// or after so long, or when a reader waits for them.
 const MOVE_EVERY: Duration = Duration::from_secs(1);
+
+/// Results wait so long for others, to be written with them.
+const GATHER_ENDINGS: Duration = Duration::from_millis(10);
 
 /// The interval at which sums in memory are written.
 const WRITE_EVERY: Duration = Duration::from_millis(100);
@@ -57,7 +62,19 @@ pub(crate) struct Mover {
     predecessor: Option<(Slot, oneshot::Sender<GatewayId>)>,
     own: Slot,
     pause: Duration,
+    moved_at: Instant,
     expired_at: Option<Instant>,
+}
+
+/// What is to be done in a turn.
+#[derive(Debug)]
+struct Turn {
+    /// Results to write.
+    endings: Vec<Pending>,
+    /// True if records are to be moved,
+    is_move: bool,
+    /// for which these readers wait.
+    readers: Vec<oneshot::Sender<()>>,
 }
 
 /// The findings of a start.
@@ -97,12 +114,15 @@ pub(crate) fn start(
             predecessor: predecessor.map(|slot| (slot, predecessor_ended)),
             own: own.slot.clone(),
             pause: PAUSES.0,
+            moved_at: Instant::now(),
             expired_at: None,
         };
         let Ok(shared) = shared.recv() else { return };
         while let Some(shared) = shared.upgrade() {
-            let Some(readers) = shared.wait_until_due() else { return };
-            mover.take_turn(&shared, readers);
+            let Some(turn) = shared.wait_until_due(mover.moved_at) else {
+                return;
+            };
+            mover.take_turn(&shared, turn);
         }
     })?;
     Ok(())
@@ -122,20 +142,34 @@ fn recover_all<'a>(
 }
 
 impl Shared {
-    /// Returns the readers that wait, when there is something to do; `None` when the ledger is closed.
-    fn wait_until_due(&self) -> Option<Vec<oneshot::Sender<()>>> {
-        let since = Instant::now();
+    /// Returns when there is something to do; `None` when the ledger is closed. Records were last moved at `moved_at`.
+    fn wait_until_due(&self, moved_at: Instant) -> Option<Turn> {
         let step = if self.is_relaxed { WRITE_EVERY } else { MOVE_EVERY };
         let mut state = self.state.lock();
         loop {
-            let is_idle = |state: &mut State| !state.is_due && !state.is_closed;
+            let is_idle = |state: &mut State| !state.is_due && !state.is_closed && state.endings.is_empty();
             self.due.wait_while_for(&mut state, is_idle, step);
+            if !state.endings.is_empty() {
+                let gathers = |state: &mut State| !state.is_due && !state.is_closed && !state.endings.is_full();
+                self.due.wait_while_for(&mut state, gathers, GATHER_ENDINGS);
+            }
             if state.is_closed {
                 return None;
             }
-            if state.is_due || since.elapsed() >= MOVE_EVERY {
-                state.is_due = false;
-                return Some(std::mem::take(&mut state.readers));
+            let is_move = state.is_due || moved_at.elapsed() >= MOVE_EVERY;
+            let endings = state.endings.take();
+            if is_move || !endings.is_empty() {
+                let readers = if is_move {
+                    state.is_due = false;
+                    std::mem::take(&mut state.readers)
+                } else {
+                    Vec::new()
+                };
+                return Some(Turn {
+                    endings,
+                    is_move,
+                    readers,
+                });
             }
             // A failure is kept by the journal.
             let _ = self.journal.flush();
@@ -144,11 +178,20 @@ impl Shared {
 }
 
 impl Mover {
-    /// Moves what has gathered, tidies up, and reports. An error or a panic costs the connection and a pause.
-    fn take_turn(&mut self, shared: &Arc<Shared>, readers: Vec<oneshot::Sender<()>>) {
+    /// Writes results, moves what has gathered, tidies up, and reports. An error or a panic costs the connection and a
+    /// pause.
+    fn take_turn(&mut self, shared: &Arc<Shared>, turn: Turn) {
+        let Turn {
+            mut endings,
+            is_move,
+            readers,
+        } = turn;
         shared.journal.probe();
-        let moved = catch_unwind(AssertUnwindSafe(|| self.move_all(shared)));
-        let error = match moved {
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            self.finish(&mut endings)?;
+            if is_move { self.move_all(shared) } else { Ok(()) }
+        }));
+        let error = match done {
             Ok(Ok(())) => {
                 self.pause = PAUSES.0;
                 shared.state.lock().succeed();
@@ -165,6 +208,7 @@ impl Mover {
         };
         self.writer = None;
         let mut state = shared.state.lock();
+        state.endings.put_back(endings);
         tracing::error!(
             error,
             records = shared.journal.waiting(),
@@ -179,8 +223,30 @@ impl Mover {
         self.pause = (self.pause * 2).min(PAUSES.1);
     }
 
+    fn writer(&mut self) -> Result<&mut dyn Writer, Error> {
+        Ok(&mut **match &mut self.writer {
+            Some(writer) => writer,
+            none => none.insert((self.connect)()?),
+        })
+    }
+
+    /// Writes results and tells who waits for them; after an error all of them are still there.
+    fn finish(&mut self, endings: &mut Vec<Pending>) -> Result<(), Error> {
+        if endings.is_empty() {
+            return Ok(());
+        }
+        let all: Vec<Ending> = endings.iter().map(|pending| pending.ending.clone()).collect();
+        let slot = self.own.clone();
+        let written = finishing::write(self.writer()?, &slot, &all)?;
+        for (pending, written) in endings.drain(..).zip(written) {
+            let _ = pending.done.send(written);
+        }
+        Ok(())
+    }
+
     fn move_all(&mut self, shared: &Shared) -> Result<(), Error> {
         let closed = shared.journal.rotate();
+        self.moved_at = Instant::now();
         let writer = match &mut self.writer {
             Some(writer) => writer,
             none => none.insert((self.connect)()?),

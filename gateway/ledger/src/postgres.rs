@@ -3,6 +3,7 @@
 //! A connection may be dead without a sign of it. The server gives statements up after the time in
 //! [`POSTGRES_SESSION`]; here, a whole operation is given up after [`OPERATION_TIMEOUT`], and its connection with it.
 
+use crate::endings::{self, Ending, Written};
 use crate::error::Error;
 use crate::escrow::Settlements;
 use crate::id::GatewayId;
@@ -133,6 +134,14 @@ impl Writer for PostgresWriter {
                 .bind(owner.as_str())
                 .execute(&mut *transaction)
                 .await?;
+        })
+    }
+
+    fn finish(&mut self, endings: &[Ending], owner: &GatewayId) -> Result<Vec<Written>, Error> {
+        transaction!(self, |transaction| {
+            let (written, rows) = endings::finish_in_postgres(&mut transaction, endings, owner).await?;
+            insert(&mut transaction, &rows, owner).await?;
+            written
         })
     }
 

@@ -1,10 +1,12 @@
 //! The table `responses`: responses that clients asked to keep. One is found by its project and its id; a conversation is
 //! the chain of responses that each go on from the one before.
 
+use crate::endings::{Claim, Work};
 use crate::error::Error;
+use crate::id::GatewayId;
 use crate::store::{Store, Timed};
 use sqlx::any::AnyRow;
-use sqlx::{AnyPool, Row};
+use sqlx::{AnyConnection, Row};
 use std::collections::BTreeMap;
 
 /// Ids in one statement: SQLite and PostgreSQL bound its parameters.
@@ -91,21 +93,65 @@ const CHAIN: &str = "WITH RECURSIVE chain (id, project_id, previous_id, turn, to
      WHERE before.expires_at > $3 AND chain.turn < $4 AND chain.total <= $5)";
 
 /// Adds a response, unless the project's would then be larger than `max_bytes` together; whether it was added. All that it
-/// goes on from is kept as long as it is.
+/// goes on from is kept as long as it is. With a claim it is added only if the gateway still has that work, and replaces
+/// what an attempt has left whose end was not written.
 ///
 /// # Errors
 /// When the database fails, or has a response of this id already.
-pub async fn add(store: &Store, response: &StoredResponse, max_bytes: i64) -> Result<bool, Error> {
-    let is_added = insert(&store.pool(), response, max_bytes).timed(store).await?;
-    if let Some(previous) = response.previous_id.as_ref().filter(|_| is_added) {
+pub async fn add(
+    store: &Store,
+    response: &StoredResponse,
+    max_bytes: i64,
+    claim: Option<(&GatewayId, &Claim)>,
+) -> Result<bool, Error> {
+    let mut transaction = store.pool().begin().timed(store).await?;
+    if let Some((owner, claim)) = claim {
+        // SQLite's transactions are to begin with a write.
+        delete_attempt(&mut transaction, response).timed(store).await?;
+        if !hold(store, &mut transaction, owner, claim).await? {
+            return Ok(false);
+        }
+    }
+    if !insert(&mut transaction, response, max_bytes).timed(store).await? {
+        return Ok(false);
+    }
+    transaction.commit().timed(store).await?;
+    if let Some(previous) = &response.previous_id {
         keep_longer(store, response, previous).await?;
     }
-    Ok(is_added)
+    Ok(true)
 }
 
-/// Writes a response and where its items are, both or neither.
-async fn insert(pool: &AnyPool, response: &StoredResponse, max_bytes: i64) -> Result<bool, sqlx::Error> {
-    let mut transaction = pool.begin().await?;
+async fn delete_attempt(connection: &mut AnyConnection, response: &StoredResponse) -> Result<(), sqlx::Error> {
+    for sql in [
+        "DELETE FROM response_items WHERE response_id = $1 AND project_id = $2",
+        "DELETE FROM responses WHERE id = $1 AND project_id = $2",
+    ] {
+        let delete = sqlx::query(sql).bind(&response.id).bind(&response.project_id);
+        delete.execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+/// Returns whether a gateway has some work; until the end of the transaction nobody else takes it over.
+async fn hold(store: &Store, connection: &mut AnyConnection, owner: &GatewayId, claim: &Claim) -> Result<bool, Error> {
+    let (table, id) = match &claim.work {
+        Work::Job(id) => ("jobs", id.as_str()),
+        Work::Batch(id) => ("batches", id.as_str()),
+    };
+    // SQLite has one writer, and is no database of several gateways.
+    let lock = if store.is_shared() { " FOR SHARE" } else { "" };
+    let sql = format!("SELECT id FROM {table} WHERE id = $1 AND owner = $2 AND epoch = $3{lock}");
+    let held = sqlx::query(&sql).bind(id).bind(owner.as_str()).bind(claim.epoch);
+    Ok(held.fetch_optional(connection).timed(store).await?.is_some())
+}
+
+/// Writes a response and where its items are.
+async fn insert(
+    connection: &mut AnyConnection,
+    response: &StoredResponse,
+    max_bytes: i64,
+) -> Result<bool, sqlx::Error> {
     let added = sqlx::query(
         "INSERT INTO responses (id, project_id, previous_id, input, response, bytes, created_at, expires_at) \
          SELECT $1, $2, CAST($3 AS TEXT), $4, $5, $6, $7, $8 \
@@ -120,7 +166,7 @@ async fn insert(pool: &AnyPool, response: &StoredResponse, max_bytes: i64) -> Re
     .bind(response.created_at)
     .bind(response.expires_at)
     .bind(max_bytes)
-    .execute(&mut *transaction)
+    .execute(&mut *connection)
     .await?;
     if added.rows_affected() == 0 {
         return Ok(false);
@@ -135,9 +181,8 @@ async fn insert(pool: &AnyPool, response: &StoredResponse, max_bytes: i64) -> Re
         for id in ids {
             insert = insert.bind(id);
         }
-        insert.execute(&mut *transaction).await?;
+        insert.execute(&mut *connection).await?;
     }
-    transaction.commit().await?;
     Ok(true)
 }
 

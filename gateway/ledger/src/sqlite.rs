@@ -1,6 +1,7 @@
 //! Writes records into SQLite, through rusqlite: one thread, prepared statements, no switch to another.
 
 use crate::durability::Durability;
+use crate::endings::{self, Ending, Written};
 use crate::error::Error;
 use crate::id::GatewayId;
 use crate::journal::Lines;
@@ -57,6 +58,14 @@ impl Writer for SqliteWriter {
             .prepare_cached("DELETE FROM intents WHERE id IN (SELECT id FROM requests)")?
             .execute([])?;
         Ok(transaction.commit()?)
+    }
+
+    fn finish(&mut self, endings: &[Ending], owner: &GatewayId) -> Result<Vec<Written>, Error> {
+        let transaction = self.connection.transaction()?;
+        let (written, rows) = endings::finish_in_sqlite(&transaction, endings, owner)?;
+        insert(&transaction, &rows)?;
+        transaction.commit()?;
+        Ok(written)
     }
 
     fn intents(&mut self, owner: &GatewayId) -> Result<Vec<Row<'static>>, Error> {

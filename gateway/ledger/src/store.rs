@@ -14,6 +14,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// The connections that queries share.
+const CONNECTIONS: u32 = 4;
+
 /// A query waits at most this long for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -31,6 +34,8 @@ pub struct Store(Arc<Connections>);
 struct Connections {
     /// Replaced when its connections turn out to be dead.
     pool: ArcSwap<AnyPool>,
+    /// One connection for heartbeats, which must not wait behind large files.
+    reserved: ArcSwap<AnyPool>,
     url: String,
     session: &'static [&'static str],
     is_sqlite: bool,
@@ -66,14 +71,21 @@ impl Store {
         AnyPool::clone(&self.0.pool.load())
     }
 
+    /// The connection for heartbeats.
+    pub(crate) fn reserved(&self) -> AnyPool {
+        AnyPool::clone(&self.0.reserved.load())
+    }
+
     /// Leaves connections that do not answer behind: sqlx would wait for them to answer a ping, for ever.
     fn reconnect(&self) {
         if self.0.is_sqlite {
             return;
         }
-        match options(self.0.session).connect_lazy(&self.0.url) {
-            Ok(pool) => self.0.pool.store(Arc::new(pool)),
-            Err(error) => tracing::error!(%error, "database connections not replaced"),
+        for (pool, size) in [(&self.0.pool, CONNECTIONS), (&self.0.reserved, 1)] {
+            match options(self.0.session, size).connect_lazy(&self.0.url) {
+                Ok(new) => pool.store(Arc::new(new)),
+                Err(error) => tracing::error!(%error, "database connections not replaced"),
+            }
         }
     }
 }
@@ -190,9 +202,11 @@ async fn open_pool(url: &str, durability: Durability) -> Result<Store, Error> {
         checked.map_err(|why| Error::Setup(format!("cannot open the {}: {why}", describe(url))))?;
     }
     first_connection(url, &connect_url, session).await?;
-    let pool = options(session).connect(&connect_url).await?;
+    let pool = options(session, CONNECTIONS).connect(&connect_url).await?;
+    let reserved = options(session, 1).connect_lazy(&connect_url)?;
     Ok(Store(Arc::new(Connections {
         pool: ArcSwap::from_pointee(pool),
+        reserved: ArcSwap::from_pointee(reserved),
         url: connect_url,
         session,
         is_sqlite,
@@ -256,9 +270,9 @@ pub(crate) const fn sqlite_session(durability: Durability) -> &'static [&'static
 /// The first statements of a connection to PostgreSQL: the server cancels what takes longer.
 pub(crate) const POSTGRES_SESSION: &[&str] = &["SET statement_timeout = '10s'", "SET lock_timeout = '10s'"];
 
-fn options(session: &'static [&'static str]) -> AnyPoolOptions {
+fn options(session: &'static [&'static str], connections: u32) -> AnyPoolOptions {
     AnyPoolOptions::new()
-        .max_connections(4)
+        .max_connections(connections)
         .acquire_timeout(CONNECT_TIMEOUT)
         .after_connect(move |connection, _| {
             Box::pin(async move {

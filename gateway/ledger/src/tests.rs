@@ -1,6 +1,7 @@
 //! The ledger as a whole: random histories with kills, full disks, torn lines and a database that fails, after which every
 //! acknowledged record is there exactly once.
 
+use crate::endings::{Ending, Written};
 use crate::journal::faulty::FaultyDisk;
 use crate::journal::{Lines, segments};
 use crate::records::{self, Search};
@@ -21,7 +22,7 @@ use tempfile::TempDir;
 
 /// The behavior of the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mode {
+pub(crate) enum Mode {
     Works,
     /// Every operation fails.
     Fails,
@@ -53,6 +54,14 @@ impl Writer for FaultyWriter {
             _ => Ok(()),
         }
     }
+    fn finish(&mut self, endings: &[Ending], owner: &GatewayId) -> Result<Vec<Written>, Error> {
+        let mode = self.check()?;
+        let written = self.0.finish(endings, owner)?;
+        match mode {
+            Mode::LosesAnswers => Err(Error::Database("the answer was lost".to_owned())),
+            _ => Ok(written),
+        }
+    }
     fn intents(&mut self, owner: &GatewayId) -> Result<Vec<Row<'static>>, Error> {
         self.check()?;
         self.0.intents(owner)
@@ -80,15 +89,15 @@ impl Writer for FaultyWriter {
 }
 
 /// A ledger in a directory, on a disk and with a database that may fail.
-struct Bench {
-    dir: TempDir,
+pub(crate) struct Bench {
+    pub(crate) dir: TempDir,
     disk: FaultyDisk,
-    mode: Arc<Mutex<Mode>>,
+    pub(crate) mode: Arc<Mutex<Mode>>,
     durability: Durability,
 }
 
 impl Bench {
-    fn new(durability: Durability) -> Self {
+    pub(crate) fn new(durability: Durability) -> Self {
         Self {
             dir: TempDir::new().expect("a directory"),
             disk: FaultyDisk::new(1 << 40),
@@ -102,7 +111,7 @@ impl Bench {
     }
 
     /// Opens the ledger, once the one before has let go of its slot.
-    async fn open(&self) -> Arc<Ledger> {
+    pub(crate) async fn open(&self) -> Arc<Ledger> {
         self.open_keeping(None).await
     }
 
@@ -124,7 +133,7 @@ impl Bench {
 }
 
 /// The number of rows of each request id.
-async fn counts(store: &Store) -> BTreeMap<String, usize> {
+pub(crate) async fn counts(store: &Store) -> BTreeMap<String, usize> {
     let mut page = records::Page {
         after: 0,
         from: String::new(),

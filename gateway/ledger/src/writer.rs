@@ -1,5 +1,6 @@
 //! The database interface of the thread that moves records; SQLite and PostgreSQL each have their own.
 
+use crate::endings::{Ending, Written};
 use crate::error::Error;
 use crate::id::GatewayId;
 use crate::journal::Lines;
@@ -14,6 +15,9 @@ pub(crate) trait Writer: Send {
     /// Writes a segment's lines in one transaction: records that are not there yet, their sums, and intents of requests
     /// that run on. They are of the gateway `owner`.
     fn write(&mut self, lines: &Lines, owner: &GatewayId) -> Result<(), Error>;
+    /// Writes the endings of work that the gateway `owner` has, with their records, in one transaction: either all of them
+    /// or none. What became of each.
+    fn finish(&mut self, endings: &[Ending], owner: &GatewayId) -> Result<Vec<Written>, Error>;
     /// The intents that a gateway has left when it was killed, as the records that they become.
     fn intents(&mut self, owner: &GatewayId) -> Result<Vec<Row<'static>>, Error>;
     /// Deletes intents by their numbers.

@@ -85,9 +85,13 @@ pub(super) async fn request(State(admin): State<Admin>, Path(id): Path<String>) 
 
 /// Cancels a request that waits or runs.
 pub(super) async fn cancel(State(admin): State<Admin>, Path(id): Path<String>) -> Response {
-    if admin.services.registry.cancel(&id, None) {
-        return Json(json!({"request_id": id, "status": "cancelled", "message": "Request is being cancelled"}))
-            .into_response();
+    match stored::cancel(&admin.services, &id, None).await {
+        Ok(true) => {
+            let cancelled = json!({"request_id": id, "status": "cancelled", "message": "Request is being cancelled"});
+            return Json(cancelled).into_response();
+        }
+        Ok(false) => {}
+        Err(error) => return internal(&error),
     }
     match stored::status(&admin.services, &id, None).await {
         Ok(Some(status)) => (StatusCode::CONFLICT, Json(status)).into_response(),

@@ -39,6 +39,8 @@ pub(crate) async fn import(store: &Store, data_dir: &Path) -> Result<(), Error> 
     }
     // It stays where something is left in it.
     let _ = tokio::fs::remove_dir(&folder).await;
+    // Answers that were put aside before their records; none are left after an end in order.
+    let _ = tokio::fs::remove_dir_all(data_dir.join("answers")).await;
     Ok(())
 }
 
@@ -131,6 +133,7 @@ mod tests {
         );
         std::fs::write(folder.join("file-batch_a-output"), answers).expect("writable");
         std::fs::write(folder.join("file-deleted"), "x").expect("writable");
+        std::fs::create_dir(dir.path().join("answers")).expect("writable");
         import(&store, dir.path()).await.expect("moved");
         assert_eq!(contents::read(&store, "file-1").await.expect("read"), Some(upload));
         let numbers = contents::numbers(&store, "file-batch_a-output").await.expect("read");
@@ -141,5 +144,6 @@ mod tests {
         );
         let left: Vec<_> = std::fs::read_dir(&folder).expect("a folder").flatten().collect();
         assert_eq!(left.len(), 1, "what belongs to no file stays");
+        assert!(!dir.path().join("answers").exists());
     }
 }

@@ -2,18 +2,19 @@
 
 use super::{expires_at, lines};
 use crate::clock::now_ms;
-use crate::exchange::aside;
-use crate::exchange::detached::{self, DetachedRequest, Outcome};
+use crate::exchange::detached::{self, Answered, DetachedRequest, Outcome};
 use crate::services::Services;
+use futures_util::FutureExt;
 use futures_util::stream::{self, StreamExt};
 use ledger::batches::{self, Batch};
-use ledger::files::{self, File};
-use ledger::{BatchStatus, FileId, FilePurpose, GatewayId, Store, contents, jobs};
+use ledger::files::File;
+use ledger::{Answer, BatchStatus, Claim, FileId, FilePurpose, GatewayId, Store, Work, Written, contents};
 use parking_lot::Mutex;
 use policy::Class;
 use protocol::Operation;
 use serde_json::Value;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -24,9 +25,6 @@ const AT_ONCE: usize = 32;
 
 /// Batches of one project that are done at once; each has its input file in memory.
 const TURNS: usize = 2;
-
-/// The number of answers after which a batch's progress is stored.
-const TELL_EVERY: i64 = 50;
 
 /// Pauses before a request that the model's servers could not serve is made again: the first, which doubles, and the
 /// longest.
@@ -39,17 +37,26 @@ const AGAIN: Duration = Duration::from_secs(10);
 /// The batches that have not ended.
 #[derive(Debug, Default)]
 pub(crate) struct Batches {
-    /// By their ids: whether they are to be cancelled.
-    batches: Mutex<HashMap<String, Arc<AtomicBool>>>,
+    /// By their ids: the epoch of the claim, and whether they are to be cancelled.
+    batches: Mutex<HashMap<String, (i64, Arc<AtomicBool>)>>,
     /// A project's batches take turns.
     turns: Mutex<HashMap<String, Arc<Semaphore>>>,
 }
 
 impl Batches {
-    /// Tells a batch to end.
-    pub(crate) fn cancel(&self, id: &str) {
-        if let Some(is_cancelled) = self.batches.lock().get(id) {
+    /// Tells a batch that this gateway runs to end: what is queued of it is cancelled, what runs is not.
+    pub(crate) fn cancel(&self, services: &Services, id: &str) {
+        if let Some((_, is_cancelled)) = self.batches.lock().get(id) {
             is_cancelled.store(true, Relaxed);
+        }
+        services.registry.cancel_queued(&format!("{id}-"));
+    }
+
+    /// Forgets a batch that this gateway does not run any more, unless it has claimed it again.
+    fn forget(&self, batch: &Batch) {
+        let mut batches = self.batches.lock();
+        if batches.get(&*batch.id).is_some_and(|(epoch, _)| *epoch == batch.epoch) {
+            batches.remove(&*batch.id);
         }
     }
 
@@ -66,18 +73,43 @@ pub(crate) async fn recover(
     unfinished: &Arc<Batches>,
     owner: &GatewayId,
 ) -> Result<(), ledger::Error> {
-    for batch in batches::claim(services.ledger.store(), owner, services.ledger.owner()).await? {
+    let abandoned = batches::claim(services.ledger.store(), owner, services.ledger.owner()).await?;
+    resume_all(services, unfinished, abandoned);
+    Ok(())
+}
+
+/// Takes over some batches of gateways that are silent or gone; how many.
+pub(crate) async fn take_over(
+    services: &Arc<Services>,
+    unfinished: &Arc<Batches>,
+    limit: i64,
+) -> Result<usize, ledger::Error> {
+    let abandoned = batches::take_over(services.ledger.store(), services.ledger.owner(), limit).await?;
+    let count = abandoned.len();
+    resume_all(services, unfinished, abandoned);
+    Ok(count)
+}
+
+fn resume_all(services: &Arc<Services>, unfinished: &Arc<Batches>, abandoned: Vec<Batch>) {
+    for batch in abandoned {
         tracing::info!(batch = %batch.id, "resuming a batch");
         start(services, unfinished, batch);
+    }
+}
+
+/// Cancels the batches that this gateway has and that any gateway was asked to cancel.
+pub(crate) async fn cancel_marked(services: &Services, unfinished: &Batches) -> Result<(), ledger::Error> {
+    for id in batches::to_cancel(services.ledger.store(), services.ledger.owner()).await? {
+        unfinished.cancel(services, &id);
     }
     Ok(())
 }
 
 /// Runs a batch in a task of its own.
-pub(crate) fn start(services: &Arc<Services>, unfinished: &Arc<Batches>, mut batch: Batch) {
+pub(crate) fn start(services: &Arc<Services>, unfinished: &Arc<Batches>, batch: Batch) {
     let (services, unfinished) = (Arc::clone(services), Arc::clone(unfinished));
     let is_cancelled = Arc::new(AtomicBool::new(batch.status == BatchStatus::Cancelling));
-    let entry = Arc::clone(&is_cancelled);
+    let entry = (batch.epoch, Arc::clone(&is_cancelled));
     unfinished.batches.lock().insert(batch.id.to_string(), entry);
     tokio::spawn(async move {
         let turn = unfinished.turn(&batch.project_id);
@@ -87,32 +119,29 @@ pub(crate) fn start(services: &Arc<Services>, unfinished: &Arc<Batches>, mut bat
         };
         while let Err(error) = run(&services, batch.clone(), &is_cancelled).await {
             tracing::error!(batch = %batch.id, error, "a batch failed; it is tried again");
-            batch.status = BatchStatus::InProgress;
             tokio::select! {
                 () = services.shutdown.stopping() => break,
                 () = tokio::time::sleep(AGAIN) => {}
             }
         }
-        unfinished.batches.lock().remove(&*batch.id);
+        unfinished.forget(&batch);
     });
 }
 
 /// A batch under way.
-struct Work<'a> {
+struct BatchRun<'a> {
     services: &'a Arc<Services>,
     batch: Batch,
     operation: Operation,
     is_cancelled: &'a AtomicBool,
-    /// Set when no further request is to be made: the gateway stops, or the disk fails.
+    /// Set when no further request is to be made: the gateway stops, the database refuses an answer, or another gateway
+    /// has taken the batch over.
     is_halted: AtomicBool,
-    /// Requests that the process before had done, by their ids.
-    recorded: HashSet<String>,
-    /// Answered and failed requests.
-    progress: Mutex<(i64, i64)>,
+    claim: Claim,
 }
 
 async fn run(services: &Arc<Services>, mut batch: Batch, is_cancelled: &AtomicBool) -> Result<(), String> {
-    let store = services.ledger.store();
+    let (store, owner) = (services.ledger.store(), services.ledger.owner());
     let message = |error: ledger::Error| error.to_string();
     let operation = lines::endpoint(&batch.endpoint).ok_or("the endpoint is not known any more")?;
     let asked = match requests(services, &batch).await? {
@@ -120,46 +149,34 @@ async fn run(services: &Arc<Services>, mut batch: Batch, is_cancelled: &AtomicBo
         Err(problems) => {
             batch.status = BatchStatus::Failed;
             (batch.problems, batch.finished_at) = (Some(problems.to_string()), Some(now_ms() / 1000));
-            return batches::update(store, &batch).await.map_err(message);
+            return batches::end(store, owner, &batch, &[]).await.map(drop).map_err(message);
         }
     };
     let (answered, failed) = written(store, &batch).await.map_err(message)?;
     batch.total = i64::try_from(asked.len()).unwrap_or(i64::MAX);
     batch.completed = i64::try_from(answered.len()).unwrap_or(0);
     batch.failed = i64::try_from(failed.len()).unwrap_or(0);
-    let is_new = batch.status == BatchStatus::Validating;
-    if is_new {
-        batch.status = BatchStatus::InProgress;
+    if !batches::begin(store, owner, &batch).await.map_err(message)? {
+        return Ok(());
     }
-    batches::update(store, &batch).await.map_err(message)?;
-    let recorded = if is_new {
-        HashSet::new()
-    } else {
-        jobs::recorded(store, &batch.project_id, &format!("{}-", batch.id))
-            .await
-            .map_err(message)?
+    let claim = Claim {
+        work: Work::Batch(batch.id.clone()),
+        epoch: batch.epoch,
     };
-    let progress = Mutex::new((batch.completed, batch.failed));
-    let work = Work {
+    let work = BatchRun {
         services,
         batch,
         operation,
         is_cancelled,
         is_halted: AtomicBool::new(false),
-        recorded,
-        progress,
+        claim,
     };
-    let (done, left): (Vec<_>, Vec<_>) = asked
+    let left = asked
         .into_iter()
         .zip(0..)
-        .map(|(line, number)| (number, line))
-        .partition(|(number, _)| answered.contains(number) || failed.contains(number));
-    for (number, _) in done {
-        // A kill may have left it after its line was written.
-        aside::remove(services, &format!("{}-{number}", work.batch.id)).await;
-    }
+        .filter(|(_, number)| !answered.contains(number) && !failed.contains(number));
     let mut under_way = stream::iter(left)
-        .map(|(number, line)| work.one(number, line))
+        .map(|(line, number)| work.one(number, line))
         .buffer_unordered(AT_ONCE);
     let mut end = Ok(true);
     while let Some(done) = under_way.next().await {
@@ -173,7 +190,7 @@ async fn run(services: &Arc<Services>, mut batch: Batch, is_cancelled: &AtomicBo
     if end? {
         work.finish().await
     } else {
-        // The gateway stops: the next start goes on.
+        // The next start goes on, or another gateway.
         Ok(())
     }
 }
@@ -194,23 +211,30 @@ async fn written(store: &Store, batch: &Batch) -> Result<(BTreeSet<i64>, BTreeSe
     Ok((answered, failed))
 }
 
-impl Work<'_> {
-    /// Does one request; false if the gateway stops before it was done.
+impl BatchRun<'_> {
+    /// Does one request; false if it is not done here, because the gateway stops or has lost the batch.
     async fn one(&self, number: i64, line: lines::Line) -> Result<bool, String> {
         if self.is_halted.load(Relaxed) {
             return Ok(false);
         }
         let id = format!("{}-{number}", self.batch.id);
-        let Some((is_completed, text)) = self.answer(&id, &line).await else {
+        let Some(end) = self.answer(&id, &line).await else {
             return Ok(false);
         };
-        self.put(number, is_completed, &text).await?;
-        aside::remove(self.services, &id).await;
-        Ok(true)
+        match self.write(&id, number, &line.custom_id, end).await {
+            Ok(Written::Yes) => Ok(true),
+            Ok(Written::TakenOver) => {
+                if !self.is_halted.swap(true, Relaxed) {
+                    tracing::warn!(batch = %self.batch.id, "another gateway has taken a batch over");
+                }
+                Ok(false)
+            }
+            Err(error) => Err(error.to_string()),
+        }
     }
 
-    /// Makes a request until it has an answer: whether it completed, and its line. `None` if the gateway stops first.
-    async fn answer(&self, id: &str, line: &lines::Line) -> Option<(bool, String)> {
+    /// Makes a request until it has an answer. `None` if the gateway stops first.
+    async fn answer(&self, id: &str, line: &lines::Line) -> Option<LineEnd> {
         let batch = &self.batch;
         let request = DetachedRequest {
             id,
@@ -221,27 +245,19 @@ impl Work<'_> {
             priority: batch.priority,
             project_id: &batch.project_id,
             body: line.body.get().as_bytes(),
+            claim: &self.claim,
             is_cancelled: Some(self.is_cancelled),
         };
-        let answered = |status: u16, body: &[u8]| {
-            let body: Value = serde_json::from_slice(body).unwrap_or_default();
-            (status == 200, lines::answer(id, &line.custom_id, status, &body))
-        };
-        if self.recorded.contains(id)
-            && let Some((status, body)) = detached::put_aside(self.services, &request).await
-        {
-            return Some(answered(status, &body));
-        }
         let mut pause = FIRST_PAUSE;
         loop {
             if self.is_halted.load(Relaxed) {
                 return None;
             }
-            if let Some((code, why)) = self.is_over_for(id) {
-                return Some((false, lines::not_made(id, &line.custom_id, code, why)));
+            if let Some((code, why)) = self.is_over() {
+                return Some(LineEnd::NotMade(code, why));
             }
             let (after, is_patient) = match detached::run(self.services, &request).await? {
-                Outcome::Answered(status, body) => return Some(answered(status, &body)),
+                Outcome::Answered(answered) => return Some(LineEnd::Answered(answered)),
                 // There was no room: nothing was recorded, and it is asked again.
                 Outcome::RetryAfter(after) => (after.min(LONGEST_PAUSE), false),
                 // The servers will be back, and the batch has time until it expires.
@@ -256,6 +272,50 @@ impl Work<'_> {
         }
     }
 
+    /// Writes the end of a line into the file that it belongs to.
+    async fn write(&self, id: &str, number: i64, custom_id: &str, end: LineEnd) -> Result<Written, ledger::Error> {
+        match end {
+            LineEnd::Answered(answered) => {
+                let written = AssertUnwindSafe(self.write_answer(id, number, custom_id, answered)).catch_unwind();
+                match written.await {
+                    Ok(written) => written,
+                    // Its record was written while the stack unwound.
+                    Err(_) => {
+                        let answered = Answered::panicked(self.operation, id);
+                        self.write_answer(id, number, custom_id, answered).await
+                    }
+                }
+            }
+            LineEnd::NotMade(code, why) => {
+                let text = lines::not_made(id, custom_id, code, why);
+                let ledger = &self.services.ledger;
+                ledger.finish(&self.claim, self.part(number, false, text), None).await
+            }
+        }
+    }
+
+    async fn write_answer(
+        &self,
+        id: &str,
+        number: i64,
+        custom_id: &str,
+        answered: Answered,
+    ) -> Result<Written, ledger::Error> {
+        let body: Value = serde_json::from_slice(&answered.body).unwrap_or_default();
+        let text = lines::answer(id, custom_id, answered.status, &body);
+        let part = self.part(number, answered.status == 200, text);
+        answered.write(self.services, &self.claim, part).await
+    }
+
+    fn part(&self, number: i64, is_completed: bool, text: String) -> Answer {
+        Answer::Line {
+            file_id: lines::file_id(&self.batch.id, is_completed),
+            number,
+            contents: text.into_bytes(),
+            is_completed,
+        }
+    }
+
     /// Waits; false if the gateway stops.
     async fn wait(&self, pause: Duration) -> bool {
         tokio::select! {
@@ -264,12 +324,9 @@ impl Work<'_> {
         }
     }
 
-    /// Why a request is not made any more, if it is not: a code, and in words.
-    fn is_over_for(&self, request_id: &str) -> Option<(&'static str, &'static str)> {
-        if self.recorded.contains(request_id) {
-            let why = "the request was done, and its answer was lost when the gateway was killed";
-            Some(("answer_lost", why))
-        } else if self.is_cancelled.load(Relaxed) {
+    /// Why no further request is made, if none is: a code, and in words.
+    fn is_over(&self) -> Option<(&'static str, &'static str)> {
+        if self.is_cancelled.load(Relaxed) {
             Some(("batch_cancelled", "the batch was cancelled before this request ran"))
         } else if self.is_late() {
             Some(("batch_expired", "the batch expired before this request ran"))
@@ -282,67 +339,51 @@ impl Work<'_> {
         now_ms() / 1000 >= self.batch.expires_at
     }
 
-    /// Writes an answer, and now and then how far the batch has come.
-    async fn put(&self, number: i64, is_completed: bool, line: &str) -> Result<(), String> {
-        let (store, batch) = (self.services.ledger.store(), &self.batch);
-        let file_id = lines::file_id(&batch.id, is_completed);
-        let added = contents::add(store, &file_id, number, line.as_bytes()).await;
-        added.map_err(|error| error.to_string())?;
-        let (completed, failed) = {
-            let mut progress = self.progress.lock();
-            progress.0 += i64::from(is_completed);
-            progress.1 += i64::from(!is_completed);
-            *progress
-        };
-        if (completed + failed) % TELL_EVERY != 0 {
-            return Ok(());
-        }
-        // Only a figure for status answers: the files hold what is done.
-        if let Err(error) = batches::update_counts(store, batch, completed, failed).await {
-            tracing::warn!(%error, batch = %batch.id, "counts of a batch not updated");
-        }
-        Ok(())
-    }
-
-    /// Adds the files that were written to, and ends the batch.
+    /// Ends the batch with the files that were written to, unless another gateway has it now.
     async fn finish(self) -> Result<(), String> {
         let is_late = self.is_late();
         let mut batch = self.batch;
-        (batch.completed, batch.failed) = *self.progress.lock();
-        let store = self.services.ledger.store();
-        batch.output_file_id = add_file(self.services, &batch, true).await?;
-        batch.error_file_id = add_file(self.services, &batch, false).await?;
-        let status = if self.is_cancelled.load(Relaxed) {
+        let (output, errors) = (
+            file(self.services, &batch, true).await?,
+            file(self.services, &batch, false).await?,
+        );
+        batch.status = if self.is_cancelled.load(Relaxed) {
             BatchStatus::Cancelled
-        } else if is_late && batch.failed > 0 {
+        } else if is_late && errors.is_some() {
             BatchStatus::Expired
         } else {
             BatchStatus::Completed
         };
-        (batch.status, batch.finished_at) = (status, Some(now_ms() / 1000));
-        batches::update(store, &batch).await.map_err(|error| error.to_string())
+        batch.finished_at = Some(now_ms() / 1000);
+        batch.output_file_id = output.as_ref().map(|file| file.id.clone());
+        batch.error_file_id = errors.as_ref().map(|file| file.id.clone());
+        let files: Vec<File> = output.into_iter().chain(errors).collect();
+        let ledger = &self.services.ledger;
+        let ended = batches::end(ledger.store(), ledger.owner(), &batch, &files).await;
+        ended.map(drop).map_err(|error| error.to_string())
     }
 }
 
-/// Adds the file of a batch's answers, or of its failed requests, unless there are none.
-async fn add_file(services: &Services, batch: &Batch, is_output: bool) -> Result<Option<FileId>, String> {
-    let store = services.ledger.store();
-    let message = |error: ledger::Error| error.to_string();
+/// The end of a line.
+enum LineEnd {
+    Answered(Answered),
+    /// It was not made: a code, and in words.
+    NotMade(&'static str, &'static str),
+}
+
+/// The file of a batch's answers, or of its failed requests; `None` if there are none.
+async fn file(services: &Services, batch: &Batch, is_output: bool) -> Result<Option<File>, String> {
     let id = FileId::from(lines::file_id(&batch.id, is_output));
-    let bytes = contents::size(store, &id).await.map_err(message)?;
-    if bytes == 0 {
-        return Ok(None);
-    }
+    let bytes = contents::size(services.ledger.store(), &id).await;
+    let bytes = bytes.map_err(|error| error.to_string())?;
     let now = now_ms() / 1000;
-    let file = File {
-        id: id.clone(),
-        project_id: batch.project_id.clone(),
+    Ok((bytes > 0).then(|| File {
         filename: format!("{id}.jsonl"),
+        id,
+        project_id: batch.project_id.clone(),
         purpose: FilePurpose::BatchOutput,
         bytes,
         created_at: now,
         expires_at: expires_at(services, now, batch.output_expires_seconds),
-    };
-    files::add(store, &file).await.map_err(message)?;
-    Ok(Some(id))
+    }))
 }

@@ -130,7 +130,7 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
     let services = build(config, database, bundled).await?;
     let batches = Arc::new(Batches::default());
     cluster::join(&services, socket.address()).await?;
-    recover(&services, &batches).await?;
+    recover(&services, &batches, is_hand_over).await?;
     let shutdown = Arc::clone(&services.shutdown);
     let reloader = reloader(&services, args, store.clone(), simulated);
     let console = Arc::new(Console::default());
@@ -143,7 +143,11 @@ async fn serve(config: Config, args: &ServeArgs) -> Result<ExitCode, Failure> {
         console: Arc::clone(&console),
     };
     spawn_admin(admin, admin_listener, descriptors);
-    tokio::spawn(cluster::run(Arc::clone(&services), socket.address()));
+    tokio::spawn(cluster::run(
+        Arc::clone(&services),
+        Arc::clone(&batches),
+        socket.address(),
+    ));
     spawn_background_tasks(&services, &reloader, &console, store);
     let endpoints = Endpoints {
         services: Arc::clone(&services),
@@ -247,10 +251,11 @@ async fn build(config: Config, database: Database, bundled: Option<SocketAddr>) 
 }
 
 /// Restores used quotas and budgets, and resumes stored requests and batches that earlier processes left.
-async fn recover(services: &Arc<Services>, batches: &Arc<Batches>) -> Result<(), Failure> {
+async fn recover(services: &Arc<Services>, batches: &Arc<Batches>, is_hand_over: bool) -> Result<(), Failure> {
     restore_usage(services).await?;
-    let startup = &services.current.get().config.gateway.startup;
-    batch::import(services.ledger.store(), &startup.data_dir).await?;
+    if !is_hand_over {
+        import(services).await?;
+    }
     let owners = [Some(services.ledger.owner()), services.ledger.abandoned()];
     for owner in owners.into_iter().flatten() {
         resume_work_of(services, batches, owner).await?;
@@ -306,6 +311,9 @@ async fn recover_from_predecessor(services: Arc<Services>, batches: Arc<Batches>
     let Ok(owner) = adopted.await else { return };
     tracing::info!("the previous gateway has ended");
     cluster::forget(&services, &owner).await;
+    if let Err(error) = import(&services).await {
+        tracing::error!(%error, "contents of files stay in the data directory; the next start moves them");
+    }
     if let Err(error) = resume_work_of(&services, &batches, &owner).await {
         tracing::error!(%error, "cannot resume the previous gateway's stored requests; the next start will");
     }
@@ -314,6 +322,12 @@ async fn recover_from_predecessor(services: Arc<Services>, batches: Arc<Batches>
     if let Err(error) = restore_usage(&services).await {
         tracing::error!(%error, "cannot count what the previous gateway used last; the next start will");
     }
+}
+
+/// Moves contents of files that an earlier version has left into the database, when none such runs any more.
+async fn import(services: &Services) -> Result<(), ledger::Error> {
+    let data_dir = &services.current.get().config.gateway.startup.data_dir;
+    batch::import(services.ledger.store(), data_dir).await
 }
 
 /// Resumes the stored requests and batches of an owner.

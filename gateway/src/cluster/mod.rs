@@ -1,10 +1,13 @@
 //! This gateway as a member of a cluster: gateways that share one PostgreSQL database. It enters at its start, renews its
-//! heartbeat, draws from shared quotas and budgets, and leaves when it has ended in order. With SQLite there is one gateway,
-//! and nothing to do.
+//! heartbeat, draws from shared quotas and budgets, takes over the work of members that are silent, and leaves when it has
+//! ended in order. With SQLite there is one gateway, and nothing to do.
 
 mod credit;
+mod work;
 
 use self::credit::Banker;
+use self::work::Beats;
+use crate::batch::Batches;
 use crate::clock;
 use crate::services::Services;
 use ledger::GatewayId;
@@ -33,8 +36,10 @@ pub(crate) async fn join(services: &Services, address: SocketAddr) -> Result<(),
     Ok(())
 }
 
-/// Renews this gateway's heartbeat for as long as the process runs.
-pub(crate) async fn run(services: Arc<Services>, address: SocketAddr) {
+/// Renews this gateway's heartbeat for as long as the process runs, and takes over what others leave.
+pub(crate) async fn run(services: Arc<Services>, batches: Arc<Batches>, address: SocketAddr) {
+    let beats = Arc::new(Beats::default());
+    tokio::spawn(work::run(Arc::clone(&services), batches, Arc::clone(&beats)));
     if !services.ledger.store().is_shared() {
         return;
     }
@@ -50,12 +55,14 @@ pub(crate) async fn run(services: Arc<Services>, address: SocketAddr) {
         tick.tick().await;
         match beat(&services, address).await {
             Ok(heartbeat) => {
+                beats.succeeded();
                 if std::mem::take(&mut failed) {
                     tracing::info!("heartbeats reach the database again");
                 }
                 note(&services, heartbeat);
             }
             Err(error) => {
+                beats.failed();
                 if !std::mem::replace(&mut failed, true) {
                     tracing::warn!(%error, "no heartbeat: the other gateways take this one for silent");
                 }

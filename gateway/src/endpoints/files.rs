@@ -60,8 +60,7 @@ pub(super) async fn answer(
         FilesAndBatches::CancelBatch(id) => {
             find(services, project, id).await?;
             batches::cancel(store, project, id).await.map_err(unavailable)?;
-            endpoints.batches.cancel(id);
-            services.registry.cancel_queued(&format!("{id}-"));
+            endpoints.batches.cancel(services, id);
             shapes::batch(&find(services, project, id).await?).into()
         }
     })
@@ -190,6 +189,7 @@ async fn create(endpoints: &Endpoints, session: &mut ServerSession, caller: &Cal
         expires_at: now + DAY,
         finished_at: None,
         output_expires_seconds,
+        epoch: 0,
     };
     let most = config.gateway.max_unfinished_batches;
     let added = batches::add(services.ledger.store(), services.ledger.owner(), &batch, most).await;

@@ -27,7 +27,7 @@ pub(super) async fn request(
     let snapshot = services.current.get();
     let caller = caller(services, &snapshot, session)?;
     let project = caller.visible_project;
-    if matches!(route, Route::Cancel(_)) && services.registry.cancel(id, project) {
+    if matches!(route, Route::Cancel(_)) && stored::cancel(services, id, project).await.map_err(unavailable)? {
         return Ok(json!({"request_id": id, "status": "cancelled", "message": "Request is being cancelled"}));
     }
     let known = stored::status(services, id, project).await.map_err(unavailable)?;

@@ -48,7 +48,7 @@ pub(super) async fn answer(
                 let message = format!("cannot cancel response `{name}`: it was not created with `background: true`");
                 return Err(RequestError::new(ErrorCode::BadRequest, message));
             };
-            if services.registry.cancel(found.id, project) {
+            if stored::cancel(services, found.id, project).await.map_err(unavailable)? {
                 shown["status"] = "cancelled".into();
             }
             Ok(shown.into())

@@ -3,7 +3,6 @@
 //! their answers are stored, or returned to the batch.
 
 use super::admit::{Admitted, Queued};
-use super::aside;
 use super::client::Client;
 use super::conversation::{self, Recalled};
 use super::final_part::FinalPart;
@@ -18,10 +17,9 @@ use crate::identity::{self, Caller};
 use crate::services::Services;
 use bytes::Bytes;
 use futures_util::FutureExt;
-use ledger::{jobs, responses};
+use ledger::{Answer, Claim, Written, jobs};
 use policy::{Class, Priority};
 use protocol::error::{ErrorCode, RequestError};
-use protocol::responses::not_stored;
 use protocol::{self, Operation, ParsedRequest};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -39,7 +37,7 @@ impl Queued {
     pub(super) async fn run(self, body: &Bytes, purpose: Purpose<'_>) -> Option<Result<Concluded, Unavailable>> {
         let services = Arc::clone(&self.recorder.services);
         let config = Arc::clone(&self.recorder.record.snapshot.config);
-        let recorder = self.recorder;
+        let mut recorder = self.recorder;
         let buffered = services.buffer(&config, body.len());
         let parsed = buffered.and_then(|buffered| Ok((buffered, protocol::parse(recorder.record.operation, body)?)));
         let (_buffered, parsed) = match parsed {
@@ -61,9 +59,10 @@ impl Queued {
             Ok(granted) => granted,
             Err(refusal) => return Some(Ok(end(recorder, refusal.into()))),
         };
+        recorder.detached = Some(services.shutdown.detached());
         let id = recorder.record.request_id.clone();
-        if let Purpose::Job(project) = purpose {
-            count_attempt(&services, project, &id).await;
+        if let Purpose::Job { project, epoch } = purpose {
+            count_attempt(&services, (project, &id, epoch)).await;
         }
         let resolved = Resolved {
             recorder,
@@ -73,18 +72,17 @@ impl Queued {
             hint: self.hint,
             translation: None,
         };
-        let _detached = services.shutdown.detached();
         let admitted = Box::new(Admitted::new(resolved, granted));
         let ran = match purpose {
-            Purpose::Job(_) => admitted.run_job(&mut client).await,
+            Purpose::Job { .. } => admitted.run_job(&mut client).await,
             Purpose::BatchLine => admitted.run_line(&mut client).await,
         };
         match ran {
             Ok(concluded) => Some(Ok(concluded)),
             Err(Withdrawn::Unavailable(after)) => Some(Err(Unavailable(after))),
             Err(Withdrawn::Stopping) => {
-                if let Purpose::Job(project) = purpose {
-                    forget_attempt(&services, project, &id).await;
+                if let Purpose::Job { project, epoch } = purpose {
+                    forget_attempt(&services, (project, &id, epoch)).await;
                 }
                 None
             }
@@ -98,22 +96,22 @@ pub(super) struct Unavailable(Option<Duration>);
 /// The purpose of a detached request.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Purpose<'a> {
-    /// The stored job of this project.
-    Job(&'a str),
+    /// The stored job of this project, as it was claimed.
+    Job { project: &'a str, epoch: i64 },
     /// A line of a batch, which waits while the model's servers are unavailable.
     BatchLine,
 }
 
 /// Counts an attempt of a stored job, which bounds how often a request that kills the gateway is begun.
-async fn count_attempt(services: &Services, project: &str, id: &str) {
-    if let Err(error) = jobs::count_attempt(services.ledger.store(), project, id).await {
+async fn count_attempt(services: &Services, (project, id, epoch): (&str, &str, i64)) {
+    if let Err(error) = jobs::count_attempt(services.ledger.store(), project, id, epoch).await {
         tracing::warn!(%error, request_id = id, "cannot count a job's attempt");
     }
 }
 
 /// Takes an attempt back that the end of the drain interrupted.
-async fn forget_attempt(services: &Services, project: &str, id: &str) {
-    if let Err(error) = jobs::forget_attempt(services.ledger.store(), project, id).await {
+async fn forget_attempt(services: &Services, (project, id, epoch): (&str, &str, i64)) {
+    if let Err(error) = jobs::forget_attempt(services.ledger.store(), project, id, epoch).await {
         tracing::warn!(%error, request_id = id, "cannot take a job's attempt back");
     }
 }
@@ -136,14 +134,16 @@ pub(crate) struct DetachedRequest<'a> {
     /// The project whose stored conversations it may go on from.
     pub(crate) project_id: &'a str,
     pub(crate) body: &'a [u8],
+    /// The right to write its answer.
+    pub(crate) claim: &'a Claim,
     /// Set when its batch is cancelled, before the batch's queued requests are.
     pub(crate) is_cancelled: Option<&'a AtomicBool>,
 }
 
 /// The end of a detached request.
 pub(crate) enum Outcome {
-    /// Recorded, with a status and a body as a client would have got them.
-    Answered(u16, Bytes),
+    /// Ended, and to be [written](Answered::write).
+    Answered(Answered),
     /// Not recorded: there was no capacity, and the request may be sent again after this time.
     RetryAfter(Duration),
     /// The model's servers were unreachable, overloaded or limiting: the request may be sent again after a pause, at least
@@ -151,18 +151,54 @@ pub(crate) enum Outcome {
     Unavailable(Option<Duration>),
 }
 
+/// A status and a body as a client would have got them, not yet in the database.
+pub(crate) struct Answered {
+    pub(crate) status: u16,
+    pub(crate) body: Bytes,
+    /// `None` after a panic, whose record was written while the stack unwound.
+    recorder: Option<Box<Recorder>>,
+}
+
+impl Answered {
+    /// The end of a request whose handling panicked.
+    pub(crate) fn panicked(operation: Operation, id: &str) -> Self {
+        let (status, body) = refused(operation, id, &super::panicked());
+        Self {
+            status,
+            body,
+            recorder: None,
+        }
+    }
+
+    /// Writes what is made of the answer, and the record of the request with it.
+    ///
+    /// # Errors
+    /// When the database refuses it, or the process ends: the request is to be made again.
+    pub(crate) async fn write(
+        self,
+        services: &Services,
+        claim: &Claim,
+        answer: Answer,
+    ) -> Result<Written, ledger::Error> {
+        match self.recorder {
+            Some(recorder) => recorder.finish(answer).await,
+            None => services.ledger.finish(claim, answer, None).await,
+        }
+    }
+}
+
 /// Runs a request to its end; `None` if the gateway stops first, and nothing was recorded. A panic ends the request
 /// with an error, as it does for a client, so that a batch goes on with its other lines.
 pub(crate) async fn run(services: &Arc<Services>, request: &DetachedRequest<'_>) -> Option<Outcome> {
     let outcome = AssertUnwindSafe(run_once(services, request)).catch_unwind().await;
-    outcome.unwrap_or_else(|_| Some(refused(request, &super::panicked())))
+    outcome.unwrap_or_else(|_| Some(Outcome::Answered(Answered::panicked(request.operation, request.id))))
 }
 
 async fn run_once(services: &Arc<Services>, request: &DetachedRequest<'_>) -> Option<Outcome> {
     if services.ledger.check_writable().is_err() {
         return Some(Outcome::RetryAfter(LEDGER_PAUSE));
     }
-    let mut recorder = Recorder::resume(services, request.id, request.operation);
+    let mut recorder = Recorder::resume(services, request.id, request.operation, request.claim.clone());
     let mut body = Bytes::new();
     let admitted = match recall(&mut recorder, request).await {
         Ok(recalled) => {
@@ -192,7 +228,7 @@ async fn run_once(services: &Arc<Services>, request: &DetachedRequest<'_>) -> Op
             end(recorder, error)
         }
     };
-    Some(outcome(concluded, request).await)
+    Some(Outcome::Answered(answered(concluded, request).await))
 }
 
 /// The request's body without its dependence on stored responses.
@@ -210,46 +246,23 @@ async fn recall(recorder: &mut Recorder, request: &DetachedRequest<'_>) -> Resul
     Ok(Bytes::copy_from_slice(request.body))
 }
 
-/// The answer that was put aside for a request whose record was written before the gateway was killed.
-pub(crate) async fn put_aside(services: &Services, request: &DetachedRequest<'_>) -> Option<(u16, Bytes)> {
-    match aside::find(services, request.id).await? {
-        Ok(FinalPart::Body { status, body, .. }) if request.operation == Operation::Responses => {
-            let id = conversation::response_id(request.id);
-            let store = services.ledger.store();
-            let stored = responses::find(store, Some(request.project_id), &id, now_ms() / 1000).await;
-            let is_stored = stored.is_ok_and(|found| found.is_some());
-            let body = if is_stored { body } else { not_stored(&body).into() };
-            Some((status, body))
-        }
-        Ok(FinalPart::Body { status, body, .. } | FinalPart::Refused { status, body, .. }) => Some((status, body)),
-        Ok(FinalPart::StreamEnd(_) | FinalPart::Relayed { .. }) => None,
-        Err(error) => Some(refused_with(request, &error)),
-    }
-}
-
-/// The end of a recorded request, once its record is durable and its response is stored, if that was asked for.
-async fn outcome((mut recorder, result): Concluded, request: &DetachedRequest<'_>) -> Outcome {
-    let result = match recorder.durable().await {
-        Ok(()) => storage::keep(&mut recorder, result).await,
-        Err(error) => Err(unavailable(&error)),
+/// The answer of a request that has ended; its response is stored, if that was asked for.
+async fn answered((mut recorder, result): Concluded, request: &DetachedRequest<'_>) -> Answered {
+    let (status, body) = match storage::keep(&mut recorder, result).await {
+        Ok(FinalPart::Body { status, body, .. } | FinalPart::Refused { status, body, .. }) => (status, body),
+        Ok(FinalPart::StreamEnd(_) | FinalPart::Relayed { .. }) => (200, Bytes::new()),
+        Err(error) => refused(request.operation, request.id, &error),
     };
-    match result {
-        Ok(FinalPart::Body { status, body, .. } | FinalPart::Refused { status, body, .. }) => {
-            Outcome::Answered(status, body)
-        }
-        Ok(FinalPart::StreamEnd(_) | FinalPart::Relayed { .. }) => Outcome::Answered(200, Bytes::new()),
-        Err(error) => refused(request, &error),
+    Answered {
+        status,
+        body,
+        recorder: Some(recorder),
     }
 }
 
 /// An error as a client would have got it.
-fn refused(request: &DetachedRequest<'_>, error: &RequestError) -> Outcome {
-    let (status, body) = refused_with(request, error);
-    Outcome::Answered(status, body)
-}
-
-fn refused_with(request: &DetachedRequest<'_>, error: &RequestError) -> (u16, Bytes) {
-    let body = error.body(request.operation.protocol(), request.id);
+fn refused(operation: Operation, id: &str, error: &RequestError) -> (u16, Bytes) {
+    let body = error.body(operation.protocol(), id);
     (error.code.status(), body.into())
 }
 
@@ -302,12 +315,6 @@ fn resolution(
         return Err(RequestError::param(ErrorCode::BadRequest, "stream", message));
     }
     resolve::resolution(recorder, &caller, request.body, parsed)
-}
-
-/// Notes whose request it is, without running it.
-pub(super) fn identify_again(recorder: &mut Recorder, request: &DetachedRequest<'_>) -> Result<(), RequestError> {
-    let parsed = protocol::parse(request.operation, request.body)?;
-    identify(recorder, request, &parsed).map(drop)
 }
 
 /// Identifies the user that submitted a request, and notes whose request it is.

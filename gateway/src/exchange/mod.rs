@@ -16,8 +16,7 @@
 mod admit;
 mod answer;
 mod answered_here;
-pub(crate) mod aside;
-mod authenticate;
+pub(crate) mod authenticate;
 mod client;
 mod conversation;
 pub(crate) mod detached;

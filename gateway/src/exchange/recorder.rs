@@ -1,7 +1,6 @@
 //! The record of one request, written exactly once however the request ends: [`Recorder`] is a guard, so an error, a
 //! panic and a dropped task all leave a record, and the resources beside it are released by guards of their own.
 
-use super::aside;
 use super::conversation::Conversation;
 use super::final_part::FinalPart;
 use super::head::RequestHead;
@@ -10,14 +9,16 @@ use crate::gate::SlotPermit;
 use crate::record::Record;
 use crate::registry::{Registration, random_request_id};
 use crate::services::Services;
+use crate::shutdown::Detached;
 use crate::tokens::TextBytes;
 use crate::traces::{self, Steps, Trace};
-use ledger::{Outcome, Receipt};
+use ledger::{Answer, Claim, Entry, Outcome, Receipt, Written};
 use policy::{AdmissionRequest, Alert, Pace, RateLimitStatus, Settlement, Units};
 use protocol::error::{Blame, ErrorCode, RequestError};
 use protocol::meter::{Bounds, Meter, Source, Usage};
 use protocol::{Operation, PromptSize, Work};
 use std::borrow::Cow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -46,8 +47,11 @@ pub(crate) struct Recorder {
     /// The time from its start until the request was last sent to a server.
     pub(super) forwarded_after: Duration,
     is_written: bool,
-    /// True if the request goes on without a client, so that its answer is put aside before its record is written.
-    pub(super) is_detached: bool,
+    /// Of a request that goes on without a client: its record is written with its answer, if this gateway still has the
+    /// work that it is of.
+    pub(super) claim: Option<Claim>,
+    /// Keeps the process from its end until such a request has its answer.
+    pub(super) detached: Option<Detached>,
     /// True if the client has the head of an answer, so that the status that it got is 200.
     head_is_sent: bool,
     /// Of the record, once it is in the journal.
@@ -96,9 +100,9 @@ impl Recorder {
     }
 
     /// Begins the record of stored work that runs under the id it was accepted with.
-    pub(super) fn resume(services: &Arc<Services>, id: &str, operation: Operation) -> Box<Self> {
+    pub(super) fn resume(services: &Arc<Services>, id: &str, operation: Operation, claim: Claim) -> Box<Self> {
         let mut recorder = Self::new(services, id, RequestHead::default(), operation);
-        recorder.is_detached = true;
+        recorder.claim = Some(claim);
         recorder
     }
 
@@ -117,13 +121,15 @@ impl Recorder {
             overhead: None,
             forwarded_after: Duration::ZERO,
             is_written: false,
-            is_detached: false,
+            claim: None,
+            detached: None,
             head_is_sent: false,
             receipt: None,
         })
     }
 
-    /// Settles and records; the answer's last bytes may go out once the record is [durable](Self::durable).
+    /// Settles and records; the answer's last bytes may go out once the record is [durable](Self::take_receipt). A request without
+    /// a client is recorded with its [answer](Self::finish).
     ///
     /// # Errors
     /// The error that ended the request, or `ledger_unavailable` if its record cannot be written.
@@ -137,7 +143,10 @@ impl Recorder {
         if let Some(served) = served {
             self.settle(served);
         }
-        match self.write(&result) {
+        if self.claim.is_some() {
+            return result;
+        }
+        match self.write() {
             Ok(()) => result,
             Err(error) => Err(error),
         }
@@ -317,11 +326,8 @@ impl Recorder {
             .alert(self.record.project_id(), alert.window.name());
     }
 
-    /// Commits the record of a request that ended so, observes metrics and ends the trace.
-    fn write(&mut self, result: &Result<FinalPart, RequestError>) -> Result<(), RequestError> {
-        if self.is_detached {
-            aside::put(&self.services, &self.record, result);
-        }
+    /// Commits the record, observes metrics and ends the trace.
+    fn write(&mut self) -> Result<(), RequestError> {
         let committed = self.commit();
         self.is_written = true;
         self.observe();
@@ -331,11 +337,7 @@ impl Recorder {
     /// Appends the record to the ledger, under a number of its own: if this panics, the guard appends it again, and of two
     /// records with one number the first one counts.
     fn commit(&mut self) -> Result<(), RequestError> {
-        // The ledger takes no records at present, or too many strangers call; the refusal is counted in the metrics.
-        let is_unrecorded = |error: &RequestError| {
-            !error.is_recorded() || (error.is_strangers() && !self.services.strangers.may_record())
-        };
-        if self.record.error.as_ref().is_some_and(is_unrecorded) {
+        if self.is_unrecorded() {
             self.services.metrics.unrecorded(&self.record);
             return Ok(());
         }
@@ -352,6 +354,67 @@ impl Recorder {
         self.receipt = Some(receipt);
         fault::at(fault::Step::Recorded);
         Ok(())
+    }
+
+    /// Returns whether the ledger takes no records at present, or too many strangers call: the refusal is counted in the
+    /// metrics alone.
+    fn is_unrecorded(&self) -> bool {
+        let is_unrecorded = |error: &RequestError| {
+            !error.is_recorded() || (error.is_strangers() && !self.services.strangers.may_record())
+        };
+        self.record.error.as_ref().is_some_and(is_unrecorded)
+    }
+
+    /// Writes the answer of a request that has no client, and its record with it. If another gateway has taken the work
+    /// over, that one's answer counts, and what was used here is recorded as interrupted.
+    ///
+    /// # Errors
+    /// When the database refuses the answer, or the process ends: the work is done again.
+    pub(super) async fn finish(mut self: Box<Self>, answer: Answer) -> Result<Written, ledger::Error> {
+        let services = Arc::clone(&self.services);
+        let Some(claim) = &self.claim else {
+            return Err(ledger::Error::Invalid(
+                "a request with a client has no answer to keep".to_owned(),
+            ));
+        };
+        let is_unrecorded = self.is_unrecorded();
+        self.record.number.get_or_insert_with(|| services.ledger.next_number());
+        fault::at(fault::Step::Recording);
+        let entry = (!is_unrecorded).then(|| self.record.entry());
+        let written = services.ledger.finish(claim, answer, entry.as_ref()).await?;
+        if written == Written::TakenOver {
+            self.record_as_interrupted();
+            self.is_written = true;
+            return Ok(written);
+        }
+        self.is_written = true;
+        // The answer is written, and stays so, even if this panics.
+        let _ = catch_unwind(AssertUnwindSafe(|| {
+            if is_unrecorded {
+                services.metrics.unrecorded(&self.record);
+            }
+            self.observe();
+            fault::at(fault::Step::Recorded);
+        }));
+        Ok(written)
+    }
+
+    /// Records what a request has used whose answer another gateway gives.
+    fn record_as_interrupted(&self) {
+        let record = &self.record;
+        self.services.metrics.cluster.lost();
+        if !record.was_forwarded {
+            return;
+        }
+        let entry = Entry {
+            outcome: Outcome::Interrupted,
+            reason: Some("interrupted"),
+            error_message: Some("another gateway had taken the work over"),
+            ..record.entry()
+        };
+        if let Err(error) = self.services.ledger.append(&entry) {
+            tracing::error!(%error, request_id = record.request_id, "cannot record an interrupted request");
+        }
     }
 
     /// Observes metrics, ends the trace and writes the line in the log.
@@ -377,14 +440,6 @@ impl Recorder {
         self.receipt.take()
     }
 
-    /// Returns when the record is as durable as configured.
-    pub(super) async fn durable(&mut self) -> Result<(), ledger::Error> {
-        match self.receipt.take() {
-            Some(receipt) => receipt.durable().await,
-            None => Ok(()),
-        }
-    }
-
     /// Gives the record up: the request is stored and goes on in another process.
     pub(super) fn abandon(mut self: Box<Self>) {
         self.is_written = true;
@@ -393,7 +448,8 @@ impl Recorder {
 
 impl Drop for Recorder {
     fn drop(&mut self) {
-        if self.is_written {
+        // What has no client and did not end is done again by the next process, or by another gateway.
+        if self.is_written || (self.claim.is_some() && !std::thread::panicking()) {
             return;
         }
         let error = if std::thread::panicking() {
@@ -403,7 +459,7 @@ impl Drop for Recorder {
         };
         let result = Err(error);
         self.note_end(&result);
-        if let Err(error) = self.write(&result) {
+        if let Err(error) = self.write() {
             tracing::error!(error = error.message, "a request ended early and has no record");
         }
     }

@@ -1,5 +1,5 @@
-//! Stores the response to a request with `store: true`, once its record is written and before the last part of its answer
-//! goes out.
+//! Stores the response to a request with `store: true` before the last part of its answer goes out: once its record is
+//! written, or, for one without a client, before its answer and its record are.
 
 use super::conversation::{Conversation, response_id};
 use super::final_part::FinalPart;
@@ -7,6 +7,7 @@ use super::recorder::Recorder;
 use crate::clock::now_ms;
 use crate::record::Record;
 use crate::services::Services;
+use ledger::Claim;
 use ledger::responses::{self as stored, StoredResponse};
 use protocol::error::RequestError;
 use protocol::responses::{self, Label};
@@ -45,9 +46,10 @@ pub(super) async fn keep(
                 services,
                 record,
                 conversation,
+                claim,
                 ..
             } = &*recorder;
-            store(services, record, conversation, input, &response).await
+            store(services, record, claim.as_ref(), conversation, input, &response).await
         }
         None => {
             tracing::warn!(
@@ -79,6 +81,7 @@ pub(super) async fn keep(
 pub(super) async fn store(
     services: &Services,
     record: &Record,
+    claim: Option<&Claim>,
     conversation: &Conversation,
     input: String,
     response: &Value,
@@ -102,7 +105,8 @@ pub(super) async fn store(
         created_at: now,
         expires_at: now.saturating_add(keep),
     };
-    let added = stored::add(services.ledger.store(), &kept, settings.max_bytes).await;
+    let claim = claim.map(|claim| (services.ledger.owner(), claim));
+    let added = stored::add(services.ledger.store(), &kept, settings.max_bytes, claim).await;
     let result = match &added {
         Ok(true) => "stored",
         Ok(false) => {

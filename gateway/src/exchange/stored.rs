@@ -3,8 +3,7 @@
 
 use super::Step;
 use super::admit::Queued;
-use super::aside;
-use super::conversation::{Conversation, response_id};
+use super::conversation::Conversation;
 use super::detached::{self, DetachedRequest, Purpose, unavailable};
 use super::final_part::FinalPart;
 use super::job_answer::{Asked, failed_response, labelled, response, status_body, status_name};
@@ -16,8 +15,8 @@ use crate::registry::Status;
 use crate::services::Services;
 use bytes::Bytes;
 use futures_util::FutureExt;
-use ledger::GatewayId;
 use ledger::jobs::{self, Job, JobState};
+use ledger::{Answer, Claim, GatewayId, Work, Written};
 use policy::ProjectId;
 use protocol::error::{ErrorCode, RequestError};
 use protocol::{Operation, responses};
@@ -29,9 +28,8 @@ use std::time::Duration;
 /// A request that was forwarded this often and never ended is given up.
 const MAX_ATTEMPTS: i64 = 3;
 
-/// Pauses before an answer that could not be stored is stored again: the first, which doubles, and the longest.
+/// A job that was refused for what only time changes is admitted again after this, at least.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 impl Queued {
     /// Stores the request, answers `queued`, and goes on in a task of its own.
@@ -41,7 +39,10 @@ impl Queued {
             Ok(reply) => reply,
             Err(error) => return self.recorder.reject(error),
         };
-        tokio::spawn(run(self, body));
+        let mut queued = self;
+        let project = queued.recorder.record.project_id().to_owned();
+        queued.recorder.claim = Some(claim_of(&job));
+        tokio::spawn(run(queued, project, body));
         Ok(Box::new(accepted))
     }
 }
@@ -62,6 +63,14 @@ pub(super) fn job(recorder: &Recorder, body: &Bytes) -> Job {
         attempts: 0,
         previous_response_id: conversation.previous_response_id.clone(),
         kept_input: conversation.kept_input.clone(),
+        epoch: 0,
+    }
+}
+
+fn claim_of(job: &Job) -> Claim {
+    Claim {
+        work: Work::Job(job.id.clone()),
+        epoch: job.epoch,
     }
 }
 
@@ -79,48 +88,61 @@ pub(super) async fn accept(recorder: &Recorder, job: &Job, body: &Bytes) -> Resu
         .map_err(|_| RequestError::new(ErrorCode::BadRequest, "`x-request-id` cannot be sent back in a header"))
 }
 
-/// Runs a stored request to its end and stores its answer.
-pub(super) async fn run(queued: Queued, body: Bytes) {
-    let project = queued.recorder.record.project_id().to_owned();
-    run_job(queued, &project, body).await;
-}
-
-async fn run_job(mut queued: Queued, project: &str, body: Bytes) {
-    let recorder = &mut queued.recorder;
-    recorder.is_detached = true;
+/// Runs a stored request to its end and writes its answer.
+async fn run(queued: Queued, project: String, body: Bytes) {
+    let recorder = &queued.recorder;
     let (services, accepted) = (Arc::clone(&recorder.services), recorder.record.clone());
-    let conversation = recorder.conversation.clone();
-    let ran = AssertUnwindSafe(queued.run(&body, Purpose::Job(project))).catch_unwind();
-    match ran.await {
-        Ok(Some(Ok((mut recorder, result)))) => {
-            let result = match recorder.durable().await {
-                Ok(()) => result,
-                Err(error) => Err(unavailable(&error)),
-            };
-            store_answer(Asked::of(&recorder, &body), project, result).await;
+    let (conversation, claim) = (recorder.conversation.clone(), recorder.claim.clone());
+    let purpose = Purpose::Job {
+        project: &project,
+        epoch: claim.as_ref().map_or(0, |claim| claim.epoch),
+    };
+    let ran = async {
+        if let Some(Ok((recorder, result))) = queued.run(&body, purpose).await {
+            write_answer(recorder, &body, result).await;
         }
-        Ok(_) => {}
-        // Its record was written while the stack unwound.
-        Err(_) => {
-            let asked = Asked {
-                services: &services,
-                record: &accepted,
-                conversation: &conversation,
-                body: &body,
-            };
-            store_answer(asked, project, Err(super::panicked())).await;
-        }
+    };
+    if AssertUnwindSafe(ran).catch_unwind().await.is_ok() {
+        return;
+    }
+    // Its record was written while the stack unwound.
+    let asked = Asked {
+        services: &services,
+        record: &accepted,
+        conversation: &conversation,
+        body: &body,
+    };
+    let answer = answer(asked, None, Err(super::panicked())).await;
+    if let Some(claim) = claim {
+        let written = services.ledger.finish(&claim, answer, None).await;
+        report(&accepted.request_id, &written);
     }
 }
 
-async fn store_answer(asked: Asked<'_>, project: &str, result: Result<FinalPart, RequestError>) {
+/// Writes the answer of a stored request, and its record with it.
+async fn write_answer(recorder: Box<Recorder>, body: &[u8], result: Result<FinalPart, RequestError>) {
+    let answer = answer(Asked::of(&recorder, body), recorder.claim.as_ref(), result).await;
+    let id = recorder.record.request_id.clone();
+    report(&id, &recorder.finish(answer).await);
+}
+
+fn report(id: &str, written: &Result<Written, ledger::Error>) {
+    match written {
+        Ok(Written::Yes) => {}
+        Ok(Written::TakenOver) => tracing::warn!(request_id = id, "another gateway had taken a stored request over"),
+        Err(error) => tracing::error!(%error, request_id = id, "an answer was not stored; its request is done again"),
+    }
+}
+
+/// The answer of a stored request; its response is stored, if that was asked for.
+async fn answer(asked: Asked<'_>, claim: Option<&Claim>, result: Result<FinalPart, RequestError>) -> Answer {
     let Asked { services, record, .. } = asked;
     let is_response = record.operation == Operation::Responses;
     let answer = match result {
         Ok(part) if is_response => {
             let mut answer = response(&asked, part);
             if let Some(input) = asked.conversation.kept_input.clone() {
-                answer["store"] = storage::store(services, record, asked.conversation, input, &answer)
+                answer["store"] = storage::store(services, record, claim, asked.conversation, input, &answer)
                     .await
                     .into();
             }
@@ -137,33 +159,34 @@ async fn store_answer(asked: Asked<'_>, project: &str, result: Result<FinalPart,
             answer
         }
     };
-    keep_answer(services, project, &record.request_id, &answer).await;
-}
-
-/// Stores a job's answer; again while the database fails, until the gateway stops.
-async fn keep_answer(services: &Services, project: &str, id: &str, answer: &Value) {
-    let mut pause = SHORTEST_PAUSE;
-    while let Err(error) = jobs::finish(services.ledger.store(), project, id, answer, now_ms()).await {
-        tracing::error!(%error, request_id = id, "cannot store an answer; trying again");
-        tokio::select! {
-            () = services.shutdown.stopping() => return,
-            () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
-        }
+    Answer::Job {
+        answer: answer.to_string(),
+        finished_at_ms: now_ms(),
     }
-    aside::remove(services, id).await;
 }
 
 /// Resumes the stored requests of `owner`, a process that has ended, each in a task of its own.
 pub(crate) async fn recover(services: &Arc<Services>, owner: &GatewayId) -> Result<(), ledger::Error> {
     let abandoned = jobs::claim(services.ledger.store(), owner, services.ledger.owner()).await?;
+    resume_all(services, abandoned);
+    Ok(())
+}
+
+/// Takes over some stored requests of gateways that are silent or gone; how many.
+pub(crate) async fn take_over(services: &Arc<Services>, limit: i64) -> Result<usize, ledger::Error> {
+    let abandoned = jobs::take_over(services.ledger.store(), services.ledger.owner(), limit).await?;
+    let count = abandoned.len();
+    resume_all(services, abandoned);
+    Ok(count)
+}
+
+fn resume_all(services: &Arc<Services>, abandoned: Vec<Job>) {
     if !abandoned.is_empty() {
         tracing::info!(jobs = abandoned.len(), "resuming stored requests");
     }
-    aside::remove_finished(services).await?;
     for job in abandoned {
         tokio::spawn(resume(Arc::clone(services), job));
     }
-    Ok(())
 }
 
 /// Resumes a request that an earlier process had accepted.
@@ -173,7 +196,8 @@ async fn resume(services: Arc<Services>, mut job: Job) {
     } else {
         Operation::Generate
     };
-    let mut recorder = Recorder::resume(&services, &job.id, operation);
+    let claim = claim_of(&job);
+    let mut recorder = Recorder::resume(&services, &job.id, operation, claim.clone());
     recorder.conversation = Conversation {
         previous_response_id: job.previous_response_id.take(),
         kept_input: job.kept_input.take(),
@@ -187,14 +211,9 @@ async fn resume(services: Arc<Services>, mut job: Job) {
         priority: job.priority,
         project_id: &job.project_id,
         body: &job.body,
+        claim: &claim,
         is_cancelled: None,
     };
-    let recorded = jobs::recorded(services.ledger.store(), &job.project_id, &job.id).await;
-    if recorded.is_ok_and(|ids| ids.contains(&*job.id)) {
-        keep_recorded(&mut recorder, &request, &job).await;
-        recorder.abandon();
-        return;
-    }
     let admitted = if job.attempts >= MAX_ATTEMPTS {
         let message = format!("the gateway was killed during each of {MAX_ATTEMPTS} attempts");
         Err(Box::new((
@@ -205,7 +224,7 @@ async fn resume(services: Arc<Services>, mut job: Job) {
         admit_again(recorder, &request).await
     };
     match admitted {
-        Ok(queued) => run_job(queued, &job.project_id, Bytes::from(job.body)).await,
+        Ok(queued) => run(queued, job.project_id, Bytes::from(job.body)).await,
         Err(rejected) => {
             let (mut recorder, error) = *rejected;
             if error.code == ErrorCode::ShuttingDown {
@@ -214,34 +233,9 @@ async fn resume(services: Arc<Services>, mut job: Job) {
                 return;
             }
             let result = recorder.conclude(Err(error), None);
-            store_answer(Asked::of(&recorder, &job.body), &job.project_id, result).await;
+            write_answer(recorder, &job.body, result).await;
         }
     }
-}
-
-/// Keeps the answer of a job whose record was written before the gateway was killed.
-async fn keep_recorded(recorder: &mut Recorder, request: &DetachedRequest<'_>, job: &Job) {
-    let services = Arc::clone(&recorder.services);
-    if let Some(answer) = stored_answer(&services, job).await {
-        keep_answer(&services, &job.project_id, &job.id, &answer).await;
-        return;
-    }
-    let result = aside::find(&services, &job.id).await.unwrap_or_else(|| {
-        let message = "the request completed, and its answer was lost when the gateway was killed";
-        Err(RequestError::new(ErrorCode::UpstreamError, message))
-    });
-    if detached::identify_again(recorder, request).is_err() {
-        // Nobody is left to store a response for.
-        recorder.conversation.kept_input = None;
-    }
-    store_answer(Asked::of(recorder, &job.body), &job.project_id, result).await;
-}
-
-/// The response that a job had stored before the gateway was killed.
-async fn stored_answer(services: &Services, job: &Job) -> Option<Value> {
-    let (store, id) = (services.ledger.store(), response_id(&job.id));
-    let found = ledger::responses::find(store, Some(&job.project_id), &id, now_ms() / 1000).await;
-    serde_json::from_str(&found.ok()??).ok()
 }
 
 /// Admits a job that was accepted before. What only time changes (a rate limit, a full queue) delays it; it does not fail
@@ -292,8 +286,28 @@ pub(crate) async fn status(
     let job = jobs::find(services.ledger.store(), project, id).await?;
     Ok(job.map(|job| match job {
         JobState::Finished(answer) => answer,
+        JobState::Unfinished { is_running: true, .. } => state("processing", "Request is being processed"),
         JobState::Unfinished { .. } => state("queued", "Request is waiting in the queue"),
     }))
+}
+
+/// Cancels a request that runs or waits here, or a stored one at whichever gateway has it, which notices within a second;
+/// false if there is none.
+pub(crate) async fn cancel(services: &Services, id: &str, project: Option<ProjectId>) -> Result<bool, ledger::Error> {
+    if services.registry.cancel(id, project) {
+        return Ok(true);
+    }
+    let snapshot = services.current.get();
+    let project = project.map(|project| snapshot.config.project(project).id.as_str());
+    jobs::cancel(services.ledger.store(), project, id).await
+}
+
+/// Cancels the stored requests that this gateway has and another was asked to cancel.
+pub(crate) async fn cancel_marked(services: &Services) -> Result<(), ledger::Error> {
+    for id in jobs::to_cancel(services.ledger.store(), services.ledger.owner()).await? {
+        services.registry.cancel(&id, None);
+    }
+    Ok(())
 }
 
 /// A background response, done or not.
@@ -312,8 +326,9 @@ pub(crate) async fn find_response(
             created_at_ms,
             previous_response_id,
             is_kept,
+            is_running,
         } => {
-            let is_running = services.registry.status(id, project) == Some(Status::Processing);
+            let is_running = is_running || services.registry.status(id, project) == Some(Status::Processing);
             let status = if is_running { "in_progress" } else { "queued" };
             let shown = responses::pending(&body, id, created_at_ms / 1000, status);
             labelled(shown, previous_response_id, is_kept)

@@ -2,7 +2,7 @@
 
 use super::make::Make;
 use ledger::members::Heartbeat;
-use prometheus::{Gauge, IntCounterVec, IntGaugeVec};
+use prometheus::{Gauge, IntCounter, IntCounterVec, IntGaugeVec};
 
 /// The members, as this gateway knows them.
 #[derive(Debug)]
@@ -10,6 +10,8 @@ pub(crate) struct ClusterMetrics {
     members: IntGaugeVec,
     clock_offset: Gauge,
     draws: IntCounterVec,
+    taken_over: IntCounterVec,
+    lost: IntCounter,
 }
 
 impl ClusterMetrics {
@@ -29,12 +31,35 @@ impl ClusterMetrics {
                 "Draws of credit from quotas and budgets that gateways share, by result.",
                 &["result"],
             )?,
+            taken_over: make.counters(
+                "cluster_takeovers_total",
+                "Jobs and batches taken over from gateways that were silent or gone.",
+                &["kind"],
+            )?,
+            lost: make.add(IntCounter::new(
+                "sluice_cluster_lost_results_total",
+                "Answers to jobs and lines of batches that were not written, since another gateway had taken them over.",
+            )?)?,
         };
         metrics.members(1, 0);
         for result in ["ok", "failed"] {
             metrics.draws.with_label_values(&[result]);
         }
+        for kind in ["job", "batch"] {
+            metrics.taken_over.with_label_values(&[kind]);
+        }
         Ok(metrics)
+    }
+
+    /// Counts work that was taken over.
+    pub(crate) fn took_over(&self, kind: &str, count: usize) {
+        let counter = self.taken_over.with_label_values(&[kind]);
+        counter.inc_by(u64::try_from(count).unwrap_or(u64::MAX));
+    }
+
+    /// Counts a result that another gateway gives.
+    pub(crate) fn lost(&self) {
+        self.lost.inc();
     }
 
     /// Counts a draw.

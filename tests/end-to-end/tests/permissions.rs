@@ -80,8 +80,6 @@ async fn new_files_are_closed_to_others_under_any_umask_and_open_ones_are_closed
         "usage.db-shm",
         "usage.db.lock",
         "admin.token",
-        "files",
-        "answers",
     ] {
         assert!(has(&gateway, name), "{name} is not there");
     }

@@ -1,6 +1,6 @@
 //! Files and batches that expire.
 
-use super::{File, FileBounds, add, expire_by_default, expired, find, page, upload, usage};
+use super::{File, FileBounds, expire_by_default, expired, find, page, upload, usage};
 use crate::batches::{self, Batch};
 use crate::{BatchStatus, FilePurpose, Page, Store};
 use policy::Priority;
@@ -23,7 +23,8 @@ async fn with_file(store: &Store, id: &str, created_at: i64, expires_at: Option<
         created_at,
         expires_at,
     };
-    add(store, &file).await.expect("added");
+    let bounds = FileBounds { count: 100, bytes: 100 };
+    assert!(upload(store, &file, &bounds, b"x").await.expect("added"));
 }
 
 /// A batch of an input file, which ends at a time.
@@ -49,11 +50,13 @@ async fn with_batch(store: &Store, id: &str, input: &str, finished_at: Option<i6
         expires_at: 1,
         finished_at,
         output_expires_seconds: Some(3600),
+        epoch: 0,
     };
     batches::add(store, &"gateway".into(), &batch, 100)
         .await
         .expect("added");
-    batches::update(store, &batch).await.expect("updated");
+    let owner = "gateway".into();
+    assert!(batches::end(store, &owner, &batch, &[]).await.expect("updated"));
     let found = batches::find(store, "p", id).await.expect("read");
     assert_eq!(found, Some(batch), "all of it is read back");
 }

@@ -35,7 +35,7 @@ fn turn(number: i64) -> StoredResponse {
 async fn with_turns(count: i64) -> (TempDir, Store) {
     let (dir, store) = open().await;
     for number in 1..=count {
-        assert!(add(&store, &turn(number), LARGE).await.expect("added"));
+        assert!(add(&store, &turn(number), LARGE, None).await.expect("added"));
     }
     (dir, store)
 }
@@ -85,7 +85,7 @@ async fn a_response_is_kept_as_long_as_the_last_one_that_goes_on_from_it() {
         id: "lone".to_owned(),
         ..turn(1)
     };
-    assert!(add(&store, &lone, LARGE).await.expect("added"));
+    assert!(add(&store, &lone, LARGE, None).await.expect("added"));
     assert_eq!(
         find(&store, Some("p"), "lone", 100).await.expect("read").as_deref(),
         Some("out01")
@@ -119,19 +119,22 @@ async fn what_goes_on_from_a_deleted_response_says_which_one_is_missing() {
 #[tokio::test]
 async fn a_project_keeps_so_many_bytes_and_its_fullness_is_not_anothers() {
     let (_dir, store) = with_turns(3).await;
-    assert!(!add(&store, &turn(4), 39).await.expect("asked"), "40 bytes are more");
+    assert!(
+        !add(&store, &turn(4), 39, None).await.expect("asked"),
+        "40 bytes are more"
+    );
     let others = StoredResponse {
         project_id: "q".to_owned(),
         ..turn(1)
     };
-    assert!(add(&store, &others, 10).await.expect("added"));
-    assert!(add(&store, &turn(4), 40).await.expect("added"));
+    assert!(add(&store, &others, 10, None).await.expect("added"));
+    assert!(add(&store, &turn(4), 40, None).await.expect("added"));
     // The conversation of one project never leads into another's.
     let theirs = StoredResponse {
         project_id: "q".to_owned(),
         ..turn(3)
     };
-    assert!(add(&store, &theirs, LARGE).await.expect("added"));
+    assert!(add(&store, &theirs, LARGE, None).await.expect("added"));
     let found = chain(&store, Some("q"), "resp_3", ALL, 10).await.expect("read");
     assert_eq!(found.end, ChainEnd::Missing("resp_2".to_owned()));
 }
@@ -171,7 +174,7 @@ async fn items_go_with_their_response_and_many_fit() {
         item_ids: ids.clone(),
         ..turn(1)
     };
-    assert!(add(&store, &large, LARGE).await.expect("added"));
+    assert!(add(&store, &large, LARGE, None).await.expect("added"));
     assert_eq!(
         with_items(&store, "p", &ids, LARGE, 10)
             .await
@@ -191,6 +194,6 @@ async fn items_go_with_their_response_and_many_fit() {
         .await
         .expect("read");
     assert!(left.is_empty());
-    assert!(!add(&store, &large, 9).await.expect("asked"), "it does not fit");
+    assert!(!add(&store, &large, 9, None).await.expect("asked"), "it does not fit");
     assert_eq!(of_items(&store, "p", &["item_0"], LARGE, 10).await, Some(Vec::new()));
 }

@@ -5,6 +5,7 @@ use super::frame::Notice;
 use super::session::{self, Session};
 use super::view::{Page, View};
 use super::{Admin, login_page, pages};
+use crate::exchange::stored;
 use crate::keys::{self, Wanted};
 use axum::Form;
 use axum::extract::State;
@@ -135,11 +136,14 @@ pub(super) async fn rotate_key(State(admin): State<Admin>, headers: HeaderMap, F
 /// Cancels a request that waits or runs.
 pub(super) async fn cancel(State(admin): State<Admin>, headers: HeaderMap, Form(form): Form<About>) -> Response {
     act(&admin, &headers, &form.csrf, Page::Queue, async {
-        if admin.services.registry.cancel(&form.id, None) {
-            tracing::info!(request_id = form.id, "request cancelled from the console");
-            return Notice::Done(format!("Request {} is being cancelled.", form.id));
+        match stored::cancel(&admin.services, &form.id, None).await {
+            Ok(true) => {
+                tracing::info!(request_id = form.id, "request cancelled from the console");
+                Notice::Done(format!("Request {} is being cancelled.", form.id))
+            }
+            Ok(false) => Notice::Wrong(format!("Request {} has ended already.", form.id)),
+            Err(error) => Notice::Wrong(format!("Request {} cannot be cancelled: {error}.", form.id)),
         }
-        Notice::Wrong(format!("Request {} has ended already.", form.id))
     })
     .await
 }

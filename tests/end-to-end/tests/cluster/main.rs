@@ -4,3 +4,4 @@ mod balanced;
 mod budget;
 mod files;
 mod members;
+mod work;

@@ -5,7 +5,8 @@ use end_to_end::upstream::{Scripted, WHOLE};
 use end_to_end::{Gateway, wait_for};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use tempfile::TempDir;
 
 /// What each message of the last request to an upstream says.
 fn last_contents(upstream: &Scripted) -> Vec<Value> {
@@ -108,35 +109,67 @@ async fn a_background_response_that_a_kill_cut_off_is_made_again_and_stored() {
     assert_eq!(texts, ["a", "hello", "cut off"]);
 }
 
-#[tokio::test]
-async fn a_background_response_that_was_stored_just_before_a_kill_is_not_lost() {
-    let upstream = Scripted::answering(WHOLE).await;
-    let mut gateway = Gateway::start_in(storing("keep_days: 30", "openai", &upstream.url, ""), &[]).await;
+/// A server whose answers are numbered.
+async fn numbered() -> Scripted {
+    let answers = Arc::new(AtomicUsize::new(0));
+    Scripted::start(move |mut connection| {
+        let answers = Arc::clone(&answers);
+        async move {
+            while connection.read_request().await {
+                let number = answers.fetch_add(1, Relaxed) + 1;
+                let body = WHOLE.replace("hello", &format!("answer {number}"));
+                connection.answer("200 OK", &body).await;
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_response_that_was_stored_just_before_a_kill_is_replaced_by_the_one_that_counts() {
+    let upstream = numbered().await;
+    let faults = TempDir::new().expect("a directory");
+    let file = faults.path().join("fault");
+    let variables = [("SLUICE_FAULT_FILE", file.to_str().expect("text"))];
+    let dir = storing("keep_days: 30", "openai", &upstream.url, "");
+    let mut gateway = Gateway::start_with(dir, &[], &variables).await;
+    std::fs::write(&file, "hold recording").expect("writable");
     let body = json!({"model": "tested", "input": "a", "store": true, "background": true});
     let queued = respond(&gateway, &body).await;
-    let path = format!("/v1/responses/{}", queued["id"].as_str().expect("an id"));
-    let done = wait_for("the end", || async {
-        let (_, shown) = get(&gateway, &path).await;
-        (shown["status"] == "completed").then_some(shown)
+    let id = queued["id"].as_str().expect("an id");
+    let reached = faults.path().join("fault.reached");
+    wait_for("a stored response without its end", || async {
+        reached.exists().then_some(())
     })
     .await;
-    gateway.signal("TERM");
+    gateway.signal("KILL");
     gateway.ended().await;
-    // As if the gateway had been killed between the storing of the response and the end of the job.
-    let script = "import sqlite3; c = sqlite3.connect('data/usage.db'); \
-        c.execute('UPDATE jobs SET finished_at = NULL, answer = NULL'); c.commit()";
-    let python = std::process::Command::new("python3")
-        .args(["-c", script])
-        .current_dir(gateway.dir.path())
-        .status();
-    assert!(python.expect("python runs").success());
-    let gateway = Gateway::start_in(gateway.left(), &[]).await;
-    let again = wait_for("the end", || async {
+    std::fs::remove_file(reached).expect("held");
+    let gateway = Gateway::start_with(gateway.left(), &[], &variables).await;
+    let path = format!("/v1/responses/{id}");
+    let done = wait_for("the end", || async {
         let (_, shown) = get(&gateway, &path).await;
         (!matches!(shown["status"].as_str(), Some("queued" | "in_progress"))).then_some(shown)
     })
     .await;
-    assert_eq!(again, done);
-    let sent = upstream.requests.lock().expect("no panic").len();
-    assert_eq!(sent, 1, "it is not made twice");
+    assert_eq!(
+        (&done["output"][0]["content"][0]["text"], &done["store"]),
+        (&json!("answer 2"), &json!(true)),
+        "{done}"
+    );
+    respond(
+        &gateway,
+        &json!({"model": "tested", "input": "b", "previous_response_id": id}),
+    )
+    .await;
+    let sent = upstream
+        .requests
+        .lock()
+        .expect("no panic")
+        .last()
+        .cloned()
+        .expect("a request");
+    assert!(sent.contains("answer 2") && !sent.contains("answer 1"), "{sent}");
+    let records = gateway.wait_for_records(2).await;
+    assert_eq!(records.len(), 2, "one record each: {records:?}");
 }
