@@ -352,3 +352,31 @@ fn parts_of_other_protocols_and_of_histories_are_read_as_what_they_mean() {
     let asked = sent(OPENAI, Operation::Messages, &body);
     assert_eq!(asked["messages"][0], json!({"role": "assistant", "content": "so far"}));
 }
+
+#[test]
+fn a_refusal_in_a_history_is_what_the_model_said() {
+    let body = json!({"model": "m", "messages": [{"role": "assistant", "content": null, "refusal": "no"}]});
+    let translation = translated(OLLAMA, Operation::ChatCompletions, &body)
+        .expect("fine")
+        .expect("needed")
+        .body(&changes());
+    let asked: Value = serde_json::from_slice(&translation).expect("JSON");
+    assert_eq!(asked["messages"], json!([{"role": "assistant", "content": "no"}]));
+}
+
+#[test]
+fn a_body_that_cannot_be_read_is_refused_with_the_reason_and_its_place() {
+    for (body, sentence) in [
+        ("[]", "the body must be a JSON object"),
+        (
+            "{\"a\":1e400}",
+            "the body cannot be read as JSON: number out of range at line 1 column 10",
+        ),
+    ] {
+        let error = crate::hub::Fields::read(body.as_bytes()).expect_err("refused");
+        assert_eq!((&*error.message, error.param.as_deref()), (sentence, None));
+    }
+    let options = json!({"model": "m", "messages": [], "options": []});
+    let error = translated(OPENAI, Operation::OllamaChat, &options).expect_err("refused");
+    assert_eq!(error.message, "`options` must be an object");
+}

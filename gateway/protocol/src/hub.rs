@@ -161,7 +161,8 @@ impl Fields {
     pub(crate) fn read(body: &[u8]) -> Result<Self, RequestError> {
         match lenient::value(body) {
             Some(Value::Object(map)) => Ok(Self { within: "", map }),
-            _ => Err(bad("", "the body must be a JSON object")),
+            Some(_) => Err(bad("", "must be a JSON object")),
+            None => Err(unreadable(body)),
         }
     }
 
@@ -237,8 +238,18 @@ impl Fields {
     }
 }
 
+/// A field that is wrong; the body itself, if it has no name.
 pub(crate) fn bad(name: &str, why: &str) -> RequestError {
-    RequestError::param(ErrorCode::BadRequest, name.to_owned(), format!("`{name}` {why}"))
+    match name.trim_end_matches('.') {
+        "" => RequestError::new(ErrorCode::BadRequest, format!("the body {why}")),
+        name => RequestError::param(ErrorCode::BadRequest, name.to_owned(), format!("`{name}` {why}")),
+    }
+}
+
+fn unreadable(body: &[u8]) -> RequestError {
+    let error = serde_json::from_slice::<Value>(body).err();
+    let why = error.map_or_else(String::new, |error| format!(": {error}"));
+    bad("", &format!("cannot be read as JSON{why}"))
 }
 
 /// The answer of an upstream that is not what its protocol says.

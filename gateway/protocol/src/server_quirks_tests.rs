@@ -246,6 +246,16 @@ fn messages() -> Vec<(&'static str, &'static str, Answer)> {
             r#"{"tool_calls":{"id":"c","function":{"name":"f","arguments":"{\"a\":1}"}}}"#,
             calls(&[json!({"a": 1})]),
         ),
+        (
+            "null in the place of a call",
+            r#"{"tool_calls":[null,{"id":"c","function":{"name":"f","arguments":"{\"a\":1}"}}]}"#,
+            calls(&[json!({"a": 1})]),
+        ),
+        (
+            "numbers of Python's that are none of JSON's",
+            r#"{"cost":NaN,"content":"-Infinity, \"NaN\\","logprobs":[-Infinity,Infinity,-1]}"#,
+            says("-Infinity, \"NaN\\"),
+        ),
     ]
 }
 
@@ -302,6 +312,26 @@ fn ollamas_quirks_reach_no_client() {
                 assert_eq!(answer, expected, "{name}, {client:?}, streamed: {is_stream}");
             }
         }
+    }
+}
+
+#[test]
+fn zeros_after_the_figures_of_a_stream_take_nothing_back() {
+    let figures = |input: u64, output: u64| json!({"choices": [], "usage": {"prompt_tokens": input, "completion_tokens": output}});
+    let begin = json!({"choices": [{"delta": {"content": "hi"}, "finish_reason": "stop"}]});
+    let events = [begin, figures(3, 2), figures(0, 0)].map(|event| format!("data: {event}\n\n"));
+    for (call, request) in &CLIENTS[..3] {
+        let request: Value = serde_json::from_str(&format!("{request}true}}")).expect("JSON");
+        let mut translation = translated(OPENAI, *call, &request).expect("fine").expect("needed");
+        let mut out = Vec::new();
+        for event in &events {
+            translation.event(event.as_bytes(), &mut out).expect("an event");
+        }
+        out.extend_from_slice(&translation.finish());
+        let whole = whole::from_stream(*call, &out).expect("a whole answer");
+        let whole: Value = serde_json::from_slice(&whole).expect("JSON");
+        let output = [&whole["usage"]["output_tokens"], &whole["eval_count"]];
+        assert!(output.contains(&&json!(2)), "{call:?}: {whole}");
     }
 }
 

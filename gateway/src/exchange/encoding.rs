@@ -1,7 +1,7 @@
 //! Content codings (RFC 9110, section 8.4): gzip, deflate, brotli and zstd bodies are decoded, bounded in size.
 
 use bytes::Bytes;
-use flate2::write::{GzDecoder, ZlibDecoder};
+use flate2::write::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use http::{HeaderMap, header};
 use protocol::error::{ErrorCode, RequestError};
 use std::io::{self, Read, Write};
@@ -61,8 +61,10 @@ pub(super) struct Decoder {
 }
 
 enum Inner {
-    Gzip(GzDecoder<Bounded>),
+    Gzip(MultiGzDecoder<Bounded>),
     Deflate(ZlibDecoder<Bounded>),
+    /// `deflate` as some clients understand it: without the header of zlib.
+    RawDeflate(DeflateDecoder<Bounded>),
     Brotli(Box<brotli_decompressor::DecompressorWriter<Bounded>>),
     /// Gathered and decoded at the end: servers do not stream zstd unasked.
     Zstd(Vec<u8>, Bounded),
@@ -114,16 +116,24 @@ impl Decoder {
             Coding::Deflate => Inner::Deflate(ZlibDecoder::new(sink)),
             Coding::Brotli => Inner::Brotli(Box::new(brotli_decompressor::DecompressorWriter::new(sink, 4096))),
             Coding::Zstd => Inner::Zstd(Vec::new(), sink),
-            Coding::Gzip | Coding::Identity => Inner::Gzip(GzDecoder::new(sink)),
+            Coding::Gzip | Coding::Identity => Inner::Gzip(MultiGzDecoder::new(sink)),
         };
         Self { inner }
     }
 
     /// Takes the next piece of encoded bytes.
     pub(super) fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if let Inner::Deflate(decoder) = &self.inner
+            && decoder.total_in() == 0
+            && bytes.first().is_some_and(|first| !begins_zlib(*first))
+        {
+            let sink = Bounded::new(decoder.get_ref().limit);
+            self.inner = Inner::RawDeflate(DeflateDecoder::new(sink));
+        }
         match &mut self.inner {
             Inner::Gzip(decoder) => decoder.write_all(bytes).and_then(|()| decoder.flush()),
             Inner::Deflate(decoder) => decoder.write_all(bytes).and_then(|()| decoder.flush()),
+            Inner::RawDeflate(decoder) => decoder.write_all(bytes).and_then(|()| decoder.flush()),
             Inner::Brotli(decoder) => decoder.write_all(bytes),
             Inner::Zstd(encoded, sink) => {
                 if encoded.len() + bytes.len() > sink.limit {
@@ -141,6 +151,7 @@ impl Decoder {
         match &mut self.inner {
             Inner::Gzip(decoder) => decoder.get_mut().take(),
             Inner::Deflate(decoder) => decoder.get_mut().take(),
+            Inner::RawDeflate(decoder) => decoder.get_mut().take(),
             Inner::Brotli(decoder) => decoder.get_mut().take(),
             Inner::Zstd(_, sink) => sink.take(),
         }
@@ -151,11 +162,15 @@ impl Decoder {
         match &mut self.inner {
             Inner::Gzip(decoder) => decoder.try_finish()?,
             Inner::Deflate(decoder) => decoder.try_finish()?,
+            Inner::RawDeflate(decoder) => decoder.try_finish()?,
             Inner::Brotli(decoder) => decoder.close()?,
             Inner::Zstd(encoded, sink) => {
-                let frame = ruzstd::decoding::StreamingDecoder::new(&encoded[..]).map_err(io::Error::other)?;
-                // One byte more than allowed shows that there is more.
-                io::copy(&mut frame.take(sink.limit as u64 + 1), sink)?;
+                let mut rest = &encoded[..];
+                while !rest.is_empty() {
+                    let frame = ruzstd::decoding::StreamingDecoder::new(&mut rest).map_err(io::Error::other)?;
+                    // One byte more than allowed shows that there is more.
+                    io::copy(&mut frame.take(sink.limit as u64 + 1), sink)?;
+                }
             }
         }
         Ok(self.take())
@@ -165,15 +180,66 @@ impl Decoder {
         match &self.inner {
             Inner::Gzip(decoder) => decoder.get_ref().is_over,
             Inner::Deflate(decoder) => decoder.get_ref().is_over,
+            Inner::RawDeflate(decoder) => decoder.get_ref().is_over,
             Inner::Brotli(decoder) => decoder.get_ref().is_over,
             Inner::Zstd(_, sink) => sink.is_over,
         }
     }
 }
+
+/// Returns whether the data of zlib may begin with a byte: its low half is the method, of which there is one (RFC 1950).
+/// No block of deflate alone begins so.
+fn begins_zlib(first: u8) -> bool {
+    first & 0x0f == 8
+}
+
 /// The error of a body that is larger than the limit, as sent or decoded.
 pub(super) fn too_large(limit: usize) -> RequestError {
     RequestError::new(
         ErrorCode::BodyTooLarge,
         format!("request body larger than {limit} bytes (bounds.max_body_bytes)"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flate2::Compression;
+    use flate2::write::{DeflateEncoder, GzEncoder};
+
+    fn gzip(text: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(text).expect("memory");
+        encoder.finish().expect("memory")
+    }
+
+    /// RFC 1952, section 2.2: a file is a series of members. RFC 9110, section 8.4.1.2: some send deflate without zlib.
+    /// The frames of zstd stand one after the other (RFC 8878, section 3.1).
+    #[test]
+    fn every_form_of_a_coding_is_decoded_and_bounded() {
+        let text = b"hello ".repeat(100);
+        let (one, other) = text.split_at(250);
+        let mut raw = DeflateEncoder::new(Vec::new(), Compression::default());
+        raw.write_all(&text).expect("memory");
+        let zstd = |text: &[u8]| ruzstd::encoding::compress_to_vec(text, ruzstd::encoding::CompressionLevel::Fastest);
+        for (coding, body) in [
+            (Coding::Gzip, [gzip(one), gzip(other)].concat()),
+            (Coding::Deflate, raw.finish().expect("memory")),
+            (Coding::Zstd, [zstd(one), zstd(other)].concat()),
+        ] {
+            let whole = decode(coding, body.clone().into(), 600).expect("decoded");
+            assert_eq!(*whole, text, "{coding:?}");
+            let mut decoder = Decoder::new(coding, 600);
+            let mut pieces = Vec::new();
+            for byte in &body {
+                decoder.push(&[*byte]).expect("a byte");
+                pieces.extend(decoder.take());
+            }
+            pieces.extend(decoder.finish().expect("the end"));
+            assert_eq!(pieces, text, "{coding:?}, byte by byte");
+            let error = decode(coding, body.clone().into(), 599).expect_err("too large");
+            assert_eq!(error.code, ErrorCode::BodyTooLarge, "{coding:?}");
+            decode(coding, body[..body.len() - 9].to_vec().into(), 600).expect_err("cut");
+        }
+    }
 }

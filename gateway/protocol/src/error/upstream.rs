@@ -9,8 +9,9 @@ const LONGEST_SENTENCE: usize = 500;
 
 /// Where servers put their sentence: OpenAI's `error.message`, Ollama's `error`, `message` at the top (vLLM before 0.10),
 /// `detail` (FastAPI), and rarer ones.
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 10] = [
     "message",
+    "error_description",
     "error",
     "detail",
     "msg",

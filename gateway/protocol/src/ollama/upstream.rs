@@ -185,7 +185,8 @@ fn one(message: Value, names: &mut HashMap<String, Value>, dropped: &mut Dropped
         "function" => "tool",
         role => role,
     };
-    let mut to = json!({"role": role, "content": text});
+    let refusal = message.text("refusal")?.filter(|_| text.is_empty());
+    let mut to = json!({"role": role, "content": refusal.unwrap_or(text)});
     if !images.is_empty() {
         to["images"] = images.into();
     }
@@ -213,7 +214,7 @@ fn one(message: Value, names: &mut HashMap<String, Value>, dropped: &mut Dropped
             to["tool_name"] = name;
         }
     }
-    message.ignore(&["refusal", "audio", "annotations", "tool_call_id"]);
+    message.ignore(&["audio", "annotations", "tool_call_id"]);
     message.leave_rest(dropped)?;
     Ok(to)
 }
@@ -397,7 +398,16 @@ fn line(line: &[u8]) -> Result<Option<Piece>, RequestError> {
         usage,
         ..Part::default()
     };
-    Ok(Some((part, message.tool_calls.0.into_iter().map(piece).collect())))
+    let calls = message.tool_calls.0.into_iter().filter(ToolCall::is_one);
+    Ok(Some((part, calls.map(piece).collect())))
+}
+
+impl ToolCall {
+    /// A null among the calls is none.
+    fn is_one(&self) -> bool {
+        let function = &self.function.0;
+        !function.name.0.is_empty() || !function.arguments.is_null()
+    }
 }
 
 /// Each of Ollama's calls is whole; the index that it gives says nothing more.

@@ -75,7 +75,9 @@ impl Message {
     }
 
     fn calls(&mut self) -> Vec<CallPiece> {
-        let calls: Vec<CallPiece> = std::mem::take(&mut self.tool_calls.0).into_iter().map(call).collect();
+        let calls = std::mem::take(&mut self.tool_calls.0).into_iter().map(call);
+        // A null among the calls is none.
+        let calls: Vec<CallPiece> = calls.filter(|piece| *piece != CallPiece::default()).collect();
         match self.function_call.take() {
             Some(function) if calls.is_empty() => vec![call(ToolCall {
                 function,
@@ -203,11 +205,13 @@ fn read(data: &[u8]) -> Result<Piece, RequestError> {
     Ok((part, calls))
 }
 
-/// The figures of usage in an event or a whole answer, under whatever names and in whatever place. Most events have none.
+/// The figures of usage in an event or a whole answer, under whatever names and in whatever place. Most events have none,
+/// and zeros say nothing.
 fn usage(data: &[u8]) -> Option<Usage> {
+    let data = data.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(data);
     let may_have = |key: &[u8]| memchr::memmem::find(data, key).is_some();
     let seen = (may_have(b"\"usage\"") || may_have(b"\"timings\"")).then(|| view(data))?;
-    seen?.reported.usage()
+    seen?.reported.usage().filter(|usage| *usage != Usage::default())
 }
 
 /// Text and reasoning of a content, which may be a list of parts: Mistral's reasoning is one of them.

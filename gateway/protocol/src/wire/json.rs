@@ -185,13 +185,19 @@ impl<'a> Cursor<'a> {
 
     /// Goes past a value; the size of a text that may be a list of parts, of which the texts count.
     pub(crate) fn content(&mut self) -> Option<TextSize> {
-        if self.peek()? != b'[' {
+        // The reasoning that is a part of Mistral's content is itself a list of parts.
+        self.content_of(2)
+    }
+
+    /// The size of a content with so many levels of lists; what is nested deeper counts as JSON.
+    fn content_of(&mut self, levels: u8) -> Option<TextSize> {
+        if levels == 0 || self.peek()? != b'[' {
             return self.size();
         }
         let mut all = TextSize::default();
         self.list(|part| match part.peek()? {
             b'{' => part.object(|key, value| match key {
-                b"text" | b"refusal" | b"thinking" => value.size().map(|size| all += size),
+                b"text" | b"refusal" | b"thinking" => value.content_of(levels - 1).map(|size| all += size),
                 _ => value.skip(),
             }),
             _ => part.size().map(|size| all += size),
@@ -295,6 +301,24 @@ mod tests {
                 Some(0)
             ]
         );
+    }
+
+    #[test]
+    fn of_a_content_its_texts_count_and_nothing_around_them() {
+        for (content, bytes) in [
+            (r#""hello""#, 5),
+            (r#"[{"type":"text","text":"hel"},{"type":"text","text":"lo"},null]"#, 5),
+            (
+                r#"[{"type":"thinking","thinking":[{"type":"text","text":"hello"}],"closed":true}]"#,
+                5,
+            ),
+            (r#"["hel","lo"]"#, 5),
+            // Deeper than any server nests them.
+            (r#"[{"text":[{"text":["hello"]}]}]"#, 9),
+        ] {
+            let size = Cursor::new(content.as_bytes()).content().expect(content);
+            assert_eq!(size.bytes, bytes, "{content}");
+        }
     }
 
     #[test]

@@ -11,7 +11,8 @@ use std::fmt;
 use std::marker::PhantomData;
 
 /// Reads JSON into a type that tolerates wrong values. What serde still refuses is mended first: a byte order mark,
-/// bytes that are no UTF-8, lone surrogates, and keys that stand twice, of which the last counts.
+/// bytes that are no UTF-8, lone surrogates, Python's `NaN` and `Infinity`, and keys that stand twice, of which the last
+/// counts.
 pub(crate) fn parse<T: DeserializeOwned>(json: &[u8]) -> Option<T> {
     serde_json::from_slice(json)
         .ok()
@@ -26,10 +27,10 @@ pub(crate) fn value(json: &[u8]) -> Option<Value> {
 }
 
 /// JSON text without a byte order mark, with U+FFFD in the place of what is no UTF-8 and of lone surrogate escapes
-/// (an emoji that was cut in two).
+/// (an emoji that was cut in two), and null in the place of numbers that JSON cannot say.
 pub(crate) fn mended(json: &[u8]) -> String {
     let json = json.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(json);
-    let text = String::from_utf8_lossy(json);
+    let text = without_odd_numbers(String::from_utf8_lossy(json));
     let mut out = String::with_capacity(text.len());
     let mut rest = &*text;
     while let Some(at) = memchr::memchr(b'\\', rest.as_bytes()) {
@@ -50,6 +51,38 @@ pub(crate) fn mended(json: &[u8]) -> String {
     }
     out.push_str(rest);
     out
+}
+
+/// The text with null for each `NaN`, `Infinity` and `-Infinity` outside of strings: Python's `json` writes them.
+fn without_odd_numbers(text: Cow<'_, str>) -> Cow<'_, str> {
+    if !["NaN", "Infinity"].iter().any(|odd| text.contains(odd)) {
+        return text;
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut rest = &*text;
+    while let Some(at) = rest.find(['"', 'N', 'I', '-']) {
+        let (before, from) = rest.split_at(at);
+        out.push_str(before);
+        let odd = ["NaN", "Infinity", "-Infinity"]
+            .into_iter()
+            .find(|odd| from.starts_with(odd));
+        let taken = odd.map_or_else(|| if from.starts_with('"') { string_length(from) } else { 1 }, str::len);
+        out.push_str(if odd.is_some() { "null" } else { &from[..taken] });
+        rest = &from[taken..];
+    }
+    out.push_str(rest);
+    Cow::Owned(out)
+}
+
+/// The length of the JSON string that a text begins with, with both quotes; all of it where the string does not end.
+fn string_length(text: &str) -> usize {
+    let mut is_escaped = true;
+    let end = text.bytes().position(|byte| {
+        let ends = byte == b'"' && !is_escaped;
+        is_escaped = byte == b'\\' && !is_escaped;
+        ends
+    });
+    end.map_or(text.len(), |end| end + 1)
 }
 
 /// The UTF-16 code unit of the JSON escape (backslash, `u`, four hexadecimal digits) that `text` begins with.

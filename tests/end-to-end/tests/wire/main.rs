@@ -1,7 +1,12 @@
 //! Requests and answers in odd but real forms, as a server and a client receive them.
 
+mod quirks;
+mod reader;
+
 use end_to_end::Gateway;
 use end_to_end::upstream::{FINISH, Scripted, WHOLE, delta};
+use quirks::{Outcome, Quirk};
+use reader::{Client, read};
 use serde_json::{Value, json};
 
 /// The body of the request that a server has read last.
@@ -118,4 +123,134 @@ async fn every_status_of_success_is_one() {
     }
     let records = gateway.wait_for_records(2).await;
     assert!(records.iter().all(|record| record["output_tokens"] == 7), "{records:?}");
+}
+
+/// A request for a stream, with tools, in each client's words.
+fn requests() -> [(Client, &'static str, Value); 4] {
+    let message = json!([{"role": "user", "content": "hi"}]);
+    let schema = json!({"type": "object"});
+    let functions = json!([{"type": "function", "function": {"name": "f", "parameters": schema}}]);
+    [
+        (
+            Client::Chat,
+            "/v1/chat/completions",
+            json!({"model": "tested", "messages": message, "stream": true, "stream_options": {"include_usage": true}, "tools": functions}),
+        ),
+        (
+            Client::Messages,
+            "/v1/messages",
+            json!({"model": "tested", "max_tokens": 100, "messages": message, "stream": true, "tools": [{"name": "f", "input_schema": schema}]}),
+        ),
+        (
+            Client::Responses,
+            "/v1/responses",
+            json!({"model": "tested", "input": "hi", "stream": true, "tools": [{"type": "function", "name": "f", "parameters": schema}]}),
+        ),
+        (
+            Client::Ollama,
+            "/api/chat",
+            json!({"model": "tested", "messages": message, "tools": functions}),
+        ),
+    ]
+}
+
+/// A server that answers each request with the stream that its prompt's system message names by number.
+async fn server(streams: Vec<String>) -> Scripted {
+    Scripted::start(move |mut connection| {
+        let streams = streams.clone();
+        async move {
+            while connection.read_request().await {
+                let (_, number) = connection.own_request.rsplit_once("quirk-").expect("a number");
+                let digits = number.split(|letter: char| !letter.is_ascii_digit()).next();
+                let stream = &streams[digits
+                    .and_then(|digits| digits.parse::<usize>().ok())
+                    .expect("a number")];
+                connection.begin_stream().await;
+                if !stream.is_empty() {
+                    connection.chunk(stream).await;
+                }
+                connection.chunk("").await;
+            }
+        }
+    })
+    .await
+}
+
+/// Sends every stream to a client of every protocol; a client of the server's own gets its bytes.
+async fn every_client_reads(quirks: Vec<Quirk>) {
+    let upstream = server(quirks.iter().map(|(_, stream, _)| stream.clone()).collect()).await;
+    let gateway = Gateway::with_upstream("openai", &upstream.url, "").await;
+    let mut wrong = Vec::new();
+    for (number, (name, stream, outcome)) in quirks.iter().enumerate() {
+        for (client, path, body) in requests() {
+            let body = body.to_string().replace("\"hi\"", &format!("\"quirk-{number}\""));
+            let body = serde_json::from_str(&body).expect("JSON");
+            let request = gateway
+                .http
+                .post(format!("{}{path}", gateway.proxy))
+                .json::<Value>(&body);
+            let sent = request.header("x-request-id", format!("quirk-{number}")).send().await;
+            let got = sent.expect("an answer").text().await;
+            let got = got.unwrap_or_else(|error| format!("broken: {error}"));
+            let is_right = match (outcome, client) {
+                // Bytes after the end are nobody's.
+                (Outcome::Says(_), Client::Chat) => {
+                    !got.is_empty() && stream.starts_with(&got) && got.contains("data:")
+                }
+                (Outcome::Says(answer), _) => read(client, &got).as_ref() == Ok(answer),
+                (Outcome::Fails(why), _) => read(client, &got).is_err() && got.contains(why),
+            };
+            if !is_right {
+                wrong.push(format!("{name}, {client:?}: {:?}\n  {got}", read(client, &got)));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let records = gateway.wait_for_records(quirks.len() * 4).await;
+    let completed = records.iter().filter(|record| record["status"] == "completed");
+    let said = quirks
+        .iter()
+        .filter(|(_, _, outcome)| matches!(outcome, Outcome::Says(_)));
+    assert_eq!(completed.clone().count(), said.count() * 4);
+    for record in completed {
+        let figures = (
+            &record["input_tokens"],
+            &record["output_tokens"],
+            &record["usage_source"],
+        );
+        let number = record["client_request_id"]
+            .as_str()
+            .and_then(|id| id.strip_prefix("quirk-"));
+        let name = number.and_then(|number| Some(quirks.get(number.parse::<usize>().ok()?)?.0));
+        assert_eq!(
+            figures,
+            (&json!(10), &json!(3), &json!("upstream")),
+            "{name:?}: {record}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn streams_are_read_however_their_lines_end_and_whatever_keeps_them_alive() {
+    every_client_reads(quirks::framing()).await;
+}
+
+#[tokio::test]
+async fn an_error_in_a_stream_reaches_every_client_with_its_sentence() {
+    every_client_reads(quirks::errors()).await;
+}
+
+#[tokio::test]
+async fn text_and_reasoning_are_read_under_every_name_and_beside_every_wrong_type() {
+    every_client_reads(quirks::texts()).await;
+}
+
+#[tokio::test]
+async fn reasons_to_finish_and_usage_are_read_in_every_form() {
+    every_client_reads(quirks::ends()).await;
+}
+
+#[tokio::test]
+async fn calls_of_tools_are_read_in_whatever_pieces_they_come() {
+    every_client_reads(quirks::tools()).await;
 }
