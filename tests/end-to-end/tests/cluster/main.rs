@@ -3,5 +3,6 @@
 mod balanced;
 mod budget;
 mod files;
+mod lost_database;
 mod members;
 mod work;

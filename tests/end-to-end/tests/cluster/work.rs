@@ -12,7 +12,7 @@ use tempfile::TempDir;
 const GATEWAYS: usize = 3;
 
 /// A server that takes so long for each answer.
-async fn server(takes: Duration) -> Scripted {
+pub(super) async fn server(takes: Duration) -> Scripted {
     Scripted::start(move |mut connection| async move {
         while connection.read_request().await {
             tokio::time::sleep(takes).await;
@@ -23,7 +23,7 @@ async fn server(takes: Duration) -> Scripted {
 }
 
 /// A configuration with the model `tested`, of which a gateway has so many requests at the server at once.
-fn directory(server: &str, at_once: usize) -> TempDir {
+pub(super) fn directory(server: &str, at_once: usize) -> TempDir {
     let more = format!(", max_concurrent_requests: {at_once}");
     config_dir(|name, text| match name {
         "models.yaml" => with_model(&text, "tested", "openai", server, &more),
@@ -35,11 +35,11 @@ async fn start(postgres: &Postgres, directory: TempDir) -> Gateway {
     Gateway::start_in(directory, &["--database-url", &postgres.url]).await
 }
 
-fn id_of(gateway: &Gateway) -> String {
+pub(super) fn id_of(gateway: &Gateway) -> String {
     std::fs::read_to_string(gateway.dir.path().join("data/gateway.id")).expect("an id")
 }
 
-fn number(postgres: &Postgres, sql: &str) -> i64 {
+pub(super) fn number(postgres: &Postgres, sql: &str) -> i64 {
     postgres.column(sql)[0].parse().expect("a number")
 }
 
@@ -47,7 +47,7 @@ fn number(postgres: &Postgres, sql: &str) -> i64 {
 const NOT_ONCE: &str = "SELECT request_id FROM requests WHERE status <> 'interrupted' GROUP BY 1 HAVING count(*) <> 1";
 
 /// Each line of a batch has one answer in its files, and one record.
-async fn answered_once(postgres: &Postgres, gateway: &Gateway, batch: &str, lines: usize) {
+pub(super) async fn answered_once(postgres: &Postgres, gateway: &Gateway, batch: &str, lines: usize) {
     let ended = gateway.ended_batch(batch).await;
     assert_eq!(ended["status"], "completed", "{ended}");
     assert_eq!(
@@ -68,7 +68,7 @@ async fn answered_once(postgres: &Postgres, gateway: &Gateway, batch: &str, line
     );
 }
 
-fn verified(postgres: &Postgres, gateway: &Gateway) {
+pub(super) fn verified(postgres: &Postgres, gateway: &Gateway) {
     let verified = sluice(
         gateway.dir.path(),
         &["ledger", "verify", "--database-url", &postgres.url],
@@ -77,7 +77,7 @@ fn verified(postgres: &Postgres, gateway: &Gateway) {
 }
 
 /// The time until no unfinished batch is a gateway's.
-async fn taken_over(postgres: &Postgres, owner: &str) -> Duration {
+pub(super) async fn taken_over(postgres: &Postgres, owner: &str) -> Duration {
     let since = Instant::now();
     let left = format!("SELECT count(*) FROM batches WHERE owner = '{owner}' AND finished_at IS NULL");
     wait_for("take-over", || async { (number(postgres, &left) == 0).then_some(()) }).await;
