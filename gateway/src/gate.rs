@@ -3,13 +3,13 @@
 
 mod credit;
 
-pub(crate) use credit::{CreditDesk, DrawRequest};
+pub(crate) use credit::{Desk, DrawRequest};
 
 use crate::clock;
 use policy::{
-    AdmissionRequest, Attempt, Balance, ByClass, CreditNeed, Decision, ModelId, PlanId, Policy, QueueEntry,
-    RateLimitKind, RateLimitStatus, RateWindow, Refusal, Rules, ServerLoad, Settled, Settlement, Subject, Terms,
-    TicketId, Time,
+    AdmissionRequest, Attempt, Balance, ByClass, CreditNeed, CreditNeeds, Decision, ModelId, PlanId, Policy,
+    QueueEntry, RateLimitKind, RateLimitStatus, RateNeed, RateWindow, Refusal, Rules, ServerLoad, Settled, Settlement,
+    Subject, Terms, TicketId, Time,
 };
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,7 +24,8 @@ const TICK: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(crate) struct Gate {
     state: Mutex<State>,
-    credit: CreditDesk,
+    credit: Desk<CreditNeed>,
+    rates: Desk<RateNeed>,
 }
 
 #[derive(Debug)]
@@ -63,7 +64,7 @@ pub(crate) struct Decided {
 #[allow(clippy::large_enum_variant)] // Nearly all are decided: a box would cost every request.
 enum Offered {
     Decided(Decided),
-    NeedsCredit(Vec<CreditNeed>),
+    NeedsCredit(CreditNeeds),
 }
 
 /// An admitted request.
@@ -117,11 +118,12 @@ impl Gate {
                 policy: Policy::new(rules),
                 waiters: HashMap::new(),
             }),
-            credit: CreditDesk::default(),
+            credit: Desk::default(),
+            rates: Desk::default(),
         })
     }
 
-    /// Decides on a request. It waits only where several gateways share quotas and budgets, while more credit is drawn.
+    /// Decides on a request. It waits only where several gateways share limits, while more credit is drawn.
     pub(crate) async fn admit(self: &Arc<Self>, ask: &AdmissionRequest) -> Decided {
         let first = self.offer(ask);
         self.with_credit(first, |gate| gate.offer(ask)).await
@@ -143,9 +145,14 @@ impl Gate {
         self.decide(now, |policy| policy.offer_again(ask, attempt, now))
     }
 
-    /// Where requests wait for credit, and who draws it finds them.
-    pub(crate) fn credit(&self) -> &CreditDesk {
+    /// Where requests wait for credit of quotas and budgets, and who draws it finds them.
+    pub(crate) fn credit(&self) -> &Desk<CreditNeed> {
         &self.credit
+    }
+
+    /// Where requests wait for credit of rate limits, and who draws it finds them.
+    pub(crate) fn rates(&self) -> &Desk<RateNeed> {
+        &self.rates
     }
 
     fn decide(self: &Arc<Self>, now: Time, decide: impl FnOnce(&mut Policy) -> (Decision, RateLimitStatus)) -> Offered {

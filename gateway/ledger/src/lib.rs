@@ -32,6 +32,7 @@ mod rollup;
 mod row;
 pub mod search;
 mod segments;
+pub mod shares;
 mod slot;
 pub mod spans;
 mod sqlite;

@@ -89,7 +89,11 @@ pub async fn join(store: &Store, id: &GatewayId, introduction: &Introduction) ->
     enter(store, id, introduction).await?;
     // What the process before has sent, and the server has not run yet, is void from here on.
     let begin = "UPDATE gateways SET session = nextval('gateway_sessions') WHERE id = $1";
-    for sql in [begin, "DELETE FROM leases WHERE gateway = $1"] {
+    for sql in [
+        begin,
+        "DELETE FROM leases WHERE gateway = $1",
+        "DELETE FROM sharers WHERE gateway = $1",
+    ] {
         let statement = sqlx::query(sql).bind(id.as_str());
         statement.execute(&store.pool()).timed(store).await?;
     }
@@ -192,6 +196,7 @@ pub async fn leave(store: &Store, id: &GatewayId) -> Result<(), Error> {
     for sql in [
         "DELETE FROM gateways WHERE id = $1",
         "DELETE FROM leases WHERE gateway = $1",
+        "DELETE FROM sharers WHERE gateway = $1",
     ] {
         let delete = sqlx::query(sql).bind(id.as_str());
         delete.execute(&store.pool()).timed(store).await?;

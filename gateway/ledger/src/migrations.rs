@@ -33,6 +33,7 @@ migrations! {
     18 "escrow" "0018_escrow.sql";
     19 "contents of files" "0019_contents_of_files.sql";
     20 "claims" "0020_claims.sql";
+    21 "shares" "0021_shares.sql";
 }
 
 /// Brings a database to the newest version.

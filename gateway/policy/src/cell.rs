@@ -66,7 +66,7 @@ pub struct RateWindow {
 }
 
 impl Cell {
-    fn level(&self, now: Time) -> u64 {
+    pub(crate) fn level(&self, now: Time) -> u64 {
         self.arrival.saturating_sub(now.nanos())
     }
 
@@ -85,13 +85,7 @@ impl Cell {
     pub(crate) fn charge(&mut self, arrival: u64, number: u64, now: Time) {
         self.fall_to(self.level(now));
         self.arrival = arrival;
-        let level = self.level(now);
-        if self.lows.last().is_none_or(|low| low.level < level) {
-            self.lows.push(Low { first: number, level });
-        }
-        if self.lows.len() > MANY_LOWS {
-            self.merge_close_lows();
-        }
+        self.push_low(number, self.level(now));
     }
 
     /// Merges entries that differ by little; the lower level stays.
@@ -107,11 +101,39 @@ impl Cell {
         });
     }
 
-    /// Refunds a part of the charge with this number, as far as the level still holds it.
-    fn refund(&mut self, nanos: u64, number: u64, now: Time) {
+    /// Follows the level of a limit that several gateways share, which was so low since it was last followed. Charges from
+    /// this number on are new in it.
+    pub(crate) fn follow(&mut self, level: u64, lowest: u64, number: u64, now: Time) {
+        self.fall_to(lowest.min(level));
+        self.arrival = now.nanos().saturating_add(level);
+        self.push_low(number, level);
+    }
+
+    /// Sets the level, which other gateways may have raised or lowered.
+    pub(crate) fn set_level(&mut self, level: u64, now: Time) {
+        self.fall_to(level);
+        self.arrival = now.nanos().saturating_add(level);
+    }
+
+    /// Raises the level by what was used without a charge.
+    pub(crate) fn raise(&mut self, nanos: u64, now: Time) {
+        self.arrival = now.nanos().saturating_add(self.level(now).saturating_add(nanos));
+    }
+
+    fn push_low(&mut self, first: u64, level: u64) {
+        if self.lows.last().is_none_or(|low| low.level < level) {
+            self.lows.push(Low { first, level });
+        }
+        if self.lows.len() > MANY_LOWS {
+            self.merge_close_lows();
+        }
+    }
+
+    /// Refunds a part of the charge with this number, as far as the level still holds it. Returns that part.
+    pub(crate) fn refund(&mut self, nanos: u64, number: u64, now: Time) -> u64 {
         self.fall_to(self.level(now));
         let Some(at) = self.lows.partition_point(|low| low.first <= number).checked_sub(1) else {
-            return;
+            return 0;
         };
         let refund = nanos.min(self.lows[at].level);
         self.arrival -= refund;
@@ -129,6 +151,7 @@ impl Cell {
             let zeros = self.lows.partition_point(|low| low.level == 0);
             self.lows.drain(..zeros);
         }
+        refund
     }
 }
 
@@ -182,6 +205,17 @@ impl Rate {
         }
     }
 
+    /// The time that an amount takes of the limit; `None` if it exceeds the whole burst.
+    pub(crate) fn cost(&self, amount: u64) -> Option<u64> {
+        let units = amount.div_ceil(self.unit);
+        (units <= self.burst).then(|| units * self.interval)
+    }
+
+    /// The time that the whole burst takes.
+    pub(crate) fn whole(&self) -> u64 {
+        self.burst.saturating_mul(self.interval)
+    }
+
     /// The most that can ever pass at once.
     pub(crate) fn burst(&self) -> u64 {
         self.burst.saturating_mul(self.unit)
@@ -215,15 +249,15 @@ impl Rate {
             cell.refund((taken - actual).saturating_mul(self.interval), number, now);
         } else if actual > taken {
             let debt = (actual - taken).saturating_mul(self.interval);
-            let most = self.burst.saturating_mul(self.interval).saturating_mul(LONGEST_DEBT);
+            let most = self.whole().saturating_mul(LONGEST_DEBT);
             let level = cell.level(now).saturating_add(debt).min(most.max(cell.level(now)));
             cell.arrival = now.nanos().saturating_add(level);
         }
     }
 
-    /// The remaining amount, and the time of the full refill.
-    pub(crate) fn window(&self, cell: &Cell, now: Time) -> RateWindow {
-        let owed = cell.level(now);
+    /// The remaining amount, and the time of the full refill, where so much of the level is not in the cell yet.
+    pub(crate) fn window(&self, cell: &Cell, unreported: u64, now: Time) -> RateWindow {
+        let owed = cell.level(now).saturating_add(unreported);
         let used = owed.div_ceil(self.interval).saturating_mul(self.unit);
         RateWindow {
             limit: self.limit,
@@ -345,7 +379,7 @@ mod tests {
         for number in 0..100_000 {
             rate.correct(&mut cell, 5, 0, number, at(100_000));
         }
-        let left = rate.window(&cell, at(100_000)).remaining;
+        let left = rate.window(&cell, 0, at(100_000)).remaining;
         assert!((990_000..=1_000_000).contains(&left), "{left}");
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::allowance::CreditNeed;
 use crate::cell::RateWindow;
+use crate::share::RateNeed;
 use crate::{Estimate, ModelId, Refusal, TicketId, Time};
 use std::time::Duration;
 
@@ -14,9 +15,19 @@ pub enum Decision {
     Queue(QueueTicket),
     /// It may not run.
     Reject(Refusal),
-    /// It may run once credit is drawn from quotas and budgets that several gateways share. Nothing is held for it: it is
-    /// to be offered again after the draw. Only after [`Policy::share_allowances`](crate::Policy::share_allowances).
-    NeedsCredit(Vec<CreditNeed>),
+    /// It may run once credit is drawn from limits that several gateways share. Nothing is held for it: it is to be offered
+    /// again after the draw. Only after [`Policy::share_allowances`](crate::Policy::share_allowances) or
+    /// [`Policy::share_rates`](crate::Policy::share_rates).
+    NeedsCredit(CreditNeeds),
+}
+
+/// The credit that a request lacks; of one kind at a time.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct CreditNeeds {
+    /// Of quotas and budgets.
+    pub accounts: Vec<CreditNeed>,
+    /// Of rate limits.
+    pub rates: Vec<RateNeed>,
 }
 
 /// An admission: the request as it may run.

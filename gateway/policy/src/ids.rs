@@ -210,4 +210,15 @@ impl<T: Default> BySubject<T> {
             Subject::Model(model) => self.models.entry(model, |_| T::default()),
         }
     }
+
+    /// All subjects that have a value; every plan is `PlanId(0)`.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Subject, &T)> {
+        let of_plan = |(project, value)| (Subject::Plan(PlanId(0), project), value);
+        let plans = self.plans.iter().map(of_plan);
+        let projects = self.projects.iter().map(|(id, value)| (Subject::Project(id), value));
+        let users = self.users.iter().map(|(id, value)| (Subject::User(id), value));
+        let keys = self.keys.iter().map(|(id, value)| (Subject::Key(id), value));
+        let models = self.models.iter().map(|(id, value)| (Subject::Model(id), value));
+        plans.chain(projects).chain(users).chain(keys).chain(models)
+    }
 }

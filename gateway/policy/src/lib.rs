@@ -34,6 +34,7 @@ mod routing;
 mod rules;
 mod served;
 mod sessions;
+mod share;
 mod tickets;
 mod time;
 mod view;
@@ -46,7 +47,7 @@ pub use allowance::{
 pub use breaker::{Breaker, BreakerDecision, BreakerRules, Failure};
 pub use capacity::{Pace, ServerLoad};
 pub use cell::RateWindow;
-pub use decision::{Decision, DegradationsApplied, Grant, QueueTicket, RateLimitStatus, Terms};
+pub use decision::{CreditNeeds, Decision, DegradationsApplied, Grant, QueueTicket, RateLimitStatus, Terms};
 pub use ids::{Id, IdMap, KeyId, ModelId, PlanId, ProjectId, Subject, UserId};
 pub use money::NanoEuro;
 pub use names::UnknownName;
@@ -61,5 +62,6 @@ pub use rules::{
     Allowance, AllowanceActions, Caps, Concurrency, Degradation, GlobalLimits, Level, LevelActions, ModelRules, Order,
     Prices, ProjectRules, Rates, Rules, Scheduling, SubjectRules, TokenLimit, TokenWeights, UserOrder,
 };
+pub use share::{Holding, LEASE_TTL, RateAccount, RateGrant, RateNeed, RateReport, SharedRate, USE_LEASES_FOR};
 pub use tickets::TicketId;
 pub use time::Time;

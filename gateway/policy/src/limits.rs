@@ -3,11 +3,17 @@
 //!
 //! All or nothing: a request is charged at every level or at none, so that one flooding user cannot use up
 //! what others on the same plan were given. Tokens are charged as estimated and corrected to the actual
-//! when the request is settled. Cells are kept by the ids of configured subjects, which bounds them.
+//! when the request is settled. Cells are kept by the ids of configured subjects, which bounds them. Where several gateways
+//! share the limits ([`share`](crate::share)), requests are charged to credit that is leased, and cells follow the store.
+
+mod shared;
+
+use shared::Sharing;
 
 use crate::cell::{Cell, Rate, RateWindow, Shortfall};
 use crate::ids::BySubject;
 use crate::refusal::LimitKind;
+use crate::share::RateNeed;
 use crate::{AdmissionRequest, ModelId, RateLimitKind, RateLimitStatus, Rates, Refusal, Rules, Subject, Time};
 use std::collections::HashMap;
 use std::num::NonZeroU64;
@@ -24,6 +30,16 @@ pub(crate) struct Charge {
     pub(crate) tokens: u64,
     /// The tokens that it uses at least, by all that is certain.
     pub(crate) least_tokens: u64,
+    /// The parts that limits were divided into when it was charged.
+    pub(crate) parts: u64,
+}
+
+/// The reason why a request was not charged.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Blocked {
+    Refused(Refusal),
+    /// Its gateway lacks credit of limits that several share.
+    Lacking(Vec<RateNeed>),
 }
 
 impl Charge {
@@ -50,6 +66,7 @@ pub(crate) struct Limits {
     /// By what they allow, so that a thousand users with the same limits share one governor.
     limiters: HashMap<Rates, Limiters>,
     cells: BySubject<Cells>,
+    sharing: Sharing,
 }
 
 impl Limits {
@@ -57,6 +74,7 @@ impl Limits {
         let mut limits = Self {
             limiters: HashMap::default(),
             cells: BySubject::default(),
+            sharing: Sharing::default(),
         };
         limits.reconfigure(rules);
         limits
@@ -84,7 +102,7 @@ impl Limits {
         ask: &AdmissionRequest,
         charge: &Charge,
         now: Time,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Blocked> {
         let levels = levels(rules, ask);
         self.charge_levels(&levels, charge, now)
     }
@@ -96,7 +114,7 @@ impl Limits {
         (from, to): (ModelId, ModelId),
         charge: &Charge,
         now: Time,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Blocked> {
         self.charge_levels(&[level(rules, Subject::Model(to))], charge, now)?;
         let nothing = Charge {
             model_requests: 0,
@@ -107,24 +125,39 @@ impl Limits {
         Ok(())
     }
 
-    fn charge_levels(&mut self, levels: &[Option<Level>], charge: &Charge, now: Time) -> Result<(), Refusal> {
-        let mut arrivals = [[0; 4]; 5];
-        for (level, arrivals) in levels.iter().zip(&mut arrivals) {
+    fn charge_levels(&mut self, levels: &[Option<Level>], charge: &Charge, now: Time) -> Result<(), Blocked> {
+        self.end_lapsed_leases(now);
+        let mut outcomes = [[0; 4]; 5];
+        let mut needs = Vec::new();
+        for (level, outcomes) in levels.iter().zip(&mut outcomes) {
             let Some((subject, rates)) = level else { continue };
             let Some(limiters) = self.limiters.get(rates) else {
                 continue;
             };
-            decide(*subject, limiters, self.cells.entry(*subject), charge, arrivals, now)?;
+            let cells = self.cells.entry(*subject).iter();
+            let all = limiters.iter().zip(cells).zip(RateLimitKind::ALL).zip(outcomes);
+            for (((limiter, cell), kind), outcome) in all {
+                let Some(limiter) = limiter else { continue };
+                let asked = Asked::new(*subject, kind, limiter, charge);
+                match self.sharing.decide(&asked, cell, now) {
+                    Ok(decided) => *outcome = decided,
+                    Err(Unmet::Short(shortfall)) => return Err(Blocked::Refused(asked.refusal(shortfall))),
+                    Err(Unmet::Lacking(need)) => needs.push(need),
+                }
+            }
         }
-        for (level, arrivals) in levels.iter().zip(arrivals) {
+        if !needs.is_empty() {
+            return Err(Blocked::Lacking(needs));
+        }
+        for (level, outcomes) in levels.iter().zip(outcomes) {
             let Some((subject, rates)) = level else { continue };
             let Some(limiters) = self.limiters.get(rates) else {
                 continue;
             };
             let cells = self.cells.entry(*subject).iter_mut();
-            for ((limiter, cell), arrival) in limiters.iter().zip(cells).zip(arrivals) {
+            for (((limiter, cell), kind), outcome) in limiters.iter().zip(cells).zip(RateLimitKind::ALL).zip(outcomes) {
                 if limiter.is_some() {
-                    cell.charge(arrival, charge.number, now);
+                    self.sharing.charge((*subject, kind), cell, outcome, charge.number, now);
                 }
             }
         }
@@ -153,8 +186,10 @@ impl Limits {
             let cells = self.cells.entry(*subject).iter_mut();
             for ((limiter, cell), kind) in limiters.iter().zip(cells).zip(RateLimitKind::ALL) {
                 if let Some(limiter) = limiter {
-                    let taken_here = taken.of(*subject, kind).min(limiter.burst());
-                    limiter.correct(cell, taken_here, actual.of(*subject, kind), taken.number, now);
+                    let amounts = (taken.of(*subject, kind), actual.of(*subject, kind));
+                    let rate = (*subject, kind, limiter);
+                    self.sharing
+                        .correct(rate, cell, amounts, (taken.number, taken.parts), now);
                 }
             }
         }
@@ -172,7 +207,8 @@ impl Limits {
                 if let Some(limiter) = &limiters[index] {
                     let full = Cell::default();
                     let cell = cells.map_or(&full, |cells| &cells[index]);
-                    tighten(tightest, limiter.window(cell, now));
+                    let unreported = self.sharing.unreported(subject, RateLimitKind::ALL[index]);
+                    tighten(tightest, limiter.window(cell, unreported, now));
                 }
             }
         }
@@ -187,8 +223,11 @@ impl Limits {
         let full = Cells::default();
         let cells = self.cells.get(subject).unwrap_or(&full);
         let all = limiters.iter().zip(cells).zip(RateLimitKind::ALL);
-        all.filter_map(|((limiter, cell), kind)| Some((kind, limiter.as_ref()?.window(cell, now))))
-            .collect()
+        all.filter_map(|((limiter, cell), kind)| {
+            let unreported = self.sharing.unreported(subject, kind);
+            Some((kind, limiter.as_ref()?.window(cell, unreported, now)))
+        })
+        .collect()
     }
 }
 
@@ -209,39 +248,51 @@ fn levels(rules: &Rules, ask: &AdmissionRequest) -> [Option<Level>; 5] {
     ]
 }
 
-/// Decides on one level's four limits. A request that is too large by its estimate alone, which may be wrong, takes all
-/// that there is.
-fn decide(
+/// The amount that a request wants of one limit.
+struct Asked<'a> {
     subject: Subject,
-    limiters: &Limiters,
-    cells: &Cells,
-    charge: &Charge,
-    arrivals: &mut [u64; 4],
-    now: Time,
-) -> Result<(), Refusal> {
-    let all = limiters.iter().zip(cells).zip(RateLimitKind::ALL).zip(arrivals);
-    for (((limiter, cell), kind), arrival) in all {
-        let Some(limiter) = limiter else { continue };
+    kind: RateLimitKind,
+    limiter: &'a Rate,
+    wanted: u64,
+}
+
+/// The reason why one limit does not let a request pass.
+enum Unmet {
+    Short(Shortfall),
+    Lacking(RateNeed),
+}
+
+impl<'a> Asked<'a> {
+    /// A request that is too large by its estimate alone, which may be wrong, takes all that there is.
+    fn new(subject: Subject, kind: RateLimitKind, limiter: &'a Rate, charge: &Charge) -> Self {
         let mut wanted = charge.of(subject, kind);
         if kind.is_tokens() && charge.least_tokens <= limiter.burst() {
             wanted = wanted.min(limiter.burst());
         }
-        *arrival = limiter.decide(cell, wanted, now).map_err(|shortfall| match shortfall {
+        Self {
+            subject,
+            kind,
+            limiter,
+            wanted,
+        }
+    }
+
+    fn refusal(&self, shortfall: Shortfall) -> Refusal {
+        match shortfall {
             Shortfall::RetryAfter(retry_after) => Refusal::RateLimited {
-                subject,
-                kind,
-                limit: limiter.limit,
+                subject: self.subject,
+                kind: self.kind,
+                limit: self.limiter.limit,
                 retry_after,
             },
             Shortfall::ExceedsBurst => Refusal::ExceedsLimit {
-                subject,
-                kind: LimitKind::Rate(kind),
-                limit: limiter.limit,
-                wanted,
+                subject: self.subject,
+                kind: LimitKind::Rate(self.kind),
+                limit: self.limiter.limit,
+                wanted: self.wanted,
             },
-        })?;
+        }
     }
-    Ok(())
 }
 
 /// Keeps the one with less left for its size.

@@ -5,6 +5,7 @@ mod check;
 mod credit;
 mod decide;
 mod settle;
+mod share;
 
 pub use settle::{Attempt, Settled, Settlement};
 

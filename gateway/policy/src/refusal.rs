@@ -149,7 +149,7 @@ impl Refusal {
 }
 
 /// The unit and the period of a rate limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RateLimitKind {
     /// Requests per minute.
     RequestsPerMinute,
@@ -162,7 +162,8 @@ pub enum RateLimitKind {
 }
 
 impl RateLimitKind {
-    pub(crate) const ALL: [RateLimitKind; 4] = [
+    /// All kinds.
+    pub const ALL: [RateLimitKind; 4] = [
         RateLimitKind::RequestsPerMinute,
         RateLimitKind::TokensPerMinute,
         RateLimitKind::RequestsPerDay,

@@ -20,7 +20,7 @@ pub(crate) struct Reservation {
 
 impl Reservation {
     /// The reservation of a request that nothing is taken for yet.
-    pub(crate) fn new(rules: &Rules, ask: &AdmissionRequest, windows: Windows, number: u64) -> Self {
+    pub(crate) fn new(rules: &Rules, ask: &AdmissionRequest, windows: Windows, (number, parts): (u64, u64)) -> Self {
         let estimate = ask.estimate(rules);
         Self {
             ask: *ask,
@@ -36,6 +36,7 @@ impl Reservation {
                 model_requests: 1,
                 tokens: estimate.tokens(),
                 least_tokens: ask.least(rules).tokens(),
+                parts,
             },
             allowance: None,
             windows,

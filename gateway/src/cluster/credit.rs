@@ -4,7 +4,7 @@
 use crate::gate::DrawRequest;
 use crate::services::Services;
 use ledger::escrow::{Accounts, Escrow, EscrowKey};
-use policy::{AccountState, CreditDemand, Policy, SharedAccount, Subject};
+use policy::{AccountState, CreditDemand, CreditNeed, Policy, SharedAccount, Subject};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,14 +49,14 @@ impl Banker {
         }
     }
 
-    async fn serve(&mut self, request: DrawRequest) {
+    async fn serve(&mut self, request: DrawRequest<CreditNeed>) {
         let drawn = self.draw(&request).await;
         self.services.metrics.cluster.drawn(drawn.is_ok());
         self.report(&drawn);
         self.services.gate.credit().end(request, drawn.is_ok());
     }
 
-    async fn draw(&mut self, request: &DrawRequest) -> Result<(), ledger::Error> {
+    async fn draw(&mut self, request: &DrawRequest<CreditNeed>) -> Result<(), ledger::Error> {
         self.end_doubt().await?;
         let gate = &self.services.gate;
         let demands = gate.with(|policy, now| policy.credit_demands(&request.needs, now));

@@ -1,11 +1,14 @@
 //! This gateway as a member of a cluster: gateways that share one PostgreSQL database. It enters at its start, renews its
-//! heartbeat, draws from shared quotas and budgets, takes over the work of members that are silent, and leaves when it has
-//! ended in order. With SQLite there is one gateway, and nothing to do.
+//! heartbeat, draws from shared limits, takes over the work of members that are silent, and leaves when it has ended in order.
+//! With SQLite there is one gateway, and nothing to do.
 
 mod credit;
+mod names;
+mod rates;
 mod work;
 
 use self::credit::Banker;
+use self::rates::RateLeases;
 use self::work::Beats;
 use crate::batch::Batches;
 use crate::clock;
@@ -13,6 +16,7 @@ use crate::services::Services;
 use ledger::GatewayId;
 use ledger::escrow::Escrow;
 use ledger::members::{self, HEARTBEAT_EVERY, Heartbeat, Introduction};
+use ledger::shares::Shares;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -23,7 +27,7 @@ const CLOCK_TOLERANCE_MS: u64 = 1000;
 ///
 /// # Errors
 /// When the database fails.
-pub(crate) async fn join(services: &Services, address: SocketAddr) -> Result<(), ledger::Error> {
+pub(crate) async fn join(services: &Arc<Services>, address: SocketAddr) -> Result<(), ledger::Error> {
     let store = services.ledger.store();
     if store.is_shared() {
         members::join(store, services.ledger.owner(), &introduction(address)).await?;
@@ -32,6 +36,7 @@ pub(crate) async fn join(services: &Services, address: SocketAddr) -> Result<(),
         if let Some(owner) = services.ledger.abandoned() {
             members::leave(store, owner).await?;
         }
+        rate_leases(services)?.enter().await;
     }
     Ok(())
 }
@@ -47,6 +52,10 @@ pub(crate) async fn run(services: Arc<Services>, batches: Arc<Batches>, address:
     match Escrow::new(&url, services.ledger.owner()) {
         Ok(escrow) => drop(tokio::spawn(Banker::new(Arc::clone(&services), escrow).run())),
         Err(error) => tracing::error!(%error, "shared quotas and budgets cannot be drawn from"),
+    }
+    match rate_leases(&services) {
+        Ok(leases) => drop(tokio::spawn(leases.run())),
+        Err(error) => tracing::error!(%error, "shared rate limits cannot be leased"),
     }
     let mut tick = tokio::time::interval(HEARTBEAT_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -69,6 +78,13 @@ pub(crate) async fn run(services: Arc<Services>, batches: Arc<Batches>, address:
             }
         }
     }
+}
+
+/// The rate limits that this gateway leases.
+fn rate_leases(services: &Arc<Services>) -> Result<RateLeases, ledger::Error> {
+    let url = services.current.get().config.gateway.startup.database_url.clone();
+    let shares = Shares::new(&url, services.ledger.owner())?;
+    Ok(RateLeases::new(Arc::clone(services), shares))
 }
 
 /// Removes this gateway, whose records are all in the database. One that is not removed is silent until its next start.

@@ -2,7 +2,7 @@
 
 use super::make::Make;
 use ledger::members::Heartbeat;
-use prometheus::{Gauge, IntCounter, IntCounterVec, IntGaugeVec};
+use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 /// The members, as this gateway knows them.
 #[derive(Debug)]
@@ -12,6 +12,8 @@ pub(crate) struct ClusterMetrics {
     draws: IntCounterVec,
     taken_over: IntCounterVec,
     lost: IntCounter,
+    refreshes: IntCounterVec,
+    coordinated: IntGauge,
 }
 
 impl ClusterMetrics {
@@ -40,10 +42,21 @@ impl ClusterMetrics {
                 "sluice_cluster_lost_results_total",
                 "Answers to jobs and lines of batches that were not written, since another gateway had taken them over.",
             )?)?,
+            refreshes: make.counters(
+                "cluster_rate_refreshes_total",
+                "Refreshes of rate limits that gateways share, by result.",
+                &["result"],
+            )?,
+            coordinated: make.gauge(
+                "cluster_coordinated",
+                "1 while rate limits hold over all gateways; 0 while this gateway uses a part of each on its own.",
+            )?,
         };
         metrics.members(1, 0);
+        metrics.coordinated(true);
         for result in ["ok", "failed"] {
             metrics.draws.with_label_values(&[result]);
+            metrics.refreshes.with_label_values(&[result]);
         }
         for kind in ["job", "batch"] {
             metrics.taken_over.with_label_values(&[kind]);
@@ -66,6 +79,17 @@ impl ClusterMetrics {
     pub(crate) fn drawn(&self, is_done: bool) {
         let result = if is_done { "ok" } else { "failed" };
         self.draws.with_label_values(&[result]).inc();
+    }
+
+    /// Counts a refresh of rate limits.
+    pub(crate) fn refreshed(&self, is_done: bool) {
+        let result = if is_done { "ok" } else { "failed" };
+        self.refreshes.with_label_values(&[result]).inc();
+    }
+
+    /// Sets whether rate limits hold over all gateways.
+    pub(crate) fn coordinated(&self, is_coordinated: bool) {
+        self.coordinated.set(i64::from(is_coordinated));
     }
 
     /// Sets the numbers of members.

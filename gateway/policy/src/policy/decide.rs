@@ -2,21 +2,44 @@
 
 use super::{Attempt, Policy};
 use crate::admission::Verdict;
-use crate::allowance::{CreditNeed, Fit, Windows};
+use crate::allowance::{Fit, Windows};
 use crate::degradation;
+use crate::limits::Blocked;
 use crate::reservation::Reservation;
-use crate::{AdmissionRequest, Decision, Grant, Priority, QueueTicket, RateLimitStatus, Refusal, TicketId, Time};
+use crate::{
+    AdmissionRequest, CreditNeed, CreditNeeds, Decision, Grant, Priority, QueueTicket, RateLimitStatus, Refusal,
+    TicketId, Time,
+};
 
 /// The end of a decision before a slot.
 enum Stopped {
     Refused(Refusal),
-    Lacks(Vec<CreditNeed>),
+    Lacks(CreditNeeds),
 }
 
 impl From<Refusal> for Stopped {
     fn from(refusal: Refusal) -> Self {
         Stopped::Refused(refusal)
     }
+}
+
+impl From<Blocked> for Stopped {
+    fn from(blocked: Blocked) -> Self {
+        match blocked {
+            Blocked::Refused(refusal) => Stopped::Refused(refusal),
+            Blocked::Lacking(rates) => Stopped::Lacks(CreditNeeds {
+                rates,
+                ..CreditNeeds::default()
+            }),
+        }
+    }
+}
+
+fn lacks(accounts: Vec<CreditNeed>) -> Stopped {
+    Stopped::Lacks(CreditNeeds {
+        accounts,
+        ..CreditNeeds::default()
+    })
 }
 
 impl Policy {
@@ -30,7 +53,7 @@ impl Policy {
             Some(attempt) => (attempt.windows, attempt.is_counted),
             None => (Windows::at(now), false),
         };
-        let mut held = Reservation::new(&self.rules, ask, windows, self.charges);
+        let mut held = Reservation::new(&self.rules, ask, windows, (self.charges, self.limits.parts()));
         self.charges += 1;
         held.charge.requests = u64::from(attempt.is_none());
         held.requests = u64::from(!is_counted);
@@ -68,7 +91,7 @@ impl Policy {
                 return Ok(());
             }
             Fit::Downgrade(refusal) => refusal,
-            Fit::Lacks(needs) => return Err(Stopped::Lacks(needs)),
+            Fit::Lacks(accounts) => return Err(lacks(accounts)),
         };
         let mut ask = held.ask;
         if !degradation::route_to_smaller(&self.rules, &mut ask) {
@@ -90,7 +113,7 @@ impl Policy {
         match self.allowances.reserve(&self.rules, &held.ask, &wanted, now)? {
             Fit::Reserved(reservation) => held.allowance = Some(reservation),
             Fit::Downgrade(refusal) => return Err(refusal.into()),
-            Fit::Lacks(needs) => return Err(Stopped::Lacks(needs)),
+            Fit::Lacks(accounts) => return Err(lacks(accounts)),
         }
         Ok(())
     }
@@ -113,10 +136,12 @@ impl Policy {
         }
         let mut applied = degradation::reduce(level, &self.rules, &mut ask, true);
         let models = (held.terms.model, ask.model);
-        let may_move = models.0 == models.1 || {
-            let moved = self.limits.move_model(&self.rules, models, &held.charge, now);
-            moved.is_ok()
-        };
+        let may_move = models.0 == models.1
+            || match self.limits.move_model(&self.rules, models, &held.charge, now) {
+                Ok(()) => true,
+                Err(Blocked::Refused(_)) => false,
+                Err(lacking) => return Err(lacking.into()),
+            };
         if !may_move {
             // The smaller model's own rate limit is exceeded: the request stays where it is.
             ask = held.parties();

@@ -185,7 +185,7 @@ impl Cluster {
         let Some(gateway) = &mut self.gateways[at] else { return };
         match gateway.policy.offer(&request(user, tokens), now).0 {
             Decision::Admit(grant) => gateway.running.push((grant.ticket, accounts, tokens)),
-            Decision::NeedsCredit(needs) => gateway.needs.extend(needs),
+            Decision::NeedsCredit(needs) => gateway.needs.extend(needs.accounts),
             Decision::Reject(_) => {}
             Decision::Queue(_) => unreachable!("there is no queue"),
         }

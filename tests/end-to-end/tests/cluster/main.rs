@@ -5,4 +5,5 @@ mod budget;
 mod files;
 mod lost_database;
 mod members;
+mod rates;
 mod work;

@@ -1,0 +1,297 @@
+//! Rate limits that gateways share in PostgreSQL: the accounts of [`policy::RateAccount`], and the gateways that use them. A
+//! gateway without others takes all accounts over, and leases nothing until another one comes.
+//!
+//! A refresh is of a session, which begins with its connection: one that arrives late, when its gateway has connected anew,
+//! changes nothing.
+
+mod account;
+
+use crate::error::Error;
+use crate::id::GatewayId;
+use crate::members::{NOW, SILENT_AFTER};
+use account::{decode, encode};
+use policy::{LEASE_TTL, RateAccount, RateGrant, RateReport};
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{Connection, Row as _};
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+/// An operation takes at most so long.
+const OPERATION_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// The first statements of the connection: the server gives up what nobody waits for any longer.
+const SESSION: [&str; 2] = ["SET statement_timeout = '2s'", "SET lock_timeout = '1s'"];
+
+const NOW_US: &str = "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)";
+
+const BEGIN: &str = "INSERT INTO sharers (gateway, session) VALUES ($1, nextval('gateway_sessions')) \
+    ON CONFLICT (gateway) DO UPDATE SET session = excluded.session RETURNING session";
+
+/// The gateways that share rate limits, for one that uses the whole of them or a part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// The other gateways that are live.
+    pub others: u64,
+    /// True if this one has taken all accounts over.
+    pub is_sole: bool,
+}
+
+/// The answer to a refresh.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refreshed {
+    /// The gateways that are live, this one included.
+    pub members: u64,
+    /// For each report; `None` while another gateway uses the whole of all limits, and does not know of this one.
+    pub grants: Option<Vec<RateGrant>>,
+}
+
+/// A gateway's access to the shared rate limits. Its operations are made one after the other.
+#[derive(Debug)]
+pub struct Shares {
+    options: PgConnectOptions,
+    gateway: GatewayId,
+    connection: Option<Session>,
+}
+
+#[derive(Debug)]
+struct Session {
+    connection: PgConnection,
+    number: i64,
+    /// The accounts that have a row.
+    known: HashSet<String>,
+}
+
+/// What the server says of the other gateways.
+struct Others {
+    live: Vec<String>,
+    is_one_sole: bool,
+    now_us: u64,
+}
+
+impl Shares {
+    /// The rate limits of a database, for a member of its cluster; nothing is connected yet.
+    ///
+    /// # Errors
+    /// When the database is not PostgreSQL.
+    pub fn new(url: &str, gateway: &GatewayId) -> Result<Self, Error> {
+        let options: PgConnectOptions = url.parse()?;
+        Ok(Self {
+            options: options.application_name("sluice shares"),
+            gateway: gateway.clone(),
+            connection: None,
+        })
+    }
+
+    /// Tells that this gateway is live, while it leases nothing.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn greet(&mut self) -> Result<Standing, Error> {
+        self.within_time(async |session, gateway| {
+            let connection = &mut session.connection;
+            let is_sole = renew(connection, gateway, session.number, true).await?;
+            let others = others(connection, gateway).await?;
+            Ok(Standing {
+                others: others.live.len() as u64,
+                is_sole,
+            })
+        })
+        .await
+    }
+
+    /// Reports what was used of limits, which must be in the order of their ids, and draws credit.
+    ///
+    /// # Errors
+    /// When the database fails; it is then unknown whether the reports have arrived.
+    pub async fn refresh(&mut self, reports: &[(String, RateReport)]) -> Result<Refreshed, Error> {
+        self.within_time(async |session, gateway| {
+            make_rows(session, reports).await?;
+            let mut transaction = session.connection.begin().await?;
+            renew(&mut transaction, gateway, session.number, false).await?;
+            let others = others(&mut transaction, gateway).await?;
+            let members = 1 + others.live.len() as u64;
+            let mut grants = None;
+            if !others.is_one_sole {
+                grants = Some(refresh_accounts(&mut transaction, gateway, reports, &others).await?);
+            }
+            transaction.commit().await?;
+            Ok(Refreshed { members, grants })
+        })
+        .await
+    }
+
+    /// Takes all accounts over, if no other gateway is live; `None` if one is. Returns their levels.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn take_over(&mut self) -> Result<Option<Vec<(String, u64)>>, Error> {
+        self.within_time(async |session, gateway| {
+            let mut transaction = session.connection.begin().await?;
+            // Gateways that refresh, and one that comes, wait for the end of this; those before are seen.
+            let lock = "LOCK TABLE sharers IN EXCLUSIVE MODE";
+            sqlx::query(lock).execute(&mut *transaction).await?;
+            let others = others(&mut transaction, gateway).await?;
+            if !others.live.is_empty() || has_other_members(&mut transaction, gateway).await? {
+                return Ok(None);
+            }
+            renew(&mut transaction, gateway, session.number, true).await?;
+            let sole = "UPDATE sharers SET is_sole = true WHERE gateway = $1";
+            sqlx::query(sole)
+                .bind(gateway.as_str())
+                .execute(&mut *transaction)
+                .await?;
+            let rows = sqlx::query("DELETE FROM shares RETURNING id, state");
+            let rows = rows.fetch_all(&mut *transaction).await?;
+            let mut levels = Vec::with_capacity(rows.len());
+            for row in rows {
+                let account = decode(row.try_get("state")?);
+                levels.push((
+                    row.try_get("id")?,
+                    account.level_alone(&gateway.to_string(), others.now_us),
+                ));
+            }
+            transaction.commit().await?;
+            session.known.clear();
+            Ok(Some(levels))
+        })
+        .await
+    }
+
+    /// Runs an operation in this gateway's session. After an error, another one begins.
+    async fn within_time<T>(
+        &mut self,
+        operation: impl AsyncFnOnce(&mut Session, &GatewayId) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let session = self.connection.take();
+        let (options, gateway) = (&self.options, &self.gateway);
+        let run = async {
+            let mut session = match session {
+                Some(session) => session,
+                None => connect(options, gateway).await?,
+            };
+            let done = operation(&mut session, gateway).await?;
+            Ok((session, done))
+        };
+        match tokio::time::timeout(OPERATION_TIMEOUT, run).await {
+            Ok(Ok((session, done))) => {
+                self.connection = Some(session);
+                Ok(done)
+            }
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(Error::Database(format!(
+                "no answer within {} ms",
+                OPERATION_TIMEOUT.as_millis()
+            ))),
+        }
+    }
+}
+
+async fn connect(options: &PgConnectOptions, gateway: &GatewayId) -> Result<Session, Error> {
+    let mut connection = PgConnection::connect_with(options).await?;
+    for statement in SESSION {
+        sqlx::query(statement).execute(&mut connection).await?;
+    }
+    let begun = sqlx::query(BEGIN).bind(gateway.as_str()).fetch_one(&mut connection);
+    let number = begun.await?.try_get("session")?;
+    Ok(Session {
+        connection,
+        number,
+        known: HashSet::new(),
+    })
+}
+
+/// Tells that a gateway is live, within its session. Returns whether it uses the whole of all limits, which ends unless it
+/// stays alone.
+async fn renew(
+    connection: &mut PgConnection,
+    gateway: &GatewayId,
+    session: i64,
+    stays_alone: bool,
+) -> Result<bool, Error> {
+    let sql = format!(
+        "UPDATE sharers SET refreshed_us = {NOW_US}, is_sole = is_sole AND $3 \
+         WHERE gateway = $1 AND session = $2 RETURNING is_sole"
+    );
+    let renew = sqlx::query(&sql).bind(gateway.as_str()).bind(session).bind(stays_alone);
+    match renew.fetch_optional(connection).await? {
+        Some(row) => Ok(row.try_get("is_sole")?),
+        None => Err(Error::Database("another session of this gateway has begun".to_owned())),
+    }
+}
+
+async fn others(connection: &mut PgConnection, gateway: &GatewayId) -> Result<Others, Error> {
+    let sql = format!(
+        "SELECT now.us, gateway, is_sole FROM (SELECT {NOW_US} AS us) AS now \
+         LEFT JOIN sharers ON gateway <> $1 AND refreshed_us > now.us - {}",
+        LEASE_TTL.as_micros()
+    );
+    let rows = sqlx::query(&sql).bind(gateway.as_str()).fetch_all(connection).await?;
+    let mut others = Others {
+        live: Vec::new(),
+        is_one_sole: false,
+        now_us: 0,
+    };
+    for row in rows {
+        others.now_us = row.try_get::<i64, _>("us")?.max(0).unsigned_abs();
+        if let Some(gateway) = row.try_get("gateway")? {
+            others.live.push(gateway);
+            others.is_one_sole |= row.try_get::<bool, _>("is_sole")?;
+        }
+    }
+    Ok(others)
+}
+
+/// Returns whether another member has sent a heartbeat lately. After a crash of the server, `sharers` is empty.
+async fn has_other_members(connection: &mut PgConnection, gateway: &GatewayId) -> Result<bool, Error> {
+    let silent_ms = SILENT_AFTER.as_millis();
+    let sql = format!("SELECT 1 FROM gateways WHERE id <> $1 AND heartbeat_at >= {NOW} - {silent_ms} LIMIT 1");
+    let found = sqlx::query(&sql).bind(gateway.as_str()).fetch_optional(connection);
+    Ok(found.await?.is_some())
+}
+
+/// Makes rows for the accounts that have none yet.
+async fn make_rows(session: &mut Session, reports: &[(String, RateReport)]) -> Result<(), Error> {
+    let new = reports
+        .iter()
+        .map(|(id, _)| id)
+        .filter(|id| !session.known.contains(*id));
+    let new: Vec<String> = new.cloned().collect();
+    if !new.is_empty() {
+        let sql = "INSERT INTO shares (id) SELECT * FROM unnest($1) ON CONFLICT (id) DO NOTHING";
+        sqlx::query(sql).bind(&new).execute(&mut session.connection).await?;
+        session.known.extend(new);
+    }
+    Ok(())
+}
+
+async fn refresh_accounts(
+    connection: &mut PgConnection,
+    gateway: &GatewayId,
+    reports: &[(String, RateReport)],
+    others: &Others,
+) -> Result<Vec<RateGrant>, Error> {
+    if reports.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<&str> = reports.iter().map(|(id, _)| &**id).collect();
+    let lock = "SELECT id, state FROM shares WHERE id = ANY($1) ORDER BY id FOR UPDATE";
+    let rows = sqlx::query(lock).bind(&ids).fetch_all(&mut *connection).await?;
+    let mut accounts: HashMap<String, RateAccount<String>> = HashMap::with_capacity(rows.len());
+    for row in rows {
+        accounts.insert(row.try_get("id")?, decode(row.try_get("state")?));
+    }
+    let gateway = gateway.to_string();
+    let members = 1 + others.live.len() as u64;
+    let (mut grants, mut states) = (Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len()));
+    for (id, report) in reports {
+        let account = accounts.get_mut(id);
+        let account = account.ok_or_else(|| Error::Database(format!("the shared limit {id} has no row")))?;
+        let is_live = |holder: &String| *holder == gateway || others.live.contains(holder);
+        grants.push(account.refresh(&gateway, (is_live, members), report, others.now_us));
+        states.push(encode(account));
+    }
+    let update = "UPDATE shares SET state = new.state FROM unnest($1, $2) AS new (id, state) WHERE shares.id = new.id";
+    let update = sqlx::query(update).bind(&ids).bind(states);
+    update.execute(connection).await?;
+    Ok(grants)
+}
