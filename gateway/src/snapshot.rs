@@ -2,7 +2,7 @@
 //! keeps it to its end, so it never sees two configurations.
 
 use crate::api_key::Key;
-use crate::config::Config;
+use crate::config::{Config, Jwt};
 use crate::jwt::Issuer;
 use crate::tokens::TokenEstimates;
 use crate::upstream::Upstreams;
@@ -24,6 +24,8 @@ pub(crate) struct Snapshot {
     pub(crate) config_version: u64,
     /// The provider whose tokens are accepted in the place of API keys.
     pub(crate) issuer: Option<Arc<Issuer>>,
+    /// The provider at which people log in to the console.
+    pub(crate) console_issuer: Option<Arc<Issuer>>,
     /// Where each model is.
     pub(crate) upstreams: Arc<Upstreams>,
     /// Learned token estimates, by model and project.
@@ -47,6 +49,7 @@ impl Current {
             snapshot: ArcSwap::from_pointee(Snapshot {
                 tokens: Arc::default(),
                 issuer: Issuer::renewed(None, config.gateway.jwt.as_ref()),
+                console_issuer: Issuer::renewed(None, console_tokens(&config)),
                 config: Arc::new(config),
                 keys,
                 version: 1,
@@ -64,6 +67,7 @@ impl Current {
         self.snapshot.store(Arc::new(Snapshot {
             tokens: Arc::clone(&before.tokens),
             issuer: Issuer::renewed(before.issuer.as_ref(), config.gateway.jwt.as_ref()),
+            console_issuer: Issuer::renewed(before.console_issuer.as_ref(), console_tokens(&config)),
             config: Arc::new(config),
             keys: before.keys.clone(),
             version: before.version + 1,
@@ -91,6 +95,7 @@ impl Current {
             version: before.version + 1,
             config_version: before.config_version,
             issuer: before.issuer.clone(),
+            console_issuer: before.console_issuer.clone(),
             upstreams: Arc::clone(&before.upstreams),
             tokens: Arc::clone(&before.tokens),
         }));
@@ -122,6 +127,11 @@ impl Current {
         let numbers = self.numbers.lock();
         numbers.get(key).copied()
     }
+}
+
+/// How ID tokens of the console's logins are checked.
+fn console_tokens(config: &Config) -> Option<&Jwt> {
+    config.gateway.oidc.as_ref().map(|oidc| &oidc.tokens)
 }
 
 fn numbered(numbers: &mut HashMap<String, KeyId>, mut keys: Vec<Key>) -> Vec<Key> {

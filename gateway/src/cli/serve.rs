@@ -282,6 +282,8 @@ fn spawn_background_tasks(services: &Arc<Services>, reloader: &Arc<Reloader>, co
     tokio::spawn(watch::allowances(Arc::clone(services)));
     let current = Arc::clone(&services.current);
     tokio::spawn(jwt::keep_keys(move || current.get().issuer.clone()));
+    let current = Arc::clone(&services.current);
+    tokio::spawn(jwt::keep_keys(move || current.get().console_issuer.clone()));
     let reporting = Arc::clone(services);
     tokio::spawn(async move { reporting.incidents.report().await });
     let current = Arc::clone(&services.current);

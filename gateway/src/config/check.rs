@@ -67,7 +67,7 @@ pub(super) fn check(dir: &Path, files: Files, found: &Found, problems: &mut Vec<
             models.as_mut().map(|(all, _)| &mut all[..]),
         );
     }
-    let gateway = gateway.and_then(|file| check.gateway(&file, user_names.as_deref()));
+    let gateway = gateway.and_then(|file| check.gateway(&file, user_names.as_deref(), project_names.as_deref()));
     let (models, models_by_name) = models?;
     let (users, (limits, _)) = (users?, limits?);
     let users_by_id = users
@@ -165,7 +165,12 @@ impl Check<'_> {
         }
     }
 
-    fn gateway(&mut self, raw: &raw::GatewayFile, users: Option<&[String]>) -> Option<Gateway> {
+    fn gateway(
+        &mut self,
+        raw: &raw::GatewayFile,
+        users: Option<&[String]>,
+        projects: Option<&[String]>,
+    ) -> Option<Gateway> {
         let file = "gateway.yaml";
         let listen = self.address("listen", &raw.listen);
         let admin_listen = self.address("admin_listen", &raw.admin_listen);
@@ -226,6 +231,7 @@ impl Check<'_> {
                 IdentityMode::Keys => Identity::Keys,
             },
             jwt: self.jwt(raw.jwt.as_ref(), users),
+            oidc: self.oidc(raw.oidc.as_ref(), projects),
             simulated: raw.simulated,
             max_body_bytes: raw.bounds.max_body_bytes,
             max_response_bytes: raw.bounds.max_response_bytes,

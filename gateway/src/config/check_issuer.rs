@@ -1,8 +1,8 @@
-//! The check of the section `jwt`.
+//! The check of the sections `jwt` and `oidc`.
 
-use super::checked::{Jwt, JwtGroup};
+use super::checked::{Jwt, JwtGroup, Oidc, Role};
 use super::checks::Check;
-use super::issuer::JwtSettings;
+use super::issuer::{ConsoleRole, JwtSettings, OidcRole, OidcSettings};
 use super::read::At;
 use http::Uri;
 use policy::UserId;
@@ -41,6 +41,66 @@ impl Check<'_> {
             user_claim: raw.user_claim.clone(),
             groups_claim: raw.groups_claim.clone(),
         })
+    }
+
+    /// The provider of the console's logins as it is meant.
+    pub(super) fn oidc(&mut self, raw: Option<&OidcSettings>, projects: Option<&[String]>) -> Option<Oidc> {
+        let raw = raw?;
+        self.provider_url("oidc.issuer", &raw.issuer);
+        if let Some(url) = &raw.redirect_url {
+            self.provider_url("oidc.redirect_url", url);
+            if !url.value.ends_with("/login/callback") {
+                let message = "must end in /login/callback, where the console expects browsers back";
+                self.problem(FILE, url.line, "oidc.redirect_url".to_owned(), message);
+            }
+        }
+        if let Some(file) = &raw.ca_file {
+            self.file_is_there(FILE, "oidc.ca_file", file);
+        }
+        if raw.roles.is_empty() && raw.issuer.line > 0 {
+            let message = "needs a role for a group, or nobody can log in; such as {group: admins, role: operator}";
+            self.problem(FILE, raw.issuer.line, "oidc.roles".to_owned(), message);
+        }
+        let roles = raw.roles.iter().map(|role| self.role(role, projects)).collect();
+        Some(Oidc {
+            tokens: Jwt {
+                issuer: raw.issuer.value.clone(),
+                audience: vec![raw.client_id.value.clone()],
+                jwks_url: None,
+                ca_file: raw.ca_file.as_ref().map(|at| at.value.clone().into()),
+                user_claim: raw.name_claim.clone(),
+                groups_claim: raw.groups_claim.clone(),
+                groups: Vec::new(),
+            },
+            client_id: raw.client_id.value.clone(),
+            client_secret_env: raw.client_secret_env.clone(),
+            redirect_url: raw.redirect_url.as_ref().map(|at| at.value.clone()),
+            scopes: raw.scopes.clone(),
+            roles,
+        })
+    }
+
+    fn role(&mut self, raw: &OidcRole, projects: Option<&[String]>) -> (String, Role) {
+        let key = || "oidc.roles.project".to_owned();
+        let role = match (raw.role, &raw.project) {
+            (ConsoleRole::ProjectOwner, Some(project)) => {
+                self.reference((FILE, key()), project, projects, "project");
+                Role::ProjectOwner(project.value.clone())
+            }
+            (ConsoleRole::ProjectOwner, None) => {
+                let message = "a project_owner needs a project";
+                self.problem(FILE, raw.group.line, key(), message);
+                Role::ProjectOwner(String::new())
+            }
+            (ConsoleRole::Viewer | ConsoleRole::Operator, Some(project)) => {
+                let message = "is of a project_owner alone; viewers and operators see every project";
+                self.problem(FILE, project.line, key(), message);
+                Role::Viewer
+            }
+            (ConsoleRole::Viewer, None) => Role::Viewer,
+            (ConsoleRole::Operator, None) => Role::Operator,
+        };
+        (raw.group.value.clone(), role)
     }
 
     fn provider_url(&mut self, key: &str, url: &At<String>) {

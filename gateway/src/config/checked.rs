@@ -54,6 +54,7 @@ pub(crate) struct Gateway {
     pub(crate) identity: Identity,
     /// The provider whose tokens are accepted in the place of API keys.
     pub(crate) jwt: Option<Jwt>,
+    pub(crate) oidc: Option<Oidc>,
     pub(crate) simulated: bool,
     pub(crate) max_body_bytes: usize,
     pub(crate) max_response_bytes: usize,
@@ -171,6 +172,31 @@ pub(crate) struct Jwt {
 pub(crate) struct JwtGroup {
     pub(crate) group: String,
     pub(crate) user: UserId,
+}
+
+/// The provider at which people log in to the console.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Oidc {
+    /// How its ID tokens are checked.
+    pub(crate) tokens: Jwt,
+    pub(crate) client_id: String,
+    pub(crate) client_secret_env: Option<String>,
+    /// `None`: by the name that a browser uses.
+    pub(crate) redirect_url: Option<String>,
+    pub(crate) scopes: Vec<String>,
+    /// In the order in which they count.
+    pub(crate) roles: Vec<(String, Role)>,
+}
+
+/// What somebody may see and do in the console.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Sees everything.
+    Viewer,
+    /// Sees and does everything.
+    Operator,
+    /// Sees and does what concerns this project alone.
+    ProjectOwner(String),
 }
 
 /// Identification of callers.

@@ -33,7 +33,7 @@ pub(crate) use read::nearest;
 pub(crate) use stable::keep_ids;
 
 pub(crate) use checked::{
-    Backend, Config, ConnectionBounds, Deadlines, Discovery, Endpoint, EndpointTls, Identity, Jwt, Model,
+    Backend, Config, ConnectionBounds, Deadlines, Discovery, Endpoint, EndpointTls, Identity, Jwt, Model, Oidc, Role,
     StoredResponses, Telemetry, Tls, limits_anything,
 };
 

@@ -2,7 +2,8 @@
 //!
 //! References between files are checked in [`super::checked`].
 
-use super::issuer::JwtSettings;
+pub(crate) use super::issuer::IdentityMode;
+use super::issuer::{JwtSettings, OidcSettings};
 use super::kept::{FileSettings, LedgerSettings, StoredResponseSettings};
 use super::read::{At, Named, choice, section};
 use super::values::default;
@@ -280,6 +281,8 @@ section! {
         database_url: At<String> = default("sqlite://data/usage.db"); restart,
         /// OpenID Connect provider whose tokens clients may send in the place of API keys. Default: none.
         jwt: Option<JwtSettings>,
+        /// OpenID Connect provider at which people log in to the console. Default: none.
+        oidc: Option<OidcSettings>,
         /// Days that records are kept, at most 36500. Default: forever. Their sums are always kept.
         retention_days: Option<At<u64>>; restart,
         /// Serve every model from the bundled simulated upstream.
@@ -488,13 +491,5 @@ choice! {
         Text = "text",
         /// One JSON object per line.
         Json = "json",
-    }
-
-    /// Identification of clients.
-    enum IdentityMode {
-        /// By the names that they send, without proof; on loopback only.
-        Open = "open",
-        /// By API key.
-        Keys = "keys",
     }
 }

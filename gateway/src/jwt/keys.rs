@@ -1,33 +1,21 @@
 //! The signing keys that a provider publishes (JWKS, RFC 7517), found by OpenID Connect Discovery 1.0.
 
+use super::provider::{self, Provider};
 use super::{invalid, shown};
 use crate::clock::now_ms;
-use crate::config::{Jwt, is_trustworthy};
-use crate::web_client;
+use crate::config::Jwt;
 use arc_swap::ArcSwap;
 use jsonwebtoken::jwk::{Jwk, PublicKeyUse};
 use jsonwebtoken::{DecodingKey, Header};
 use protocol::error::{ErrorCode, RequestError};
-use reqwest_blocking::Certificate;
-use reqwest_blocking::blocking::Client;
-use reqwest_blocking::redirect::Policy;
-use serde_json::Value;
-use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
-use std::time::Duration;
 
 /// The interval at which keys are fetched again, in milliseconds.
 const RENEW_MS: i64 = 600_000;
 
 /// The shortest interval between two fetches, in milliseconds: bounds what tokens with invented key ids cause.
 const PAUSE_MS: i64 = 10_000;
-
-/// Time for each of the two requests of a fetch.
-const WITHIN: Duration = Duration::from_secs(5);
-
-/// Largest document of a provider, in bytes.
-const LARGEST: u64 = 1 << 20;
 
 /// Where keys come from, and those that were last fetched.
 #[derive(Debug)]
@@ -42,9 +30,8 @@ pub(super) struct Keys {
 
 #[derive(Debug, Clone)]
 struct Source {
-    issuer: String,
+    provider: Provider,
     jwks_url: Option<String>,
-    ca_file: Option<std::path::PathBuf>,
 }
 
 #[derive(Debug, Default)]
@@ -60,9 +47,8 @@ impl Keys {
     pub(super) fn new(settings: &Jwt) -> Self {
         Self {
             source: Source {
-                issuer: settings.issuer.clone(),
+                provider: Provider::new(settings),
                 jwks_url: settings.jwks_url.clone(),
-                ca_file: settings.ca_file.clone(),
             },
             known: ArcSwap::default(),
             asked_at: AtomicI64::new(0),
@@ -137,7 +123,7 @@ impl Keys {
             Ok(keys) => self.take(keys),
             Err(why) => {
                 tracing::warn!(
-                    issuer = self.source.issuer,
+                    issuer = self.source.provider.issuer,
                     why,
                     "cannot fetch the identity provider's keys"
                 );
@@ -157,7 +143,7 @@ impl Keys {
         let has_changed = before.keys != keys;
         if has_changed {
             tracing::info!(
-                issuer = self.source.issuer,
+                issuer = self.source.provider.issuer,
                 keys = keys.len(),
                 "keys of the identity provider fetched"
             );
@@ -173,12 +159,12 @@ impl Keys {
 impl Source {
     /// Blocks.
     fn fetch(&self) -> Result<Vec<Jwk>, String> {
-        let client = self.client()?;
+        let client = self.provider.client()?;
         let url = match &self.jwks_url {
             Some(url) => url.clone(),
-            None => self.discover(&client)?,
+            None => self.provider.endpoint(&client, "jwks_uri")?,
         };
-        let set = get(&client, &url)?;
+        let set = provider::get(&client, &url)?;
         // A key of a kind that is not known here must not hide the others.
         let listed = set["keys"].as_array().cloned().unwrap_or_default();
         let keys: Vec<Jwk> = listed
@@ -190,54 +176,4 @@ impl Source {
         }
         Ok(keys)
     }
-
-    fn client(&self) -> Result<Client, String> {
-        let failed = |error: reqwest_blocking::Error| error.to_string();
-        let mut builder = web_client::builder().timeout(WITHIN).redirect(Policy::none());
-        if let Some(file) = &self.ca_file {
-            let pem = std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
-            builder = builder.tls_certs_merge(Certificate::from_pem_bundle(&pem).map_err(failed)?);
-        } else if !self.issuer.starts_with("https:") {
-            builder = builder.tls_certs_only([]);
-        }
-        builder.build().map_err(failed)
-    }
-
-    /// The address of the keys, from the provider's description of itself.
-    fn discover(&self, client: &Client) -> Result<String, String> {
-        let url = format!("{}/.well-known/openid-configuration", self.issuer.trim_end_matches('/'));
-        let about = get(client, &url)?;
-        let issuer = about["issuer"].as_str().unwrap_or_default();
-        if issuer != self.issuer {
-            return Err(format!(
-                "{url} names the issuer `{}`; write it so in jwt.issuer",
-                shown(issuer)
-            ));
-        }
-        let keys = about["jwks_uri"].as_str().unwrap_or_default();
-        if !is_trustworthy(keys) {
-            return Err(format!(
-                "{url} names the keys' URL `{}`, which is not https://",
-                shown(keys)
-            ));
-        }
-        Ok(keys.to_owned())
-    }
-}
-
-fn get(client: &Client, url: &str) -> Result<Value, String> {
-    let answer = client.get(url).send().map_err(|error| {
-        let mut cause: &dyn std::error::Error = &error;
-        while let Some(inner) = cause.source() {
-            cause = inner;
-        }
-        format!("{url}: {cause}")
-    })?;
-    if !answer.status().is_success() {
-        return Err(format!("{url} returned status {}", answer.status().as_u16()));
-    }
-    let mut body = Vec::new();
-    let read = answer.take(LARGEST).read_to_end(&mut body);
-    read.map_err(|error| format!("{url}: {error}"))?;
-    serde_json::from_slice(&body).map_err(|error| format!("{url} did not return JSON: {error}"))
 }

@@ -6,6 +6,7 @@
 //! are fetched beside requests; a request waits for them only when its token names a key that is not known yet.
 
 mod keys;
+pub(crate) mod provider;
 #[cfg(test)]
 mod tests;
 
@@ -61,6 +62,8 @@ pub(crate) struct Verified {
     /// The value of `jwt.user_claim`.
     pub(crate) user: Option<String>,
     pub(crate) groups: Vec<String>,
+    /// What a login gave the provider to return.
+    pub(crate) nonce: Option<String>,
     /// Milliseconds since 1970.
     expires_at: i64,
     begins_at: i64,
@@ -161,6 +164,7 @@ impl Issuer {
         Ok(Verified {
             user: text(claims.others.get(&self.settings.user_claim)),
             groups: self.groups(&claims),
+            nonce: text(claims.others.get("nonce")),
             expires_at: milliseconds(expires),
             begins_at: claims.nbf.map_or(i64::MIN, milliseconds),
             generation,

@@ -216,6 +216,7 @@ fn the_memory_of_verified_tokens_is_bounded() {
         let verified = Arc::new(Verified {
             user: None,
             groups: Vec::new(),
+            nonce: None,
             expires_at: NOW + number,
             begins_at: 0,
             generation: 1,

@@ -1,6 +1,7 @@
 // A certified OpenID Connect provider (oidc-provider) on a port of loopback: `node issuer.mjs PORT`.
 // Its clients get tokens by their credentials. POST /-/rotate gives it a new signing key, POST /-/down and /-/up stop and
-// start its answers, GET /-/asked counts requests for its keys.
+// start its answers, GET /-/asked counts requests for its keys. People log in to the client `console`, whose address is
+// /-/console?URL; whoever comes is the person of /-/person?NAME, without a form.
 import { generateKeyPairSync, randomUUID } from "node:crypto";
 import { createServer } from "node:http";
 import Provider from "oidc-provider";
@@ -14,6 +15,15 @@ const claims = {
   nobody: { groups: ["guests"] },
   mailed: { email: "user_vip_01" },
 };
+// People who log in to the console, and their groups.
+const people = {
+  ada: ["everyone"],
+  grace: ["everyone", "sre"],
+  blue: ["team-blue", "everyone"],
+  stranger: ["visitors"],
+};
+let person = "ada";
+let console_urls = [`${issuer}/unused`];
 const client = (id) => ({
   client_id: id,
   client_secret: "secret",
@@ -24,12 +34,42 @@ const client = (id) => ({
 });
 let algorithm = "RS256";
 
-function provider() {
+const console_client = () => ({
+  client_id: "console",
+  client_secret: "a secret: with & signs",
+  grant_types: ["authorization_code"],
+  response_types: ["code"],
+  redirect_uris: console_urls,
+  id_token_signed_response_alg: algorithm,
+});
+
+const new_key = () => {
   const kind = algorithm === "RS256" ? ["rsa", { modulusLength: 2048 }] : ["ec", { namedCurve: "P-256" }];
   const key = generateKeyPairSync(...kind).privateKey.export({ format: "jwk" });
-  return new Provider(issuer, {
-    clients: Object.keys(claims).map(client),
-    jwks: { keys: [{ ...key, kid: randomUUID(), use: "sig", alg: algorithm }] },
+  return { ...key, kid: randomUUID(), use: "sig", alg: algorithm };
+};
+let key = new_key();
+
+function provider() {
+  const made = new Provider(issuer, {
+    clients: [...Object.keys(claims).map(client), console_client()],
+    findAccount: (_, id) => ({ accountId: id, claims: () => ({ sub: id, groups: people[id] }) }),
+    claims: { openid: ["sub"], groups: ["groups"] },
+    scopes: ["openid", "groups"],
+    conformIdTokenClaims: false,
+    interactions: { url: (_, interaction) => `/-/login/${interaction.uid}` },
+    cookies: { keys: ["of this test"] },
+    // Nobody is asked whether the console may know the groups.
+    loadExistingGrant: async (context) => {
+      const grant = new context.oidc.provider.Grant({
+        clientId: context.oidc.client.clientId,
+        accountId: context.oidc.session.accountId,
+      });
+      grant.addOIDCScope("openid groups");
+      await grant.save();
+      return grant;
+    },
+    jwks: { keys: [key] },
     extraTokenClaims: (_, token) => claims[token.clientId],
     features: {
       clientCredentials: { enabled: true },
@@ -45,7 +85,8 @@ function provider() {
         }),
       },
     },
-  }).callback();
+  });
+  return Object.assign(made.callback(), { made });
 }
 
 let serve = provider();
@@ -53,9 +94,24 @@ let isUp = true;
 let asked = 0;
 createServer((request, response) => {
   const said = (status, text) => response.writeHead(status).end(text);
+  const [path, query] = request.url.split("?");
+  if (path === "/-/person") {
+    person = query;
+    return said(200, person);
+  }
+  if (path === "/-/console") {
+    console_urls = [decodeURIComponent(query)];
+    serve = provider();
+    return said(200, query);
+  }
+  if (path.startsWith("/-/login/")) {
+    const finished = serve.made.interactionFinished(request, response, { login: { accountId: person, remember: false } });
+    return finished.catch((error) => said(500, String(error)));
+  }
   switch (request.url) {
     case "/-/rotate":
       algorithm = algorithm === "RS256" ? "ES256" : "RS256";
+      key = new_key();
       serve = provider();
       return said(200, "rotated");
     case "/-/down":

@@ -71,9 +71,14 @@ pub(super) async fn stream(
     {
         return denied.into_response();
     }
+    let session = session.unwrap_or_else(Session::none);
     let page = match wanted.view.map(|view| view.parse().ok().and_then(|uri| View::of(&uri))) {
-        None => None,
-        Some(Some(view)) => Some((view, session.unwrap_or_else(Session::none))),
+        None if session.role.project().is_none() => None,
+        None => return not_included(),
+        Some(Some(view)) => match session.role.scoped(view) {
+            Some(view) => Some((view, session)),
+            None => return not_included(),
+        },
         Some(None) => {
             let detail = "unknown `view`; use the path of a page of the console, such as /console/queue";
             return refused(StatusCode::BAD_REQUEST, detail);
@@ -98,6 +103,10 @@ pub(super) async fn stream(
         Some((Ok::<_, Infallible>(event), feed))
     });
     Sse::new(events).keep_alive(KeepAlive::default()).into_response()
+}
+
+fn not_included() -> Response {
+    refused(StatusCode::FORBIDDEN, "your role does not include that")
 }
 
 impl Feed {

@@ -54,13 +54,16 @@ fn layout(title: &str, content: &Markup) -> Markup {
     }
 }
 
-pub(super) fn login(trouble: Option<&str>) -> Markup {
+pub(super) fn login(trouble: Option<&str>, has_provider: bool) -> Markup {
     layout(
         "Log in – Sluice",
         &html! {
             main.login {
                 h1 { "Sluice" }
                 @if let Some(trouble) = trouble { p.notice.wrong role="alert" { (trouble) } }
+                @if has_provider {
+                    p { a.button #provider href="/login/provider" { "Log in with your organization's account" } }
+                }
                 p { "Open the link that the gateway printed at startup, or create one with " code { "sluice console" } "." }
                 form method="post" action="/login" {
                     label for="token" { "Or the admin token" }
@@ -82,12 +85,13 @@ pub(super) fn page(view: &View, parts: &[Part], session: &Session, notice: Optio
             header.side { div {
                 a.brand href="/" { img src="/console.svg" alt="" width="22" height="22"; "Sluice" }
                 nav aria-label="Pages" {
-                    @for page in Page::navigation() {
+                    @for page in Page::navigation().filter(|page| session.role.has_entry(*page)) {
                         a href=(page.path()) aria-current=[(page == view.page.entry()).then_some("page")] { (page.title()) }
                     }
                 }
                 form.out method="post" action="/logout" {
                     (csrf(session))
+                    @if !session.name.is_empty() { p.who { (session.name) " · " (session.role.word()) } }
                     button.quiet type="submit" { "Log out" }
                 }
             } }

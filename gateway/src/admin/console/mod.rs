@@ -9,8 +9,10 @@ mod frame;
 pub(crate) mod history;
 mod pages;
 mod plot;
+mod provider;
 mod range;
 mod reasons;
+mod roles;
 pub(crate) mod session;
 mod state;
 mod table;
@@ -21,6 +23,7 @@ mod view;
 
 use super::Admin;
 use super::access::{Denied, TOO_MANY, Visitor};
+use crate::config::Role;
 use axum::Router;
 use axum::extract::{Query, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
@@ -28,10 +31,11 @@ use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Form, Json};
+use frame::Notice;
 use serde::Deserialize;
 use serde_json::json;
 use session::{LINK_LASTS, Session};
-use view::View;
+use view::{Page, View};
 
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
@@ -56,6 +60,8 @@ pub(super) fn routes() -> Router<Admin> {
         .route("/console/configuration", get(page))
         .route("/login", get(by_link).post(by_token))
         .route("/login/links", post(new_link))
+        .route("/login/provider", get(provider::start))
+        .route("/login/callback", get(provider::finish))
         .route("/logout", post(actions::logout))
         .route("/events", get(events::stream))
         .route("/console/keys", get(page).post(actions::make_key))
@@ -100,25 +106,41 @@ async fn page(State(admin): State<Admin>, visitor: Visitor, request: Request) ->
         Some(session) => Ok(session),
         None => admin.check(&visitor).map(|()| Session::none()),
     };
-    match (session, View::of(request.uri())) {
-        (Ok(session), Some(view)) => pages::respond(&admin, &view, &session, None).await,
-        (Ok(_), None) => login_page(StatusCode::UNAUTHORIZED, None),
-        (Err(denied), _) => denied_page(&denied, None),
+    let session = match session {
+        Ok(session) => session,
+        Err(denied) => return denied_page(&admin, &denied, None),
+    };
+    match View::of(request.uri()).map(|view| session.role.scoped(view)) {
+        Some(Some(view)) => pages::respond(&admin, &view, &session, None).await,
+        Some(None) => forbidden(&admin, &session).await,
+        None => login_page(&admin, StatusCode::UNAUTHORIZED, None),
     }
 }
 
-fn login_page(status: StatusCode, trouble: Option<&str>) -> Response {
-    (status, Html(frame::login(trouble).into_string())).into_response()
+/// What a role does not see: its first page, with a word about it.
+async fn forbidden(admin: &Admin, session: &Session) -> Response {
+    let notice = Notice::Wrong(format!("Your role ({}) does not include that.", session.role.word()));
+    let home = session.role.scoped(View::plain(Page::Overview));
+    let page = match home {
+        Some(view) => pages::respond(admin, &view, session, Some(notice)).await,
+        None => login_page(admin, StatusCode::FORBIDDEN, None),
+    };
+    (StatusCode::FORBIDDEN, page).into_response()
+}
+
+fn login_page(admin: &Admin, status: StatusCode, trouble: Option<&str>) -> Response {
+    let has_provider = admin.services.current.get().config.gateway.oidc.is_some();
+    (status, Html(frame::login(trouble, has_provider).into_string())).into_response()
 }
 
 /// The page for logging in, for a visitor who is not let in.
-fn denied_page(denied: &Denied, trouble: Option<&str>) -> Response {
+fn denied_page(admin: &Admin, denied: &Denied, trouble: Option<&str>) -> Response {
     let (status, headers) = denied.head();
     let trouble = match denied {
         Denied::TooMany(_) => Some(TOO_MANY),
         Denied::Unknown => trouble,
     };
-    (headers, login_page(status, trouble)).into_response()
+    (headers, login_page(admin, status, trouble)).into_response()
 }
 
 #[derive(Deserialize)]
@@ -130,11 +152,12 @@ struct Link {
 async fn by_link(State(admin): State<Admin>, method: Method, visitor: Visitor, Query(link): Query<Link>) -> Response {
     // Programs that look at links before a person follows them must not use them up.
     let Some(code) = link.code.filter(|_| method != Method::HEAD) else {
-        return login_page(StatusCode::OK, None);
+        return login_page(&admin, StatusCode::OK, None);
     };
     match admin.redeem(&code, visitor.address) {
         Ok(()) => let_in(&admin),
         Err(denied) => denied_page(
+            &admin,
             &denied,
             Some("This link was already used or has expired; create a new one with `sluice console`."),
         ),
@@ -149,12 +172,12 @@ struct Given {
 async fn by_token(State(admin): State<Admin>, visitor: Visitor, Form(given): Form<Given>) -> Response {
     match admin.check_token(given.token.trim(), visitor.address) {
         Ok(()) => let_in(&admin),
-        Err(denied) => denied_page(&denied, Some("Invalid admin token.")),
+        Err(denied) => denied_page(&admin, &denied, Some("Invalid admin token.")),
     }
 }
 
 fn let_in(admin: &Admin) -> Response {
-    match admin.console.begin() {
+    match admin.console.begin(Role::Operator, String::new()) {
         Ok(cookie) => ([(header::SET_COOKIE, cookie)], Redirect::to("/")).into_response(),
         Err(error) => super::internal(&error),
     }

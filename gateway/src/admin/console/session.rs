@@ -1,6 +1,7 @@
 //! Logins to the console: links that work once, and the sessions that they begin. In memory: a restart ends them all.
 
 use super::history::History;
+use crate::config::Role;
 use axum::http::{HeaderMap, header};
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -31,12 +32,19 @@ pub(crate) struct Console {
 pub(super) struct Session {
     /// The secret in every form, so that no other page can send one.
     pub(super) csrf: String,
+    pub(super) role: Role,
+    /// Who it is, as the identity provider says; empty with the admin token.
+    pub(super) name: String,
 }
 
 impl Session {
     /// The stand-in where the console needs no session.
     pub(super) fn none() -> Self {
-        Self { csrf: String::new() }
+        Self {
+            csrf: String::new(),
+            role: Role::Operator,
+            name: String::new(),
+        }
     }
 }
 
@@ -54,10 +62,10 @@ impl Console {
         found.is_some_and(|until| until > Instant::now())
     }
 
-    /// Begins a session; the cookie that carries it.
-    pub(super) fn begin(&self) -> std::io::Result<String> {
+    /// Begins a session of somebody; the cookie that carries it.
+    pub(super) fn begin(&self, role: Role, name: String) -> std::io::Result<String> {
         let (secret, csrf) = (crate::api_key::random_text()?, crate::api_key::random_text()?);
-        let session = Session { csrf };
+        let session = Session { csrf, role, name };
         keep(
             &mut self.sessions.lock(),
             &secret,
@@ -104,13 +112,18 @@ fn keep<T>(
 }
 
 fn secret_of(headers: &HeaderMap) -> Option<&str> {
+    cookie(headers, COOKIE)
+}
+
+/// The value of a cookie.
+pub(super) fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     let cookies = headers
         .get_all(header::COOKIE)
         .iter()
         .filter_map(|value| value.to_str().ok());
     cookies
         .flat_map(|cookies| cookies.split(';'))
-        .find_map(|cookie| cookie.trim().strip_prefix(COOKIE)?.strip_prefix('='))
+        .find_map(|cookie| cookie.trim().strip_prefix(name)?.strip_prefix('='))
 }
 
 #[cfg(test)]
@@ -124,7 +137,7 @@ mod tests {
         let code = console.link().expect("random");
         assert!(!console.redeem("another"));
         assert!(console.redeem(&code) && !console.redeem(&code));
-        let cookie = console.begin().expect("random");
+        let cookie = console.begin(Role::Operator, String::new()).expect("random");
         let mut headers = HeaderMap::new();
         assert!(console.session_of(&headers).is_none());
         let pair = cookie.split(';').next().expect("a pair");

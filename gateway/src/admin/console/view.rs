@@ -173,7 +173,8 @@ pub(super) fn link(page: Page, query: &[(&str, &str)]) -> String {
     link
 }
 
-fn push_encoded(link: &mut String, value: &str) {
+/// Appends a value as a query or a form has it.
+pub(super) fn push_encoded(link: &mut String, value: &str) {
     for byte in value.bytes() {
         if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
             link.push(char::from(byte));

@@ -20,9 +20,11 @@ pub(super) fn parts(admin: &Admin, session: &Session) -> Vec<Part> {
         (last_reload(&reload))
     };
     let form = html! {
-        form method="post" action="/console/reload" {
-            (csrf(session))
-            button type="submit" { "Reload configuration" }
+        @if session.role.may_change_all() {
+            form method="post" action="/console/reload" {
+                (csrf(session))
+                button type="submit" { "Reload configuration" }
+            }
         }
     };
     vec![

@@ -6,20 +6,26 @@ use super::super::table::{table, text};
 use super::super::text::{joined, list, moment, word};
 use super::super::view::View;
 use crate::admin::Admin;
+use crate::config::Role;
 use maud::{Markup, html};
 use serde_json::Value;
 
 pub(super) async fn parts(admin: &Admin, view: &View, session: &Session) -> Result<Vec<Part>, ledger::Error> {
-    let keys = crate::keys::list(&admin.pool).await?;
-    Ok(vec![
-        Part::fixed(section("new-key", "Create a key", &form(admin, view, session))),
-        Part::live("keys", section("keys", "API keys", &all(&keys, session))),
-    ])
+    let mut keys = crate::keys::list(&admin.pool).await?;
+    keys.retain(|key| session.role.sees(word(key, "project_id")));
+    let list = Part::live("keys", section("keys", "API keys", &all(&keys, session)));
+    if session.role == Role::Viewer {
+        return Ok(vec![list]);
+    }
+    let form = section("new-key", "Create a key", &form(admin, view, session));
+    Ok(vec![Part::fixed(form), list])
 }
 
 fn form(admin: &Admin, view: &View, session: &Session) -> Markup {
     let snapshot = admin.services.current.get();
-    let users = snapshot.config.users.iter().filter(|user| !user.is_removed);
+    let config = &snapshot.config;
+    let users = config.users.iter().filter(|user| !user.is_removed);
+    let users = users.filter(|user| session.role.sees(&config.project(user.project).id));
     html! {
         form.inline method="post" action="/console/keys" {
             (csrf(session))
@@ -76,7 +82,7 @@ fn row(key: &Value, session: &Session) -> Vec<Markup> {
         html! { @if list(key, "models").is_empty() { "all" } @else { (joined(key, "models")) } },
         html! { (key["expires_at"].as_str().map_or("never".to_owned(), moment)) },
         html! { (key["last_used_at"].as_str().map_or("never".to_owned(), moment)) },
-        html! { @if state == "active" { (actions(word(key, "id"), session)) } },
+        html! { @if state == "active" && session.role != Role::Viewer { (actions(word(key, "id"), session)) } },
     ]
 }
 

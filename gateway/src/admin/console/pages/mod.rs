@@ -36,7 +36,7 @@ pub(super) async fn parts(admin: &Admin, view: &View, session: &Session) -> Vec<
         Page::Projects => projects::parts(admin, view).await,
         Page::Project => project::parts(admin, view).await,
         Page::Models => models::parts(admin, view).await,
-        Page::Requests => requests::parts(admin, view).await,
+        Page::Requests => requests::parts(admin, view, session).await,
         Page::Request => request::parts(admin, view, session).await,
         Page::Keys => keys::parts(admin, view, session).await,
         Page::Batches => batches::parts(admin).await,

@@ -77,7 +77,7 @@ fn row(one: &Value, session: &Session) -> Vec<Markup> {
         html! { (seconds(one["age_seconds"].as_f64())) },
         html! { (seconds(one["expected_wait_seconds"].as_f64())) },
         html! {
-            @if let Some(id) = id {
+            @if let (Some(id), true) = (id, session.role.may_change_all()) {
                 form method="post" action="/console/requests/cancel" {
                     (csrf(session))
                     input type="hidden" name="id" value=(id);

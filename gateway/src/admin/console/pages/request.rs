@@ -8,6 +8,7 @@ use super::super::text::{euros, moment, number, seconds, word};
 use super::super::view::{Page, View, link};
 use super::requests;
 use crate::admin::Admin;
+use crate::config::Role;
 use crate::exchange::stored;
 use ledger::search;
 use maud::{Markup, html};
@@ -16,7 +17,8 @@ use serde_json::Value;
 pub(super) async fn parts(admin: &Admin, view: &View, session: &Session) -> Result<Vec<Part>, ledger::Error> {
     let id = view.asked.id.trim();
     admin.services.ledger.flush().await;
-    let records = search::by_id(&admin.pool, id).await?;
+    let mut records = search::by_id(&admin.pool, id).await?;
+    records.retain(|record| session.role.sees(word(record, "project_id")));
     let Some(record) = records.first() else {
         return Ok(vec![Part::live("live", live(admin, id, session).await?)]);
     };
@@ -31,7 +33,10 @@ pub(super) async fn parts(admin: &Admin, view: &View, session: &Session) -> Resu
 
 /// A request that has no record yet, or is unknown.
 async fn live(admin: &Admin, id: &str, session: &Session) -> Result<Markup, ledger::Error> {
-    let status = stored::status(&admin.services, id, None).await?;
+    let status = match session.role.scope(&admin.services.current.get().config) {
+        Ok(scope) => stored::status(&admin.services, id, scope).await?,
+        Err(()) => None,
+    };
     let Some(status) = status else {
         let hint = html! {
             p.none { "No request with this id runs, waits or is recorded. Records are kept as long as " code { "ledger.retention_days" } " says." }
@@ -47,10 +52,12 @@ async fn live(admin: &Admin, id: &str, session: &Session) -> Result<Markup, ledg
             @if let Some(position) = status["position"].as_u64() {
                 p { "Position " b { (position) } "; expected wait " b { (seconds(status["expected_wait_seconds"].as_f64())) } "." }
             }
-            form method="post" action="/console/requests/cancel" {
-                (csrf(session))
-                input type="hidden" name="id" value=(id);
-                button.danger #{"cancel-" (id)} type="submit" { "Cancel request" }
+            @if session.role != Role::Viewer {
+                form method="post" action="/console/requests/cancel" {
+                    (csrf(session))
+                    input type="hidden" name="id" value=(id);
+                    button.danger #{"cancel-" (id)} type="submit" { "Cancel request" }
+                }
             }
         },
     ))

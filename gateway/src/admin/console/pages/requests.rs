@@ -4,6 +4,7 @@ use super::super::frame::{Part, section};
 use super::super::plot::{self, short};
 use super::super::range::Range;
 use super::super::reasons;
+use super::super::session::Session;
 use super::super::table::{self, numbers, text};
 use super::super::text::{euros, moment, number, seconds, word};
 use super::super::view::{Asked, Page, View, link};
@@ -13,10 +14,13 @@ use ledger::{Outcome, records};
 use maud::{Markup, html};
 use serde_json::Value;
 
+/// Characters of a request's id that are shown: `req_`, its second, and what tells it from others of that second.
+const SHORT_ID: usize = 18;
+
 /// The number of requests on the page.
 const SHOWN: usize = 50;
 
-pub(super) async fn parts(admin: &Admin, view: &View) -> Result<Vec<Part>, ledger::Error> {
+pub(super) async fn parts(admin: &Admin, view: &View, session: &Session) -> Result<Vec<Part>, ledger::Error> {
     let asked = &view.asked;
     admin.services.ledger.flush().await;
     let found = find(admin, view).await?;
@@ -27,7 +31,10 @@ pub(super) async fn parts(admin: &Admin, view: &View) -> Result<Vec<Part>, ledge
     } else {
         Part::live("requests", list)
     };
-    Ok(vec![Part::fixed(section("search", "Search", &form(admin, view))), list])
+    Ok(vec![
+        Part::fixed(section("search", "Search", &form(admin, view, session))),
+        list,
+    ])
 }
 
 /// Returns whether more is asked for than the newest requests, which change all the time.
@@ -49,7 +56,8 @@ fn is_search(asked: &Asked) -> bool {
 async fn find(admin: &Admin, view: &View) -> Result<Found, ledger::Error> {
     let asked = &view.asked;
     if !asked.id.is_empty() {
-        let records = search::by_id(&admin.pool, asked.id.trim()).await?;
+        let mut records = search::by_id(&admin.pool, asked.id.trim()).await?;
+        records.retain(|record| asked.project.is_empty() || record["project_id"] == *asked.project);
         return Ok(Found {
             records,
             ..Found::default()
@@ -80,10 +88,11 @@ pub(super) async fn newest(admin: &Admin, limit: u32) -> Result<Vec<Value>, ledg
     records::recent(&admin.pool, &records::Search::default(), limit).await
 }
 
-fn form(admin: &Admin, view: &View) -> Markup {
+fn form(admin: &Admin, view: &View, session: &Session) -> Markup {
     let (asked, snapshot) = (&view.asked, admin.services.current.get());
     let projects = snapshot.config.projects.iter().filter(|project| !project.is_removed);
-    let projects: Vec<&str> = projects.map(|project| project.id.as_str()).collect();
+    let projects = projects.map(|project| project.id.as_str());
+    let projects: Vec<&str> = projects.filter(|project| session.role.sees(project)).collect();
     let models = snapshot.config.models.iter().filter(|model| !model.is_removed);
     let models: Vec<&str> = models.map(|model| model.name.as_str()).collect();
     let statuses: Vec<&str> = Outcome::ALL.iter().map(|outcome| outcome.name()).collect();
@@ -198,7 +207,7 @@ fn row(one: &Value, longest: f64, today: &str) -> Vec<Markup> {
     let is_today = at.get(..10) == today.get(..10);
     vec![
         html! { span.time { @if is_today { (at.get(11..).unwrap_or_default()) } @else { (at.get(5..).unwrap_or_default()) } } },
-        html! { a href=(link(Page::Request, &[("id", id)])) title=(id) { code { (id.get(..12).unwrap_or(id)) } } },
+        html! { a href=(link(Page::Request, &[("id", id)])) title=(id) { code { (id.get(..SHORT_ID).unwrap_or(id)) } } },
         html! { (word(one, "project_id")) },
         html! { (word(one, "user_id")) },
         html! { span.nowrap title=(word(one, "operation")) { (word(one, "model")) } },
