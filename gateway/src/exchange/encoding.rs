@@ -1,10 +1,13 @@
 //! Content codings (RFC 9110, section 8.4): gzip, deflate, brotli and zstd bodies are decoded, bounded in size.
 
 use bytes::Bytes;
-use flate2::write::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+use flate2::write::{DeflateDecoder, GzDecoder, ZlibDecoder};
 use http::{HeaderMap, header};
 use protocol::error::{ErrorCode, RequestError};
 use std::io::{self, Read, Write};
+
+/// Members of gzip and frames of zstd that a body may be made of: each costs time, however short it is.
+const MOST_PARTS: usize = 1_000;
 
 /// A content coding that is understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +64,8 @@ pub(super) struct Decoder {
 }
 
 enum Inner {
-    Gzip(MultiGzDecoder<Bounded>),
+    /// With the number of members that have ended.
+    Gzip(GzDecoder<Bounded>, usize),
     Deflate(ZlibDecoder<Bounded>),
     /// `deflate` as some clients understand it: without the header of zlib.
     RawDeflate(DeflateDecoder<Bounded>),
@@ -116,7 +120,7 @@ impl Decoder {
             Coding::Deflate => Inner::Deflate(ZlibDecoder::new(sink)),
             Coding::Brotli => Inner::Brotli(Box::new(brotli_decompressor::DecompressorWriter::new(sink, 4096))),
             Coding::Zstd => Inner::Zstd(Vec::new(), sink),
-            Coding::Gzip | Coding::Identity => Inner::Gzip(MultiGzDecoder::new(sink)),
+            Coding::Gzip | Coding::Identity => Inner::Gzip(GzDecoder::new(sink), 0),
         };
         Self { inner }
     }
@@ -131,7 +135,7 @@ impl Decoder {
             self.inner = Inner::RawDeflate(DeflateDecoder::new(sink));
         }
         match &mut self.inner {
-            Inner::Gzip(decoder) => decoder.write_all(bytes).and_then(|()| decoder.flush()),
+            Inner::Gzip(decoder, ended) => gunzip(decoder, ended, bytes),
             Inner::Deflate(decoder) => decoder.write_all(bytes).and_then(|()| decoder.flush()),
             Inner::RawDeflate(decoder) => decoder.write_all(bytes).and_then(|()| decoder.flush()),
             Inner::Brotli(decoder) => decoder.write_all(bytes),
@@ -149,7 +153,7 @@ impl Decoder {
     /// Takes the bytes that were decoded since the last call.
     pub(super) fn take(&mut self) -> Vec<u8> {
         match &mut self.inner {
-            Inner::Gzip(decoder) => decoder.get_mut().take(),
+            Inner::Gzip(decoder, _) => decoder.get_mut().take(),
             Inner::Deflate(decoder) => decoder.get_mut().take(),
             Inner::RawDeflate(decoder) => decoder.get_mut().take(),
             Inner::Brotli(decoder) => decoder.get_mut().take(),
@@ -160,13 +164,14 @@ impl Decoder {
     /// Ends the body and returns what is left of it.
     pub(super) fn finish(&mut self) -> io::Result<Vec<u8>> {
         match &mut self.inner {
-            Inner::Gzip(decoder) => decoder.try_finish()?,
+            Inner::Gzip(decoder, _) => decoder.try_finish()?,
             Inner::Deflate(decoder) => decoder.try_finish()?,
             Inner::RawDeflate(decoder) => decoder.try_finish()?,
             Inner::Brotli(decoder) => decoder.close()?,
             Inner::Zstd(encoded, sink) => {
-                let mut rest = &encoded[..];
+                let (mut rest, mut frames) = (&encoded[..], 0);
                 while !rest.is_empty() {
+                    frames = next_part(frames)?;
                     let frame = ruzstd::decoding::StreamingDecoder::new(&mut rest).map_err(io::Error::other)?;
                     // One byte more than allowed shows that there is more.
                     io::copy(&mut frame.take(sink.limit as u64 + 1), sink)?;
@@ -178,13 +183,36 @@ impl Decoder {
 
     fn is_over_limit(&self) -> bool {
         match &self.inner {
-            Inner::Gzip(decoder) => decoder.get_ref().is_over,
+            Inner::Gzip(decoder, _) => decoder.get_ref().is_over,
             Inner::Deflate(decoder) => decoder.get_ref().is_over,
             Inner::RawDeflate(decoder) => decoder.get_ref().is_over,
             Inner::Brotli(decoder) => decoder.get_ref().is_over,
             Inner::Zstd(_, sink) => sink.is_over,
         }
     }
+}
+
+/// Decodes more of a body of gzip; a decoder takes nothing more once its member has ended.
+fn gunzip(decoder: &mut GzDecoder<Bounded>, ended: &mut usize, bytes: &[u8]) -> io::Result<()> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let taken = decoder.write(rest)?;
+        rest = &rest[taken..];
+        if taken == 0 {
+            *ended = next_part(*ended)?;
+            let member = std::mem::replace(decoder, GzDecoder::new(Bounded::default()));
+            *decoder = GzDecoder::new(member.finish()?);
+        }
+    }
+    decoder.flush()
+}
+
+/// Counts a part more.
+fn next_part(parts: usize) -> io::Result<usize> {
+    if parts == MOST_PARTS {
+        return Err(io::Error::other(format!("it has more than {MOST_PARTS} parts")));
+    }
+    Ok(parts + 1)
 }
 
 /// Returns whether the data of zlib may begin with a byte: its low half is the method, of which there is one (RFC 1950).
@@ -240,6 +268,17 @@ mod tests {
             let error = decode(coding, body.clone().into(), 599).expect_err("too large");
             assert_eq!(error.code, ErrorCode::BodyTooLarge, "{coding:?}");
             decode(coding, body[..body.len() - 9].to_vec().into(), 600).expect_err("cut");
+        }
+    }
+
+    /// A member of 20 bytes or a frame of 9 decodes to nothing, and makes a new decoder.
+    #[test]
+    fn a_body_of_very_many_empty_parts_is_refused() {
+        let zstd = |text: &[u8]| ruzstd::encoding::compress_to_vec(text, ruzstd::encoding::CompressionLevel::Fastest);
+        for (coding, part) in [(Coding::Gzip, gzip(b"")), (Coding::Zstd, zstd(b""))] {
+            assert!(decode(coding, part.repeat(1_000).into(), 1 << 20).is_ok(), "{coding:?}");
+            let error = decode(coding, part.repeat(1_002).into(), 1 << 20).expect_err("refused");
+            assert!(error.message.contains("more than 1000 parts"), "{}", error.message);
         }
     }
 }

@@ -62,11 +62,28 @@ struct Body<'a> {
     content: Option<&'a RawValue>,
 }
 
+/// Characters of a server's message that are kept.
+const LONGEST_MESSAGE: usize = 500;
+
+/// A server's text for terminals and tables: without control characters, with an end.
+fn plain(text: &str) -> String {
+    let is_unseen =
+        |letter: char| letter.is_control() || matches!(letter, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let letters = text.chars().map(|letter| if is_unseen(letter) { ' ' } else { letter });
+    letters.take(LONGEST_MESSAGE).collect()
+}
+
+/// Returns whether a text is a word to count by, and not a sentence or markup.
+fn is_word(text: &str) -> bool {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || " _-.:".contains(letter);
+    text.len() <= 60 && text.chars().all(is_plain)
+}
+
 impl Failure {
     pub(crate) fn new(reason: &str, message: &str) -> Self {
         Self {
             reason: reason.to_owned(),
-            message: message.to_owned(),
+            message: plain(message),
         }
     }
 
@@ -86,7 +103,7 @@ impl Failure {
         ]
         .into_iter()
         .find_map(text)
-        .filter(|reason| reason.len() <= 60);
+        .filter(|reason| is_word(reason));
         let message = [&error["message"], error, &value["message"], detail]
             .into_iter()
             .find_map(text);
@@ -100,7 +117,7 @@ impl Failure {
         };
         Self {
             reason: reason.unwrap_or_else(|| otherwise.to_owned()),
-            message: message.or_else(given).unwrap_or_else(raw),
+            message: plain(&message.or_else(given).unwrap_or_else(raw)),
         }
     }
 }
@@ -224,6 +241,11 @@ mod tests {
             ("{\"detail\":\"rate_limited\"}", "rate_limited", "rate_limited"),
             ("{\"detail\":[{\"msg\":\"m\"}]}", "http_404", "[{\"msg\":\"m\"}]"),
             ("<html>no</html>", "http_404", "<html>no</html>"),
+            (
+                "{\"error\":{\"message\":\"a\\u001b[31m\\r\\nb\\u202e\",\"type\":\"<b>|t\"}}",
+                "http_404",
+                "a [31m  b ",
+            ),
         ] {
             assert_eq!(
                 Failure::from_body(body.as_bytes(), "http_404"),

@@ -72,11 +72,7 @@ pub(crate) fn where_written(dir: &Path, written: &[PathBuf]) -> String {
 
 /// Writes all reports of a run into a directory; returns their paths.
 pub(crate) fn write(record: &RunRecord, summary: &Value, dir: &Path) -> Result<Vec<PathBuf>, String> {
-    let mut csv = csv::Writer::from_writer(Vec::new());
-    for sample in &record.samples {
-        csv.serialize(sample).map_err(|error| error.to_string())?;
-    }
-    let csv = csv.into_inner().map_err(|error| error.to_string())?;
+    let csv = results(record).map_err(|error| error.to_string())?;
     let pretty = serde_json::to_string_pretty(summary).map_err(|error| error.to_string())?;
     let files = [
         ("latest_results.csv", csv),
@@ -86,6 +82,33 @@ pub(crate) fn write(record: &RunRecord, summary: &Value, dir: &Path) -> Result<V
         ("latest_report.html", html::page(record, summary).into_bytes()),
     ];
     write_files(dir, files)
+}
+
+/// The requests as CSV. Some fields are a server's own words; a spreadsheet does not take them for formulas (OWASP, "CSV
+/// Injection").
+fn results(record: &RunRecord) -> Result<Vec<u8>, csv::Error> {
+    let mut csv = csv::Writer::from_writer(Vec::new());
+    for sample in &record.samples {
+        csv.serialize(sample)?;
+    }
+    let written = csv.into_inner().map_err(csv::IntoInnerError::into_error)?;
+    let mut csv = csv::Writer::from_writer(Vec::with_capacity(written.len()));
+    for row in csv::ReaderBuilder::new()
+        .has_headers(false)
+        .from_reader(&written[..])
+        .records()
+    {
+        csv.write_record(row?.iter().map(no_formula))?;
+    }
+    Ok(csv.into_inner().map_err(csv::IntoInnerError::into_error)?)
+}
+
+fn no_formula(field: &str) -> String {
+    if field.starts_with(['=', '+', '-', '@', '\t', '\r']) && field.parse::<f64>().is_err() {
+        format!("'{field}")
+    } else {
+        field.to_owned()
+    }
 }
 
 fn write_files<const N: usize>(dir: &Path, files: [(&str, Vec<u8>); N]) -> Result<Vec<PathBuf>, String> {

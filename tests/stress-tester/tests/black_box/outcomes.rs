@@ -294,3 +294,18 @@ fn fields_of_the_original_are_filled_without_an_admin_token() {
                     polling_error,error,";
     assert!(run.file("latest_results.csv").starts_with(original));
 }
+
+/// A server that is tested may be anyone's: its words go to a terminal and into a spreadsheet.
+#[test]
+fn a_servers_words_are_no_commands_to_the_terminal_or_the_spreadsheet() {
+    let server = Server::start(|_, _| {
+        let error = json!({"error": {"message": "=cmd|'/c calc'!A0\u{1b}[2J\r\n\u{202e}", "code": "<img src=x>"}});
+        Reply::Json(400, "", error)
+    });
+    let run = stress(&server.url, "--protocol openai --model m --requests 2");
+    assert_eq!(run.output.status.code(), Some(1));
+    let rows = run.rows();
+    assert_eq!(rows[0].text("error"), "'=cmd|'/c calc'!A0 [2J   ");
+    assert_eq!(rows[0].text("reason"), "http_400");
+    assert!(!run.said().contains('\u{1b}'), "{}", run.said());
+}
