@@ -2,14 +2,17 @@
 //! guards: dropping one releases it, so that a lost client or a panic leaks nothing.
 
 mod credit;
+mod eviction;
+mod view;
 
 pub(crate) use credit::{Desk, DrawRequest};
+pub(crate) use eviction::EvictionNotice;
 
 use crate::clock;
+use eviction::EvictionNotices;
 use policy::{
-    AdmissionRequest, Attempt, Balance, ByClass, CreditNeed, CreditNeeds, Decision, ModelId, PlanId, Policy,
-    QueueEntry, RateLimitKind, RateLimitStatus, RateNeed, RateWindow, Refusal, Rules, ServerLoad, Settled, Settlement,
-    Subject, Terms, TicketId, Time,
+    AdmissionRequest, Attempt, CreditNeed, CreditNeeds, Decision, ModelId, Policy, RateLimitStatus, RateNeed, Refusal,
+    Rules, ServerLoad, Settled, Settlement, Terms, TicketId, Time,
 };
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,6 +35,7 @@ pub(crate) struct Gate {
 struct State {
     policy: Policy,
     waiters: HashMap<TicketId, oneshot::Sender<Wakeup>>,
+    evictions: EvictionNotices,
 }
 
 /// The end of a wait in the queue.
@@ -81,6 +85,8 @@ pub(crate) struct SlotPermit {
     gate: Arc<Gate>,
     ticket: Option<TicketId>,
     settlement: Settlement,
+    /// For a durable request.
+    eviction: Option<EvictionNotice>,
 }
 
 /// A position in the queue; dropping it gives it up.
@@ -93,22 +99,8 @@ pub(crate) struct QueuedRequest {
     since: Instant,
     longest: Duration,
     wakeup: oneshot::Receiver<Wakeup>,
-}
-
-/// A rate limit with its holder and its present state.
-pub(crate) type RateLimit = (Subject, RateLimitKind, RateWindow);
-
-/// The numbers of running and waiting requests, and the pressure on the gateway.
-#[derive(Debug, Clone)]
-pub(crate) struct Occupancy {
-    pub(crate) active: usize,
-    pub(crate) waiting: usize,
-    pub(crate) waiting_by_class: ByClass<usize>,
-    /// By the index of the model: how many run, and how many may.
-    pub(crate) models: Vec<(usize, Option<usize>)>,
-    pub(crate) level: u32,
-    pub(crate) pressure: f64,
-    pub(crate) queue_usage: f64,
+    /// For a durable request.
+    eviction: Option<EvictionNotice>,
 }
 
 impl Gate {
@@ -117,6 +109,7 @@ impl Gate {
             state: Mutex::new(State {
                 policy: Policy::new(rules),
                 waiters: HashMap::new(),
+                evictions: EvictionNotices::default(),
             }),
             credit: Desk::default(),
             rates: Desk::default(),
@@ -137,12 +130,12 @@ impl Gate {
 
     fn offer(self: &Arc<Self>, ask: &AdmissionRequest) -> Offered {
         let now = clock::now();
-        self.decide(now, |policy| policy.offer(ask, now))
+        self.decide(ask, now, |policy| policy.offer(ask, now))
     }
 
     fn offer_again(self: &Arc<Self>, ask: &AdmissionRequest, attempt: Attempt) -> Offered {
         let now = clock::now();
-        self.decide(now, |policy| policy.offer_again(ask, attempt, now))
+        self.decide(ask, now, |policy| policy.offer_again(ask, attempt, now))
     }
 
     /// Where requests wait for credit of quotas and budgets, and who draws it finds them.
@@ -155,23 +148,29 @@ impl Gate {
         &self.rates
     }
 
-    fn decide(self: &Arc<Self>, now: Time, decide: impl FnOnce(&mut Policy) -> (Decision, RateLimitStatus)) -> Offered {
+    fn decide(
+        self: &Arc<Self>,
+        ask: &AdmissionRequest,
+        now: Time,
+        decide: impl FnOnce(&mut Policy) -> (Decision, RateLimitStatus),
+    ) -> Offered {
         let mut state = self.lock();
         let (decision, rate_limits) = decide(&mut state.policy);
         let admission = match decision {
             Decision::NeedsCredit(needs) => return Offered::NeedsCredit(needs),
             Decision::Admit(grant) => Admission::Admitted(AdmittedRequest {
-                permit: self.permit(grant.ticket),
+                permit: self.permit(grant.ticket, state.evictions.notice(ask, grant.ticket)),
                 terms: grant.terms,
                 waited: None,
             }),
             Decision::Reject(refusal) => Admission::Rejected(refusal),
             Decision::Queue(position) => {
-                if let Some(displaced) = position.displaced.and_then(|ticket| state.waiters.remove(&ticket)) {
-                    let _ = displaced.send(Wakeup::Displaced(state.policy.displaced()));
+                if let Some(displaced) = position.displaced {
+                    state.displace(displaced);
                 }
                 let (sender, wakeup) = oneshot::channel();
                 state.waiters.insert(position.ticket, sender);
+                let eviction = state.evictions.notice(ask, position.ticket);
                 Admission::Queued(QueuedRequest {
                     gate: Arc::clone(self),
                     ticket: Some(position.ticket),
@@ -179,6 +178,7 @@ impl Gate {
                     since: Instant::now(),
                     longest: position.deadline - now,
                     wakeup,
+                    eviction,
                 })
             }
         };
@@ -220,80 +220,36 @@ impl Gate {
         state.wake(now);
     }
 
-    /// The requests that run and wait now, with those of the first `models` models.
-    pub(crate) fn occupancy(&self, models: usize) -> Occupancy {
-        let now = clock::now();
-        let policy = &mut self.lock().policy;
-        let ids = (0..u32::try_from(models).unwrap_or(u32::MAX)).map(ModelId);
-        Occupancy {
-            active: policy.running(),
-            waiting: policy.waiting(),
-            waiting_by_class: policy.waiting_by_class(),
-            models: ids
-                .map(|model| (policy.running_for(model), policy.slots_of(model)))
-                .collect(),
-            level: policy.level(now).map_or(0, |level| level.number),
-            pressure: policy.pressure(now),
-            queue_usage: policy.queue_usage(),
-        }
-    }
-
-    /// All requests that wait, class by class, the oldest first, with the wait that is still expected.
-    pub(crate) fn queue(&self) -> Vec<(QueueEntry, Duration)> {
-        let now = clock::now();
-        let policy = &self.lock().policy;
-        let all = policy.queue(now);
-        all.map(|entry| (entry, policy.expected(entry.ticket).unwrap_or_default()))
-            .collect()
-    }
-
-    /// The position of a ticket that waits, and the wait that is still expected.
-    pub(crate) fn position_of(&self, ticket: TicketId) -> Option<(usize, Duration)> {
-        let now = clock::now();
-        let policy = &self.lock().policy;
-        let expected = policy.expected(ticket)?;
-        let mut all = policy.queue(now);
-        let position = all.find(|entry| entry.ticket == ticket)?.position;
-        Some((position, expected))
-    }
-
-    /// The state of a subject's allowances and rate limits, for a project with those of its plan.
-    pub(crate) fn limits_of(&self, subject: Subject, plan: Option<PlanId>) -> (Vec<Balance>, Vec<RateLimit>) {
-        let now = clock::now();
-        let policy = &mut self.lock().policy;
-        // What other gateways use of it is known from the next second on.
-        policy.follow_shared(subject, now);
-        let of_plan = match (subject, plan) {
-            (Subject::Project(project), Some(plan)) => Some(Subject::Plan(plan, project)),
-            _ => None,
-        };
-        let rates = of_plan.into_iter().chain([subject]).flat_map(|subject| {
-            let rates = policy.rates(subject, now).into_iter();
-            rates.map(move |(kind, window)| (subject, kind, window))
-        });
-        (policy.balances(subject, now), rates.collect())
-    }
-
     /// Calls `what` with the policy, such as to restore what had been used before the start.
     pub(crate) fn with<T>(&self, what: impl FnOnce(&mut Policy, Time) -> T) -> T {
         let now = clock::now();
         what(&mut self.lock().policy, now)
     }
 
-    fn permit(self: &Arc<Self>, ticket: TicketId) -> SlotPermit {
+    fn permit(self: &Arc<Self>, ticket: TicketId, eviction: Option<EvictionNotice>) -> SlotPermit {
         SlotPermit {
             gate: Arc::clone(self),
             ticket: Some(ticket),
             settlement: Settlement::default(),
+            eviction,
         }
     }
 
     fn settle(&self, ticket: TicketId, settlement: &Settlement) -> Settled {
         let now = clock::now();
         let mut state = self.lock();
-        let settled = state.policy.settle(ticket, settlement, now);
+        let settled = state.settle(ticket, settlement, now);
         state.wake(now);
         settled
+    }
+
+    fn withdraw(&self, ticket: TicketId) -> Duration {
+        let now = clock::now();
+        let mut state = self.lock();
+        state.evictions.forget(ticket);
+        let held = state.policy.withdraw(ticket, now);
+        state.wake(now);
+        held
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -303,14 +259,30 @@ impl Gate {
 }
 
 impl State {
-    /// Wakes every request that may run now.
+    /// Tells a request that another one has its position in the queue.
+    fn displace(&mut self, ticket: TicketId) {
+        self.evictions.forget(ticket);
+        if let Some(waiter) = self.waiters.remove(&ticket) {
+            let _ = waiter.send(Wakeup::Displaced(self.policy.displaced()));
+        }
+    }
+
+    fn settle(&mut self, ticket: TicketId, settlement: &Settlement, now: Time) -> Settled {
+        self.evictions.forget(ticket);
+        self.policy.settle(ticket, settlement, now)
+    }
+
+    /// Wakes every request that may run now, and evicts what has to go for those that still wait.
     fn wake(&mut self, now: Time) {
         while let Some(ticket) = self.policy.next(now) {
             let waiter = self.waiters.remove(&ticket);
             if waiter.is_none_or(|waiter| waiter.send(Wakeup::Granted).is_err()) {
                 // The client is gone: the slot goes to the next one.
-                self.policy.settle(ticket, &Settlement::default(), now);
+                self.settle(ticket, &Settlement::default(), now);
             }
+        }
+        while let Some(ticket) = self.policy.evict(now) {
+            self.evictions.send(ticket);
         }
     }
 }
@@ -328,6 +300,7 @@ impl QueuedRequest {
             since: Instant::now(),
             longest: Duration::MAX,
             wakeup,
+            eviction: permit.eviction.take(),
         }
     }
 
@@ -364,6 +337,7 @@ impl QueuedRequest {
                     gate: Arc::clone(&self.gate),
                     ticket: self.ticket.take(),
                     settlement: Settlement::default(),
+                    eviction: self.eviction.take(),
                 },
                 terms: self.terms,
                 waited: Some(self.since.elapsed()),
@@ -382,6 +356,7 @@ impl QueuedRequest {
         let mut state = self.gate.lock();
         let refusal = state.policy.expire(ticket, now)?;
         state.waiters.remove(&ticket);
+        state.evictions.forget(ticket);
         state.wake(now);
         drop(state);
         self.ticket = None;
@@ -408,10 +383,16 @@ impl SlotPermit {
         }
     }
 
-    /// Returns everything, for a request that is made again later and leaves no record now.
-    pub(crate) fn withdraw(mut self) {
-        self.note(Settlement::default());
-        self.settle();
+    /// Returns everything, for a request that is made again later and leaves no record now. Returns the time for which it
+    /// had its slot.
+    pub(crate) fn withdraw(mut self) -> Duration {
+        let ticket = self.ticket.take();
+        ticket.map_or(Duration::ZERO, |ticket| self.gate.withdraw(ticket))
+    }
+
+    /// The notice that the request is evicted, if it may be.
+    pub(crate) fn eviction(&self) -> Option<EvictionNotice> {
+        self.eviction.clone()
     }
 
     /// Settles an attempt that failed, and decides on its request again, for another model. What the attempt used stays
@@ -426,7 +407,10 @@ impl SlotPermit {
         let ticket = self.ticket.take()?;
         let mut failed = None;
         let now = clock::now();
-        let first = gate.decide(now, |policy| {
+        if self.eviction.is_some() {
+            gate.lock().evictions.forget(ticket);
+        }
+        let first = gate.decide(ask, now, |policy| {
             let (decision, status, attempt) = policy.replace(ticket, settlement, ask, now);
             failed = Some(attempt);
             (decision, status)
@@ -451,9 +435,10 @@ impl Drop for QueuedRequest {
         let now = clock::now();
         let mut state = self.gate.lock();
         state.waiters.remove(&ticket);
+        state.evictions.forget(ticket);
         if !state.policy.cancel(ticket, now) {
             // It was granted meanwhile.
-            state.policy.settle(ticket, &Settlement::default(), now);
+            state.settle(ticket, &Settlement::default(), now);
         }
         state.wake(now);
     }

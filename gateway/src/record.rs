@@ -12,6 +12,33 @@ use protocol::{Operation, Protocol};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+/// The attempts at a request that were aborted for one of a higher priority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Evicted {
+    /// Their number.
+    pub(crate) times: u32,
+    /// The time for which they had their slots.
+    pub(crate) held: Duration,
+}
+
+impl Evicted {
+    /// A request that was evicted so often is not evicted again.
+    const MOST: u32 = 3;
+
+    /// Adds an attempt that had its slot for so long.
+    pub(crate) fn plus(self, held: Duration) -> Self {
+        Self {
+            times: self.times + 1,
+            held: self.held + held,
+        }
+    }
+
+    /// Returns whether it may be evicted again.
+    pub(crate) fn may_recur(self) -> bool {
+        self.times < Self::MOST
+    }
+}
+
 /// Everything that is known of one request.
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
@@ -40,6 +67,7 @@ pub(crate) struct Record {
     /// The configured path that a pass-through request was let through by.
     pub(crate) opened_by: Option<Arc<str>>,
     pub(crate) queue_wait: Option<Duration>,
+    pub(crate) evicted: Evicted,
     /// True if an upstream was asked.
     pub(crate) was_forwarded: bool,
     pub(crate) first_token: Option<Duration>,
@@ -75,6 +103,7 @@ impl Record {
             units: Units::default(),
             opened_by: None,
             queue_wait: None,
+            evicted: Evicted::default(),
             was_forwarded: false,
             first_token: None,
             latency: Duration::ZERO,
@@ -178,6 +207,8 @@ impl Record {
             trace_id: self.trace_id.as_deref(),
             config_version: self.snapshot.config_version,
             started_at: self.started_at,
+            evictions: self.evicted.times,
+            evicted: self.evicted.held,
         }
     }
 

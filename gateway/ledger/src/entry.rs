@@ -81,6 +81,10 @@ pub struct Entry<'a> {
     pub config_version: u64,
     /// When it began.
     pub started_at: SystemTime,
+    /// Attempts that were aborted for a request of a higher priority; they are not charged.
+    pub evictions: u32,
+    /// The time for which those attempts had their slots.
+    pub evicted: Duration,
 }
 
 /// Amounts that an operator adds to the ledger, since no entry is ever changed; they may be negative.

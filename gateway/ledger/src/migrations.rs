@@ -34,6 +34,7 @@ migrations! {
     19 "contents of files" "0019_contents_of_files.sql";
     20 "claims" "0020_claims.sql";
     21 "shares" "0021_shares.sql";
+    22 "evictions" "0022_evictions.sql";
 }
 
 /// Brings a database to the newest version.

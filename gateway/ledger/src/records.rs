@@ -135,6 +135,8 @@ pub const FIELDS: &[&str] = &[
     "error_message",
     "trace_id",
     "config_version",
+    "evictions",
+    "evicted_seconds",
 ];
 
 /// A position among the records of some days.

@@ -132,6 +132,8 @@ row! {
     updated_at: Cow<'a, str>,
     client_request_id: Option<Cow<'a, str>>,
     operation: Option<Cow<'a, str>>,
+    evictions: Option<i64>,
+    evicted_seconds: Option<f64>,
 }
 
 /// The status, decision and reason of a correction, which is no request.
@@ -178,6 +180,8 @@ impl<'a> Row<'a> {
             updated_at: iso(entry.started_at.checked_add(entry.latency).unwrap_or(entry.started_at)).into(),
             client_request_id: entry.client_request_id.map(Cow::from),
             operation: Some(entry.operation.into()),
+            evictions: (entry.evictions > 0).then_some(entry.evictions.into()),
+            evicted_seconds: (entry.evictions > 0).then_some(entry.evicted.as_secs_f64()),
         }
     }
 }
@@ -224,6 +228,8 @@ impl<'a> Row<'a> {
             updated_at: now,
             client_request_id: None,
             operation: None,
+            evictions: None,
+            evicted_seconds: None,
         }
     }
 }
@@ -267,7 +273,7 @@ trait Column: Sized {
 }
 
 macro_rules! plain {
-    ($($type:ty),*) => {$(
+    ($($type:ty, $missing:expr;)*) => {$(
         impl Column for $type {
             type Owned = Self;
             fn read(row: &AnyRow, name: &str) -> Result<Self, sqlx::Error> {
@@ -276,10 +282,18 @@ macro_rules! plain {
             fn owned(&self) -> Self {
                 *self
             }
+            fn missing() -> Option<Self> {
+                $missing
+            }
         }
     )*};
 }
-plain!(i64, f64, Option<f64>);
+plain! {
+    i64, None;
+    f64, None;
+    Option<i64>, Some(None);
+    Option<f64>, Some(None);
+}
 
 impl Column for Cow<'_, str> {
     type Owned = String;

@@ -64,5 +64,7 @@ pub(crate) fn entry(id: &str) -> Entry<'_> {
         trace_id: None,
         config_version: 1,
         started_at: SystemTime::now(),
+        evictions: 0,
+        evicted: Duration::ZERO,
     }
 }

@@ -76,6 +76,13 @@ impl Policy {
         scheduler.next(rules, |model| monitors.is_batch_paused(&rules.degradation, model), now)
     }
 
+    /// Names a running request that is to be aborted, [withdrawn](Policy::withdraw) and offered again later, so that one
+    /// that waits gets its slot; only requests that are durable by their [hints](crate::Hints). To be called after
+    /// [`Policy::next`], until it names none.
+    pub fn evict(&mut self, now: Time) -> Option<TicketId> {
+        self.scheduler.evict(&self.rules, now)
+    }
+
     /// Learns from the load that a model's servers report of themselves; to be called for each report, and
     /// [`Policy::next`] afterwards.
     pub fn observe_load(&mut self, model: ModelId, load: &ServerLoad, now: Time) {

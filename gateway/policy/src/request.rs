@@ -135,6 +135,8 @@ pub struct Hints {
     pub session: Option<u64>,
     /// How soon its answer is wanted.
     pub objectives: Objectives,
+    /// True if it can be aborted while it runs and run again later, at no loss to whoever sent it.
+    pub is_durable: bool,
 }
 
 /// How soon an answer is wanted, from when the request is offered.

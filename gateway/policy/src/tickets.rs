@@ -47,9 +47,25 @@ pub(crate) struct Ticket {
     /// The objective that sets the deadline, if one does.
     pub(crate) objective: Option<(Milestone, Duration)>,
     pub(crate) is_running: bool,
+    pub(crate) eviction: Eviction,
+    /// In its queue while it waits; while it runs, among those of its model that may be evicted.
     pub(crate) in_queue: Links,
     pub(crate) in_flow: Links,
     pub(crate) in_class: Links,
+}
+
+/// How a running request stands towards eviction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Eviction {
+    /// Its client waits for it, or it was evicted often enough.
+    #[default]
+    Never,
+    /// It is durable, and has its slot by its class's turn.
+    Protected,
+    /// It is durable, and may be evicted.
+    Possible,
+    /// It was named at this time, for a request of this model, and has not ended yet.
+    Named(Time, ModelId),
 }
 
 /// A ticket's neighbours in a list.
@@ -172,6 +188,11 @@ impl Tickets {
     pub(crate) fn by_age(&self, list: List) -> impl Iterator<Item = (TicketId, &Ticket)> {
         std::iter::successors(list.first, |index| self.at(*index)?.in_class.after)
             .filter_map(|index| Some((self.id(index), self.at(index)?)))
+    }
+
+    /// The tickets of a queue's list, the newest first.
+    pub(crate) fn newest_first(&self, list: List) -> impl Iterator<Item = u32> {
+        std::iter::successors(list.last, |index| self.at(*index)?.in_queue.before)
     }
 
     fn links(&mut self, which: Which, index: u32) -> Option<&mut Links> {

@@ -78,6 +78,7 @@ fn rules() -> impl Strategy<Value = Rules> {
                 reserved: [high, normal],
                 is_graded: false,
                 user_order: UserOrder::Arrival,
+                evict_for: None,
             },
             plans: vec![Rates {
                 tokens_per_minute: NonZeroU64::new(1_000_000),
@@ -303,7 +304,7 @@ proptest! {
     fn under_weights_nobody_starves(high in 1..40usize, low_weight in 1..5u32) {
         let mut policy = Policy::new(Rules {
             global: GlobalLimits { max_active_requests: 2, max_queue_size: 10_000, max_queue_wait: Duration::from_secs(3600) },
-            scheduling: Scheduling { order: Order::Weighted, weights: [10, 5, low_weight], reserved: [1, 0], is_graded: false, user_order: UserOrder::LeastWork },
+            scheduling: Scheduling { order: Order::Weighted, weights: [10, 5, low_weight], reserved: [1, 0], is_graded: false, user_order: UserOrder::LeastWork, evict_for: None },
             ..Rules::default()
         });
         let now = Time::after_epoch(Duration::from_secs(1));

@@ -158,6 +158,7 @@ fn extreme_rules() -> impl Strategy<Value = Rules> {
                 reserved: [sizes.0 as usize, sizes.1 as usize],
                 is_graded: false,
                 user_order: UserOrder::LeastWork,
+                evict_for: None,
                 ..Scheduling::default()
             },
             projects: vec![

@@ -31,6 +31,7 @@ fn run(sources: Vec<Source>) -> Outcome {
             reserved: [0, 0],
             is_graded: false,
             user_order: UserOrder::LeastWork,
+            evict_for: None,
         },
         ..Rules::default()
     };

@@ -3,6 +3,7 @@
 use super::{expires_at, lines};
 use crate::clock::now_ms;
 use crate::exchange::detached::{self, Answered, DetachedRequest, Outcome};
+use crate::record::Evicted;
 use crate::services::Services;
 use futures_util::FutureExt;
 use futures_util::stream::{self, StreamExt};
@@ -236,7 +237,7 @@ impl BatchRun<'_> {
     /// Makes a request until it has an answer. `None` if the gateway stops first.
     async fn answer(&self, id: &str, line: &lines::Line) -> Option<LineEnd> {
         let batch = &self.batch;
-        let request = DetachedRequest {
+        let mut request = DetachedRequest {
             id,
             operation: self.operation,
             user_id: &batch.user_id,
@@ -247,6 +248,7 @@ impl BatchRun<'_> {
             body: line.body.get().as_bytes(),
             claim: &self.claim,
             is_cancelled: Some(self.is_cancelled),
+            evicted: Evicted::default(),
         };
         let mut pause = FIRST_PAUSE;
         loop {
@@ -258,6 +260,10 @@ impl BatchRun<'_> {
             }
             let (after, is_patient) = match detached::run(self.services, &request).await? {
                 Outcome::Answered(answered) => return Some(LineEnd::Answered(answered)),
+                Outcome::Evicted(held) => {
+                    request.evicted = request.evicted.plus(held);
+                    continue;
+                }
                 // There was no room: nothing was recorded, and it is asked again.
                 Outcome::RetryAfter(after) => (after.min(LONGEST_PAUSE), false),
                 // The servers will be back, and the batch has time until it expires.

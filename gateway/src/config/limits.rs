@@ -7,7 +7,7 @@ use super::levels;
 use super::raw::{self, Slots, TokenCount};
 use super::read::{At, Named};
 use policy::{
-    AllowanceActions, Concurrency, Degradation, GlobalLimits, Level, LevelActions, Order, Rates, Scheduling,
+    AllowanceActions, Concurrency, Degradation, GlobalLimits, Level, LevelActions, Order, Priority, Rates, Scheduling,
     SubjectRules, TokenLimit, TokenWeights, UserOrder,
 };
 use std::collections::HashMap;
@@ -154,6 +154,12 @@ impl Check<'_> {
             user_order: match raw.user_order {
                 raw::UserOrder::LeastWork => UserOrder::LeastWork,
                 raw::UserOrder::Arrival => UserOrder::Arrival,
+            },
+            evict_for: match raw.evict_batch_for {
+                raw::EvictFor::None => None,
+                raw::EvictFor::High => Some(Priority::High),
+                raw::EvictFor::Normal => Some(Priority::Normal),
+                raw::EvictFor::Low => Some(Priority::Low),
             },
         }
     }

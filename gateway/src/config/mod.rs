@@ -9,6 +9,7 @@ mod check;
 mod check_issuer;
 pub(crate) mod checked;
 mod checks;
+mod choices;
 mod defaults;
 mod describe;
 mod issuer;

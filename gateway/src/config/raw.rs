@@ -2,10 +2,11 @@
 //!
 //! References between files are checked in [`super::checked`].
 
+pub(crate) use super::choices::{Api, Backend, Band, EvictFor, Hints, LogFormat, Role, Scheduling, UserOrder};
 pub(crate) use super::issuer::IdentityMode;
 use super::issuer::{JwtSettings, OidcSettings};
 use super::kept::{FileSettings, LedgerSettings, StoredResponseSettings};
-use super::read::{At, Named, choice, section};
+use super::read::{At, Named, section};
 use super::values::default;
 pub(crate) use super::values::{Slots, TokenCount};
 use policy::NanoEuro;
@@ -200,6 +201,9 @@ section! {
         scheduling: Scheduling = Scheduling::Weighted,
         /// Order of one user's queued requests for a model; with `scheduling: fifo` that of arrival.
         user_order: UserOrder = UserOrder::LeastWork,
+        /// Lowest priority for whose waiting requests running lines of batches and background responses of lower classes are
+        /// aborted and run again later.
+        evict_batch_for: EvictFor = EvictFor::High,
         /// Weights of tokens against an uncached input token, which counts 1.
         token_weights: TokenWeights = TokenWeights::default(),
     }
@@ -413,83 +417,5 @@ section! {
         keepalive_seconds: Duration = Timeouts::default().keepalive_seconds,
         /// Time that running requests get to finish when the gateway stops; then they are ended and recorded.
         drain_seconds: Duration = Timeouts::default().drain_seconds; restart,
-    }
-}
-
-choice! {
-    /// Order in which queued requests are admitted.
-    enum Scheduling {
-        /// Priorities share capacity by weight; projects and users by tokens already served.
-        Weighted = "weighted",
-        /// A higher priority always goes first.
-        Strict = "strict",
-        /// First in, first out.
-        Fifo = "fifo",
-    }
-
-    /// Order of one user's queued requests.
-    enum UserOrder {
-        /// The least predicted work first; a request that has waited is not overtaken for ever.
-        LeastWork = "least_work",
-        /// First in, first out.
-        Arrival = "arrival",
-    }
-
-    /// Kind of user.
-    enum Role {
-        /// An interactive user.
-        User = "user",
-        /// A program that works in the background.
-        Batch = "batch",
-        /// An operator.
-        Admin = "admin",
-    }
-
-    /// Priority.
-    enum Band {
-        /// Degraded last.
-        High = "high",
-        /// The default.
-        Normal = "normal",
-        /// Background.
-        Low = "low",
-    }
-
-    /// Handling of hints that cannot be translated.
-    enum Hints {
-        /// Left out, and named in the response header `x-sluice-dropped`.
-        Drop = "drop",
-        /// The request is refused.
-        Refuse = "refuse",
-    }
-
-    /// Server type.
-    enum Backend {
-        /// The bundled simulated upstream.
-        Simulated = "simulated",
-        /// Ollama.
-        Ollama = "ollama",
-        /// Any OpenAI-compatible server.
-        Openai = "openai",
-    }
-
-    /// API of a server.
-    enum Api {
-        /// OpenAI's chat completions, completions, embeddings.
-        Openai = "openai",
-        /// OpenAI's responses.
-        Responses = "responses",
-        /// Anthropic's messages.
-        Anthropic = "anthropic",
-        /// Ollama's native API.
-        Ollama = "ollama",
-    }
-
-    /// Format of the log.
-    enum LogFormat {
-        /// Readable text.
-        Text = "text",
-        /// One JSON object per line.
-        Json = "json",
     }
 }

@@ -76,6 +76,17 @@ pub(crate) fn summary(config: &Config) -> Value {
             }),
         )
     });
+    let levels = config.degradation.levels.iter().map(level);
+    json!({
+        "users": users.collect::<Map<_, _>>(),
+        "projects": projects.collect::<Map<_, _>>(),
+        "models": models.collect::<Map<_, _>>(),
+        "limits": limits(config, &plans.collect()),
+        "degradation": levels.collect::<Map<_, _>>(),
+    })
+}
+
+fn limits(config: &Config, plans: &Map<String, Value>) -> Value {
     let weights = Priority::ALL.into_iter().zip(config.scheduling.weights);
     let weights = weights.map(|(priority, weight)| (priority.name().to_owned(), json!(weight)));
     let [high, normal] = config.scheduling.reserved;
@@ -88,25 +99,19 @@ pub(crate) fn summary(config: &Config) -> Value {
         UserOrder::LeastWork => "least_work",
         UserOrder::Arrival => "arrival",
     };
-    let levels = config.degradation.levels.iter().map(level);
     json!({
-        "users": users.collect::<Map<_, _>>(),
-        "projects": projects.collect::<Map<_, _>>(),
-        "models": models.collect::<Map<_, _>>(),
-        "limits": {
-            "global_limits": {
-                "max_active_requests": config.global.max_active_requests,
-                "max_queue_size": config.global.max_queue_size,
-                "max_queue_wait_seconds": config.global.max_queue_wait.as_secs_f64(),
-                "request_timeout_seconds": config.request_timeout.as_secs_f64(),
-            },
-            "rate_limits": plans.collect::<Map<_, _>>(),
-            "priority_weights": weights.collect::<Map<_, _>>(),
-            "reserved_active_requests": {"high": high, "normal": normal, "graded": config.scheduling.is_graded},
-            "scheduling": scheduling,
-            "user_order": user_order,
+        "global_limits": {
+            "max_active_requests": config.global.max_active_requests,
+            "max_queue_size": config.global.max_queue_size,
+            "max_queue_wait_seconds": config.global.max_queue_wait.as_secs_f64(),
+            "request_timeout_seconds": config.request_timeout.as_secs_f64(),
         },
-        "degradation": levels.collect::<Map<_, _>>(),
+        "rate_limits": plans,
+        "priority_weights": weights.collect::<Map<_, _>>(),
+        "reserved_active_requests": {"high": high, "normal": normal, "graded": config.scheduling.is_graded},
+        "scheduling": scheduling,
+        "user_order": user_order,
+        "evict_batch_for": config.scheduling.evict_for.map_or("none", Priority::name),
     })
 }
 

@@ -1,6 +1,7 @@
 //! The receiver of an answer: a client at its connection, or none, for a request that runs detached.
 
 use super::receive;
+use crate::gate::EvictionNotice;
 use crate::registry::CancelListener;
 use crate::shutdown::Shutdown;
 use bytes::Bytes;
@@ -14,6 +15,9 @@ pub(super) struct Client<'a> {
     cancelled: CancelListener,
     shutdown: Arc<Shutdown>,
     head_is_sent: bool,
+    /// For a durable request that runs.
+    eviction: Option<EvictionNotice>,
+    is_evicted: bool,
 }
 
 impl<'a> Client<'a> {
@@ -28,6 +32,8 @@ impl<'a> Client<'a> {
             cancelled,
             shutdown,
             head_is_sent: false,
+            eviction: None,
+            is_evicted: false,
         }
     }
 
@@ -38,6 +44,8 @@ impl<'a> Client<'a> {
             cancelled,
             shutdown,
             head_is_sent: false,
+            eviction: None,
+            is_evicted: false,
         }
     }
 
@@ -51,8 +59,18 @@ impl<'a> Client<'a> {
         self.head_is_sent
     }
 
-    /// Returns why the request ends early: the client disconnects, the request is cancelled, or the drain time has
-    /// passed. Pending until then.
+    /// Ends the request early from now on if it is evicted.
+    pub(super) fn watch_eviction(&mut self, eviction: Option<EvictionNotice>) {
+        self.eviction = eviction;
+    }
+
+    /// Returns whether the request ended early because it was evicted.
+    pub(super) fn is_evicted(&self) -> bool {
+        self.is_evicted
+    }
+
+    /// Returns why the request ends early: the client disconnects, the request is cancelled or evicted, or the drain time
+    /// has passed. Pending until then.
     pub(super) async fn gone(&mut self) -> RequestError {
         let disconnected = async {
             match &mut self.session {
@@ -60,11 +78,22 @@ impl<'a> Client<'a> {
                 None => std::future::pending().await,
             }
         };
+        let evicted = async {
+            match &self.eviction {
+                Some(eviction) => eviction.notified().await,
+                None => std::future::pending().await,
+            }
+        };
+        let cancelled = |why: &str| RequestError::new(ErrorCode::Cancelled, why);
         tokio::select! {
             biased;
             error = disconnected => error,
-            () = self.cancelled.cancelled() => RequestError::new(ErrorCode::Cancelled, "the request was cancelled"),
+            () = self.cancelled.cancelled() => cancelled("the request was cancelled"),
             () = self.shutdown.aborting() => shutting_down(),
+            () = evicted => {
+                self.is_evicted = true;
+                cancelled("the request was evicted for one of a higher priority")
+            }
         }
     }
 

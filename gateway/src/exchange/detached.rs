@@ -14,6 +14,7 @@ use crate::clock::now_ms;
 use crate::fault;
 use crate::gate::{self, QueuedRequest};
 use crate::identity::{self, Caller};
+use crate::record::Evicted;
 use crate::services::Services;
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -33,8 +34,9 @@ const SHORTEST_RETRY: Duration = Duration::from_millis(200);
 const LEDGER_PAUSE: Duration = Duration::from_secs(1);
 
 impl Queued {
-    /// Waits for the slot and runs to the end. `None` if the gateway stops first: the next process runs the request.
-    pub(super) async fn run(self, body: &Bytes, purpose: Purpose<'_>) -> Option<Result<Concluded, Unavailable>> {
+    /// Waits for the slot and runs to the end, or until it is to be run again later. `None` if the gateway stops first: the
+    /// next process runs the request.
+    pub(super) async fn run(self, body: &Bytes, purpose: Purpose<'_>) -> Option<Result<Concluded, Postponed>> {
         let services = Arc::clone(&self.recorder.services);
         let config = Arc::clone(&self.recorder.record.snapshot.config);
         let mut recorder = self.recorder;
@@ -60,6 +62,7 @@ impl Queued {
             Err(refusal) => return Some(Ok(end(recorder, refusal.into()))),
         };
         recorder.detached = Some(services.shutdown.detached());
+        client.watch_eviction(granted.permit.eviction());
         let id = recorder.record.request_id.clone();
         if let Purpose::Job { project, epoch } = purpose {
             count_attempt(&services, (project, &id, epoch)).await;
@@ -79,7 +82,8 @@ impl Queued {
         };
         match ran {
             Ok(concluded) => Some(Ok(concluded)),
-            Err(Withdrawn::Unavailable(after)) => Some(Err(Unavailable(after))),
+            Err(Withdrawn::Unavailable(after)) => Some(Err(Postponed::Unavailable(after))),
+            Err(Withdrawn::Evicted(held)) => Some(Err(Postponed::Evicted(held))),
             Err(Withdrawn::Stopping) => {
                 if let Purpose::Job { project, epoch } = purpose {
                     forget_attempt(&services, (project, &id, epoch)).await;
@@ -90,8 +94,13 @@ impl Queued {
     }
 }
 
-/// The servers of a batch's line are unavailable; the pause that they ask for.
-pub(super) struct Unavailable(Option<Duration>);
+/// Why a request is to be run again later.
+pub(super) enum Postponed {
+    /// The servers of a batch's line are unavailable; the pause that they ask for.
+    Unavailable(Option<Duration>),
+    /// It was evicted for a request of a higher priority; the time for which it had its slot.
+    Evicted(Duration),
+}
 
 /// The purpose of a detached request.
 #[derive(Debug, Clone, Copy)]
@@ -109,8 +118,8 @@ async fn count_attempt(services: &Services, (project, id, epoch): (&str, &str, i
     }
 }
 
-/// Takes an attempt back that the end of the drain interrupted.
-async fn forget_attempt(services: &Services, (project, id, epoch): (&str, &str, i64)) {
+/// Takes an attempt back that the end of the drain or an eviction interrupted.
+pub(super) async fn forget_attempt(services: &Services, (project, id, epoch): (&str, &str, i64)) {
     if let Err(error) = jobs::forget_attempt(services.ledger.store(), project, id, epoch).await {
         tracing::warn!(%error, request_id = id, "cannot take a job's attempt back");
     }
@@ -138,6 +147,8 @@ pub(crate) struct DetachedRequest<'a> {
     pub(crate) claim: &'a Claim,
     /// Set when its batch is cancelled, before the batch's queued requests are.
     pub(crate) is_cancelled: Option<&'a AtomicBool>,
+    /// The attempts at it that were evicted before.
+    pub(crate) evicted: Evicted,
 }
 
 /// The end of a detached request.
@@ -149,6 +160,8 @@ pub(crate) enum Outcome {
     /// The model's servers were unreachable, overloaded or limiting: the request may be sent again after a pause, at least
     /// as long as they ask for.
     Unavailable(Option<Duration>),
+    /// It was evicted for a request of a higher priority after it had its slot for this time, and may be sent again at once.
+    Evicted(Duration),
 }
 
 /// A status and a body as a client would have got them, not yet in the database.
@@ -199,6 +212,7 @@ async fn run_once(services: &Arc<Services>, request: &DetachedRequest<'_>) -> Op
         return Some(Outcome::RetryAfter(LEDGER_PAUSE));
     }
     let mut recorder = Recorder::resume(services, request.id, request.operation, request.claim.clone());
+    recorder.record.evicted = request.evicted;
     let mut body = Bytes::new();
     let admitted = match recall(&mut recorder, request).await {
         Ok(recalled) => {
@@ -217,7 +231,8 @@ async fn run_once(services: &Arc<Services>, request: &DetachedRequest<'_>) -> Op
     let concluded = match admitted {
         Ok(queued) => match queued.run(&body, Purpose::BatchLine).await? {
             Ok(concluded) => concluded,
-            Err(Unavailable(after)) => return Some(Outcome::Unavailable(after)),
+            Err(Postponed::Unavailable(after)) => return Some(Outcome::Unavailable(after)),
+            Err(Postponed::Evicted(held)) => return Some(Outcome::Evicted(held)),
         },
         Err(rejected) => {
             let (recorder, error) = *rejected;

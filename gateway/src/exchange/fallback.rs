@@ -38,6 +38,7 @@ impl<'b> Admitted<'b> {
             ..Settlement::default()
         };
         let mut held = Held::Slot(slot, failed);
+        client.watch_eviction(None);
         while let Some(model) = fallbacks.get(fallbacks_tried).copied() {
             fallbacks_tried += 1;
             let Some(next) = request_for(&recorder, body, &parsed, &request, model) else {
@@ -150,6 +151,8 @@ fn request_for(
         max_tokens: parsed.max_tokens.unwrap_or(u64::MAX).min(model.max_output_tokens),
         hints: Hints {
             objectives: first.hints.objectives.after(record.started.elapsed()),
+            // It counts as a request already.
+            is_durable: false,
             ..first.hints
         },
         ..*first

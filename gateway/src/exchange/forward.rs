@@ -36,6 +36,8 @@ pub(super) enum Withdrawn {
     Stopping,
     /// Its servers are unreachable, overloaded or limiting; the pause that they ask for.
     Unavailable(Option<Duration>),
+    /// It was evicted for a request of a higher priority; the time for which it had its slot.
+    Evicted(Duration),
 }
 
 impl Admitted<'_> {
@@ -67,8 +69,10 @@ impl Admitted<'_> {
         let mut admitted = self;
         loop {
             match admitted.ask(client).await {
+                Err(_) if client.is_evicted() => return Err(admitted.evict()),
                 Err(error) if error.code == ErrorCode::ShuttingDown => {
-                    return Err(admitted.withdraw(Withdrawn::Stopping));
+                    admitted.withdraw();
+                    return Err(Withdrawn::Stopping);
                 }
                 result => match admitted.next(client, result).await {
                     Ok(next) => admitted = next,
@@ -82,8 +86,15 @@ impl Admitted<'_> {
     /// limiting, nothing of an answer was made: it is sent again later.
     pub(super) async fn run_line(mut self: Box<Self>, client: &mut Client<'_>) -> Result<Concluded, Withdrawn> {
         match self.ask(client).await {
-            Err(error) if error.code == ErrorCode::ShuttingDown => Err(self.withdraw(Withdrawn::Stopping)),
-            Err(error) if self.is_unavailable(&error) => Err(self.withdraw(Withdrawn::Unavailable(error.retry_after))),
+            Err(_) if client.is_evicted() => Err(self.evict()),
+            Err(error) if error.code == ErrorCode::ShuttingDown => {
+                self.withdraw();
+                Err(Withdrawn::Stopping)
+            }
+            Err(error) if self.is_unavailable(&error) => {
+                self.withdraw();
+                Err(Withdrawn::Unavailable(error.retry_after))
+            }
             result => Ok(self.conclude(result, false)),
         }
     }
@@ -100,11 +111,23 @@ impl Admitted<'_> {
         }
     }
 
-    /// Gives everything back, and leaves no record.
-    fn withdraw(self: Box<Self>, why: Withdrawn) -> Withdrawn {
-        self.slot.withdraw();
+    /// Gives everything back, and leaves no record. Returns the time for which it had its slot.
+    fn withdraw(self: Box<Self>) -> Duration {
+        let held = self.slot.withdraw();
         self.recorder.abandon();
-        why
+        held
+    }
+
+    /// The same for a request that is evicted: what its server has done is counted, and charged to nobody.
+    fn evict(self: Box<Self>) -> Withdrawn {
+        let (services, record) = (Arc::clone(&self.recorder.services), self.recorder.record.clone());
+        let held = self.withdraw();
+        services.metrics.evicted(&record, held);
+        tracing::debug!(
+            request_id = record.request_id,
+            "evicted for a request of a higher priority"
+        );
+        Withdrawn::Evicted(held)
     }
 
     fn is_unavailable(&self, error: &RequestError) -> bool {

@@ -156,6 +156,7 @@ pub(super) fn resolution(
             prompt: parsed.prompt.map(kind_of),
             session: recorder.head.session_hash,
             objectives: recorder.record.objectives,
+            is_durable: is_durable(recorder, parsed),
         },
     };
     let hint = RoutingHint { prefix_hash, tokens: 0 };
@@ -164,6 +165,13 @@ pub(super) fn resolution(
         hint,
         translation,
     })
+}
+
+/// Returns whether a request can be aborted and run again later at no loss: a line of a batch or a background response that
+/// has not been evicted too often. Whoever polls for a `/generate` request waits for it.
+fn is_durable(recorder: &Recorder, parsed: &ParsedRequest<'_>) -> bool {
+    let goes_on_alone = recorder.claim.is_some() || parsed.in_background;
+    goes_on_alone && recorder.record.operation != Operation::Generate && recorder.record.evicted.may_recur()
 }
 
 /// How soon an answer is wanted: by the request's headers and its project's `slo`, whichever is stricter. Nobody waits for

@@ -4,13 +4,14 @@
 use super::Step;
 use super::admit::Queued;
 use super::conversation::Conversation;
-use super::detached::{self, DetachedRequest, Purpose, unavailable};
+use super::detached::{self, DetachedRequest, Postponed, Purpose, unavailable};
 use super::final_part::FinalPart;
 use super::job_answer::{Asked, failed_response, labelled, response, status_body, status_name};
 use super::recorder::Recorder;
 use super::reply::Reply;
 use super::storage;
 use crate::clock::now_ms;
+use crate::record::{Evicted, Record};
 use crate::registry::Status;
 use crate::services::Services;
 use bytes::Bytes;
@@ -88,35 +89,96 @@ pub(super) async fn accept(recorder: &Recorder, job: &Job, body: &Bytes) -> Resu
         .map_err(|_| RequestError::new(ErrorCode::BadRequest, "`x-request-id` cannot be sent back in a header"))
 }
 
-/// Runs a stored request to its end and writes its answer.
+/// Runs a stored request to its end and writes its answer; as often as it is evicted, it is queued anew.
 async fn run(queued: Queued, project: String, body: Bytes) {
+    let mut queued = Some(queued);
+    while let Some(attempt) = queued {
+        queued = run_attempt(attempt, &project, &body).await;
+    }
+}
+
+/// Runs a stored request to its end and writes its answer, or until it is evicted; then it is queued anew.
+async fn run_attempt(queued: Queued, project: &str, body: &Bytes) -> Option<Queued> {
     let recorder = &queued.recorder;
     let (services, accepted) = (Arc::clone(&recorder.services), recorder.record.clone());
     let (conversation, claim) = (recorder.conversation.clone(), recorder.claim.clone());
     let purpose = Purpose::Job {
-        project: &project,
+        project,
         epoch: claim.as_ref().map_or(0, |claim| claim.epoch),
     };
     let ran = async {
-        if let Some(Ok((recorder, result))) = queued.run(&body, purpose).await {
-            write_answer(recorder, &body, result).await;
+        match queued.run(body, purpose).await? {
+            Ok((recorder, result)) => {
+                write_answer(recorder, body, result).await;
+                None
+            }
+            Err(Postponed::Evicted(held)) => Some(held),
+            Err(Postponed::Unavailable(_)) => None,
         }
     };
-    if AssertUnwindSafe(ran).catch_unwind().await.is_ok() {
-        return;
+    if let Ok(evicted) = AssertUnwindSafe(ran).catch_unwind().await {
+        let claim = claim?;
+        return queue_anew(&services, &accepted, (conversation, &claim), body, evicted?).await;
     }
     // Its record was written while the stack unwound.
     let asked = Asked {
         services: &services,
         record: &accepted,
         conversation: &conversation,
-        body: &body,
+        body,
     };
     let answer = answer(asked, None, Err(super::panicked())).await;
     if let Some(claim) = claim {
         let written = services.ledger.finish(&claim, answer, None).await;
         report(&accepted.request_id, &written);
     }
+    None
+}
+
+/// Queues a stored request again that was evicted after it had its slot for so long.
+async fn queue_anew(
+    services: &Arc<Services>,
+    evicted: &Record,
+    (conversation, claim): (Conversation, &Claim),
+    body: &Bytes,
+    held: Duration,
+) -> Option<Queued> {
+    let id = &evicted.request_id;
+    let mut recorder = Recorder::resume(services, id, evicted.operation, claim.clone());
+    recorder.conversation = conversation;
+    recorder.record.evicted = evicted.evicted.plus(held);
+    detached::forget_attempt(services, (evicted.project_id(), id, claim.epoch)).await;
+    let key = evicted.caller.as_ref().and_then(|caller| caller.key.as_ref());
+    let request = DetachedRequest {
+        id,
+        operation: evicted.operation,
+        user_id: evicted.user_id(),
+        key_id: key.map(|key| key.id.as_str()),
+        class: evicted.class,
+        priority: evicted.priority,
+        project_id: evicted.project_id(),
+        body,
+        claim,
+        is_cancelled: None,
+        evicted: recorder.record.evicted,
+    };
+    match admit_again(recorder, &request).await {
+        Ok(queued) => Some(queued),
+        Err(rejected) => {
+            end_rejected(*rejected, body).await;
+            None
+        }
+    }
+}
+
+/// Ends a stored request that was rejected, unless the next process resumes it.
+async fn end_rejected((mut recorder, error): (Box<Recorder>, RequestError), body: &[u8]) {
+    if error.code == ErrorCode::ShuttingDown {
+        recorder.abandon();
+        return;
+    }
+    let result = recorder.conclude(Err(error), None);
+    write_answer(recorder, body, result).await;
 }
 
 /// Writes the answer of a stored request, and its record with it.
@@ -213,6 +275,7 @@ async fn resume(services: Arc<Services>, mut job: Job) {
         body: &job.body,
         claim: &claim,
         is_cancelled: None,
+        evicted: Evicted::default(),
     };
     let admitted = if job.attempts >= MAX_ATTEMPTS {
         let message = format!("the gateway was killed during each of {MAX_ATTEMPTS} attempts");
@@ -225,16 +288,7 @@ async fn resume(services: Arc<Services>, mut job: Job) {
     };
     match admitted {
         Ok(queued) => run(queued, job.project_id, Bytes::from(job.body)).await,
-        Err(rejected) => {
-            let (mut recorder, error) = *rejected;
-            if error.code == ErrorCode::ShuttingDown {
-                // The next process resumes the job.
-                recorder.abandon();
-                return;
-            }
-            let result = recorder.conclude(Err(error), None);
-            write_answer(recorder, &job.body, result).await;
-        }
+        Err(rejected) => end_rejected(*rejected, &job.body).await,
     }
 }
 

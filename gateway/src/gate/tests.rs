@@ -1,7 +1,7 @@
 //! The gate as the exchange uses it.
 
 use super::*;
-use policy::{Class, GlobalLimits, Priority, ProjectId, UserId};
+use policy::{Class, GlobalLimits, PlanId, Priority, ProjectId, Subject, UserId};
 
 fn gate(active: usize, queue: usize) -> Arc<Gate> {
     Gate::new(Rules {

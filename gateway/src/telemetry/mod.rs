@@ -11,7 +11,7 @@ pub(crate) use cluster::ClusterMetrics;
 pub(crate) use connections::ConnectionMetrics;
 
 use self::make::Make;
-use self::outcomes::ObjectiveMetrics;
+use self::outcomes::{EvictionMetrics, ObjectiveMetrics};
 use crate::record::Record;
 use ledger::{LedgerHealth, Outcome};
 use prometheus::core::Collector;
@@ -59,6 +59,7 @@ pub(crate) struct Metrics {
     inter_token_seconds: HistogramVec,
     overrun_tokens: IntCounterVec,
     objectives: ObjectiveMetrics,
+    evictions: EvictionMetrics,
     alerts: IntCounterVec,
     quota_used_ratio: GaugeVec,
     budget_used_ratio: GaugeVec,
@@ -272,6 +273,7 @@ impl Metrics {
             )?,
             connections: ConnectionMetrics::new(&make)?,
             objectives: ObjectiveMetrics::new(&make)?,
+            evictions: EvictionMetrics::new(&make)?,
             auth: AuthMetrics::new(&make)?,
             cluster: ClusterMetrics::new(&make)?,
             build_info: make.gauges("build_info", "Version of the running gateway.", "version")?,

@@ -4,7 +4,7 @@ use super::Metrics;
 use super::make::Make;
 use crate::record::Record;
 use ledger::Outcome;
-use prometheus::IntCounterVec;
+use prometheus::{CounterVec, IntCounterVec, Opts};
 use std::time::Duration;
 
 /// Requests with an objective, by whether it was met.
@@ -39,7 +39,37 @@ impl ObjectiveMetrics {
     }
 }
 
+/// Attempts that were aborted for requests of higher priorities.
+#[derive(Debug)]
+pub(super) struct EvictionMetrics {
+    attempts: IntCounterVec,
+    seconds: CounterVec,
+}
+
+impl EvictionMetrics {
+    pub(super) fn new(make: &Make<'_>) -> Result<Self, prometheus::Error> {
+        let labels = ["project", "model"];
+        let help =
+            "Running lines of batches and background responses that were aborted for requests of higher priorities.";
+        let attempts = make.counters("evictions_total", help, &labels)?;
+        let help = "Seconds for which evicted attempts had their slots.";
+        let opts = Opts::new("sluice_evicted_seconds_total", help);
+        let seconds = make.add(CounterVec::new(opts, &labels)?)?;
+        Ok(Self { attempts, seconds })
+    }
+}
+
 impl Metrics {
+    /// Counts an attempt that was evicted after it had its slot for so long.
+    pub(crate) fn evicted(&self, record: &Record, held: Duration) {
+        let labels = [record.project_id(), record.model_name()];
+        self.evictions.attempts.with_label_values(&labels).inc();
+        self.evictions
+            .seconds
+            .with_label_values(&labels)
+            .inc_by(held.as_secs_f64());
+    }
+
     /// Counts a server's failure after which another one was asked.
     pub(crate) fn retried(&self, record: &Record) {
         if let Some(upstream) = &record.upstream {

@@ -42,6 +42,8 @@ pub(crate) fn row(id: i64) -> Row<'static> {
         updated_at: "2026-11-24T00:00:00.000000Z".into(),
         client_request_id: None,
         operation: Some("/v1/audio/speech".into()),
+        evictions: None,
+        evicted_seconds: None,
     }
 }
 
@@ -93,7 +95,7 @@ fn appended_records_are_found_again_and_torn_ones_are_kept_aside() {
 fn a_line_of_an_older_version_has_neither_an_operation_nor_a_client_request_id() {
     let newest = serde_json::to_string(&row(5)).expect("a line");
     let older = newest
-        .strip_suffix(",null,\"/v1/audio/speech\"]")
+        .strip_suffix(",null,\"/v1/audio/speech\",null,null]")
         .expect("the newest fields are last")
         .to_owned()
         + "]";

@@ -6,6 +6,7 @@
 
 mod cached;
 mod capacity;
+mod eviction;
 mod holdback;
 mod mixed;
 mod objectives;
@@ -16,11 +17,12 @@ mod simulation;
 /// A table's name, and what prints it and returns the promises that are missed.
 type Table = (&'static str, fn() -> Vec<String>);
 
-const TABLES: [Table; 6] = [
+const TABLES: [Table; 7] = [
     ("shares", shares::print_table),
     ("mixed", mixed::print_table),
     ("objectives", objectives::print_table),
     ("holdback", holdback::print_table),
+    ("eviction", eviction::print_table),
     ("cached", cached::print_table),
     ("capacity", capacity::print_tables),
 ];

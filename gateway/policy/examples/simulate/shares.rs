@@ -100,6 +100,7 @@ fn rules(order: Order) -> Rules {
             reserved: [0, 0],
             is_graded: false,
             user_order: UserOrder::LeastWork,
+            evict_for: None,
         },
         degradation: Degradation::default(),
         ..Rules::default()

@@ -11,6 +11,7 @@ impl Scheduler {
     ///
     /// Panics if they differ: a slot or a queue position has leaked.
     pub(crate) fn check(&self) {
+        self.check_evictions();
         let count = |is_running: bool, is: &dyn Fn(&Ticket) -> bool| {
             let all = self.tickets.all();
             all.filter(|ticket| ticket.is_running == is_running && is(ticket))

@@ -8,7 +8,9 @@
 //! Since no request waits that could run, a newcomer that fits overtakes none: whatever waits is held back
 //! by something that does not hold back the newcomer.
 
+mod budget;
 mod check;
+mod eviction;
 mod expectation;
 mod holdback;
 mod objective;

@@ -4,7 +4,7 @@ use super::state::{Scheduler, Turn, flow, queue, queue_mut};
 use crate::charge::Charge;
 use crate::prediction::Contexts;
 use crate::ranking::handicap;
-use crate::tickets::{Links, Ticket, TicketId};
+use crate::tickets::{Eviction, Links, Ticket, TicketId};
 use crate::{AdmissionRequest, ModelId, Order, ProjectId, QueueClass, Refusal, Rules, Terms, Time};
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub(crate) enum Verdict {
 
 /// A flow whose first request could start next; the smallest rank wins.
 struct Candidate {
-    rank: (u64, usize, u64),
+    rank: (bool, u64, usize, u64),
     model: ModelId,
     class: QueueClass,
     project: ProjectId,
@@ -51,7 +51,11 @@ impl Scheduler {
             self.start(rules, id.index, now);
             return Verdict::Started(id);
         }
-        let (expected, by_own_limit) = self.expected(rules, &ticket);
+        let (expected, by_own_limit) = if self.may_evict_for(rules, &ticket) {
+            (Duration::ZERO, false)
+        } else {
+            self.expected(rules, &ticket)
+        };
         if expected > ticket.deadline - now {
             return Verdict::Refused(self.too_late(rules, &ticket, (expected, by_own_limit)));
         }
@@ -110,6 +114,11 @@ impl Scheduler {
             deadline: now + wait,
             objective: slack.map(|slack| (slack.milestone, slack.within)),
             is_running: false,
+            eviction: if ask.hints.is_durable {
+                Eviction::Protected
+            } else {
+                Eviction::Never
+            },
             in_queue: Links::default(),
             in_flow: Links::default(),
             in_class: Links::default(),
@@ -160,6 +169,7 @@ impl Scheduler {
                     Order::Strict => (0, class as usize, *key),
                     Order::Fifo => (0, 0, *key),
                 };
+                let rank = (!self.is_vacated_for(rules, model, class), rank.0, rank.1, rank.2);
                 if best.as_ref().is_none_or(|best| rank < best.rank) {
                     best = Some(Candidate {
                         rank,

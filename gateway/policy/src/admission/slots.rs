@@ -30,6 +30,7 @@ impl Scheduler {
         ticket.charged = Charge::new(ticket.work, rules.scheduling.weight(ticket.class), throttled);
         let ticket = *ticket;
         let class = ticket.class;
+        self.note_start(rules, index);
         self.running += 1;
         self.running_by_class[class] += 1;
         let project = &mut self.projects[ticket.project];
@@ -56,6 +57,7 @@ impl Scheduler {
         if !self.tickets.get(id).is_some_and(|ticket| ticket.is_running) {
             return;
         }
+        self.note_end(id, ended.has_completed, now);
         let Some(ticket) = self.tickets.remove(id) else { return };
         self.now = now;
         self.learn(&ticket, ended, now);

@@ -1,5 +1,6 @@
 //! The scheduler's state: all requests that run and wait, and what they are counted by.
 
+use super::budget::Evictions;
 use crate::capacity::Capacity;
 use crate::demand::Rates;
 use crate::fairness::{ClassQueue, Flow, HeldBack, Queue};
@@ -27,6 +28,10 @@ pub(crate) struct Scheduler {
     pub(super) projects: IdMap<ProjectId, Project>,
     pub(super) users: IdMap<UserId, User>,
     pub(super) sequence: u64,
+    /// Running requests that may be evicted.
+    pub(super) evictable: usize,
+    /// True if a slot may have been vacated for a request that waits.
+    pub(super) has_vacated: bool,
     pub(super) service: Mean,
     pub(super) predictor: Predictor,
     /// The rates of requests, for what is held back.
@@ -57,6 +62,7 @@ pub(super) struct Model {
     pub(super) output: Mean,
     /// The time that tokens take.
     pub(super) speed: Speed,
+    pub(super) evictions: Evictions,
 }
 
 /// True if the first request in a model's queue waits for tokens in flight to end. None overtakes it, or small requests
@@ -130,6 +136,7 @@ impl Scheduler {
                 service: Mean::default(),
                 output: Mean::default(),
                 speed: Speed::default(),
+                evictions: Evictions::default(),
             });
         }
         self.projects.entry(ask.project, |id| Project {

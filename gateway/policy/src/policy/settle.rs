@@ -116,6 +116,20 @@ impl Policy {
         }
     }
 
+    /// Takes back a request that ran and is to be offered again: as if it had not been offered. Returns the time for which
+    /// it had its slot.
+    pub fn withdraw(&mut self, ticket: TicketId, now: Time) -> Duration {
+        let since = self.scheduler.ticket(ticket).map(|ticket| ticket.since);
+        let Some(held) = self.take_running(ticket) else {
+            return Duration::ZERO;
+        };
+        self.refund(&held, true, now);
+        self.scheduler.finish(&self.rules, ticket, &Ended::default(), now);
+        self.throttle(&held.ask, now);
+        self.check(&held.ask, now);
+        since.map_or(Duration::ZERO, |since| now - since)
+    }
+
     /// Cancels a request that waits: everything is refunded but the request's own count in the rate limits, since it was
     /// made. False if it does not wait (any more).
     pub fn cancel(&mut self, ticket: TicketId, now: Time) -> bool {

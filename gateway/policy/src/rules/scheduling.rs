@@ -1,6 +1,6 @@
 //! Limits over all requests, and the order of the queue.
 
-use crate::QueueClass;
+use crate::{Priority, QueueClass};
 use std::time::Duration;
 
 /// Limits over all requests together.
@@ -37,6 +37,8 @@ pub struct Scheduling {
     pub is_graded: bool,
     /// The order of one user's requests.
     pub user_order: UserOrder,
+    /// The lowest priority for whose waiting requests durable ones of lower classes are evicted; `None`: none are.
+    pub evict_for: Option<Priority>,
 }
 
 impl Scheduling {
@@ -55,6 +57,7 @@ impl Default for Scheduling {
             reserved: [0, 0],
             is_graded: false,
             user_order: UserOrder::LeastWork,
+            evict_for: Some(Priority::High),
         }
     }
 }

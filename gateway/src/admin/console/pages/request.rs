@@ -95,6 +95,9 @@ fn timeline(record: &Value) -> Markup {
             (fact("First token after", &seconds(first)))
             (fact("Ended after", &seconds(Some(latency))))
             (fact("Ended (UTC)", &moment(word(record, "updated_at"))))
+            @if let Some(evictions) = record["evictions"].as_u64() {
+                (fact("Evicted", &format!("{evictions} times, after {}", seconds(record["evicted_seconds"].as_f64()))))
+            }
             @if let Some(speed) = speed { (fact("Output", &format!("{} tokens/s", short(speed)))) }
         }
     }
