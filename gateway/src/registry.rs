@@ -86,6 +86,11 @@ impl Registry {
         }
     }
 
+    /// Returns whether a request runs or waits.
+    pub(crate) fn has(&self, id: &str) -> bool {
+        self.0.lock().contains_key(id)
+    }
+
     /// The status of a live request; `project` limits the lookup to that project's requests.
     pub(crate) fn status(&self, id: &str, project: Option<ProjectId>) -> Option<Status> {
         let live = self.find(id, project)?;

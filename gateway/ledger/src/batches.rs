@@ -272,6 +272,42 @@ pub async fn take_over(store: &Store, to: &GatewayId, limit: i64) -> Result<Vec<
     oldest_first(&claim.fetch_all(&store.pool()).timed(store).await?)
 }
 
+/// The ids of a gateway's unfinished batches.
+///
+/// # Errors
+/// When the database fails.
+pub async fn owned(store: &Store, owner: &GatewayId) -> Result<Vec<String>, Error> {
+    let sql = members::owned("batches");
+    let rows = sqlx::query(&sql).bind(owner.as_str());
+    let rows = rows.fetch_all(&store.pool()).timed(store).await?;
+    let ids = rows.iter().map(|row| row.try_get("id").map_err(Error::from));
+    ids.collect()
+}
+
+/// Claims one of a gateway's own unfinished batches anew; `None` if it has ended, or is another's.
+///
+/// # Errors
+/// As for [`claim`].
+pub async fn claim_again(store: &Store, owner: &GatewayId, id: &str) -> Result<Option<Batch>, Error> {
+    let sql = format!(
+        "UPDATE batches SET epoch = epoch + 1 WHERE id = $2 AND owner = $1 AND finished_at IS NULL RETURNING {COLUMNS}"
+    );
+    let claim = sqlx::query(&sql).bind(owner.as_str()).bind(id);
+    let row = claim.fetch_optional(&store.pool()).timed(store).await?;
+    row.as_ref().map(batch).transpose()
+}
+
+/// Sets one of a gateway's own unfinished batches free, for any other.
+///
+/// # Errors
+/// When the database fails.
+pub async fn release(store: &Store, owner: &GatewayId, id: &str) -> Result<(), Error> {
+    let sql = members::release("batches");
+    let release = sqlx::query(&sql).bind(owner.as_str()).bind(id);
+    release.execute(&store.pool()).timed(store).await?;
+    Ok(())
+}
+
 fn oldest_first(rows: &[AnyRow]) -> Result<Vec<Batch>, Error> {
     let mut batches = rows.iter().map(batch).collect::<Result<Vec<_>, _>>()?;
     batches.sort_by_key(|batch| batch.created_at);

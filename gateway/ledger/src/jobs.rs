@@ -230,6 +230,42 @@ pub async fn take_over(store: &Store, to: &GatewayId, limit: i64) -> Result<Vec<
     oldest_first(&claim.fetch_all(&store.pool()).timed(store).await?)
 }
 
+/// The ids of a gateway's unfinished jobs.
+///
+/// # Errors
+/// When the database fails.
+pub async fn owned(store: &Store, owner: &GatewayId) -> Result<Vec<String>, Error> {
+    let sql = members::owned("jobs");
+    let rows = sqlx::query(&sql).bind(owner.as_str());
+    let rows = rows.fetch_all(&store.pool()).timed(store).await?;
+    let ids = rows.iter().map(|row| row.try_get("id").map_err(Error::from));
+    ids.collect()
+}
+
+/// Claims one of a gateway's own unfinished jobs anew; `None` if it has ended, or is another's.
+///
+/// # Errors
+/// As for [`claim`].
+pub async fn claim_again(store: &Store, owner: &GatewayId, id: &str) -> Result<Option<Job>, Error> {
+    let sql = format!(
+        "UPDATE jobs SET epoch = epoch + 1 WHERE id = $2 AND owner = $1 AND finished_at IS NULL RETURNING {CLAIMED}"
+    );
+    let claim = sqlx::query(&sql).bind(owner.as_str()).bind(id);
+    let row = claim.fetch_optional(&store.pool()).timed(store).await?;
+    row.as_ref().map(job).transpose()
+}
+
+/// Sets one of a gateway's own unfinished jobs free, for any other.
+///
+/// # Errors
+/// When the database fails.
+pub async fn release(store: &Store, owner: &GatewayId, id: &str) -> Result<(), Error> {
+    let sql = members::release("jobs");
+    let release = sqlx::query(&sql).bind(owner.as_str()).bind(id);
+    release.execute(&store.pool()).timed(store).await?;
+    Ok(())
+}
+
 fn oldest_first(rows: &[AnyRow]) -> Result<Vec<Job>, Error> {
     let mut jobs = Vec::with_capacity(rows.len());
     for row in rows {

@@ -28,6 +28,16 @@ pub(crate) fn abandoned(table: &str) -> String {
     )
 }
 
+/// Selects the unfinished work of gateway $1.
+pub(crate) fn owned(table: &str) -> String {
+    format!("SELECT id FROM {table} WHERE finished_at IS NULL AND owner = $1")
+}
+
+/// Sets unfinished work $2 of gateway $1 free, for any other.
+pub(crate) fn release(table: &str) -> String {
+    format!("UPDATE {table} SET owner = '' WHERE id = $2 AND owner = $1 AND finished_at IS NULL")
+}
+
 /// What a gateway tells of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Introduction {

@@ -267,8 +267,13 @@ pub(crate) const fn sqlite_session(durability: Durability) -> &'static [&'static
     }
 }
 
-/// The first statements of a connection to PostgreSQL: the server cancels what takes longer.
-pub(crate) const POSTGRES_SESSION: &[&str] = &["SET statement_timeout = '10s'", "SET lock_timeout = '10s'"];
+/// The first statements of a connection to PostgreSQL: the server cancels what takes longer, and ends the transaction of a
+/// gateway that is paused or cut off in the middle of it, whose locks would hold up all others.
+pub(crate) const POSTGRES_SESSION: &[&str] = &[
+    "SET statement_timeout = '10s'",
+    "SET lock_timeout = '10s'",
+    "SET idle_in_transaction_session_timeout = '3s'",
+];
 
 fn options(session: &'static [&'static str], connections: u32) -> AnyPoolOptions {
     AnyPoolOptions::new()

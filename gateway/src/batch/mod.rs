@@ -10,7 +10,7 @@ mod worker;
 
 pub(crate) use import::import;
 pub(crate) use lines::endpoint;
-pub(crate) use worker::{Batches, cancel_marked, recover, start, take_over};
+pub(crate) use worker::{Batches, cancel_marked, recover, recover_forgotten, start, take_over};
 
 use crate::services::Services;
 

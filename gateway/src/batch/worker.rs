@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use futures_util::stream::{self, StreamExt};
 use ledger::batches::{self, Batch};
 use ledger::files::File;
-use ledger::{Answer, BatchStatus, Claim, FileId, FilePurpose, GatewayId, Store, Work, Written, contents};
+use ledger::{Answer, BatchId, BatchStatus, Claim, FileId, FilePurpose, GatewayId, Store, Work, Written, contents};
 use parking_lot::Mutex;
 use policy::Class;
 use protocol::Operation;
@@ -53,18 +53,26 @@ impl Batches {
         services.registry.cancel_queued(&format!("{id}-"));
     }
 
-    /// Forgets a batch that this gateway does not run any more, unless it has claimed it again.
-    fn forget(&self, batch: &Batch) {
-        let mut batches = self.batches.lock();
-        if batches.get(&*batch.id).is_some_and(|(epoch, _)| *epoch == batch.epoch) {
-            batches.remove(&*batch.id);
-        }
-    }
-
     fn turn(&self, project: &str) -> Arc<Semaphore> {
         let mut turns = self.turns.lock();
         let turn = turns.entry(project.to_owned());
         Arc::clone(turn.or_insert_with(|| Arc::new(Semaphore::new(TURNS))))
+    }
+}
+
+/// A batch that this gateway runs; dropping it forgets the batch, unless it was claimed again meanwhile.
+struct Entry {
+    unfinished: Arc<Batches>,
+    id: BatchId,
+    epoch: i64,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let mut batches = self.unfinished.batches.lock();
+        if batches.get(&*self.id).is_some_and(|(epoch, _)| *epoch == self.epoch) {
+            batches.remove(&*self.id);
+        }
     }
 }
 
@@ -91,6 +99,28 @@ pub(crate) async fn take_over(
     Ok(count)
 }
 
+/// Claims those of this gateway's batches anew that do not run here, because the answer to their claim was lost. A gateway
+/// that stops sets them free for another.
+pub(crate) async fn recover_forgotten(
+    services: &Arc<Services>,
+    unfinished: &Arc<Batches>,
+    is_leaving: bool,
+) -> Result<(), ledger::Error> {
+    let (store, owner) = (services.ledger.store(), services.ledger.owner());
+    for id in batches::owned(store, owner).await? {
+        if unfinished.batches.lock().contains_key(&id) {
+            continue;
+        }
+        if is_leaving {
+            batches::release(store, owner, &id).await?;
+        } else {
+            let claimed = batches::claim_again(store, owner, &id).await?;
+            resume_all(services, unfinished, claimed.into_iter().collect());
+        }
+    }
+    Ok(())
+}
+
 fn resume_all(services: &Arc<Services>, unfinished: &Arc<Batches>, abandoned: Vec<Batch>) {
     for batch in abandoned {
         tracing::info!(batch = %batch.id, "resuming a batch");
@@ -110,9 +140,15 @@ pub(crate) async fn cancel_marked(services: &Services, unfinished: &Batches) -> 
 pub(crate) fn start(services: &Arc<Services>, unfinished: &Arc<Batches>, batch: Batch) {
     let (services, unfinished) = (Arc::clone(services), Arc::clone(unfinished));
     let is_cancelled = Arc::new(AtomicBool::new(batch.status == BatchStatus::Cancelling));
-    let entry = (batch.epoch, Arc::clone(&is_cancelled));
-    unfinished.batches.lock().insert(batch.id.to_string(), entry);
+    let state = (batch.epoch, Arc::clone(&is_cancelled));
+    unfinished.batches.lock().insert(batch.id.to_string(), state);
+    let entry = Entry {
+        unfinished: Arc::clone(&unfinished),
+        id: batch.id.clone(),
+        epoch: batch.epoch,
+    };
     tokio::spawn(async move {
+        let _entry = entry;
         let turn = unfinished.turn(&batch.project_id);
         let _turn = tokio::select! {
             () = services.shutdown.stopping() => return,
@@ -125,7 +161,6 @@ pub(crate) fn start(services: &Arc<Services>, unfinished: &Arc<Batches>, batch: 
                 () = tokio::time::sleep(AGAIN) => {}
             }
         }
-        unfinished.forget(&batch);
     });
 }
 

@@ -64,7 +64,7 @@ pub(crate) async fn run(services: Arc<Services>, batches: Arc<Batches>, address:
         tick.tick().await;
         match beat(&services, address).await {
             Ok(heartbeat) => {
-                beats.succeeded();
+                beats.succeeded(heartbeat.live);
                 if std::mem::take(&mut failed) {
                     tracing::info!("heartbeats reach the database again");
                 }

@@ -242,6 +242,26 @@ pub(crate) async fn take_over(services: &Arc<Services>, limit: i64) -> Result<us
     Ok(count)
 }
 
+/// Claims those of this gateway's stored requests anew that do not run here, because the answer to their claim was lost or
+/// their answer was refused. A gateway that stops sets them free for another.
+pub(crate) async fn recover_forgotten(services: &Arc<Services>, is_leaving: bool) -> Result<(), ledger::Error> {
+    let (store, owner) = (services.ledger.store(), services.ledger.owner());
+    for id in jobs::owned(store, owner).await? {
+        if services.registry.has(&id) {
+            continue;
+        }
+        if is_leaving {
+            jobs::release(store, owner, &id).await?;
+        } else {
+            resume_all(
+                services,
+                jobs::claim_again(store, owner, &id).await?.into_iter().collect(),
+            );
+        }
+    }
+    Ok(())
+}
+
 fn resume_all(services: &Arc<Services>, abandoned: Vec<Job>) {
     if !abandoned.is_empty() {
         tracing::info!(jobs = abandoned.len(), "resuming stored requests");

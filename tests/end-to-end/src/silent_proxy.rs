@@ -46,6 +46,16 @@ impl SilentProxy {
         self.silent_before.store(opened, SeqCst);
         opened
     }
+
+    /// Makes every connection silent, new ones too, until [`restore`](Self::restore).
+    pub fn cut_off(&self) {
+        self.silent_before.store(usize::MAX, SeqCst);
+    }
+
+    /// Lets new connections work; those that were opened before stay silent.
+    pub fn restore(&self) {
+        self.silent_before.store(self.opened.load(SeqCst), SeqCst);
+    }
 }
 
 async fn pump(

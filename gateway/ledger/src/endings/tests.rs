@@ -8,6 +8,7 @@ use crate::tests::{Bench, Mode, counts};
 use crate::{BatchStatus, Durability, GatewayId, Ledger, Store, contents};
 use policy::{Class, Priority};
 use serde_json::json;
+use std::sync::Arc;
 use std::time::Duration;
 
 const BATCH: &str = "batch_1";
@@ -198,4 +199,87 @@ async fn a_gateway_that_has_lost_its_work_writes_neither_answer_nor_record() {
         state(store, "req_1").await,
         JobState::Finished(json!({"answer": "yes"}))
     );
+}
+
+#[tokio::test]
+async fn a_record_that_the_database_refuses_keeps_neither_its_answer_nor_the_others_back() {
+    let bench = Bench::new(Durability::Strict);
+    let ledger = bench.open().await;
+    let store = ledger.store();
+    with_batch(&ledger).await;
+    let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON requests WHEN new.request_id = 'batch_1-2' \
+        BEGIN SELECT RAISE(ABORT, 'no'); END";
+    sqlx::query(refuse).execute(&store.pool()).await.expect("made");
+    let claim = of_batch(0);
+    let finish = async |number: i64| {
+        let id = format!("{BATCH}-{number}");
+        ledger
+            .finish(&claim, line(number, true), Some(&entry(&id)))
+            .await
+            .expect("written")
+    };
+    let written = tokio::join!(finish(1), finish(2), finish(3));
+    assert_eq!(written, (Written::Yes, Written::Yes, Written::Yes));
+    assert_eq!(progress(store).await, (3, 0));
+    let records = counts(store).await;
+    assert_eq!(records.keys().collect::<Vec<_>>(), ["batch_1-1", "batch_1-3"]);
+    let entries = std::fs::read_dir(bench.dir.path()).expect("a directory").flatten();
+    let aside: Vec<_> = entries
+        .filter(|entry| entry.file_name().to_string_lossy().ends_with(".rejected"))
+        .collect();
+    let text = std::fs::read_to_string(aside[0].path()).expect("readable");
+    assert_eq!((aside.len(), text.contains("batch_1-2")), (1, true), "{text}");
+}
+
+#[tokio::test]
+async fn an_answer_that_the_database_refuses_is_its_callers_error_and_the_others_are_written() {
+    let bench = Bench::new(Durability::Strict);
+    let ledger = bench.open().await;
+    let store = ledger.store();
+    with_batch(&ledger).await;
+    let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON file_parts WHEN new.number = 2 \
+        BEGIN SELECT RAISE(ABORT, 'no'); END";
+    sqlx::query(refuse).execute(&store.pool()).await.expect("made");
+    let claim = of_batch(0);
+    let finish = |number: i64| ledger.finish(&claim, line(number, true), None);
+    let (first, second, third) = tokio::join!(finish(1), finish(2), finish(3));
+    assert_eq!(
+        (first.expect("written"), third.expect("written")),
+        (Written::Yes, Written::Yes)
+    );
+    let error = second.expect_err("refused").to_string();
+    assert!(error.contains("no"), "{error}");
+    assert_eq!(progress(store).await, (2, 0));
+}
+
+#[tokio::test]
+async fn results_gather_while_the_database_is_away_and_are_all_written_after_it() {
+    let bench = Bench::new(Durability::Strict);
+    let ledger = bench.open().await;
+    with_batch(&ledger).await;
+    *bench.mode.lock() = Mode::Fails;
+    let claim = of_batch(0);
+    let all = a_thousand_lines(&ledger, &claim);
+    let works_again = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        *bench.mode.lock() = Mode::Works;
+    };
+    let (written, ()) = tokio::join!(all, works_again);
+    assert_eq!(written, 1000, "each is written");
+    assert_eq!(progress(ledger.store()).await, (1000, 0));
+}
+
+/// Writes a thousand lines at once; how many were written.
+async fn a_thousand_lines(ledger: &Arc<Ledger>, claim: &Claim) -> usize {
+    let tasks: Vec<_> = (0..1000)
+        .map(|number| {
+            let (ledger, claim) = (Arc::clone(ledger), claim.clone());
+            tokio::spawn(async move { ledger.finish(&claim, line(number, true), None).await })
+        })
+        .collect();
+    let mut written = 0;
+    for task in tasks {
+        written += usize::from(task.await.expect("no panic").expect("written") == Written::Yes);
+    }
+    written
 }

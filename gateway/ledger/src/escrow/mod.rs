@@ -23,8 +23,13 @@ use std::time::Duration;
 /// An operation takes at most so long. Requests wait for it.
 const OPERATION_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The first statements of the connection: the server gives up what nobody waits for any longer.
-const SESSION: [&str; 2] = ["SET statement_timeout = '2s'", "SET lock_timeout = '1s'"];
+/// The first statements of the connection: the server gives up what nobody waits for any longer, and what a paused gateway
+/// has begun.
+const SESSION: [&str; 3] = [
+    "SET statement_timeout = '2s'",
+    "SET lock_timeout = '1s'",
+    "SET idle_in_transaction_session_timeout = '2s'",
+];
 
 /// An account: what one project, user or key uses in one day or month.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

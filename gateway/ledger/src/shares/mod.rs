@@ -20,7 +20,11 @@ use std::time::Duration;
 const OPERATION_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The first statements of the connection: the server gives up what nobody waits for any longer.
-const SESSION: [&str; 2] = ["SET statement_timeout = '2s'", "SET lock_timeout = '1s'"];
+const SESSION: [&str; 3] = [
+    "SET statement_timeout = '2s'",
+    "SET lock_timeout = '1s'",
+    "SET idle_in_transaction_session_timeout = '2s'",
+];
 
 const NOW_US: &str = "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)";
 

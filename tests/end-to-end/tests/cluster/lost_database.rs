@@ -1,4 +1,4 @@
-//! Batches while the database crashes, and while one gateway's connections to it go silent.
+//! Batches while the database crashes, and while one gateway is cut off from it.
 
 use super::work::{answered_once, directory, id_of, number, server, taken_over, verified};
 use end_to_end::postgres::Postgres;
@@ -56,9 +56,10 @@ async fn a_gateway_that_was_cut_off_from_the_database_writes_nothing_that_anothe
     let other = Gateway::start_in(directory(&server.url, 8), &["--database-url", &postgres.url]).await;
     let batch = cut_off.start_batch("tested", 120).await;
     completed(&postgres, 20).await;
-    proxy.silence();
+    proxy.cut_off();
     taken_over(&postgres, &id_of(&cut_off)).await;
     answered_once(&postgres, &other, &batch, 120).await;
+    proxy.restore();
     wait_for("its answers", || async {
         (cut_off.metric("sluice_cluster_lost_results_total").await > 0.0).then_some(())
     })

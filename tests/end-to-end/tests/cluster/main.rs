@@ -3,6 +3,7 @@
 mod balanced;
 mod budget;
 mod files;
+mod left;
 mod lost_database;
 mod members;
 mod rates;

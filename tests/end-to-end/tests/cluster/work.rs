@@ -229,6 +229,23 @@ async fn jobs_and_batches_are_polled_and_cancelled_at_any_gateway_by_their_own_p
     let ended = ended_response(&other, accepted["id"].as_str().expect("an id")).await;
     assert_eq!(ended["status"], "cancelled", "{ended}");
 
+    // The batch has the slots; this one waits.
+    let generate = json!({"user_id": OWNER, "project_id": "standard_project", "model": "tested", "prompt": "Why?",
+        "max_tokens": 9});
+    let queued: Value = one.post("/generate", &generate).await.json().await.expect("JSON");
+    assert_eq!(queued["status"], "queued", "{queued}");
+    let request = format!("/requests/{}", queued["request_id"].as_str().expect("an id"));
+    assert_eq!(send(&other, Method::GET, &request, OWNER).await.1["status"], "queued");
+    for method in [Method::GET, Method::DELETE] {
+        assert_eq!(send(&other, method, &request, STRANGER).await.0, 404);
+    }
+    assert_eq!(send(&other, Method::DELETE, &request, OWNER).await.0, 200);
+    wait_for("the end of a request", || async {
+        let (_, shown) = send(&other, Method::GET, &request, OWNER).await;
+        (shown["status"] == "cancelled").then_some(())
+    })
+    .await;
+
     let (status, cancelling) = send(&other, Method::POST, &format!("{batch}/cancel"), OWNER).await;
     assert_eq!((status, &cancelling["status"]), (200, &json!("cancelling")));
     // What runs is not cut off; the twelve that wait have ended.
@@ -277,4 +294,42 @@ async fn jobs_of_a_killed_gateway_are_answered_by_another() {
         40
     );
     verified(&postgres, &other);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_is_paused_in_the_middle_of_a_transaction_holds_nobody_up() {
+    let postgres = Postgres::start();
+    // Answers come so fast that the gateway is often in a transaction.
+    let server = server(Duration::from_millis(20)).await;
+    let gateways = [
+        start(&postgres, directory(&server.url, 2)).await,
+        start(&postgres, directory(&server.url, 2)).await,
+    ];
+    let lines = 3000;
+    let batch = gateways[0].start_batch("tested", lines).await;
+    let completed = || number(&postgres, "SELECT sum(completed) FROM batches");
+    // The other one is a settled member by then.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    for round in 0..2 {
+        let before = completed();
+        assert!(before < 3000, "the batch is too short for {round} pauses");
+        let owner = postgres.column("SELECT owner FROM batches").concat();
+        let paused = gateways
+            .iter()
+            .find(|gateway| id_of(gateway) == owner)
+            .expect("one of both");
+        paused.signal("STOP");
+        println!(
+            "pause {round}: taken over after {:?}",
+            taken_over(&postgres, &owner).await
+        );
+        wait_for("answers of the other", || async {
+            (completed() > before + 32).then_some(())
+        })
+        .await;
+        paused.signal("CONT");
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    answered_once(&postgres, &gateways[0], &batch, lines).await;
+    verified(&postgres, &gateways[0]);
 }
