@@ -13,6 +13,7 @@ mod operator;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod permissions;
+mod plan;
 mod serve;
 mod table;
 mod team;
@@ -43,6 +44,8 @@ enum Command {
     Serve(ServeArgs),
     /// Write a configuration for given servers, people and budget. Asks for what is missing.
     Init(init::InitArgs),
+    /// Print how many servers and which limits a team needs.
+    Plan(plan::PlanArgs),
     /// Check the configuration and report all errors at once.
     Check(check::CheckArgs),
     /// Create, list, rotate and revoke API keys.
@@ -179,6 +182,7 @@ pub(crate) fn run() -> ExitCode {
         Some(Command::Top(args)) => operator::top(&args),
         Some(Command::Console(args)) => operator::console(&args),
         Some(Command::Gateways(args)) => gateways::run(&args),
+        Some(Command::Plan(args)) => plan::run(&args),
         Some(Command::Completions { shell }) => {
             clap_complete::generate(shell, &mut Cli::command(), "sluice", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)

@@ -5,7 +5,7 @@ mod ask;
 mod detect;
 mod files;
 mod litellm;
-mod size;
+pub(super) mod size;
 
 use super::{Failure, team};
 use crate::config::{self, address::listen_address};

@@ -7,10 +7,10 @@ use std::fmt::Write as _;
 const PROMPT: u64 = 4_000;
 
 /// Requests that every person may send at once, by a tool that works in parallel.
-const AT_ONCE: u64 = 4;
+pub(in crate::cli) const AT_ONCE: u64 = 4;
 
 /// Requests a minute for each person, however short they are.
-const REQUESTS_PER_PERSON: u64 = 20;
+pub(in crate::cli) const REQUESTS_PER_PERSON: u64 = 20;
 
 /// A context that fits most models, for servers that do not say theirs.
 const ASSUMED_CONTEXT: u64 = 8_192;
@@ -103,7 +103,7 @@ impl Size {
 }
 
 /// The next number with two digits and zeros: 331,840 becomes 340,000.
-fn round_up(number: u64) -> u64 {
+pub(in crate::cli) fn round_up(number: u64) -> u64 {
     let mut unit = 1_u64;
     while number / unit >= 100 {
         unit = unit.saturating_mul(10);
