@@ -2,6 +2,7 @@
 //! arrived of a body counts in `bounds.max_buffered_bytes`.
 
 use end_to_end::{Gateway, config_dir, roomy, wait_for};
+use std::io::Write;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -62,6 +63,33 @@ async fn a_request_without_a_key_is_answered_before_its_body_is_read() {
     }
     let grown = peak(&gateway).saturating_sub(before);
     assert!(grown < 31 * MEGABYTE, "{grown} bytes for 12 bodies of 31 MB");
+}
+
+/// A body of 1 MB of gzip that 1 GiB was packed into, and one of members that are empty.
+#[tokio::test]
+async fn a_compressed_body_is_decoded_no_further_than_its_bound() {
+    let gateway = Gateway::start().await;
+    let before = peak(&gateway);
+    let gzip = |text: &[u8], times: usize| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        for _ in 0..times {
+            encoder.write_all(text).expect("memory");
+        }
+        encoder.finish().expect("memory")
+    };
+    for (body, status) in [
+        (gzip(&vec![b' '; MEGABYTE], 1024), 413),
+        (gzip(b"", 0).repeat(100_000), 400),
+    ] {
+        let length = body.len();
+        let framing = format!("connection: close\r\ncontent-encoding: gzip\r\ncontent-length: {length}\r\n");
+        let (mut stream, is_taken) = sent(&gateway, "/v1/chat/completions", &framing, &body).await;
+        assert!(is_taken);
+        let answer = answer(&mut stream).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+    }
+    let grown = peak(&gateway).saturating_sub(before);
+    assert!(grown < 150 * MEGABYTE, "{grown} bytes for bodies of 1 and 2 MB");
 }
 
 #[tokio::test]

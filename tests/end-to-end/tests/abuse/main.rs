@@ -2,6 +2,7 @@
 //! comes, no request is handled by a panic, `/health` answers, memory stays bounded, and everything is given back.
 
 mod evil;
+mod http2;
 mod mutated;
 mod upstreams;
 mod watch;

@@ -4,11 +4,16 @@ use end_to_end::root;
 
 /// The cells of the tables of attacks: attack, bound, key, test.
 fn claims() -> Vec<[String; 4]> {
+    table("| attack | bound | key | test |")
+}
+
+/// The cells of the tables with this head.
+fn table(head: &str) -> Vec<[String; 4]> {
     let page = std::fs::read_to_string(root().join("docs/security.md")).expect("the page");
     let mut is_within = false;
     let mut rows = Vec::new();
     for line in page.lines() {
-        if line == "| attack | bound | key | test |" {
+        if line == head {
             is_within = true;
         } else if !line.starts_with('|') {
             is_within = false;
@@ -31,13 +36,19 @@ fn quoted(cell: &str) -> impl Iterator<Item = &str> {
 
 #[test]
 fn every_claim_on_security_names_a_test_that_exists() {
-    let claims = claims();
-    assert!(claims.len() >= 25, "{} claims", claims.len());
+    let (mut claims, threats) = (claims(), table("| attacker | must not | protection | test |"));
+    assert!(claims.len() >= 25 && threats.len() >= 11, "{} claims", claims.len());
+    claims.extend(threats);
     for [attack, _, _, tests] in claims {
         let mut named = quoted(&tests).peekable();
         assert!(named.peek().is_some(), "no test is named: {attack}");
         for name in named {
-            let path = root().join("tests/end-to-end/tests").join(name);
+            let folder = if name.contains('/') {
+                ""
+            } else {
+                "tests/end-to-end/tests"
+            };
+            let path = root().join(folder).join(name);
             assert!(
                 path.is_file() || path.join("main.rs").is_file(),
                 "{attack}: no test {name}"
