@@ -6,6 +6,7 @@ use crate::id::GatewayId;
 use crate::store::{Store, Timed};
 use sqlx::any::AnyRow;
 use sqlx::{AnyPool, Row};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// The interval of heartbeats.
@@ -178,6 +179,39 @@ async fn list_by(store: &Store, pool: &AnyPool) -> Result<Members, Error> {
         members: members.into_iter().flatten().collect(),
         server_ms,
     })
+}
+
+/// What a gateway has to do without clients.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Unfinished {
+    /// Its unfinished batches.
+    pub batches: i64,
+    /// Its unfinished jobs.
+    pub jobs: i64,
+}
+
+/// The unfinished work of each gateway that has some.
+///
+/// # Errors
+/// When the database fails.
+pub async fn unfinished(store: &Store) -> Result<BTreeMap<String, Unfinished>, Error> {
+    let rows = sqlx::query(
+        "SELECT owner, CAST(SUM(batches) AS BIGINT) AS batches, CAST(SUM(jobs) AS BIGINT) AS jobs FROM ( \
+         SELECT owner, 1 AS batches, 0 AS jobs FROM batches WHERE finished_at IS NULL UNION ALL \
+         SELECT owner, 0 AS batches, 1 AS jobs FROM jobs WHERE finished_at IS NULL) AS work GROUP BY owner",
+    )
+    .fetch_all(&store.pool())
+    .timed(store)
+    .await?;
+    let mut unfinished = BTreeMap::new();
+    for row in &rows {
+        let work = Unfinished {
+            batches: row.try_get("batches")?,
+            jobs: row.try_get("jobs")?,
+        };
+        unfinished.insert(row.try_get("owner")?, work);
+    }
+    Ok(unfinished)
 }
 
 /// The member of a row; `None` for the row of an empty table.

@@ -6,7 +6,7 @@ use super::{Failure, StoreArgs};
 use crate::config;
 use clap::{Args, Subcommand};
 use ledger::Store;
-use ledger::members::{self, Member, Retirement};
+use ledger::members::{self, Member, Retirement, Unfinished};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -69,13 +69,16 @@ async fn list(args: &ListArgs) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     let members = members::list(&store).await?;
+    let unfinished = members::unfinished(&store).await?;
+    let work = |member: &Member| unfinished.get(&*member.id).copied().unwrap_or_default();
     if args.json {
-        let gateways: Vec<Value> = members.members.iter().map(as_json).collect();
+        let gateways = members.members.iter().map(|member| as_json(member, work(member)));
+        let gateways: Vec<Value> = gateways.collect();
         println!("{}", json!({"database": "postgres", "gateways": gateways}));
     } else if members.members.is_empty() {
         println!("No gateway has joined this database.");
     } else {
-        print!("{}", table(&members.members, members.server_ms));
+        print!("{}", table(&members.members, members.server_ms, work));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -104,7 +107,7 @@ async fn retire(store: &Store, id: &str) -> Result<ExitCode, Failure> {
     }
 }
 
-fn as_json(member: &Member) -> Value {
+fn as_json(member: &Member, work: Unfinished) -> Value {
     json!({
         "id": member.id.as_str(),
         "state": state(member),
@@ -112,6 +115,8 @@ fn as_json(member: &Member) -> Value {
         "address": member.introduction.address,
         "version": member.introduction.version,
         "started_at_ms": member.started_at,
+        "unfinished_batches": work.batches,
+        "unfinished_jobs": work.jobs,
         "silent_ms": u64::try_from(member.silent_for.as_millis()).unwrap_or(u64::MAX),
     })
 }
@@ -120,8 +125,11 @@ fn state(member: &Member) -> &'static str {
     if member.is_live() { "live" } else { "silent" }
 }
 
-fn table(members: &[Member], server_ms: i64) -> String {
-    let head = ["GATEWAY", "STATE", "NAME", "ADDRESS", "VERSION", "UPTIME"].map(str::to_owned);
+fn table(members: &[Member], server_ms: i64, work: impl Fn(&Member) -> Unfinished) -> String {
+    let head = [
+        "GATEWAY", "STATE", "NAME", "ADDRESS", "VERSION", "UPTIME", "BATCHES", "JOBS",
+    ]
+    .map(str::to_owned);
     let rows = members.iter().map(|member| {
         let state = if member.is_live() {
             "live".to_owned()
@@ -138,6 +146,8 @@ fn table(members: &[Member], server_ms: i64) -> String {
             introduction.address.clone(),
             introduction.version.clone(),
             span(lived),
+            work(member).batches.to_string(),
+            work(member).jobs.to_string(),
         ]
     });
     aligned(&[head].into_iter().chain(rows).collect::<Vec<_>>(), 6)
@@ -171,12 +181,16 @@ mod tests {
             started_at: 0,
             silent_for: Duration::from_millis(silent_ms),
         };
-        let text = table(&[member("a", 4999), member("b", 61_000)], 7_261_000);
+        let work = |member: &Member| Unfinished {
+            batches: i64::from(member.is_live()) * 2,
+            jobs: i64::from(member.is_live()) * 13,
+        };
+        let text = table(&[member("a", 4999), member("b", 61_000)], 7_261_000, work);
         assert_eq!(
             text,
-            "GATEWAY  STATE             NAME  ADDRESS        VERSION  UPTIME\n\
-             a        live              host  10.0.0.1:8000  1.2.3    2 h\n\
-             b        silent for 1 min  host  10.0.0.1:8000  1.2.3    2 h\n"
+            "GATEWAY  STATE             NAME  ADDRESS        VERSION  UPTIME  BATCHES  JOBS\n\
+             a        live              host  10.0.0.1:8000  1.2.3    2 h           2    13\n\
+             b        silent for 1 min  host  10.0.0.1:8000  1.2.3    2 h           0     0\n"
         );
     }
 }
