@@ -15,6 +15,7 @@ mod parquet;
 mod permissions;
 mod plan;
 mod serve;
+mod simulate;
 mod table;
 mod team;
 mod tools;
@@ -80,7 +81,7 @@ enum Command {
     /// Run `sluice-eval`.
     #[command(disable_help_flag = true)]
     Eval(tools::ToolArgs),
-    /// Run `simulated-upstream`.
+    /// Run a trace of requests through the policy in virtual time (`--trace`); else run `simulated-upstream`.
     #[command(disable_help_flag = true)]
     Simulate(tools::ToolArgs),
 }
@@ -190,7 +191,7 @@ pub(crate) fn run() -> ExitCode {
         Some(Command::Ledger { command }) => ledger::run(&command),
         Some(Command::Stress(args)) => tools::run("sluice-stress", &args),
         Some(Command::Eval(args)) => tools::run("sluice-eval", &args),
-        Some(Command::Simulate(args)) => tools::run("simulated-upstream", &args),
+        Some(Command::Simulate(args)) => simulate::run(&args),
     };
     match done {
         Ok(code) => code,

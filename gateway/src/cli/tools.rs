@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode};
 pub(super) struct ToolArgs {
     /// Arguments passed to the program.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    args: Vec<OsString>,
+    pub(super) args: Vec<OsString>,
 }
 
 /// Becomes the program; comes back only if that fails.

@@ -14,6 +14,7 @@ mod range;
 mod reasons;
 mod roles;
 pub(crate) mod session;
+pub(crate) mod standalone;
 mod state;
 mod table;
 mod tally;

@@ -10,7 +10,7 @@ const HEIGHT: f64 = 100.0;
 
 /// The colors of series. Each has one meaning on all pages.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Color {
+pub(crate) enum Color {
     /// Completed requests.
     Well,
     /// Refused requests.
@@ -36,10 +36,10 @@ impl Color {
 }
 
 /// A line or a layer of bars; where there is no value there is a gap.
-pub(super) struct Series {
-    pub(super) name: &'static str,
-    pub(super) color: Color,
-    pub(super) values: Vec<Option<f64>>,
+pub(crate) struct Series {
+    pub(crate) name: &'static str,
+    pub(crate) color: Color,
+    pub(crate) values: Vec<Option<f64>>,
 }
 
 /// The legend's entry of a line, with a value.
@@ -111,13 +111,13 @@ pub(super) fn lines(title: &str, unit: &str, series: &[Series]) -> Markup {
 }
 
 /// The spans of time of a plot: for each what it is, and some labels for below.
-pub(super) struct Axis<'a> {
-    pub(super) names: &'a [String],
-    pub(super) labels: &'a [String],
+pub(crate) struct Axis<'a> {
+    pub(crate) names: &'a [String],
+    pub(crate) labels: &'a [String],
 }
 
 /// Lines over spans of time; `whole` has the value of each series in the whole time.
-pub(super) fn lines_over(title: &str, axis: &Axis<'_>, series: &[Series], whole: &[String]) -> Markup {
+pub(crate) fn lines_over(title: &str, axis: &Axis<'_>, series: &[Series], whole: &[String]) -> Markup {
     let top = nice(highest(series));
     let width = WIDTH / real(axis.names.len().max(1));
     let place = |at: usize, _: usize, value: f64| (width * (real(at) + 0.5), HEIGHT * (1.0 - value / top));
