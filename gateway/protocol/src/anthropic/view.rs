@@ -47,6 +47,12 @@ fn start(value: &mut Cursor<'_>, reported: &mut Reported) -> Option<()> {
 fn delta(value: &mut Cursor<'_>, seen: &mut Seen<'_>) -> Option<()> {
     value.object(|key, value| match key {
         b"text" | b"thinking" | b"partial_json" => value.size().map(|size| seen.size += size),
+        // Some servers send no `message_stop`; why the model stopped says that it did.
+        b"stop_reason" => value.word().map(|reason| {
+            let bit = u64::from(!reason.is_empty());
+            seen.begun |= bit;
+            seen.ended |= bit;
+        }),
         _ => value.skip(),
     })
 }

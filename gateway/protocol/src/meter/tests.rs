@@ -136,7 +136,11 @@ fn slow(call: Operation, bytes: &str) -> Slow {
         }
         let finish = event["choices"][0]["finish_reason"].as_str().unwrap_or_default();
         all.has_finished |= !finish.is_empty() || event["done"] == true;
-        all.has_finished |= matches!(kind, "message_stop" | "response.completed" | "response.incomplete");
+        let is_stopped = kind == "message_delta"
+            && event["delta"]["stop_reason"]
+                .as_str()
+                .is_some_and(|why| !why.is_empty());
+        all.has_finished |= is_stopped || matches!(kind, "message_stop" | "response.completed" | "response.incomplete");
         all.has_failed |=
             !event["error"].is_null() || event["object"] == "error" || finish == "abort" || kind == "response.failed";
     }
@@ -376,6 +380,21 @@ fn an_answer_has_ended_when_all_its_choices_have() {
     meter.see(b"data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n");
     assert!(!meter.has_finished());
     meter.see(b"data: {\"choices\":[{\"index\":1,\"delta\":{},\"finish_reason\":\"length\"}]}\n\n");
+    assert!(meter.has_finished());
+}
+
+#[test]
+fn a_message_has_ended_when_its_reason_to_stop_has_come() {
+    let mut meter = Meter::new(Operation::Messages, false);
+    for event in [
+        "data: {\"type\":\"message_start\",\"message\":{\"stop_reason\":null,\"usage\":{\"input_tokens\":3}}}\n\n",
+        "data: {\"type\":\"content_block_delta\",\"delta\":{\"type\":\"text_delta\",\"text\":\"a\"}}\n\n",
+        "data: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":null},\"usage\":{\"output_tokens\":1}}\n\n",
+    ] {
+        meter.see(event.as_bytes());
+        assert!(!meter.has_finished(), "{event}");
+    }
+    meter.see(b"data: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"output_tokens\":1}}\n\n");
     assert!(meter.has_finished());
 }
 

@@ -1,10 +1,12 @@
 //! Requests and answers in odd but real forms, as a server and a client receive them.
 
+mod native;
 mod quirks;
 mod reader;
 
-use end_to_end::Gateway;
 use end_to_end::upstream::{FINISH, Scripted, WHOLE, delta};
+use end_to_end::{Gateway, config_dir, roomy, with_model};
+use native::Native;
 use quirks::{Outcome, Quirk};
 use reader::{Client, read};
 use serde_json::{Value, json};
@@ -253,4 +255,50 @@ async fn reasons_to_finish_and_usage_are_read_in_every_form() {
 #[tokio::test]
 async fn calls_of_tools_are_read_in_whatever_pieces_they_come() {
     every_client_reads(quirks::tools()).await;
+}
+
+/// Sends every stream to a client of the server's own protocol: its bytes are the same, and what it says is billed.
+async fn passes_as_it_is(backend: &str, path: &str, body: Value, natives: Vec<Native>) {
+    let upstream = server(natives.iter().map(|(_, stream, _)| stream.clone()).collect()).await;
+    let dir = config_dir(|name, text| match name {
+        "models.yaml" => {
+            with_model(&text, "tested", backend, &upstream.url, "") + "    native_apis: [anthropic, responses]\n"
+        }
+        _ => roomy(name, text),
+    });
+    let gateway = Gateway::start_in(dir, &[]).await;
+    for (number, (name, stream, is_complete)) in natives.iter().enumerate() {
+        let body = body.to_string().replace("\"hi\"", &format!("\"quirk-{number}\""));
+        let body = serde_json::from_str(&body).expect("JSON");
+        let got = gateway.post(path, &body).await.text().await.unwrap_or_default();
+        if *is_complete {
+            assert_eq!(got, *stream, "{name}");
+        } else {
+            assert!(got.contains("error"), "{name}: {got}");
+        }
+        let records = gateway.wait_for_records(number + 1).await;
+        let record = &records[0];
+        let figures = (
+            &record["status"],
+            &record["input_tokens"],
+            &record["output_tokens"],
+            &record["usage_source"],
+        );
+        if *is_complete {
+            let billed = (&json!("completed"), &json!(10), &json!(3), &json!("upstream"));
+            assert_eq!(figures, billed, "{name}");
+        } else {
+            assert_eq!(record["status"], "failed", "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stream_of_the_clients_own_protocol_passes_as_it_is_and_is_billed_by_its_figures() {
+    let message = json!([{"role": "user", "content": "hi"}]);
+    let request = json!({"model": "tested", "max_tokens": 100, "stream": true, "messages": message});
+    passes_as_it_is("openai", "/v1/messages", request.clone(), native::messages()).await;
+    let response = json!({"model": "tested", "stream": true, "input": "hi"});
+    passes_as_it_is("openai", "/v1/responses", response, native::responses()).await;
+    passes_as_it_is("ollama", "/api/chat", request, native::ollama()).await;
 }
