@@ -17,7 +17,7 @@ use policy::{
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 /// The interval at which policy is asked again for the next request, for what only time changes: a level that is
 /// left, a new day.
@@ -29,6 +29,7 @@ pub(crate) struct Gate {
     state: Mutex<State>,
     credit: Desk<CreditNeed>,
     rates: Desk<RateNeed>,
+    slots_wanted: Notify,
 }
 
 #[derive(Debug)]
@@ -113,6 +114,7 @@ impl Gate {
             }),
             credit: Desk::default(),
             rates: Desk::default(),
+            slots_wanted: Notify::new(),
         })
     }
 
@@ -165,6 +167,9 @@ impl Gate {
             }),
             Decision::Reject(refusal) => Admission::Rejected(refusal),
             Decision::Queue(position) => {
+                if state.policy.may_have_more_slots(ask) {
+                    self.slots_wanted.notify_one();
+                }
                 if let Some(displaced) = position.displaced {
                     state.displace(displaced);
                 }
@@ -224,6 +229,20 @@ impl Gate {
     pub(crate) fn with<T>(&self, what: impl FnOnce(&mut Policy, Time) -> T) -> T {
         let now = clock::now();
         what(&mut self.lock().policy, now)
+    }
+
+    /// Calls `what` with the policy, and wakes the requests that may run afterwards.
+    pub(crate) fn update<T>(&self, what: impl FnOnce(&mut Policy, Time) -> T) -> T {
+        let now = clock::now();
+        let mut state = self.lock();
+        let done = what(&mut state.policy, now);
+        state.wake(now);
+        done
+    }
+
+    /// Waits until a request waits for slots that other gateways may have.
+    pub(crate) async fn slots_wanted(&self) {
+        self.slots_wanted.notified().await;
     }
 
     fn permit(self: &Arc<Self>, ticket: TicketId, eviction: Option<EvictionNotice>) -> SlotPermit {

@@ -35,6 +35,7 @@ mod rules;
 mod served;
 mod sessions;
 mod share;
+mod slots;
 mod tickets;
 mod time;
 mod view;
@@ -62,6 +63,9 @@ pub use rules::{
     Allowance, AllowanceActions, Caps, Concurrency, Degradation, GlobalLimits, Level, LevelActions, ModelRules, Order,
     Prices, ProjectRules, Rates, Rules, Scheduling, SubjectRules, TokenLimit, TokenWeights, UserOrder,
 };
-pub use share::{Holding, LEASE_TTL, RateAccount, RateGrant, RateNeed, RateReport, SharedRate, USE_LEASES_FOR};
+pub use share::{
+    Holding, LEASE_TTL, Membership, RateAccount, RateGrant, RateNeed, RateReport, SharedRate, SharedSlots, SlotAccount,
+    SlotGrant, SlotHolding, SlotReport, USE_LEASES_FOR,
+};
 pub use tickets::TicketId;
 pub use time::Time;

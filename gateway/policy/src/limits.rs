@@ -126,7 +126,6 @@ impl Limits {
     }
 
     fn charge_levels(&mut self, levels: &[Option<Level>], charge: &Charge, now: Time) -> Result<(), Blocked> {
-        self.end_lapsed_leases(now);
         let mut outcomes = [[0; 4]; 5];
         let mut needs = Vec::new();
         for (level, outcomes) in levels.iter().zip(&mut outcomes) {

@@ -15,6 +15,7 @@ use crate::audit::Audit;
 use crate::degradation::PressureMonitors;
 use crate::limits::Limits;
 use crate::reservation::Reservation;
+use crate::slots::Slots;
 use crate::{
     AdmissionRequest, Decision, ModelId, QuotaWindow, RateLimitStatus, Rules, ServerLoad, Subject, TicketId, Time,
 };
@@ -27,6 +28,7 @@ pub struct Policy {
     pub(crate) allowances: Allowances,
     pub(crate) monitors: PressureMonitors,
     pub(crate) scheduler: Scheduler,
+    pub(crate) slots: Slots,
     /// The reservation of each ticket, by its index.
     pub(crate) held: Vec<Option<Reservation>>,
     /// The number of the next charge.
@@ -39,6 +41,7 @@ impl Policy {
     pub fn new(rules: Rules) -> Self {
         Self {
             limits: Limits::new(&rules),
+            slots: Slots::new(&rules),
             allowances: Allowances::default(),
             monitors: PressureMonitors::default(),
             scheduler: Scheduler::default(),
@@ -66,6 +69,7 @@ impl Policy {
         if self.scheduler.waiting() == 0 {
             return None;
         }
+        self.end_lapsed_leases(now);
         self.update_levels(now);
         let Self {
             rules,
@@ -117,8 +121,9 @@ impl Policy {
     }
 
     /// Applies changed rules. What runs and waits stays, and is subject to the new ones from now on.
-    pub fn reconfigure(&mut self, rules: Rules) {
+    pub fn reconfigure(&mut self, mut rules: Rules) {
         self.limits.reconfigure(&rules);
+        self.slots.reconfigure(&mut rules);
         self.scheduler.reconfigure(&rules);
         self.rules = rules;
     }

@@ -3,12 +3,13 @@
 //! With SQLite there is one gateway, and nothing to do.
 
 mod credit;
+mod leases;
 mod names;
-mod rates;
+
 mod work;
 
 use self::credit::Banker;
-use self::rates::RateLeases;
+use self::leases::Leases;
 use self::work::Beats;
 use crate::batch::Batches;
 use crate::clock;
@@ -36,7 +37,7 @@ pub(crate) async fn join(services: &Arc<Services>, address: SocketAddr) -> Resul
         if let Some(owner) = services.ledger.abandoned() {
             members::leave(store, owner).await?;
         }
-        rate_leases(services)?.enter().await;
+        leases(services)?.enter().await;
     }
     Ok(())
 }
@@ -53,9 +54,9 @@ pub(crate) async fn run(services: Arc<Services>, batches: Arc<Batches>, address:
         Ok(escrow) => drop(tokio::spawn(Banker::new(Arc::clone(&services), escrow).run())),
         Err(error) => tracing::error!(%error, "shared quotas and budgets cannot be drawn from"),
     }
-    match rate_leases(&services) {
+    match leases(&services) {
         Ok(leases) => drop(tokio::spawn(leases.run())),
-        Err(error) => tracing::error!(%error, "shared rate limits cannot be leased"),
+        Err(error) => tracing::error!(%error, "shared rate limits and slots cannot be leased"),
     }
     let mut tick = tokio::time::interval(HEARTBEAT_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -80,11 +81,11 @@ pub(crate) async fn run(services: Arc<Services>, batches: Arc<Batches>, address:
     }
 }
 
-/// The rate limits that this gateway leases.
-fn rate_leases(services: &Arc<Services>) -> Result<RateLeases, ledger::Error> {
+/// The rate limits and slots that this gateway leases.
+fn leases(services: &Arc<Services>) -> Result<Leases, ledger::Error> {
     let url = services.current.get().config.gateway.startup.database_url.clone();
     let shares = Shares::new(&url, services.ledger.owner())?;
-    Ok(RateLeases::new(Arc::clone(services), shares))
+    Ok(Leases::new(Arc::clone(services), shares))
 }
 
 /// Removes this gateway, whose records are all in the database. One that is not removed is silent until its next start.

@@ -1,7 +1,7 @@
-//! The names of shared rate limits in the store: numbers are a gateway's own.
+//! The names of shared rate limits and slots in the store: numbers are a gateway's own.
 
 use crate::snapshot::Current;
-use policy::{PlanId, RateLimitKind, SharedRate, Subject};
+use policy::{PlanId, RateLimitKind, SharedRate, SharedSlots, Subject};
 
 const KINDS: [(RateLimitKind, &str); 4] = [
     (RateLimitKind::RequestsPerMinute, "requests-minute"),
@@ -23,6 +23,17 @@ pub(super) fn id_of(current: &Current, rate: SharedRate) -> Option<String> {
     let (_, kind) = KINDS.iter().find(|(kind, _)| *kind == rate.kind)?;
     // PostgreSQL's text has no NUL.
     Some(format!("{scope}/{kind}/{}", id.replace('\0', "")))
+}
+
+/// The name of slots, such as `slots/project/chat`.
+pub(super) fn id_of_slots(current: &Current, slots: SharedSlots) -> String {
+    let config = &current.get().config;
+    let name = match slots {
+        SharedSlots::All => "all".to_owned(),
+        SharedSlots::Project(project) => format!("project/{}", config.project(project).id),
+        SharedSlots::Model(model) => format!("model/{}", config.model(model).name),
+    };
+    format!("slots/{}", name.replace('\0', ""))
 }
 
 /// The limit of a name; `None` where this gateway does not know its holder.

@@ -44,12 +44,12 @@ impl ClusterMetrics {
             )?)?,
             refreshes: make.counters(
                 "cluster_rate_refreshes_total",
-                "Refreshes of rate limits that gateways share, by result.",
+                "Refreshes of rate limits and slots that gateways share, by result.",
                 &["result"],
             )?,
             coordinated: make.gauge(
                 "cluster_coordinated",
-                "1 while rate limits hold over all gateways; 0 while this gateway uses a part of each on its own.",
+                "1 while rate limits and slots hold over all gateways; 0 while this gateway uses a part of each on its own.",
             )?,
         };
         metrics.members(1, 0);
@@ -87,7 +87,7 @@ impl ClusterMetrics {
         self.refreshes.with_label_values(&[result]).inc();
     }
 
-    /// Sets whether rate limits hold over all gateways.
+    /// Sets whether rate limits and slots hold over all gateways.
     pub(crate) fn coordinated(&self, is_coordinated: bool) {
         self.coordinated.set(i64::from(is_coordinated));
     }

@@ -1,4 +1,5 @@
-//! Rate limits that gateways share in PostgreSQL: the accounts of [`policy::RateAccount`], and the gateways that use them. A
+//! Rate limits and slots that gateways share in PostgreSQL: the accounts of [`policy::RateAccount`] and
+//! [`policy::SlotAccount`], and the gateways that use them. A
 //! gateway without others takes all accounts over, and leases nothing until another one comes.
 //!
 //! A refresh is of a session, which begins with its connection: one that arrives late, when its gateway has connected anew,
@@ -9,9 +10,9 @@ mod account;
 use crate::error::Error;
 use crate::id::GatewayId;
 use crate::members::{NOW, SILENT_AFTER};
-use account::{decode, encode};
-use policy::{LEASE_TTL, RateAccount, RateGrant, RateReport};
-use sqlx::postgres::{PgConnectOptions, PgConnection};
+use account::{SLOTS, decode, decode_slots, encode, encode_slots};
+use policy::{LEASE_TTL, RateGrant, RateReport, SlotGrant, SlotReport};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
 use sqlx::{Connection, Row as _};
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -40,13 +41,33 @@ pub struct Standing {
     pub is_sole: bool,
 }
 
+/// The reports of a refresh, by the ids of their accounts; those of slots begin with `slots/`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Reports {
+    /// Of rate limits.
+    pub rates: Vec<(String, RateReport)>,
+    /// Of slots.
+    pub slots: Vec<(String, SlotReport)>,
+}
+
+/// What is granted, for each report.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Grants {
+    /// Of rate limits.
+    pub rates: Vec<RateGrant>,
+    /// Of slots.
+    pub slots: Vec<SlotGrant>,
+}
+
 /// The answer to a refresh.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refreshed {
     /// The gateways that are live, this one included.
     pub members: u64,
-    /// For each report; `None` while another gateway uses the whole of all limits, and does not know of this one.
-    pub grants: Option<Vec<RateGrant>>,
+    /// The position of this one among them, from 0.
+    pub rank: u64,
+    /// `None` while another gateway uses the whole of all limits, and does not know of this one.
+    pub grants: Option<Grants>,
 }
 
 /// A gateway's access to the shared rate limits. Its operations are made one after the other.
@@ -103,23 +124,28 @@ impl Shares {
         .await
     }
 
-    /// Reports what was used of limits, which must be in the order of their ids, and draws credit.
+    /// Reports what was used of limits and slots, and draws credit.
     ///
     /// # Errors
     /// When the database fails; it is then unknown whether the reports have arrived.
-    pub async fn refresh(&mut self, reports: &[(String, RateReport)]) -> Result<Refreshed, Error> {
+    pub async fn refresh(&mut self, reports: &Reports) -> Result<Refreshed, Error> {
         self.within_time(async |session, gateway| {
             make_rows(session, reports).await?;
             let mut transaction = session.connection.begin().await?;
             renew(&mut transaction, gateway, session.number, false).await?;
             let others = others(&mut transaction, gateway).await?;
             let members = 1 + others.live.len() as u64;
+            let rank = others
+                .live
+                .iter()
+                .filter(|other| other.as_str() < gateway.as_str())
+                .count() as u64;
             let mut grants = None;
             if !others.is_one_sole {
                 grants = Some(refresh_accounts(&mut transaction, gateway, reports, &others).await?);
             }
             transaction.commit().await?;
-            Ok(Refreshed { members, grants })
+            Ok(Refreshed { members, rank, grants })
         })
         .await
     }
@@ -144,10 +170,11 @@ impl Shares {
                 .bind(gateway.as_str())
                 .execute(&mut *transaction)
                 .await?;
-            let rows = sqlx::query("DELETE FROM shares RETURNING id, state");
+            // They stay, in case that the answer is lost: the gateway tells its levels when another one comes.
+            let rows = sqlx::query("SELECT id, state FROM shares");
             let rows = rows.fetch_all(&mut *transaction).await?;
             let mut levels = Vec::with_capacity(rows.len());
-            for row in rows {
+            for row in rows.iter().filter(|row| !is_of_slots(row)) {
                 let account = decode(row.try_get("state")?);
                 levels.push((
                     row.try_get("id")?,
@@ -155,7 +182,6 @@ impl Shares {
                 ));
             }
             transaction.commit().await?;
-            session.known.clear();
             Ok(Some(levels))
         })
         .await
@@ -253,13 +279,24 @@ async fn has_other_members(connection: &mut PgConnection, gateway: &GatewayId) -
     Ok(found.await?.is_some())
 }
 
+fn is_of_slots(row: &PgRow) -> bool {
+    row.try_get("id").is_ok_and(|id: String| id.starts_with(SLOTS))
+}
+
+impl Reports {
+    /// The ids of all accounts, in order, so that gateways never wait for each other in a circle.
+    fn ids(&self) -> Vec<&str> {
+        let rates = self.rates.iter().map(|(id, _)| &**id);
+        let mut ids: Vec<&str> = rates.chain(self.slots.iter().map(|(id, _)| &**id)).collect();
+        ids.sort_unstable();
+        ids
+    }
+}
+
 /// Makes rows for the accounts that have none yet.
-async fn make_rows(session: &mut Session, reports: &[(String, RateReport)]) -> Result<(), Error> {
-    let new = reports
-        .iter()
-        .map(|(id, _)| id)
-        .filter(|id| !session.known.contains(*id));
-    let new: Vec<String> = new.cloned().collect();
+async fn make_rows(session: &mut Session, reports: &Reports) -> Result<(), Error> {
+    let new = reports.ids().into_iter().filter(|id| !session.known.contains(*id));
+    let new: Vec<String> = new.map(str::to_owned).collect();
     if !new.is_empty() {
         let sql = "INSERT INTO shares (id) SELECT * FROM unnest($1) ON CONFLICT (id) DO NOTHING";
         sqlx::query(sql).bind(&new).execute(&mut session.connection).await?;
@@ -271,31 +308,54 @@ async fn make_rows(session: &mut Session, reports: &[(String, RateReport)]) -> R
 async fn refresh_accounts(
     connection: &mut PgConnection,
     gateway: &GatewayId,
-    reports: &[(String, RateReport)],
+    reports: &Reports,
     others: &Others,
-) -> Result<Vec<RateGrant>, Error> {
-    if reports.is_empty() {
-        return Ok(Vec::new());
+) -> Result<Grants, Error> {
+    let ids = reports.ids();
+    if ids.is_empty() {
+        return Ok(Grants::default());
     }
-    let ids: Vec<&str> = reports.iter().map(|(id, _)| &**id).collect();
     let lock = "SELECT id, state FROM shares WHERE id = ANY($1) ORDER BY id FOR UPDATE";
     let rows = sqlx::query(lock).bind(&ids).fetch_all(&mut *connection).await?;
-    let mut accounts: HashMap<String, RateAccount<String>> = HashMap::with_capacity(rows.len());
+    let mut lines: HashMap<String, String> = HashMap::with_capacity(rows.len());
     for row in rows {
-        accounts.insert(row.try_get("id")?, decode(row.try_get("state")?));
+        lines.insert(row.try_get("id")?, row.try_get("state")?);
     }
-    let gateway = gateway.to_string();
-    let members = 1 + others.live.len() as u64;
-    let (mut grants, mut states) = (Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len()));
-    for (id, report) in reports {
-        let account = accounts.get_mut(id);
-        let account = account.ok_or_else(|| Error::Database(format!("the shared limit {id} has no row")))?;
-        let is_live = |holder: &String| *holder == gateway || others.live.contains(holder);
-        grants.push(account.refresh(&gateway, (is_live, members), report, others.now_us));
-        states.push(encode(account));
-    }
+    let grants = grant(gateway.as_str(), reports, others, &mut lines)?;
+    let (ids, states): (Vec<_>, Vec<_>) = lines.into_iter().unzip();
     let update = "UPDATE shares SET state = new.state FROM unnest($1, $2) AS new (id, state) WHERE shares.id = new.id";
-    let update = sqlx::query(update).bind(&ids).bind(states);
+    let update = sqlx::query(update).bind(ids).bind(states);
     update.execute(connection).await?;
     Ok(grants)
+}
+
+/// Grants what is reported, and changes the accounts' lines.
+fn grant(
+    gateway: &str,
+    reports: &Reports,
+    others: &Others,
+    lines: &mut HashMap<String, String>,
+) -> Result<Grants, Error> {
+    let own = gateway.to_owned();
+    let members = 1 + others.live.len() as u64;
+    let is_live = |holder: &String| *holder == own || others.live.contains(holder);
+    let mut grants = Grants::default();
+    for (id, report) in &reports.rates {
+        let line = lines.get_mut(id).ok_or_else(|| no_row(id))?;
+        let mut account = decode(line);
+        let granted = account.refresh(&own, (is_live, members), report, others.now_us);
+        grants.rates.push(granted);
+        *line = encode(&account);
+    }
+    for (id, report) in &reports.slots {
+        let line = lines.get_mut(id).ok_or_else(|| no_row(id))?;
+        let mut account = decode_slots(line);
+        grants.slots.push(account.refresh(&own, is_live, report));
+        *line = encode_slots(&account);
+    }
+    Ok(grants)
+}
+
+fn no_row(id: &str) -> Error {
+    Error::Database(format!("the shared limit {id} has no row"))
 }

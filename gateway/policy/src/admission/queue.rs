@@ -3,7 +3,7 @@
 use super::state::{Project, Scheduler, Turn, User, flow_mut, queue_mut};
 use crate::fairness::{project_key, user_key};
 use crate::tickets::{Ticket, TicketId, Which};
-use crate::{Order, ProjectId, QueueClass, Rules, UserId};
+use crate::{Order, ProjectId, QueueClass, Rules, SharedSlots, UserId};
 
 impl Scheduler {
     /// Applies changed rules. Running requests go on; smaller limits take effect as slots become free.
@@ -23,6 +23,27 @@ impl Scheduler {
             self.refresh(rules, project);
             for class in QueueClass::ALL {
                 self.relist_project(rules.scheduling.order, project, class);
+            }
+        }
+    }
+
+    /// Applies limits of slots that have changed, in the rules, since gateways share them.
+    pub(crate) fn slots_changed(&mut self, rules: &Rules, changed: &[SharedSlots]) {
+        for slots in changed {
+            match *slots {
+                SharedSlots::All => {}
+                SharedSlots::Project(project) if self.projects.get(project).is_some() => self.refresh(rules, project),
+                SharedSlots::Model(id) => {
+                    if let Some(model) = self.models.get_mut(id) {
+                        let was_full = model.is_full();
+                        model.capacity.reconfigure(&rules.model(id));
+                        model.turn.recheck();
+                        if was_full && !model.is_full() {
+                            model.free_since = self.now;
+                        }
+                    }
+                }
+                SharedSlots::Project(_) => {}
             }
         }
     }

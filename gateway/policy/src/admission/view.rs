@@ -2,7 +2,7 @@
 
 use super::state::Scheduler;
 use crate::tickets::TicketId;
-use crate::{ModelId, ProjectId, QueueClass, Rules, Time, UserId};
+use crate::{ModelId, ProjectId, QueueClass, Rules, SharedSlots, Time, UserId};
 use std::time::Duration;
 
 /// A request in the queue, for display.
@@ -31,6 +31,22 @@ impl Scheduler {
 
     pub(crate) fn waiting(&self) -> usize {
         self.waiting
+    }
+
+    /// The requests that run and wait, of those that slots are for.
+    pub(crate) fn in_use(&self, slots: SharedSlots) -> (usize, usize) {
+        let counted = match slots {
+            SharedSlots::All => Some((self.running, self.waiting)),
+            SharedSlots::Project(project) => {
+                let project = self.projects.get(project);
+                project.map(|project| (project.running, project.waiting))
+            }
+            SharedSlots::Model(model) => {
+                let model = self.models.get(model);
+                model.map(|model| (model.capacity.running(), model.waiting))
+            }
+        };
+        counted.unwrap_or_default()
     }
 
     /// Tickets that run for a model.

@@ -4,7 +4,7 @@ use super::{Asked, Limits, Unmet};
 use crate::Time;
 use crate::cell::{Cell, Rate, Shortfall};
 use crate::ids::PlanId;
-use crate::share::{Cover, Lease, RateGrant, RateNeed, RateReport, SharedRate, USE_LEASES_FOR};
+use crate::share::{Cover, Lease, Membership, RateGrant, RateNeed, RateReport, SharedRate, USE_LEASES_FOR};
 use crate::{RateLimitKind, Subject};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use std::time::Duration;
 const REPORTED_AT_ONCE: usize = 1000;
 
 /// The first refresh must have succeeded after so long.
-const FIRST_REFRESH_WITHIN: Duration = Duration::from_millis(500);
+const FIRST_REFRESH_WITHIN: Duration = Duration::from_secs(1);
 
 /// How this gateway may use the limits.
 #[derive(Debug)]
@@ -29,10 +29,12 @@ pub(super) struct Leases {
     by_rate: HashMap<SharedRate, Lease>,
     /// No credit is used after this.
     until: Time,
-    /// The gateways that are live.
-    members: u64,
+    /// The gateways that are live, and the position of this one.
+    members: (u64, u64),
     /// True once the store knows what was used before.
     has_announced: bool,
+    /// True from then on, until the next refresh.
+    has_lapsed: bool,
 }
 
 impl Default for Sharing {
@@ -169,14 +171,15 @@ impl Limits {
         }
     }
 
-    /// Leases every limit from now on. Nothing is held until the first refresh.
-    pub(crate) fn lease(&mut self, now: Time) {
+    /// Leases every limit from now on, as one of so many gateways. Nothing is held until the first refresh.
+    pub(crate) fn lease(&mut self, members: (u64, u64), now: Time) {
         if matches!(self.sharing, Sharing::Parts(_)) {
             self.sharing = Sharing::Leased(Leases {
                 by_rate: HashMap::new(),
                 until: now + FIRST_REFRESH_WITHIN,
-                members: self.parts(),
+                members,
                 has_announced: false,
+                has_lapsed: false,
             });
         }
     }
@@ -195,12 +198,23 @@ impl Limits {
         matches!(self.sharing, Sharing::Leased(_))
     }
 
-    /// Goes on with a part of each limit where no refresh has renewed the leases in time.
-    pub(crate) fn end_lapsed_leases(&mut self, now: Time) {
-        if let Sharing::Leased(leases) = &self.sharing
-            && now >= leases.until
-        {
-            self.divide(leases.members, now);
+    /// Gives up all credit where no refresh has renewed the leases in time. Returns whether that is now.
+    pub(crate) fn end_lapsed_leases(&mut self, now: Time) -> bool {
+        match &mut self.sharing {
+            Sharing::Leased(leases) if now >= leases.until && !leases.has_lapsed => {
+                leases.has_lapsed = true;
+                leases.by_rate.values_mut().for_each(Lease::lapse);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The number of parts, and which one, that are to be used where leases have lapsed.
+    pub(crate) fn part_after_lapse(&self) -> Option<(u64, u64)> {
+        match &self.sharing {
+            Sharing::Leased(leases) if leases.has_lapsed => Some(leases.members),
+            _ => None,
         }
     }
 
@@ -250,12 +264,12 @@ impl Limits {
         reports
     }
 
-    /// Takes over the store's answers to reports that were sent at a time, and that there are so many gateways.
+    /// Takes over the store's answers to reports, and what gateways there are.
     pub(crate) fn refreshed(
         &mut self,
         reports: &[RateReport],
         grants: &[RateGrant],
-        (members, sent): (u64, Time),
+        membership: Membership,
         now: Time,
     ) {
         let Self { sharing, cells, .. } = self;
@@ -267,7 +281,9 @@ impl Limits {
             }
         }
         leases.has_announced |= !reports.is_empty() && grants.len() == reports.len();
-        (leases.members, leases.until) = (members, sent + USE_LEASES_FOR);
+        leases.members = (membership.members, membership.rank);
+        leases.until = membership.sent + USE_LEASES_FOR;
+        leases.has_lapsed = false;
     }
 
     /// Takes back reports that have not, or may not have arrived.

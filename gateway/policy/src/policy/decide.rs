@@ -49,6 +49,7 @@ impl Policy {
         attempt: Option<Attempt>,
         now: Time,
     ) -> (Decision, RateLimitStatus) {
+        self.end_lapsed_leases(now);
         let (windows, is_counted) = match attempt {
             Some(attempt) => (attempt.windows, attempt.is_counted),
             None => (Windows::at(now), false),
@@ -173,7 +174,9 @@ impl Policy {
                 self.hold(ticket, held, now);
                 Ok(Decision::Admit(Grant { ticket, terms }))
             }
-            (Verdict::Refused(_), Some(refusal)) | (Verdict::Refused(refusal), None) => Err(refusal.into()),
+            (Verdict::Refused(_), Some(refusal)) | (Verdict::Refused(refusal), None) => {
+                Err(self.slots.as_configured(refusal, ask.project).into())
+            }
             (
                 Verdict::Queued {
                     ticket,

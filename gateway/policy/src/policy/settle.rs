@@ -148,7 +148,7 @@ impl Policy {
         if let Some(ask) = self.drop_reservation(ticket, true, now) {
             self.check(&ask, now);
         }
-        Some(refusal)
+        Some(self.slots.as_configured(refusal, waiting.project))
     }
 
     /// The refusal of a ticket that lost its position in the queue.

@@ -116,6 +116,11 @@ impl Lease {
         self.reported_at
     }
 
+    /// Gives up the credit, which the store takes back.
+    pub(crate) fn lapse(&mut self) {
+        self.credit = 0;
+    }
+
     /// Used and not reported.
     pub(crate) fn unreported(&self) -> u64 {
         self.used.saturating_sub(self.refunded)

@@ -1,18 +1,26 @@
-//! Rate limits that several gateways share. A store has the level of each limit; a gateway holds credit, granted by the store
+//! Rate limits and slots that several gateways share.
+//!
+//! **Rate limits.** A store has the level of each limit; a gateway holds credit, granted by the store
 //! in advance, and admits only what its credit covers. It reports what it has used and what it needs at each refresh.
 //!
 //! All amounts are nanoseconds of a limit's level, as in [`cell`](crate::cell): a limit's whole burst is its period. Let E be
 //! the level of what was reported as used, which drains with time, and H the sum of the credit that gateways hold, which does
 //! not. The store grants only while E + H is within the burst. Since a use counts in H until it is reported and in E from
 //! then on, the level of the actual use is at most E + H: the limit holds in every window, whatever is late or lost.
+//!
+//! **Slots.** A gateway holds a number of them and runs at most so many requests. The store grants while the sum is within
+//! the limit, and says how many each should hold, max-min fair by what runs and waits; a gateway returns what is beyond that,
+//! once it is free.
 
 mod account;
 mod lease;
+mod slots;
 
 pub use account::{Holding, RateAccount};
 pub(crate) use lease::{Cover, Lease};
+pub use slots::{SlotAccount, SlotGrant, SlotHolding, SlotReport};
 
-use crate::{RateLimitKind, Subject};
+use crate::{ModelId, ProjectId, RateLimitKind, Subject, Time};
 use std::time::Duration;
 
 /// A gateway that the store has not heard of for so long holds nothing any more.
@@ -20,6 +28,28 @@ pub const LEASE_TTL: Duration = Duration::from_secs(3);
 
 /// A gateway stops using its credit so long after it sent its last refresh: a tenth before the store takes it back.
 pub const USE_LEASES_FOR: Duration = Duration::from_millis(2700);
+
+/// The gateways that share limits, as the store knows them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Membership {
+    /// The gateways that are live.
+    pub members: u64,
+    /// This one's position among them, from 0.
+    pub rank: u64,
+    /// When the refresh was sent that says so.
+    pub sent: Time,
+}
+
+/// Slots, as gateways share them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SharedSlots {
+    /// Those of all requests.
+    All,
+    /// Those of a project.
+    Project(ProjectId),
+    /// Those of a model.
+    Model(ModelId),
+}
 
 /// One limit of one subject, as gateways share it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -3,9 +3,9 @@
 
 use crate::store::{Answer, Hello, Store};
 use policy::{
-    AdmissionRequest, Class, Decision, GlobalLimits, ModelId, ModelRules, PlanId, Policy, Priority, ProjectId,
-    ProjectRules, RateNeed, RateReport, Rates, Rules, Settlement, SharedRate, SubjectRules, TicketId, Time, Usage,
-    UserId,
+    AdmissionRequest, Class, Decision, GlobalLimits, Membership, ModelId, ModelRules, PlanId, Policy, Priority,
+    ProjectId, ProjectRules, RateNeed, RateReport, Rates, Rules, Settlement, SharedRate, SlotGrant, SlotReport,
+    SubjectRules, TicketId, Time, Usage, UserId,
 };
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -114,13 +114,13 @@ enum Event {
 enum Operation {
     Hello,
     TakeOver,
-    Refresh(Vec<RateReport>, u64),
+    Refresh(Vec<RateReport>, Vec<SlotReport>, u64),
 }
 
 enum Response {
     Hello(Hello),
     TakeOver(Option<Vec<(SharedRate, u64)>>),
-    Refresh(Answer),
+    Refresh(Answer, Vec<SlotGrant>),
 }
 
 struct Waiting {
@@ -330,7 +330,7 @@ impl Cluster {
     fn start(&mut self, at: usize) {
         let session = self.store.join(at);
         let mut policy = Policy::new(rules(&self.plan));
-        policy.share_rates(self.time(at));
+        policy.join(self.time(at));
         let gateway = &mut self.gateways[at];
         (gateway.policy, gateway.session, gateway.is_up, gateway.is_due) = (policy, session, true, true);
         let life = gateway.life;
@@ -375,9 +375,9 @@ impl Cluster {
         let needs = std::mem::take(&mut gateway.needs);
         gateway.is_due &= !needs.is_empty();
         let mut reports = Vec::new();
-        let operation = if gateway.policy.is_sharing_rates(now) {
+        let operation = if gateway.policy.is_sharing(now) {
             reports = gateway.policy.rate_reports(&needs, refresh, now);
-            Operation::Refresh(reports.clone(), self.now)
+            Operation::Refresh(reports.clone(), gateway.policy.slot_reports(now), self.now)
         } else {
             Operation::Hello
         };
@@ -404,7 +404,11 @@ impl Cluster {
         let response = match &operation {
             Operation::Hello => self.store.hello(at, session, now).map(Response::Hello),
             Operation::TakeOver => Some(Response::TakeOver(self.store.take_over(at, session, now))),
-            Operation::Refresh(reports, _) => self.store.refresh(at, session, reports, now).map(Response::Refresh),
+            Operation::Refresh(reports, slots, _) => self.store.refresh(at, session, reports, now).and_then(|answer| {
+                let slots: &[SlotReport] = if answer.waits { &[] } else { slots };
+                let grants = self.store.refresh_slots(at, session, slots, now)?;
+                Some(Response::Refresh(answer, grants))
+            }),
         };
         if let (Some(response), false) = (response, self.is_lost()) {
             let delay = self.delay();
@@ -426,27 +430,34 @@ impl Cluster {
         match answer.map(|answer| *answer) {
             None => {
                 policy.keep_rate_reports(&reports, now);
+                policy.use_part_after_lapse(now);
                 // It connects anew: what it has sent before is void from then on.
                 gateway.session = self.store.reconnect(at);
             }
             Some((_, Response::Hello(hello))) => {
                 if !hello.is_sole || hello.others > 0 {
-                    policy.share_rates(now);
+                    policy.share(hello.others, now);
                     gateway.is_due = true;
                 }
             }
             Some((_, Response::TakeOver(levels))) => {
                 if let Some(levels) = levels {
-                    policy.take_over_rates(&levels, now);
+                    policy.take_over(&levels, now);
                 }
             }
-            Some((Operation::Refresh(reports, sent), Response::Refresh(answer))) => {
+            Some((Operation::Refresh(reports, slots, sent), Response::Refresh(answer, grants))) => {
                 let sent = Time::after_epoch(Duration::from_micros(sent + ahead));
+                let membership = Membership {
+                    members: answer.members,
+                    rank: answer.rank,
+                    sent,
+                };
                 if answer.waits {
                     policy.keep_rate_reports(&reports, now);
-                    policy.set_rate_grants(&[], &[], (answer.members, sent), now);
+                    policy.set_rate_grants(&[], &[], membership, now);
                 } else {
-                    policy.set_rate_grants(&reports, &answer.grants, (answer.members, sent), now);
+                    policy.set_rate_grants(&reports, &answer.grants, membership, now);
+                    policy.set_slot_grants(&slots, &grants);
                     next = (answer.members == 1).then_some(Operation::TakeOver);
                 }
             }

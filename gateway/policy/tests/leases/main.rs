@@ -4,6 +4,7 @@
 #![allow(clippy::pedantic, clippy::unwrap_used)]
 
 mod cluster;
+mod slots;
 mod store;
 
 use cluster::{Cluster, Plan};

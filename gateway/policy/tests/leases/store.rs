@@ -1,6 +1,8 @@
 //! A model of the store: accounts, and the gateways that it has heard of.
 
-use policy::{LEASE_TTL, RateAccount, RateGrant, RateReport, SharedRate};
+use policy::{
+    LEASE_TTL, RateAccount, RateGrant, RateReport, SharedRate, SharedSlots, SlotAccount, SlotGrant, SlotReport,
+};
 use std::collections::HashMap;
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -13,6 +15,7 @@ struct Sharer {
 #[derive(Debug)]
 pub(crate) struct Store {
     accounts: HashMap<SharedRate, RateAccount<usize>>,
+    slots: HashMap<SharedSlots, SlotAccount<usize>>,
     sharers: Vec<Sharer>,
 }
 
@@ -27,6 +30,7 @@ pub(crate) struct Hello {
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     pub(crate) members: u64,
+    pub(crate) rank: u64,
     /// Another gateway is alone as yet, and does not know of this one.
     pub(crate) waits: bool,
     pub(crate) grants: Vec<RateGrant>,
@@ -36,6 +40,7 @@ impl Store {
     pub(crate) fn new(gateways: usize) -> Self {
         Self {
             accounts: HashMap::new(),
+            slots: HashMap::new(),
             sharers: vec![Sharer::default(); gateways],
         }
     }
@@ -83,7 +88,29 @@ impl Store {
             let is_live = |other: &usize| live.contains(other);
             grants.push(account.refresh(&gateway, (is_live, members), report, now_us));
         }
-        Some(Answer { members, waits, grants })
+        let rank = live.iter().filter(|other| **other < gateway).count() as u64;
+        Some(Answer {
+            members,
+            rank,
+            waits,
+            grants,
+        })
+    }
+
+    pub(crate) fn refresh_slots(
+        &mut self,
+        gateway: usize,
+        session: u64,
+        reports: &[SlotReport],
+        now_us: u64,
+    ) -> Option<Vec<SlotGrant>> {
+        self.renew(gateway, session, now_us)?;
+        let live: Vec<usize> = self.live_others(gateway, now_us).chain([gateway]).collect();
+        let grants = reports.iter().map(|report| {
+            let account = self.slots.entry(report.slots).or_default();
+            account.refresh(&gateway, |other| live.contains(other), report)
+        });
+        Some(grants.collect())
     }
 
     pub(crate) fn take_over(&mut self, gateway: usize, session: u64, now_us: u64) -> Option<Vec<(SharedRate, u64)>> {
@@ -92,10 +119,10 @@ impl Store {
             return None;
         }
         self.sharers[gateway].is_sole = true;
-        let accounts = std::mem::take(&mut self.accounts).into_iter();
+        let accounts = self.accounts.iter();
         Some(
             accounts
-                .map(|(rate, account)| (rate, account.level_alone(&gateway, now_us)))
+                .map(|(rate, account)| (*rate, account.level_alone(&gateway, now_us)))
                 .collect(),
         )
     }

@@ -7,4 +7,5 @@ mod left;
 mod lost_database;
 mod members;
 mod rates;
+mod slots;
 mod work;
