@@ -5,7 +5,7 @@ use crate::clock;
 use crate::identity::Caller;
 use crate::snapshot::Snapshot;
 use ledger::{Decision, Entry, EntryNumber, Outcome};
-use policy::{Class, ModelId, NanoEuro, Objectives, Priority, Terms, Time, Units};
+use policy::{Class, Milestone, ModelId, NanoEuro, Objectives, Priority, Terms, Time, Units};
 use protocol::error::RequestError;
 use protocol::meter::{Source, Usage};
 use protocol::{Operation, Protocol};
@@ -125,6 +125,25 @@ impl Record {
         }
     }
 
+    /// Returns by the kind of objective, of those that it had, whether it was met; none of a request that its client gave up.
+    pub(crate) fn attained(&self) -> impl Iterator<Item = (Milestone, bool)> + use<> {
+        let is_counted = self.outcome != Outcome::Cancelled;
+        let is_complete = self.outcome == Outcome::Completed;
+        let first = self.first_token.unwrap_or(self.latency);
+        let wanted = [
+            (Milestone::FirstToken, self.objectives.first_token, first),
+            (Milestone::End, self.objectives.total, self.latency),
+        ];
+        let counted = wanted.into_iter().filter(move |_| is_counted);
+        counted.filter_map(move |(milestone, within, taken)| Some((milestone, is_complete && taken <= within?)))
+    }
+
+    /// The number of objectives that it had, and of those that were met.
+    fn objectives_met(&self) -> (u32, u32) {
+        let each = self.attained().map(|(_, is_met)| (1, u32::from(is_met)));
+        each.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    }
+
     pub(crate) fn protocol(&self) -> Protocol {
         self.operation.protocol()
     }
@@ -170,6 +189,7 @@ impl Record {
     pub(crate) fn entry(&self) -> Entry<'_> {
         let key = self.caller.as_ref().and_then(|caller| caller.key.as_ref());
         let error = self.error.as_ref();
+        let objectives = self.objectives_met();
         Entry {
             number: self.number,
             request_id: &self.request_id,
@@ -209,6 +229,8 @@ impl Record {
             started_at: self.started_at,
             evictions: self.evicted.times,
             evicted: self.evicted.held,
+            objectives: objectives.0,
+            objectives_met: objectives.1,
         }
     }
 

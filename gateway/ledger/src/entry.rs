@@ -85,6 +85,10 @@ pub struct Entry<'a> {
     pub evictions: u32,
     /// The time for which those attempts had their slots.
     pub evicted: Duration,
+    /// Objectives (first token, whole answer) that it had.
+    pub objectives: u32,
+    /// Those of them that were met.
+    pub objectives_met: u32,
 }
 
 /// Amounts that an operator adds to the ledger, since no entry is ever changed; they may be negative.

@@ -35,6 +35,7 @@ migrations! {
     20 "claims" "0020_claims.sql";
     21 "shares" "0021_shares.sql";
     22 "evictions" "0022_evictions.sql";
+    23 "objectives" "0023_objectives.sql";
 }
 
 /// Brings a database to the newest version.

@@ -137,6 +137,8 @@ pub const FIELDS: &[&str] = &[
     "config_version",
     "evictions",
     "evicted_seconds",
+    "objectives",
+    "objectives_met",
 ];
 
 /// A position among the records of some days.

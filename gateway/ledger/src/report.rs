@@ -107,21 +107,27 @@ pub struct Line {
     pub cached_input_tokens: i64,
     /// Nano-euros.
     pub cost_nano_eur: i64,
+    /// Objectives of requests.
+    pub objectives: i64,
+    /// Those of them that were met.
+    pub objectives_met: i64,
 }
 
 /// The names of a line's figures.
-pub const FIGURES: [&str; 6] = [
+pub const FIGURES: [&str; 8] = [
     "requests",
     "input_tokens",
     "output_tokens",
     "total_tokens",
     "cached_input_tokens",
     "cost_eur",
+    "objectives",
+    "objectives_met",
 ];
 
 impl Line {
     /// The figures, in the order of [`FIGURES`].
-    pub fn figures(&self) -> [Value; 6] {
+    pub fn figures(&self) -> [Value; 8] {
         [
             self.requests.into(),
             self.input_tokens.into(),
@@ -129,6 +135,8 @@ impl Line {
             self.input_tokens.saturating_add(self.output_tokens).into(),
             self.cached_input_tokens.into(),
             euros(self.cost_nano_eur).into(),
+            self.objectives.into(),
+            self.objectives_met.into(),
         ]
     }
 }
@@ -174,6 +182,8 @@ fn line(row: &AnyRow, columns: &[&str]) -> Result<Line, Error> {
         output_tokens: row.try_get::<i64, _>("output_tokens")?.max(0),
         cached_input_tokens: row.try_get::<i64, _>("cached_input_tokens")?.max(0),
         cost_nano_eur: row.try_get::<i64, _>("cost_nano_eur")?.max(0),
+        objectives: row.try_get("objectives")?,
+        objectives_met: row.try_get("objectives_met")?,
     })
 }
 

@@ -18,12 +18,14 @@ pub(crate) const GROUP_COLUMNS: [&str; 8] = [
 ];
 
 /// The summed columns of whole numbers, in the order of [`Sums::counts`].
-pub(crate) const COUNT_COLUMNS: [&str; 5] = [
+pub(crate) const COUNT_COLUMNS: [&str; 7] = [
     "requests",
     "input_tokens",
     "output_tokens",
     "cached_input_tokens",
     "cost_nano_eur",
+    "objectives",
+    "objectives_met",
 ];
 
 /// The summed columns of seconds, in the order of [`Sums::seconds`].
@@ -57,6 +59,8 @@ impl Sums {
                 row.output_tokens,
                 row.cached_input_tokens,
                 row.cost_nano_eur,
+                row.objectives.unwrap_or_default(),
+                row.objectives_met.unwrap_or_default(),
             ],
             seconds: [row.latency_seconds, row.queue_wait_seconds],
         }

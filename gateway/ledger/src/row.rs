@@ -134,6 +134,8 @@ row! {
     operation: Option<Cow<'a, str>>,
     evictions: Option<i64>,
     evicted_seconds: Option<f64>,
+    objectives: Option<i64>,
+    objectives_met: Option<i64>,
 }
 
 /// The status, decision and reason of a correction, which is no request.
@@ -182,6 +184,8 @@ impl<'a> Row<'a> {
             operation: Some(entry.operation.into()),
             evictions: (entry.evictions > 0).then_some(entry.evictions.into()),
             evicted_seconds: (entry.evictions > 0).then_some(entry.evicted.as_secs_f64()),
+            objectives: (entry.objectives > 0).then_some(entry.objectives.into()),
+            objectives_met: (entry.objectives > 0).then_some(entry.objectives_met.into()),
         }
     }
 }
@@ -230,6 +234,8 @@ impl<'a> Row<'a> {
             operation: None,
             evictions: None,
             evicted_seconds: None,
+            objectives: None,
+            objectives_met: None,
         }
     }
 }

@@ -82,13 +82,15 @@ const FIRST_BOUND: f64 = 0.01;
 const GROWTH: f64 = 1.75;
 
 /// The summed columns of whole numbers before those of the buckets, in the order of [`Sums::counts`].
-const COUNTS: [&str; 6] = [
+const COUNTS: [&str; 8] = [
     "requests",
     "input_tokens",
     "output_tokens",
     "cached_input_tokens",
     "cost_nano_eur",
     "first_tokens",
+    "objectives",
+    "objectives_met",
 ];
 
 /// The summed columns of seconds, in the order of [`Sums::seconds`].
@@ -163,6 +165,8 @@ impl Sums {
             row.cached_input_tokens,
             row.cost_nano_eur,
             i64::from(row.first_token_seconds.is_some()),
+            row.objectives.unwrap_or_default(),
+            row.objectives_met.unwrap_or_default(),
         ];
         for (sum, count) in self.counts.iter_mut().zip(counts) {
             *sum = sum.saturating_add(count);
@@ -278,6 +282,10 @@ pub struct SpanSums {
     pub cost_nano_eur: i64,
     /// Requests with a first token.
     pub first_tokens: i64,
+    /// Objectives of requests.
+    pub objectives: i64,
+    /// Those of them that were met.
+    pub objectives_met: i64,
     /// Completed requests by latency.
     pub latencies: [i64; BUCKETS],
     /// Of all requests together.
@@ -297,6 +305,8 @@ impl SpanSums {
         self.cached_input_tokens += other.cached_input_tokens;
         self.cost_nano_eur += other.cost_nano_eur;
         self.first_tokens += other.first_tokens;
+        self.objectives += other.objectives;
+        self.objectives_met += other.objectives_met;
         for (sum, count) in self.latencies.iter_mut().zip(other.latencies) {
             *sum += count;
         }
@@ -388,6 +398,8 @@ fn read(row: &AnyRow, groups: &[&str], each: bool) -> Result<SpanSums, sqlx::Err
         cached_input_tokens: row.try_get("cached_input_tokens")?,
         cost_nano_eur: row.try_get("cost_nano_eur")?,
         first_tokens: row.try_get("first_tokens")?,
+        objectives: row.try_get("objectives")?,
+        objectives_met: row.try_get("objectives_met")?,
         latencies,
         latency_seconds: row.try_get("latency_seconds")?,
         queue_wait_seconds: row.try_get("queue_wait_seconds")?,

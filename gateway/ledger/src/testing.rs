@@ -66,5 +66,7 @@ pub(crate) fn entry(id: &str) -> Entry<'_> {
         started_at: SystemTime::now(),
         evictions: 0,
         evicted: Duration::ZERO,
+        objectives: 0,
+        objectives_met: 0,
     }
 }

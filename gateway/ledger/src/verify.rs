@@ -26,7 +26,10 @@ fn recomputed() -> String {
     });
     let sums = COUNT_COLUMNS.map(|column| match column {
         "requests" => "count(*) AS requests".to_owned(),
-        _ => format!("CAST({} AS BIGINT) AS {column}", clamped(&format!("sum({column})"))),
+        _ => format!(
+            "CAST({} AS BIGINT) AS {column}",
+            clamped(&format!("coalesce(sum({column}), 0)"))
+        ),
     });
     format!(
         "SELECT {}, {} FROM requests WHERE created_at > $1 GROUP BY 1, 2, 3, 4, 5, 6, 7, 8 \
@@ -99,13 +102,15 @@ pub async fn verify(store: &Store) -> Result<Verified, Error> {
                 .collect::<Result<_, _>>()?;
             let count = |name: &str| row.try_get::<i64, _>(name);
             disagreements.push(format!(
-                "{}: {source} {} requests, {} + {} tokens ({} cached), {} nano-euros",
+                "{}: {source} {} requests, {} + {} tokens ({} cached), {} nano-euros, {} of {} objectives met",
                 group.join(" "),
                 count("requests")?,
                 count("input_tokens")?,
                 count("output_tokens")?,
                 count("cached_input_tokens")?,
-                count("cost_nano_eur")?
+                count("cost_nano_eur")?,
+                count("objectives_met")?,
+                count("objectives")?
             ));
         }
     }

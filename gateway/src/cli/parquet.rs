@@ -33,9 +33,13 @@ fn kind(field: &str) -> Kind {
     match field {
         "created_at" | "updated_at" => Kind::Time,
         "streamed" => Kind::Truth,
-        "http_status" | "config_version" | "evictions" | "input_tokens_estimated" | "output_tokens_reserved" => {
-            Kind::Whole
-        }
+        "http_status"
+        | "config_version"
+        | "evictions"
+        | "objectives"
+        | "objectives_met"
+        | "input_tokens_estimated"
+        | "output_tokens_reserved" => Kind::Whole,
         _ if field.ends_with("_tokens") => Kind::Whole,
         _ if field.ends_with("_eur") || field.ends_with("_seconds") => Kind::Number,
         _ => Kind::Text,

@@ -101,12 +101,14 @@ mod tests {
             output_tokens: 5,
             cached_input_tokens: 0,
             cost_nano_eur: 1_500_000,
+            objectives: 4,
+            objectives_met: 3,
         };
         let text = table(&["project".to_owned()], &[line("vip_project", 3), line("", 12_000)]);
         insta::assert_snapshot!(text, @r"
-        project      requests  input_tokens  output_tokens  total_tokens  cached_input_tokens  cost_eur
-        vip_project         3            10              5            15                    0  0.001500
-        –               12000            10              5            15                    0  0.001500
+        project      requests  input_tokens  output_tokens  total_tokens  cached_input_tokens  cost_eur  objectives  objectives_met
+        vip_project         3            10              5            15                    0  0.001500           4               3
+        –               12000            10              5            15                    0  0.001500           4               3
         ");
     }
 }

@@ -3,7 +3,7 @@
 use super::Metrics;
 use super::make::Make;
 use crate::record::Record;
-use ledger::Outcome;
+use policy::Milestone;
 use prometheus::{CounterVec, IntCounterVec, Opts};
 use std::time::Duration;
 
@@ -21,21 +21,15 @@ impl ObjectiveMetrics {
 
     /// Counts a finished request, unless its client gave it up.
     pub(super) fn observe(&self, record: &Record) {
-        if record.outcome == Outcome::Cancelled {
-            return;
+        for (milestone, is_met) in record.attained() {
+            let objective = match milestone {
+                Milestone::FirstToken => "first_token",
+                Milestone::End => "total",
+            };
+            let result = if is_met { "met" } else { "missed" };
+            let labels = [record.project_id(), record.model_name(), objective, result];
+            self.0.with_label_values(&labels).inc();
         }
-        let first = record.first_token.unwrap_or(record.latency);
-        let objectives = record.objectives;
-        self.count(record, "first_token", objectives.first_token, first);
-        self.count(record, "total", objectives.total, record.latency);
-    }
-
-    fn count(&self, record: &Record, objective: &str, within: Option<Duration>, taken: Duration) {
-        let Some(within) = within else { return };
-        let is_met = record.outcome == Outcome::Completed && taken <= within;
-        let result = if is_met { "met" } else { "missed" };
-        let labels = [record.project_id(), record.model_name(), objective, result];
-        self.0.with_label_values(&labels).inc();
     }
 }
 

@@ -1,6 +1,6 @@
 //! Objectives with real processes: what cannot be met is refused at once, and the attainment is counted.
 
-use end_to_end::{Gateway, Simulated, config_dir, with_model};
+use end_to_end::{Gateway, Simulated, config_dir, sluice, with_model};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -61,4 +61,14 @@ async fn what_cannot_be_met_is_refused_at_once_and_the_attainment_is_counted() {
     assert!((counted("total", "met").await - 3.0).abs() < 0.1);
     assert!((counted("total", "missed").await - 1.0).abs() < 0.1);
     assert!((counted("first_token", "missed").await - 2.0).abs() < 0.1);
+    // The ledger says the same: six objectives, of which three were met.
+    let usage = gateway.admin_json("/usage?by=project").await;
+    let row = &usage["rows"][0];
+    assert_eq!(
+        (&row["objectives"], &row["objectives_met"]),
+        (&json!(6), &json!(3)),
+        "{usage}"
+    );
+    let verified = sluice(gateway.dir.path(), &["ledger", "verify"]);
+    assert!(verified.status.success(), "{verified:?}");
 }

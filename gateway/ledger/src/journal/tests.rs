@@ -44,6 +44,8 @@ pub(crate) fn row(id: i64) -> Row<'static> {
         operation: Some("/v1/audio/speech".into()),
         evictions: None,
         evicted_seconds: None,
+        objectives: None,
+        objectives_met: None,
     }
 }
 
@@ -95,7 +97,7 @@ fn appended_records_are_found_again_and_torn_ones_are_kept_aside() {
 fn a_line_of_an_older_version_has_neither_an_operation_nor_a_client_request_id() {
     let newest = serde_json::to_string(&row(5)).expect("a line");
     let older = newest
-        .strip_suffix(",null,\"/v1/audio/speech\",null,null]")
+        .strip_suffix(",null,\"/v1/audio/speech\",null,null,null,null]")
         .expect("the newest fields are last")
         .to_owned()
         + "]";

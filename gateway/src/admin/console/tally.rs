@@ -37,6 +37,11 @@ impl Tally {
         share(self.refused, self.all.requests)
     }
 
+    /// The share of objectives that were met; `None` where there were none.
+    pub(super) fn attainment(&self) -> Option<f64> {
+        share(self.all.objectives_met, self.all.objectives)
+    }
+
     /// The share of prompt tokens that servers had cached.
     pub(super) fn cache_hits(&self) -> Option<f64> {
         share(self.all.cached_input_tokens, self.all.input_tokens)

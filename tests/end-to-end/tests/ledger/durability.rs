@@ -16,9 +16,10 @@ async fn old_records_are_deleted_and_their_sums_stay() {
     assert_eq!(gateway.ended().await, Some(0));
     // Three of them are made a year old, with their sums.
     let edit = "UPDATE requests SET created_at = '2020' || substr(created_at, 5) WHERE id IN (SELECT id FROM requests ORDER BY id LIMIT 3); DELETE FROM rollups; \
-        INSERT INTO rollups SELECT substr(created_at, 1, 10), project_id, user_id, coalesce(key_id, ''), model, backend, status, \
+        INSERT INTO rollups (day, project_id, user_id, key_id, model, backend, status, decision, requests, input_tokens, output_tokens, \
+        cached_input_tokens, cost_nano_eur, objectives, objectives_met, latency_seconds, queue_wait_seconds) SELECT substr(created_at, 1, 10), project_id, user_id, coalesce(key_id, ''), model, backend, status, \
         decision, count(*), sum(input_tokens), sum(output_tokens), sum(cached_input_tokens), sum(cost_nano_eur), \
-        sum(latency_seconds), sum(queue_wait_seconds) FROM requests GROUP BY 1, 2, 3, 4, 5, 6, 7, 8;";
+        coalesce(sum(objectives), 0), coalesce(sum(objectives_met), 0), sum(latency_seconds), sum(queue_wait_seconds) FROM requests GROUP BY 1, 2, 3, 4, 5, 6, 7, 8;";
     let script = format!(
         "import sqlite3; c = sqlite3.connect('data/usage.db'); c.executescript(\"\"\"{edit}\"\"\"); c.commit()"
     );

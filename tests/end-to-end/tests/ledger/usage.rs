@@ -104,7 +104,7 @@ async fn usage_is_summed_by_any_groups_as_json_and_csv_and_on_the_command_line()
     let csv = as_admin(csv).await.text().await.expect("text");
     assert!(
         csv.starts_with(
-            "project,requests,input_tokens,output_tokens,total_tokens,cached_input_tokens,cost_eur\nstandard_project,3,"
+            "project,requests,input_tokens,output_tokens,total_tokens,cached_input_tokens,cost_eur,objectives,objectives_met\nstandard_project,3,"
         ),
         "{csv}"
     );

@@ -7,7 +7,7 @@ use super::super::table::{numbers, table, text};
 use super::super::tally::{Tally, by_first};
 use super::super::text::{joined, number, percent, seconds, word};
 use super::super::view::View;
-use super::projects::count;
+use super::projects::{attainment, count};
 use crate::admin::Admin;
 use ledger::spans::{self, SpanGroup};
 use maud::{Markup, html};
@@ -51,6 +51,7 @@ fn models(admin: &Admin, tallies: &BTreeMap<String, Tally>) -> Markup {
         numbers("First token, mean"),
         numbers("Latency p50"),
         numbers("Latency p95"),
+        numbers("Objectives met"),
         numbers("Output tokens"),
         numbers("Cache hits"),
     ];
@@ -65,7 +66,10 @@ fn models(admin: &Admin, tallies: &BTreeMap<String, Tally>) -> Markup {
             let refused = count(tally.refused, tally.refused_rate(), "warn");
             let tokens = html! { (short(real(tally.all.output_tokens))) };
             let [requests, errors, first, p50, p95, hits] = figures(tally);
-            vec![name, in_use, requests, refused, errors, first, p50, p95, tokens, hits]
+            let met = attainment(tally);
+            vec![
+                name, in_use, requests, refused, errors, first, p50, p95, met, tokens, hits,
+            ]
         })
         .collect();
     table("Models", &columns, &rows)

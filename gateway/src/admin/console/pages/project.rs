@@ -11,7 +11,7 @@ use super::super::tally::{Tally, by_first, total};
 use super::super::text::{euros, percent, seconds};
 use super::super::tiles::tile;
 use super::super::view::{Page, View, link};
-use super::projects::count;
+use super::projects::{GOOD, count};
 use crate::admin::Admin;
 use ledger::report::{self, Dimension, Filter};
 use ledger::spans::{self, SpanGroup, SpanSums};
@@ -75,6 +75,9 @@ fn tiles(tally: &Tally) -> Markup {
             (tile("Tokens", &short(real(tally.all.output_tokens)), &input, ""))
             (tile("Refused", &refused, &format!("{} requests", short(real(tally.refused))), if tally.refused > 0 { "warn" } else { "" }))
             (tile("Latency p95", &seconds(tally.all.latency(0.95)), &first, ""))
+            @if let Some(met) = tally.attainment() {
+                (tile("Objectives met", &percent(met), &format!("of {}", short(real(tally.all.objectives))), if met < GOOD { "warn" } else { "" }))
+            }
         }
     }
 }

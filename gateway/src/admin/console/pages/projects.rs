@@ -47,6 +47,7 @@ fn projects(tallies: &BTreeMap<String, Tally>, range: &str) -> Markup {
         numbers("Requests"),
         numbers("Refused"),
         numbers("Failed"),
+        numbers("Objectives met"),
         numbers("Input tokens"),
         numbers("Output tokens"),
         numbers("Spend"),
@@ -64,6 +65,7 @@ fn projects(tallies: &BTreeMap<String, Tally>, range: &str) -> Markup {
                 html! { (short(real(tally.all.requests))) },
                 count(tally.refused, tally.refused_rate(), "warn"),
                 count(tally.failed, tally.error_rate(), "bad"),
+                attainment(tally),
                 html! { (short(real(tally.all.input_tokens))) },
                 html! { (short(real(tally.all.output_tokens))) },
                 html! { (euros(spend(&tally.all))) },
@@ -73,6 +75,20 @@ fn projects(tallies: &BTreeMap<String, Tally>, range: &str) -> Markup {
         .collect();
     table("Projects", &columns, &rows)
 }
+
+/// The share of objectives that were met.
+pub(super) fn attainment(tally: &Tally) -> Markup {
+    html! {
+        @match tally.attainment() {
+            Some(met) if met < GOOD => span.text.warn { (percent(met)) },
+            Some(met) => (percent(met)),
+            None => "–",
+        }
+    }
+}
+
+/// A smaller share of objectives met is colored.
+pub(super) const GOOD: f64 = 0.95;
 
 /// A count with its share, colored where it is not zero.
 pub(super) fn count(count: i64, share: Option<f64>, class: &str) -> Markup {
