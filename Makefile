@@ -1,5 +1,5 @@
 # Every command of the project. `make run` and `make test` set up what they need themselves.
-.PHONY: run build dist test check fmt bench simulate simulate-cluster outage abuse kills docs docs-site deps test-deps cluster-race cluster-jobs architecture
+.PHONY: run build dist test check fmt bench simulate simulate overload-cluster outage abuse kills docs docs-site deps test-deps cluster-race cluster-jobs architecture
 
 run: deps             ## build the gateway alone, then serve config/ with SQLite in data/ and the bundled simulated upstream
 	cargo build --release -p gateway
@@ -31,6 +31,9 @@ simulate: deps        ## an hour of overload in virtual time: shares, waits, fai
 
 simulate-cluster: deps  ## gateways that lease a rate limit, in virtual time: what is used, whether it is exceeded, round trips
 	cargo run --release -p policy --example simulate-cluster
+
+overload: build       ## a VIP under a flood, live: a server of four slots asked directly, through Sluice, through LiteLLM if installed
+	tests/overload/run
 
 outage: deps test-deps  ## a batch of 5,000 lines through a minute of 429, of a dead server and of 503, three kills and a drain
 	cargo build --workspace --bins
