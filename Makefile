@@ -1,5 +1,5 @@
 # Every command of the project. `make run` and `make test` set up what they need themselves.
-.PHONY: run build dist test check fmt bench simulate simulate overload-cluster outage abuse kills docs docs-site deps test-deps cluster-race cluster-jobs architecture
+.PHONY: run build dist test check fmt bench simulate simulate-cluster overload outage abuse kills docs docs-site deps test-deps cluster-race cluster-jobs architecture
 
 run: deps             ## build the gateway alone, then serve config/ with SQLite in data/ and the bundled simulated upstream
 	cargo build --release -p gateway
