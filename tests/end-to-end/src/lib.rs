@@ -5,6 +5,7 @@ mod accounts;
 pub mod authority;
 mod batches;
 pub mod humaneval;
+pub mod identity_provider;
 pub mod llama;
 pub mod nginx;
 pub mod postgres;

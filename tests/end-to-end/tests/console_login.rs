@@ -1,64 +1,29 @@
 //! Login to the console at a real OpenID Connect provider, and what each role sees and does.
 
-use end_to_end::{Ends, Gateway, config_dir, llama, roomy, sluice, wait_for};
+use end_to_end::identity_provider::Provider;
+use end_to_end::{Gateway, config_dir, roomy, sluice};
 use reqwest::{Method, StatusCode, Url};
 use serde_json::json;
 use std::collections::HashMap;
-use std::net::TcpListener;
-use std::process::{Command, Stdio};
 
-/// The provider in `tests/clients/node/issuer.mjs`.
-struct Provider {
-    _process: Ends,
-    url: String,
-    http: reqwest::Client,
-}
-
-impl Provider {
-    async fn start() -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
-        let port = free.expect("a free port").port();
-        let process = Command::new("node")
-            .arg(llama::home().join("node/issuer.mjs"))
-            .arg(port.to_string())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("node runs; `tests/setup test` installs it");
-        let provider = Self {
-            _process: Ends(process),
-            url: format!("http://127.0.0.1:{port}"),
-            http: reqwest::Client::new(),
-        };
-        wait_for("the provider", || async {
-            let url = format!("{}/.well-known/openid-configuration", provider.url);
-            provider.http.get(url).send().await.ok()
-        })
+/// A gateway whose console people log in to at a provider.
+async fn gateway_of(provider: &Provider) -> Gateway {
+    let dir = config_dir(|name, text| match name {
+        "gateway.yaml" => format!(
+            "{text}\noidc:\n  issuer: {}\n  client_id: console\n  client_secret_env: CONSOLE_SECRET\n  scopes: [groups]\n  \
+             roles:\n    - {{group: sre, role: operator}}\n    \
+             - {{group: team-blue, role: project_owner, project: standard_project}}\n    \
+             - {{group: everyone, role: viewer}}\n",
+            provider.url
+        ),
+        _ => roomy(name, text),
+    });
+    let secret = ("CONSOLE_SECRET", "a secret: with & signs");
+    let gateway = Gateway::start_with(dir, &[], &[secret]).await;
+    provider
+        .control(&format!("console?{}/login/callback", gateway.admin))
         .await;
-        provider
-    }
-
-    async fn control(&self, what: &str) {
-        let asked = self.http.get(format!("{}/-/{what}", self.url)).send().await;
-        assert_eq!(asked.expect("an answer").status(), 200);
-    }
-
-    /// A gateway whose console people log in to here.
-    async fn gateway(&self) -> Gateway {
-        let dir = config_dir(|name, text| match name {
-            "gateway.yaml" => format!(
-                "{text}\noidc:\n  issuer: {}\n  client_id: console\n  client_secret_env: CONSOLE_SECRET\n  scopes: [groups]\n  \
-                 roles:\n    - {{group: sre, role: operator}}\n    \
-                 - {{group: team-blue, role: project_owner, project: standard_project}}\n    \
-                 - {{group: everyone, role: viewer}}\n",
-                self.url
-            ),
-            _ => roomy(name, text),
-        });
-        let secret = ("CONSOLE_SECRET", "a secret: with & signs");
-        let gateway = Gateway::start_with(dir, &[], &[secret]).await;
-        self.control(&format!("console?{}/login/callback", gateway.admin)).await;
-        gateway
-    }
+    gateway
 }
 
 /// A browser without a window: it keeps cookies and follows redirections.
@@ -145,7 +110,7 @@ async fn as_person(provider: &Provider, gateway: &Gateway, name: &str) -> (Brows
 #[tokio::test]
 async fn people_get_the_role_of_the_first_group_and_nobody_without_one_gets_in() {
     let provider = Provider::start().await;
-    let gateway = provider.gateway().await;
+    let gateway = gateway_of(&provider).await;
     let page = Browser::new().get(&gateway.admin).await;
     assert!(
         page.status == 401 && page.text.contains("href=\"/login/provider\""),
@@ -175,7 +140,7 @@ async fn people_get_the_role_of_the_first_group_and_nobody_without_one_gets_in()
 #[tokio::test]
 async fn a_viewer_sees_everything_and_changes_nothing() {
     let provider = Provider::start().await;
-    let gateway = provider.gateway().await;
+    let gateway = gateway_of(&provider).await;
     let (mut browser, _) = as_person(&provider, &gateway, "ada").await;
     for path in [
         "/",
@@ -230,7 +195,7 @@ fn made_key(gateway: &Gateway, user: &str) -> String {
 #[tokio::test]
 async fn an_owner_of_a_project_sees_and_changes_that_project_alone() {
     let provider = Provider::start().await;
-    let gateway = provider.gateway().await;
+    let gateway = gateway_of(&provider).await;
     for user in ["user_standard_01", "user_vip_01"] {
         let body = json!({"user_id": user, "model": "simulated-small", "prompt": "x", "max_tokens": 4});
         assert_eq!(gateway.post("/generate", &body).await.status(), 200);
@@ -336,7 +301,7 @@ async fn an_owner_of_a_project_sees_and_changes_that_project_alone() {
 #[tokio::test]
 async fn a_login_belongs_to_its_browser_works_once_and_fails_in_words() {
     let provider = Provider::start().await;
-    let gateway = provider.gateway().await;
+    let gateway = gateway_of(&provider).await;
     let admin = &gateway.admin;
     provider.control("person?grace").await;
 

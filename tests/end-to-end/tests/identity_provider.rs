@@ -1,55 +1,30 @@
 //! Tokens of a real OpenID Connect provider in the place of API keys.
 
-use end_to_end::{Ends, Gateway, as_admin, config_dir, llama, roomy, wait_for};
+use end_to_end::identity_provider::Provider;
+use end_to_end::{Gateway, as_admin, config_dir, roomy, wait_for};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use std::net::TcpListener;
-use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
-/// The provider in `tests/clients/node/issuer.mjs`.
-struct Provider {
-    _process: Ends,
-    url: String,
-    http: reqwest::Client,
-}
+/// The provider as clients of a gateway know it.
+struct Issuer(Provider);
 
-impl Provider {
+impl Issuer {
     async fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0")
-            .and_then(|free| free.local_addr())
-            .expect("a free port")
-            .port();
-        let process = Command::new("node")
-            .arg(llama::home().join("node/issuer.mjs"))
-            .arg(port.to_string())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("node runs; `tests/setup test` installs it");
-        let provider = Self {
-            _process: Ends(process),
-            url: format!("http://127.0.0.1:{port}"),
-            http: reqwest::Client::new(),
-        };
-        wait_for("the provider", || async {
-            let url = format!("{}/.well-known/openid-configuration", provider.url);
-            provider.http.get(url).send().await.ok()
-        })
-        .await;
-        provider
+        Self(Provider::start().await)
     }
 
     async fn control(&self, what: &str) -> String {
-        let asked = self.http.get(format!("{}/-/{what}", self.url)).send();
-        asked.await.expect("an answer").text().await.expect("text")
+        self.0.control(what).await
     }
 
     /// A token for a client of the provider, made for an audience.
     async fn token_for(&self, client: &str, audience: &str) -> String {
         let form = format!("grant_type=client_credentials&resource=https://{audience}");
         let asked = self
+            .0
             .http
-            .post(format!("{}/token", self.url))
+            .post(format!("{}/token", self.0.url))
             .basic_auth(client, Some("secret"))
             .header("content-type", "application/x-www-form-urlencoded")
             .body(form);
@@ -70,7 +45,7 @@ impl Provider {
                 "{}\njwt:\n  issuer: {}\n  audience: [sluice]\n  groups:\n    - {{group: standard-team, user: user_standard_01}}\n{more}",
                 text.replace("identity: open", "identity: keys")
                     .replace("bounds:\n", "bounds:\n  wrong_credentials_per_minute: 100000\n"),
-                self.url
+                self.0.url
             ),
             _ => roomy(name, text),
         })
@@ -97,7 +72,7 @@ fn reason(answer: &Value) -> &str {
 
 #[tokio::test]
 async fn a_token_stands_for_its_user_or_for_its_groups_user() {
-    let provider = Provider::start().await;
+    let provider = Issuer::start().await;
     let gateway = Gateway::start_in(provider.config(""), &[]).await;
     for client in ["user_vip_01", "intern"] {
         let (status, answer) = chat(&gateway, &provider.token(client).await).await;
@@ -151,7 +126,7 @@ async fn a_token_stands_for_its_user_or_for_its_groups_user() {
 
 #[tokio::test]
 async fn tokens_for_others_are_refused_and_never_logged() {
-    let provider = Provider::start().await;
+    let provider = Issuer::start().await;
     let gateway = Gateway::start_in(provider.config("  user_claim: email\n"), &[]).await;
     let (status, answer) = chat(&gateway, &provider.token("mailed").await).await;
     assert_eq!(status, 200, "{answer}");
@@ -173,7 +148,7 @@ async fn tokens_for_others_are_refused_and_never_logged() {
 
 #[tokio::test]
 async fn a_new_key_is_fetched_when_a_token_names_it_and_an_outage_stops_nobody_who_is_known() {
-    let provider = Provider::start().await;
+    let provider = Issuer::start().await;
     provider.control("down").await;
     let dir = provider.config("");
     let gateway = Gateway::start_in(dir, &[]).await;
