@@ -2,18 +2,17 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod support;
+
 use policy::{
-    AdmissionRequest, Class, Decision, GlobalLimits, Hints, Milestone, ModelId, Objectives, PlanId, Policy, Priority,
-    ProjectId, Refusal, Rules, Settlement, TicketId, Time, Units, Usage, UserId,
+    AdmissionRequest, Decision, GlobalLimits, Hints, Milestone, Objectives, Policy, Refusal, Rules, Settlement,
+    TicketId, Usage,
 };
 use proptest::prelude::*;
 use std::time::Duration;
+use support::{at, request};
 
 const LONGEST: Duration = Duration::from_secs(60);
-
-fn at(millis: u64) -> Time {
-    Time::after_epoch(Duration::from_secs(1_700_000_000) + Duration::from_millis(millis))
-}
 
 fn first_token(millis: u64) -> Objectives {
     Objectives {
@@ -31,23 +30,12 @@ fn total(millis: u64) -> Objectives {
 
 fn ask(objectives: Objectives) -> AdmissionRequest {
     AdmissionRequest {
-        project: ProjectId(0),
-        user: UserId(0),
-        key: None,
-        plan: PlanId(0),
-        model: ModelId(0),
-        smaller: None,
-        class: Class::Interactive,
-        priority: Priority::Normal,
-        input_tokens: 100,
-        least_input_tokens: 100,
         max_tokens: 1000,
-        answers: 1,
-        units: Units::default(),
         hints: Hints {
             objectives,
             ..Hints::default()
         },
+        ..request()
     }
 }
 

@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod support;
+
 use policy::{
-    AdmissionRequest, Class, Decision, GlobalLimits, Hints, ModelId, PlanId, Policy, Priority, ProjectId, Rules,
-    Scheduling, Settlement, TicketId, Time, Units, Usage, UserId, UserOrder,
+    AdmissionRequest, Decision, GlobalLimits, Hints, Policy, Rules, Scheduling, Settlement, TicketId, Time, UserOrder,
 };
 use proptest::prelude::*;
 use std::time::Duration;
+use support::{at, completed, request};
 
 const LONGEST: Duration = Duration::from_secs(40);
 /// Three quarters of the longest wait.
@@ -28,43 +30,16 @@ fn policy(user_order: UserOrder) -> Policy {
     })
 }
 
-fn at(millis: u64) -> Time {
-    Time::after_epoch(Duration::from_secs(1_700_000_000) + Duration::from_millis(millis))
-}
-
 fn ask(input_tokens: u64, max_tokens: u64, prompt: u64) -> AdmissionRequest {
     AdmissionRequest {
-        project: ProjectId(0),
-        user: UserId(0),
-        key: None,
-        plan: PlanId(0),
-        model: ModelId(0),
-        smaller: None,
-        class: Class::Interactive,
-        priority: Priority::Normal,
         input_tokens,
         least_input_tokens: input_tokens,
         max_tokens,
-        answers: 1,
-        units: Units::default(),
         hints: Hints {
             prompt: Some(prompt),
             ..Hints::default()
         },
-    }
-}
-
-fn answered(input_tokens: u64, output_tokens: u64) -> Settlement {
-    Settlement {
-        usage: Usage {
-            input_tokens,
-            output_tokens,
-            ..Usage::default()
-        },
-        has_completed: true,
-        was_answered: true,
-        was_forwarded: true,
-        ..Settlement::default()
+        ..request()
     }
 }
 
@@ -74,7 +49,7 @@ fn serve_alone(policy: &mut Policy, ask: &AdmissionRequest, output_tokens: u64, 
         panic!("it runs alone");
     };
     *millis += 10 * output_tokens;
-    policy.settle(grant.ticket, &answered(ask.input_tokens, output_tokens), at(*millis));
+    policy.settle(grant.ticket, &completed(ask.input_tokens, output_tokens), at(*millis));
 }
 
 fn queue(policy: &mut Policy, ask: &AdmissionRequest, millis: u64) -> TicketId {
@@ -160,7 +135,7 @@ proptest! {
                 Decision::Reject(_) | Decision::NeedsCredit(_) => {}
             }
             if ends && let Some((ticket, input)) = running.pop() {
-                policy.settle(ticket, &answered(input, output), at(millis));
+                policy.settle(ticket, &completed(input, output), at(millis));
             }
             while let Some(next) = policy.next(at(millis)) {
                 let place = waiting.iter().position(|(ticket, _)| *ticket == next).unwrap();

@@ -9,6 +9,8 @@
 mod cluster;
 #[path = "../../tests/leases/store.rs"]
 mod store;
+#[path = "../../tests/support/mod.rs"]
+mod support;
 
 use cluster::{Cluster, Outcome, Plan};
 use std::time::{Duration, Instant};

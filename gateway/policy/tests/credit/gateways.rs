@@ -1,10 +1,11 @@
 //! Gateways around policy, each with a journal, and what may happen to them and to what they send.
 
 use crate::store::{Amounts, Operation, Store};
+use crate::support;
 use policy::{
-    AdmissionRequest, Allowance, Caps, Class, CreditNeed, Decision, GlobalLimits, ModelId, ModelRules, NanoEuro,
-    PlanId, Policy, Prices, Priority, ProjectId, ProjectRules, QuotaUnit, QuotaWindow, Rules, Settlement,
-    SharedAccount, Subject, SubjectRules, TicketId, Time, Usage, UserId,
+    AdmissionRequest, Allowance, Caps, CreditNeed, Decision, GlobalLimits, ModelRules, NanoEuro, Policy, Prices,
+    ProjectId, ProjectRules, QuotaUnit, QuotaWindow, Rules, Settlement, SharedAccount, Subject, SubjectRules, TicketId,
+    Time, Usage, UserId,
 };
 use proptest::prelude::*;
 use std::collections::HashMap;
@@ -88,20 +89,11 @@ fn rules(limit: u64) -> Rules {
 
 fn request(user: u32, tokens: u64) -> AdmissionRequest {
     AdmissionRequest {
-        project: ProjectId(0),
         user: UserId(user),
-        key: None,
-        plan: PlanId(0),
-        model: ModelId(0),
-        smaller: None,
-        class: Class::Interactive,
-        priority: Priority::Normal,
         input_tokens: 0,
         least_input_tokens: 0,
         max_tokens: tokens,
-        answers: 1,
-        units: policy::Units::default(),
-        hints: policy::Hints::default(),
+        ..support::request()
     }
 }
 

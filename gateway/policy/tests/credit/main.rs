@@ -5,6 +5,8 @@
 
 mod gateways;
 mod store;
+#[path = "../support/mod.rs"]
+mod support;
 
 use gateways::{Cluster, Fate, LIMIT_TOKENS};
 use proptest::prelude::*;

@@ -2,10 +2,10 @@
 //! lost, they are killed and started, their clocks differ, and traffic moves between them; all drawn by seed.
 
 use crate::store::{Answer, Hello, Store};
+use crate::support;
 use policy::{
-    AdmissionRequest, Class, Decision, GlobalLimits, Membership, ModelId, ModelRules, PlanId, Policy, Priority,
-    ProjectId, ProjectRules, RateNeed, RateReport, Rates, Rules, Settlement, SharedRate, SlotGrant, SlotReport,
-    SubjectRules, TicketId, Time, Usage, UserId,
+    AdmissionRequest, Decision, GlobalLimits, Membership, ModelRules, Policy, ProjectRules, RateNeed, RateReport,
+    Rates, Rules, Settlement, SharedRate, SlotGrant, SlotReport, SubjectRules, TicketId, Time, Usage,
 };
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -191,20 +191,10 @@ fn rules(plan: &Plan) -> Rules {
 
 fn request(tokens: u64) -> AdmissionRequest {
     AdmissionRequest {
-        project: ProjectId(0),
-        user: UserId(0),
-        key: None,
-        plan: PlanId(0),
-        model: ModelId(0),
-        smaller: None,
-        class: Class::Interactive,
-        priority: Priority::Normal,
         input_tokens: 0,
         least_input_tokens: 0,
         max_tokens: tokens,
-        answers: 1,
-        units: policy::Units::default(),
-        hints: policy::Hints::default(),
+        ..support::request()
     }
 }
 

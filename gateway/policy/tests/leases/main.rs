@@ -6,6 +6,8 @@
 mod cluster;
 mod slots;
 mod store;
+#[path = "../support/mod.rs"]
+mod support;
 
 use cluster::{Cluster, Plan};
 use proptest::prelude::*;
