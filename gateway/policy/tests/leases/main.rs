@@ -41,7 +41,7 @@ proptest! {
         let plan = Plan { gateways, limit, size, demand, seconds: 120, from: 60, refresh: Duration::from_millis(refresh),
             delay: Duration::from_millis(delay), lost, killed, seed };
         let outcome = Cluster::run(plan);
-        prop_assert!(outcome.overshoot <= limit as f64 / 1000.0, "{plan:?}: {outcome:?}");
+        prop_assert!(outcome.overshoot <= 0.0, "{plan:?}: {outcome:?}");
     }
 }
 
