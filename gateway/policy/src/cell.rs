@@ -189,7 +189,8 @@ impl Rate {
             .ok()
             .and_then(NonZeroU32::new)
             .unwrap_or(NonZeroU32::MIN);
-        let interval = (nanos / u64::from(burst.get())).max(1);
+        // Rounded up: what passes is never more than the limit, in any window however long.
+        let interval = nanos.div_ceil(u64::from(burst.get())).max(1);
         let quota = Quota::with_period(Duration::from_nanos(interval))
             .unwrap_or(Quota::per_second(NonZeroU32::MIN))
             .allow_burst(burst);

@@ -20,6 +20,8 @@ const LONGEST_WAIT: u64 = 20_000;
 const MOST_WAITS: u8 = 2;
 
 const GIVE_UP_AFTER: u64 = 500_000;
+/// The sums of a run are floating-point numbers of up to a million, thousands of which are added.
+const ROUNDING: f64 = 1e-6;
 
 /// What is simulated.
 #[derive(Debug, Clone, Copy)]
@@ -52,7 +54,7 @@ pub(crate) struct Outcome {
     pub(crate) asked: f64,
     pub(crate) used: f64,
     pub(crate) possible: f64,
-    /// The most by which the actual use exceeded the limit, in nanoseconds of its level.
+    /// The most by which the actual use exceeded the limit, in its unit, beyond the rounding of this sum.
     pub(crate) overshoot: f64,
     pub(crate) trips: u64,
     /// By gateway: offered and served.
@@ -525,7 +527,8 @@ impl Cluster {
     fn use_limit(&mut self, at: usize, actual: u64) {
         let level = self.plan.limit as f64 - self.free() + actual as f64;
         self.level = (level, self.now);
-        self.outcome.overshoot = self.outcome.overshoot.max(level - self.plan.limit as f64);
+        let over = level - self.plan.limit as f64 - ROUNDING;
+        self.outcome.overshoot = self.outcome.overshoot.max(over);
         self.outcome.used += actual as f64;
         if self.is_measured() {
             self.outcome.served += 1;
