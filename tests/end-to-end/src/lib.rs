@@ -348,14 +348,26 @@ pub async fn as_admin(request: reqwest::RequestBuilder) -> reqwest::Response {
         .expect("an answer")
 }
 
-/// Asks again and again, for 20 s, until there is an answer.
+/// All that comes of a body, and whether it ends as it should: the text of a broken stream is not lost.
+pub async fn all_that_comes(mut answer: reqwest::Response) -> (String, bool) {
+    let mut text = String::new();
+    loop {
+        match answer.chunk().await {
+            Ok(Some(piece)) => text.push_str(&String::from_utf8_lossy(&piece)),
+            Ok(None) => return (text, true),
+            Err(_) => return (text, false),
+        }
+    }
+}
+
+/// Asks again and again, for a minute, until there is an answer.
 pub async fn wait_for<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
-    let give_up = Instant::now() + Duration::from_secs(20);
+    let give_up = Instant::now() + Duration::from_secs(60);
     loop {
         if let Some(answer) = ask().await {
             return answer;
         }
-        assert!(Instant::now() < give_up, "no {what} in 20 s");
+        assert!(Instant::now() < give_up, "no {what} in a minute");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

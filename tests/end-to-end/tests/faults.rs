@@ -1,7 +1,7 @@
 //! Faults on either side, as the client, the upstream and the ledger see them.
 
 use end_to_end::upstream::{FINISH, Scripted, USAGE, WHOLE, delta};
-use end_to_end::{Gateway, Simulated, ledger_agrees, wait_for};
+use end_to_end::{Gateway, Simulated, all_that_comes, ledger_agrees, wait_for};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -92,20 +92,13 @@ async fn a_failure_in_mid_stream_ends_with_an_error_event_and_never_done() {
         })
         .await;
         let gateway = Gateway::with_upstream("openai", &upstream.url, "").await;
-        let mut answer = gateway.post("/v1/chat/completions", &streaming("tested")).await;
+        let answer = gateway.post("/v1/chat/completions", &streaming("tested")).await;
         assert_eq!(answer.status(), 200);
-        let mut seen = String::new();
-        let broke = loop {
-            match answer.chunk().await {
-                Ok(Some(chunk)) => seen.push_str(&String::from_utf8_lossy(&chunk)),
-                Ok(None) => break false,
-                Err(_) => break true,
-            }
-        };
+        let (seen, is_whole) = all_that_comes(answer).await;
         let last = seen.trim_end().rsplit("\n\n").next().expect("events");
         assert!(last.starts_with("data: {\"error\":"), "reset {is_reset}: {seen}");
         assert!(last.contains("upstream_error") && !seen.contains("[DONE]"), "{seen}");
-        assert!(broke, "no clean end of the body");
+        assert!(!is_whole, "no clean end of the body");
         let record = gateway.wait_for_records(1).await.remove(0);
         assert_eq!(
             (&record["status"], &record["reason"]),
@@ -204,11 +197,8 @@ async fn deadlines_end_a_request_that_the_upstream_does_not() {
     })
     .await;
     let gateway = Gateway::with_upstream("openai", &stalls.url, timeouts).await;
-    let mut answer = gateway.post("/v1/chat/completions", &streaming("other")).await;
-    let mut seen = String::new();
-    while let Ok(Some(chunk)) = answer.chunk().await {
-        seen.push_str(&String::from_utf8_lossy(&chunk));
-    }
+    let answer = gateway.post("/v1/chat/completions", &streaming("other")).await;
+    let (seen, _) = all_that_comes(answer).await;
     assert!(seen.contains("upstream_timeout") && !seen.contains("[DONE]"), "{seen}");
     assert_eq!(gateway.wait_for_records(1).await[0]["status"], "timed_out");
 }
@@ -244,12 +234,9 @@ async fn a_clients_own_deadline_in_mid_stream_bills_exactly_what_was_delivered()
     ] {
         let request = gateway.http.post(format!("{}{path}", gateway.proxy)).json(&body);
         let request = request.header("x-request-timeout-seconds", "0.5");
-        let mut answer = request.send().await.expect("an answer");
+        let answer = request.send().await.expect("an answer");
         assert_eq!(answer.status(), 200, "{path}");
-        let mut seen = String::new();
-        while let Ok(Some(chunk)) = answer.chunk().await {
-            seen.push_str(&String::from_utf8_lossy(&chunk));
-        }
+        let (seen, _) = all_that_comes(answer).await;
         assert_eq!(seen.matches(word).count(), 7, "{path}: {seen}");
         assert!(seen.contains("deadline of 0.5 s"), "{path}: {seen}");
     }

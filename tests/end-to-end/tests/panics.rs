@@ -1,7 +1,7 @@
 //! A panic at each step of a request: exactly one record, nothing held, and counters that say what the ledger says.
 
 use end_to_end::upstream::{FINISH, Scripted, USAGE, WHOLE, delta};
-use end_to_end::{Gateway, config_dir, ledger_agrees, roomy, sluice, wait_for, with_model};
+use end_to_end::{Gateway, all_that_comes, config_dir, ledger_agrees, roomy, sluice, wait_for, with_model};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use tempfile::TempDir;
@@ -94,12 +94,7 @@ impl World {
             return (None, String::new());
         };
         let status = answer.status().as_u16();
-        let mut text = String::new();
-        let mut answer = answer;
-        while let Ok(Some(piece)) = answer.chunk().await {
-            text.push_str(&String::from_utf8_lossy(&piece));
-        }
-        (Some(status), text)
+        (Some(status), all_that_comes(answer).await.0)
     }
 
     /// Nothing is held, and the counters are those of the ledger.

@@ -5,7 +5,7 @@ mod failures;
 mod time;
 
 use end_to_end::upstream::{FINISH, Scripted, USAGE, WHOLE, delta};
-use end_to_end::{Gateway, config_dir, roomy, with_model};
+use end_to_end::{Gateway, all_that_comes, config_dir, roomy, with_model};
 use serde_json::{Value, json};
 
 fn asking(text: &str) -> Value {
@@ -29,12 +29,7 @@ async fn at(urls: &[&str], more: &str, gateway_yaml: &str) -> Gateway {
 
 /// All that comes of a stream, be its end a clean one or not.
 async fn until_it_ends(gateway: &Gateway, body: &Value) -> String {
-    let mut answer = gateway.post("/v1/chat/completions", body).await;
-    let mut text = String::new();
-    while let Ok(Some(chunk)) = answer.chunk().await {
-        text.push_str(&String::from_utf8_lossy(&chunk));
-    }
-    text
+    all_that_comes(gateway.post("/v1/chat/completions", body).await).await.0
 }
 
 /// A server that answers every request as it should.
