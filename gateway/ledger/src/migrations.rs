@@ -36,6 +36,7 @@ migrations! {
     21 "shares" "0021_shares.sql";
     22 "evictions" "0022_evictions.sql";
     23 "objectives" "0023_objectives.sql";
+    24 "sharers that have told" "0024_sharers_that_have_told.sql";
 }
 
 /// Brings a database to the newest version.

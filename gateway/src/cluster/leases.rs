@@ -118,6 +118,7 @@ impl Leases {
         });
         let current = &self.services.current;
         let reports = Reports {
+            is_whole: needs.is_empty(),
             rates: with_ids(rates, |report| id_of(current, report.rate)),
             slots: with_ids(slots, |report| Some(id_of_slots(current, report.slots))),
         };

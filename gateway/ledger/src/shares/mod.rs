@@ -6,6 +6,8 @@
 //! changes nothing.
 
 mod account;
+#[cfg(test)]
+mod tests;
 
 use crate::error::Error;
 use crate::id::GatewayId;
@@ -44,6 +46,9 @@ pub struct Standing {
 /// The reports of a refresh, by the ids of their accounts; those of slots begin with `slots/`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Reports {
+    /// True if they are of all that is in use. A gateway that was alone uses the whole of all limits until the store has
+    /// such reports: what it told of some limits must not give the others away.
+    pub is_whole: bool,
     /// Of rate limits.
     pub rates: Vec<(String, RateReport)>,
     /// Of slots.
@@ -90,6 +95,8 @@ struct Session {
 struct Others {
     live: Vec<String>,
     is_one_sole: bool,
+    /// True if the server has forgotten what was granted, and not been told it again by all.
+    is_forgetful: bool,
     now_us: u64,
 }
 
@@ -132,7 +139,9 @@ impl Shares {
         self.within_time(async |session, gateway| {
             make_rows(session, reports).await?;
             let mut transaction = session.connection.begin().await?;
-            renew(&mut transaction, gateway, session.number, false).await?;
+            renew(&mut transaction, gateway, session.number, !reports.is_whole).await?;
+            let mut lines = lock_accounts(&mut transaction, reports).await?;
+            // After the locks: who was granted something in these accounts before has committed, and is seen to be live.
             let others = others(&mut transaction, gateway).await?;
             let members = 1 + others.live.len() as u64;
             let rank = others
@@ -142,7 +151,8 @@ impl Shares {
                 .count() as u64;
             let mut grants = None;
             if !others.is_one_sole {
-                grants = Some(refresh_accounts(&mut transaction, gateway, reports, &others).await?);
+                grants = Some(grant(gateway.as_str(), reports, &others, &mut lines)?);
+                update_accounts(&mut transaction, lines).await?;
             }
             transaction.commit().await?;
             Ok(Refreshed { members, rank, grants })
@@ -239,7 +249,7 @@ async fn renew(
     stays_alone: bool,
 ) -> Result<bool, Error> {
     let sql = format!(
-        "UPDATE sharers SET refreshed_us = {NOW_US}, is_sole = is_sole AND $3 \
+        "UPDATE sharers SET refreshed_us = {NOW_US}, is_sole = is_sole AND $3, has_told = has_told OR NOT $3 \
          WHERE gateway = $1 AND session = $2 RETURNING is_sole"
     );
     let renew = sqlx::query(&sql).bind(gateway.as_str()).bind(session).bind(stays_alone);
@@ -250,17 +260,23 @@ async fn renew(
 }
 
 async fn others(connection: &mut PgConnection, gateway: &GatewayId) -> Result<Others, Error> {
+    let ttl_us = LEASE_TTL.as_micros();
     let sql = format!(
-        "SELECT now.us, gateway, is_sole FROM (SELECT {NOW_US} AS us) AS now \
-         LEFT JOIN sharers ON gateway <> $1 AND refreshed_us > now.us - {}",
-        LEASE_TTL.as_micros()
+        "SELECT now.us, gateway, is_sole, (SELECT min(entered_us) FROM sharers) > now.us - {ttl_us} AS is_new \
+         FROM (SELECT {NOW_US} AS us) AS now LEFT JOIN sharers ON gateway <> $1 AND refreshed_us > now.us - {ttl_us}"
     );
-    let rows = sqlx::query(&sql).bind(gateway.as_str()).fetch_all(connection).await?;
+    let rows = sqlx::query(&sql).bind(gateway.as_str()).fetch_all(&mut *connection);
+    let rows = rows.await?;
     let mut others = Others {
         live: Vec::new(),
         is_one_sole: false,
+        is_forgetful: false,
         now_us: 0,
     };
+    let is_new = rows.first().map(|row| row.try_get::<Option<bool>, _>("is_new"));
+    if is_new.transpose()?.flatten() == Some(true) {
+        others.is_forgetful = is_untold(connection, gateway).await?;
+    }
     for row in rows {
         others.now_us = row.try_get::<i64, _>("us")?.max(0).unsigned_abs();
         if let Some(gateway) = row.try_get("gateway")? {
@@ -269,6 +285,17 @@ async fn others(connection: &mut PgConnection, gateway: &GatewayId) -> Result<Ot
         }
     }
     Ok(others)
+}
+
+/// Returns whether another member has sent a heartbeat lately and not told what it holds.
+async fn is_untold(connection: &mut PgConnection, gateway: &GatewayId) -> Result<bool, Error> {
+    let silent_ms = SILENT_AFTER.as_millis();
+    let sql = format!(
+        "SELECT 1 FROM gateways WHERE id <> $1 AND heartbeat_at >= {NOW} - {silent_ms} \
+         AND NOT EXISTS (SELECT 1 FROM sharers WHERE gateway = id AND has_told) LIMIT 1"
+    );
+    let found = sqlx::query(&sql).bind(gateway.as_str()).fetch_optional(connection);
+    Ok(found.await?.is_some())
 }
 
 /// Returns whether another member has sent a heartbeat lately. After a crash of the server, `sharers` is empty.
@@ -305,28 +332,28 @@ async fn make_rows(session: &mut Session, reports: &Reports) -> Result<(), Error
     Ok(())
 }
 
-async fn refresh_accounts(
-    connection: &mut PgConnection,
-    gateway: &GatewayId,
-    reports: &Reports,
-    others: &Others,
-) -> Result<Grants, Error> {
+/// Locks the accounts of reports until the transaction ends. Returns their lines.
+async fn lock_accounts(connection: &mut PgConnection, reports: &Reports) -> Result<HashMap<String, String>, Error> {
     let ids = reports.ids();
     if ids.is_empty() {
-        return Ok(Grants::default());
+        return Ok(HashMap::new());
     }
     let lock = "SELECT id, state FROM shares WHERE id = ANY($1) ORDER BY id FOR UPDATE";
-    let rows = sqlx::query(lock).bind(&ids).fetch_all(&mut *connection).await?;
-    let mut lines: HashMap<String, String> = HashMap::with_capacity(rows.len());
-    for row in rows {
-        lines.insert(row.try_get("id")?, row.try_get("state")?);
+    let rows = sqlx::query(lock).bind(&ids).fetch_all(connection).await?;
+    rows.into_iter()
+        .map(|row| Ok((row.try_get("id")?, row.try_get("state")?)))
+        .collect()
+}
+
+async fn update_accounts(connection: &mut PgConnection, lines: HashMap<String, String>) -> Result<(), Error> {
+    if lines.is_empty() {
+        return Ok(());
     }
-    let grants = grant(gateway.as_str(), reports, others, &mut lines)?;
     let (ids, states): (Vec<_>, Vec<_>) = lines.into_iter().unzip();
     let update = "UPDATE shares SET state = new.state FROM unnest($1, $2) AS new (id, state) WHERE shares.id = new.id";
     let update = sqlx::query(update).bind(ids).bind(states);
     update.execute(connection).await?;
-    Ok(grants)
+    Ok(())
 }
 
 /// Grants what is reported, and changes the accounts' lines.
@@ -343,14 +370,21 @@ fn grant(
     for (id, report) in &reports.rates {
         let line = lines.get_mut(id).ok_or_else(|| no_row(id))?;
         let mut account = decode(line);
-        let granted = account.refresh(&own, (is_live, members), report, others.now_us);
+        let mut granted = account.refresh(&own, (is_live, members), report, others.now_us);
+        if others.is_forgetful {
+            account.withhold(&own, &mut granted);
+        }
         grants.rates.push(granted);
         *line = encode(&account);
     }
     for (id, report) in &reports.slots {
         let line = lines.get_mut(id).ok_or_else(|| no_row(id))?;
         let mut account = decode_slots(line);
-        grants.slots.push(account.refresh(&own, is_live, report));
+        let mut granted = account.refresh(&own, is_live, report);
+        if others.is_forgetful {
+            account.withhold(&own, &mut granted);
+        }
+        grants.slots.push(granted);
         *line = encode_slots(&account);
     }
     Ok(grants)

@@ -78,6 +78,14 @@ impl<M: PartialEq + Clone> RateAccount<M> {
         grant
     }
 
+    /// Takes back what was just granted: the store may not know of all that is held.
+    pub fn withhold(&mut self, member: &M, grant: &mut RateGrant) {
+        if let Some((_, holding)) = self.holders.iter_mut().find(|(holder, _)| holder == member) {
+            holding.held = holding.held.saturating_sub(grant.granted);
+        }
+        grant.granted = 0;
+    }
+
     /// The level at a time for a gateway that is alone from then on: what the others held counts as used.
     pub fn level_alone(&self, member: &M, now_us: u64) -> u64 {
         let drained = self.used.saturating_sub(passed(self.at_us, now_us));

@@ -26,8 +26,9 @@ use std::time::Duration;
 /// A gateway that the store has not heard of for so long holds nothing any more.
 pub const LEASE_TTL: Duration = Duration::from_secs(3);
 
-/// A gateway stops using its credit so long after it sent its last refresh: a tenth before the store takes it back.
-pub const USE_LEASES_FOR: Duration = Duration::from_millis(2700);
+/// A gateway stops using its credit so long after it sent its last refresh. The store takes it back half a second later: a
+/// refresh that was sent before may take that long, and is seen by others only when it has ended.
+pub const USE_LEASES_FOR: Duration = Duration::from_millis(2500);
 
 /// The gateways that share limits, as the store knows them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -64,6 +64,14 @@ impl<M: Ord + Clone> SlotAccount<M> {
         self.holders[at].1.held = report.held + granted;
         SlotGrant { granted, target }
     }
+
+    /// Takes back what was just granted: the store may not know of all that is held.
+    pub fn withhold(&mut self, member: &M, grant: &mut SlotGrant) {
+        if let Some((_, holding)) = self.holders.iter_mut().find(|(holder, _)| holder == member) {
+            holding.held = holding.held.saturating_sub(grant.granted);
+        }
+        grant.granted = 0;
+    }
 }
 
 /// Divides slots by weighted demand: the smallest demands are met first, and what nobody asks for is divided equally. The sum
