@@ -5,6 +5,7 @@
 //! `SLUICE_DIFFERENTIAL_ROUNDS=5000` sends that many random requests an endpoint and server.
 
 mod answer;
+mod contents;
 mod corpus;
 mod differences;
 mod translated;
@@ -16,7 +17,7 @@ use end_to_end::llama::Llama;
 use end_to_end::{Gateway, Simulated, config_dir, python, roomy, root, with_model};
 use futures_util::{StreamExt, stream};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Simulated servers, by their dialect of OpenAI's API; each speaks the other APIs too.
@@ -182,9 +183,33 @@ fn translated(endpoint: &Endpoint, backend: &str) -> bool {
     is_generation && endpoint.api != backend
 }
 
+/// A server's answers by a text of the prompt, whatever else a protocol writes around it.
+fn answers_file() -> tempfile::NamedTempFile {
+    let answers = [
+        ("", "it is \u{e9}, \"so\" the\nend of it \u{1f600}"),
+        ("sky", "Because it scatters the short waves of the light."),
+        ("Why?", "It is so because the \\ of it is."),
+        ("and?", "\u{4e2d}\u{6587} it and the rest"),
+    ];
+    let lines = answers.map(|(prompt, answer)| json!({"prompt": prompt, "answer": answer}).to_string());
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), lines.join("\n")).expect("written");
+    file
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_server_takes_in_one_protocol_it_takes_in_every_other() {
-    let server = Simulated::start_with(&["--listen", "127.0.0.1:0", "--model", "openai=0", "--model", "ollama=0"]);
+    let answers = answers_file();
+    let server = Simulated::start_with(&[
+        "--listen",
+        "127.0.0.1:0",
+        "--model",
+        "openai=0",
+        "--model",
+        "ollama=0",
+        "--answers",
+        &answers.path().to_string_lossy(),
+    ]);
     let dir = config_dir(|name, text| match name {
         "models.yaml" => ["openai", "ollama"].iter().fold(text, |text, backend| {
             with_model(&text, backend, backend, &server.url, "")

@@ -1,9 +1,9 @@
 //! Requests whose protocol the model's server does not speak: what its own API would have taken the gateway must take,
-//! unless `docs/api.md` says that the field is refused, and the answer must be of the same kind: words, or a call of a
-//! tool.
+//! unless `docs/api.md` says that the field is refused, and the answer must have the same contents: text, calls of tools,
+//! reason to end and output tokens.
 
+use super::contents::Contents;
 use super::differences::Pair;
-use serde_json::Value;
 
 /// Fields that the page says are refused, by the last part of their names.
 pub(crate) fn refused_fields(page: &str) -> Vec<String> {
@@ -29,51 +29,20 @@ impl Pair {
                 || sentence.contains(super::differences::INVALID);
             return (!is_documented).then(|| self.report());
         }
-        // The simulated server's words hang on how a protocol writes a conversation down; whether it answers in words
-        // or calls a tool must be the same.
-        let is_same = text(&self.direct.body).is_empty() == text(&self.through.body).is_empty();
-        (!is_same).then(|| self.report())
+        let (direct, through) = (Contents::of(&self.direct.body), Contents::of(&self.through.body));
+        (direct != through && !self.means_another_translated())
+            .then(|| format!("{direct:?}\n{through:?}\n{}", self.report()))
     }
-}
 
-/// The text of an answer in any protocol, streamed or whole.
-pub(crate) fn text(body: &str) -> String {
-    if let Ok(whole) = serde_json::from_str::<Value>(body) {
-        return of_event(&whole);
+    /// Returns whether the request has a field that the server reads in one protocol only: vLLM's Messages API ignores
+    /// `output_config.format`, and vLLM since 0.12 `guided_json`; Ollama's has no `tool_choice`. Of two limits of the
+    /// output, of which servers honor one or the other, the larger is granted and sent.
+    fn means_another_translated(&self) -> bool {
+        let has = |pointer| self.request.body.pointer(pointer).is_some_and(|value| !value.is_null());
+        let is_free_to_call = self.request.model == "ollama" && has("/tool_choice");
+        is_free_to_call
+            || has("/output_config/format")
+            || has("/guided_json")
+            || (has("/max_tokens") && has("/max_completion_tokens"))
     }
-    let events = body.lines().filter_map(|line| {
-        let data = line.strip_prefix("data:").unwrap_or(line);
-        serde_json::from_str::<Value>(data.trim()).ok()
-    });
-    events.map(|event| of_event(&event)).collect()
-}
-
-fn of_event(event: &Value) -> String {
-    let string = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let texts = |list: &Value| -> String {
-        list.as_array()
-            .into_iter()
-            .flatten()
-            .map(|part| string(&part["text"]))
-            .collect()
-    };
-    let choice = &event["choices"][0];
-    match event["type"].as_str() {
-        Some("response.output_text.delta") => return string(&event["delta"]),
-        Some("content_block_delta") => return string(&event["delta"]["text"]),
-        Some("message") => return texts(&event["content"]),
-        Some(_) => return String::new(),
-        None => {}
-    }
-    let output = event["output"].as_array().into_iter().flatten();
-    let output: String = output.map(|item| texts(&item["content"])).collect();
-    [
-        string(&choice["message"]["content"]),
-        string(&choice["delta"]["content"]),
-        string(&choice["text"]),
-        string(&event["message"]["content"]),
-        string(&event["response"]),
-        output,
-    ]
-    .concat()
 }
