@@ -20,6 +20,7 @@ mod jwt;
 mod keys;
 mod limit_status;
 mod listener;
+mod peers;
 mod record;
 mod registry;
 mod reload;

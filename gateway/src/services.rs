@@ -5,6 +5,7 @@ use crate::api_key::Key;
 use crate::config::Config;
 use crate::gate::Gate;
 use crate::incidents::Incidents;
+use crate::peers::Peers;
 use crate::registry::Registry;
 use crate::shutdown::Shutdown;
 use crate::snapshot::Current;
@@ -25,6 +26,7 @@ pub(crate) struct Services {
     pub(crate) connector: Arc<Connector>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) registry: Arc<Registry>,
+    pub(crate) peers: Peers,
     pub(crate) strangers: Strangers,
     pub(crate) incidents: Incidents,
     pub(crate) metrics: Arc<Metrics>,

@@ -61,6 +61,8 @@ pub struct Member {
     pub started_at: i64,
     /// The time since its last heartbeat.
     pub silent_for: Duration,
+    /// True while it shares rate limits and slots; false while it uses a part of each on its own.
+    pub is_coordinated: bool,
 }
 
 impl Member {
@@ -71,14 +73,16 @@ impl Member {
 }
 
 /// The cluster at a heartbeat.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Heartbeat {
-    /// The members that are live, this one included.
-    pub live: u64,
+    /// The members that are live, this one included, in order.
+    pub live_ids: Vec<String>,
     /// The members that are silent.
     pub silent: u64,
     /// The server's time, in milliseconds since 1970.
     pub server_ms: i64,
+    /// True if another live member shares rate limits and slots.
+    pub is_other_coordinated: bool,
 }
 
 /// The end of a member that does not return.
@@ -130,23 +134,27 @@ pub async fn enter(store: &Store, id: &GatewayId, introduction: &Introduction) -
     Ok(())
 }
 
-/// Renews a member's heartbeat; `None` if it is no member, because it was retired.
+/// Renews a member's heartbeat, with whether it shares rate limits and slots; `None` if it is no member, because it was
+/// retired.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn heartbeat(store: &Store, id: &GatewayId) -> Result<Option<Heartbeat>, Error> {
-    let renew = format!("UPDATE gateways SET heartbeat_at = {NOW} WHERE id = $1");
-    let renew = sqlx::query(&renew).bind(id.as_str());
+pub async fn heartbeat(store: &Store, id: &GatewayId, is_coordinated: bool) -> Result<Option<Heartbeat>, Error> {
+    let renew = format!("UPDATE gateways SET heartbeat_at = {NOW}, is_coordinated = $2 WHERE id = $1");
+    let renew = sqlx::query(&renew).bind(id.as_str()).bind(is_coordinated);
     let reserved = store.reserved();
     if renew.execute(&reserved).timed(store).await?.rows_affected() == 0 {
         return Ok(None);
     }
     let members = list_by(store, &reserved).await?;
-    let live = members.members.iter().filter(|member| member.is_live()).count() as u64;
+    let live = members.members.iter().filter(|member| member.is_live());
+    let mut live_ids: Vec<String> = live.clone().map(|member| member.id.to_string()).collect();
+    live_ids.sort_unstable();
     Ok(Some(Heartbeat {
-        live,
-        silent: members.members.len() as u64 - live,
+        silent: (members.members.len() - live_ids.len()) as u64,
+        live_ids,
         server_ms: members.server_ms,
+        is_other_coordinated: live.clone().any(|member| member.id != *id && member.is_coordinated),
     }))
 }
 
@@ -169,7 +177,7 @@ pub async fn list(store: &Store) -> Result<Members, Error> {
 
 async fn list_by(store: &Store, pool: &AnyPool) -> Result<Members, Error> {
     let sql = format!(
-        "SELECT now.ms AS server_ms, id, name, address, version, started_at, now.ms - heartbeat_at AS silent_ms \
+        "SELECT now.ms AS server_ms, id, name, address, version, started_at, is_coordinated, now.ms - heartbeat_at AS silent_ms \
          FROM (SELECT {NOW} AS ms) AS now LEFT JOIN gateways ON true ORDER BY started_at, id"
     );
     let rows = sqlx::query(&sql).fetch_all(pool).timed(store).await?;
@@ -229,6 +237,7 @@ fn member(row: &AnyRow) -> Result<Option<Member>, Error> {
         },
         started_at: row.try_get("started_at")?,
         silent_for: Duration::from_millis(u64::try_from(silent_ms).unwrap_or(0)),
+        is_coordinated: row.try_get("is_coordinated")?,
     }))
 }
 

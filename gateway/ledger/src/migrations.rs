@@ -37,6 +37,7 @@ migrations! {
     22 "evictions" "0022_evictions.sql";
     23 "objectives" "0023_objectives.sql";
     24 "sharers that have told" "0024_sharers_that_have_told.sql";
+    25 "coordination" "0025_coordination.sql";
 }
 
 /// Brings a database to the newest version.

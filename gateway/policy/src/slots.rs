@@ -114,6 +114,15 @@ impl Slots {
         self.apply(rules)
     }
 
+    /// Reports all slots with the next reports.
+    pub(crate) fn announce_again(&mut self) {
+        if let Sharing::Leased(leases) = &mut self.sharing {
+            for lease in leases.values_mut() {
+                lease.reported_at = None;
+            }
+        }
+    }
+
     /// Returns whether it may run requests at all.
     pub(crate) fn has_any(&self) -> bool {
         let limit = self.configured.get(&SharedSlots::All);

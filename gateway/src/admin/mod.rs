@@ -129,6 +129,10 @@ async fn ready(State(admin): State<Admin>) -> Response {
         Some(reason) => Some(reason),
         None => admin.pool.ping().await.err().map(|error| error.to_string()),
     };
+    let trouble = trouble.or_else(|| {
+        let cut_off = "rate limits and slots: other gateways reach the store of cluster_url, this one does not";
+        admin.services.peers.is_cut_off().then(|| cut_off.to_owned())
+    });
     match trouble {
         None => Json(json!({"status": "ready"})).into_response(),
         Some(detail) => {

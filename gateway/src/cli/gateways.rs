@@ -180,6 +180,7 @@ mod tests {
             },
             started_at: 0,
             silent_for: Duration::from_millis(silent_ms),
+            is_coordinated: true,
         };
         let work = |member: &Member| Unfinished {
             batches: i64::from(member.is_live()) * 2,

@@ -137,6 +137,9 @@ struct ServeArgs {
     /// `sqlite://path` or `postgres://…`.
     #[arg(long, env = "SLUICE_DATABASE_URL")]
     database_url: Option<String>,
+    /// `redis://…` or `rediss://…`: Valkey or Redis for the rate limits and slots of several gateways.
+    #[arg(long, env = "SLUICE_CLUSTER_URL")]
+    cluster_url: Option<String>,
     /// Identification of clients.
     #[arg(long, env = "SLUICE_IDENTITY")]
     identity: Option<IdentityArg>,

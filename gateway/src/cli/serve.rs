@@ -19,6 +19,7 @@ use crate::incidents::Incidents;
 use crate::jwt;
 use crate::keys;
 use crate::listener::{self, tls};
+use crate::peers::Peers;
 use crate::reload::{Reloader, Simulated, discovery};
 use crate::restore;
 use crate::services::Services;
@@ -69,6 +70,9 @@ fn overrule(config: &mut Config, args: &ServeArgs) {
     if let Some(url) = &args.database_url {
         gateway.startup.database_url.clone_from(url);
     }
+    if args.cluster_url.is_some() {
+        gateway.startup.cluster_url.clone_from(&args.cluster_url);
+    }
     match args.identity {
         Some(IdentityArg::Keys) => gateway.identity = Identity::Keys,
         Some(IdentityArg::Open) if gateway.identity == Identity::Keys => {
@@ -78,7 +82,7 @@ fn overrule(config: &mut Config, args: &ServeArgs) {
     }
 }
 
-/// Refuses what would let anyone in.
+/// Refuses what would let anyone in, and a cluster of one database file.
 fn safe(config: &Config) -> Result<(), Failure> {
     let gateway = &config.gateway;
     let is_open = matches!(gateway.identity, Identity::Open { .. });
@@ -87,6 +91,12 @@ fn safe(config: &Config) -> Result<(), Failure> {
             "`identity: open` lets anyone who can reach {} send requests as any user; use `--identity keys`, or listen on 127.0.0.1",
             gateway.startup.listen
         )));
+    }
+    if gateway.startup.cluster_url.is_some() && gateway.startup.database_url.starts_with("sqlite:") {
+        return Err(Failure::usage(
+            "`cluster_url` is for several gateways, which share a PostgreSQL database; set `database_url: postgres://…`, or omit it"
+                .to_owned(),
+        ));
     }
     Ok(())
 }
@@ -240,6 +250,7 @@ async fn build(config: Config, database: Database, bundled: Option<SocketAddr>) 
         )
         .await?,
         registry: Arc::default(),
+        peers: Peers::default(),
         strangers: Strangers::new(metrics.auth.clone()),
         incidents: Incidents::default(),
         shutdown: Arc::new(Shutdown::default()),

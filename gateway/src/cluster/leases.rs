@@ -4,17 +4,11 @@
 use super::names::{id_of, id_of_slots, named};
 use crate::gate::DrawRequest;
 use crate::services::Services;
-use ledger::shares::{Reports, Shares};
+use ledger::shares::{Outcome, Reports, Shares};
 use policy::{LEASE_TTL, Membership, Policy, RateNeed, RateReport, SlotReport};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
-
-/// How often credit is refreshed.
-const REFRESH_EVERY: Duration = Duration::from_millis(250);
-
-/// How often it is at most, where requests wait for slots that others may have.
-const HURRY_EVERY: Duration = Duration::from_millis(100);
 
 /// A gateway that starts waits at most so long until the others know of it and have left it slots.
 const ENTER_WITHIN: Duration = Duration::from_secs(2);
@@ -22,7 +16,9 @@ const ENTER_WITHIN: Duration = Duration::from_secs(2);
 /// The only user of the shared limits.
 pub(super) struct Leases {
     services: Arc<Services>,
-    shares: Shares,
+    shares: Box<dyn Shares>,
+    /// How often credit is refreshed.
+    every: Duration,
     has_failed: bool,
     /// After a failure, other gateways may come back until then: none takes all over.
     others_until: Option<Instant>,
@@ -32,9 +28,10 @@ pub(super) struct Leases {
 }
 
 impl Leases {
-    pub(super) fn new(services: Arc<Services>, shares: Shares) -> Self {
+    pub(super) fn new(services: Arc<Services>, shares: Box<dyn Shares>) -> Self {
         Self {
             services,
+            every: shares.refresh_every(),
             shares,
             has_failed: false,
             others_until: None,
@@ -53,7 +50,7 @@ impl Leases {
             if is_known && self.services.gate.with(|policy, _| policy.has_slots()) {
                 return;
             }
-            tokio::time::sleep(REFRESH_EVERY / 5).await;
+            tokio::time::sleep(self.every / 5).await;
         }
     }
 
@@ -64,12 +61,12 @@ impl Leases {
         loop {
             tokio::select! {
                 request = services.gate.rates().next() => self.serve(request).await,
-                () = services.gate.slots_wanted() => due = due.min(self.refreshed + HURRY_EVERY),
+                () = services.gate.slots_wanted() => due = due.min(self.refreshed + self.every * 2 / 5),
                 () = tokio::time::sleep_until(due) => {
                     let done = self.synchronize().await;
                     self.report(&done);
                     self.refreshed = Instant::now();
-                    due = self.refreshed + REFRESH_EVERY;
+                    due = self.refreshed + self.every;
                 }
             }
         }
@@ -108,7 +105,7 @@ impl Leases {
     async fn refresh(&mut self, needs: &[RateNeed]) -> Result<bool, ledger::Error> {
         let gate = Arc::clone(&self.services.gate);
         let (sent, rates, slots) = gate.update(|policy, now| {
-            let rates = policy.rate_reports(needs, REFRESH_EVERY, now);
+            let rates = policy.rate_reports(needs, self.every, now);
             let slots = if needs.is_empty() {
                 policy.slot_reports(now)
             } else {
@@ -122,7 +119,7 @@ impl Leases {
             rates: with_ids(rates, |report| id_of(current, report.rate)),
             slots: with_ids(slots, |report| Some(id_of_slots(current, report.slots))),
         };
-        let refreshed = self.shares.refresh(&reports).await;
+        let refreshed = self.shares.refresh(&reports, &self.services.peers.live()).await;
         self.services.metrics.cluster.refreshed(refreshed.is_ok());
         let rates: Vec<RateReport> = reports.rates.into_iter().map(|(_, report)| report).collect();
         let slots: Vec<SlotReport> = reports.slots.into_iter().map(|(_, report)| report).collect();
@@ -143,12 +140,23 @@ impl Leases {
             rank: refreshed.rank,
             sent,
         };
-        let Some(grants) = refreshed.grants else {
-            gate.update(|policy, now| {
-                policy.keep_rate_reports(&rates, now);
-                policy.set_rate_grants(&[], &[], membership, now);
-            });
-            return Ok(false);
+        let grants = match refreshed.outcome {
+            Outcome::Granted(grants) => grants,
+            Outcome::Waits => {
+                gate.update(|policy, now| {
+                    policy.keep_rate_reports(&rates, now);
+                    policy.set_rate_grants(&[], &[], membership, now);
+                });
+                return Ok(false);
+            }
+            Outcome::Forgotten => {
+                gate.update(|policy, now| {
+                    policy.keep_rate_reports(&rates, now);
+                    policy.announce_again();
+                });
+                // The session has begun: this is not forgotten again.
+                return Box::pin(self.refresh(&[])).await;
+            }
         };
         gate.update(|policy, now| {
             policy.set_rate_grants(&rates, &grants.rates, membership, now);
@@ -165,7 +173,7 @@ impl Leases {
         if self.others_until.is_some_and(|until| Instant::now() < until) {
             return Ok(());
         }
-        let Some(levels) = self.shares.take_over().await? else {
+        let Some(levels) = self.shares.take_over(&self.services.peers.live()).await? else {
             return Ok(());
         };
         let current = &self.services.current;
@@ -177,20 +185,35 @@ impl Leases {
         Ok(())
     }
 
+    /// Without leases, uses the part of one of the gateways that the database takes for live, where the store is another server.
+    fn use_part(&self) {
+        let startup = &self.services.current.get().config.gateway.startup;
+        if startup.cluster_url.is_some() {
+            let part = self.services.peers.position(self.services.ledger.owner().as_str());
+            self.services.gate.update(|policy, now| policy.use_part(part, now));
+        }
+    }
+
+    fn set_coordinated(&self, is_coordinated: bool) {
+        self.services.metrics.cluster.coordinated(is_coordinated);
+        self.services.peers.set_coordinated(is_coordinated);
+    }
+
     /// Logs the first failure, and its end.
     fn report(&mut self, done: &Result<bool, ledger::Error>) {
         match done {
             Ok(_) => {
                 self.has_entered = true;
-                self.services.metrics.cluster.coordinated(true);
+                self.set_coordinated(true);
                 if std::mem::take(&mut self.has_failed) {
                     self.others_until = Some(Instant::now() + LEASE_TTL);
                     tracing::info!("rate limits and slots hold over all gateways again");
                 }
             }
             Err(error) => {
+                self.use_part();
                 let is_sharing = self.is_sharing();
-                self.services.metrics.cluster.coordinated(is_sharing);
+                self.set_coordinated(is_sharing);
                 if !std::mem::replace(&mut self.has_failed, true) {
                     tracing::warn!(
                         %error,

@@ -17,7 +17,7 @@ use crate::services::Services;
 use ledger::GatewayId;
 use ledger::escrow::Escrow;
 use ledger::members::{self, HEARTBEAT_EVERY, Heartbeat, Introduction};
-use ledger::shares::Shares;
+use ledger::shares::{self, Shares};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -37,6 +37,7 @@ pub(crate) async fn join(services: &Arc<Services>, address: SocketAddr) -> Resul
         if let Some(owner) = services.ledger.abandoned() {
             members::leave(store, owner).await?;
         }
+        services.peers.note(&beat(services, address).await?);
         leases(services)?.enter().await;
     }
     Ok(())
@@ -65,11 +66,11 @@ pub(crate) async fn run(services: Arc<Services>, batches: Arc<Batches>, address:
         tick.tick().await;
         match beat(&services, address).await {
             Ok(heartbeat) => {
-                beats.succeeded(heartbeat.live);
+                beats.succeeded(heartbeat.live_ids.len() as u64);
                 if std::mem::take(&mut failed) {
                     tracing::info!("heartbeats reach the database again");
                 }
-                note(&services, heartbeat);
+                note(&services, &heartbeat);
             }
             Err(error) => {
                 beats.failed();
@@ -83,14 +84,26 @@ pub(crate) async fn run(services: Arc<Services>, batches: Arc<Batches>, address:
 
 /// The rate limits and slots that this gateway leases.
 fn leases(services: &Arc<Services>) -> Result<Leases, ledger::Error> {
-    let url = services.current.get().config.gateway.startup.database_url.clone();
-    let shares = Shares::new(&url, services.ledger.owner())?;
-    Ok(Leases::new(Arc::clone(services), shares))
+    Ok(Leases::new(Arc::clone(services), shares(services)?))
+}
+
+fn shares(services: &Services) -> Result<Box<dyn Shares>, ledger::Error> {
+    let startup = &services.current.get().config.gateway.startup;
+    let cluster_url = startup.cluster_url.as_deref();
+    shares::open(&startup.database_url, cluster_url, services.ledger.owner())
 }
 
 /// Removes this gateway, whose records are all in the database. One that is not removed is silent until its next start.
 pub(crate) async fn leave(services: &Services) {
-    if services.ledger.store().is_shared() && services.ledger.backlog() == 0 {
+    if !services.ledger.store().is_shared() {
+        return;
+    }
+    if let Ok(mut shares) = shares(services)
+        && let Err(error) = shares.leave().await
+    {
+        tracing::warn!(%error, "what this gateway held of rate limits and slots is free in 3 s");
+    }
+    if services.ledger.backlog() == 0 {
         forget(services, services.ledger.owner()).await;
     }
 }
@@ -109,7 +122,7 @@ pub(crate) async fn forget(services: &Services, id: &GatewayId) {
 async fn beat(services: &Services, address: SocketAddr) -> Result<Heartbeat, ledger::Error> {
     let (store, id) = (services.ledger.store(), services.ledger.owner());
     loop {
-        if let Some(heartbeat) = members::heartbeat(store, id).await? {
+        if let Some(heartbeat) = members::heartbeat(store, id, services.peers.is_coordinated()).await? {
             return Ok(heartbeat);
         }
         tracing::warn!(gateway = %id, "this gateway was retired, and enters again");
@@ -118,7 +131,8 @@ async fn beat(services: &Services, address: SocketAddr) -> Result<Heartbeat, led
 }
 
 /// Shows the cluster in the metrics, and warns of a clock that is off.
-fn note(services: &Services, heartbeat: Heartbeat) {
+fn note(services: &Services, heartbeat: &Heartbeat) {
+    services.peers.note(heartbeat);
     let offset_ms = clock::now_ms() - heartbeat.server_ms;
     let was_off = services.metrics.cluster.note(heartbeat, offset_ms);
     let is_off = offset_ms.unsigned_abs() > CLOCK_TOLERANCE_MS;

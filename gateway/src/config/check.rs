@@ -197,6 +197,15 @@ impl Check<'_> {
             let message = "must begin with sqlite://, such as sqlite://data/usage.db, or with postgres://";
             self.problem(file, url.line, "database_url".to_owned(), message);
         }
+        if let Some(url) = &raw.cluster_url
+            && !["redis://", "rediss://"]
+                .iter()
+                .any(|scheme| url.value.starts_with(scheme))
+        {
+            let message =
+                "must begin with redis://, or with rediss:// for TLS, such as redis://valkey.example.org:6379";
+            self.problem(file, url.line, "cluster_url".to_owned(), message);
+        }
         if let Some(days) = &raw.retention_days {
             self.at_least_one(file, "retention_days", days);
             if days.value > MAX_RETENTION_DAYS {
@@ -211,6 +220,7 @@ impl Check<'_> {
                 admin_listen: admin_listen?,
                 data_dir: PathBuf::from(&raw.data_dir),
                 database_url: raw.database_url.value.clone(),
+                cluster_url: raw.cluster_url.as_ref().map(|url| url.value.clone()),
                 retention: raw
                     .retention_days
                     .as_ref()

@@ -115,6 +115,7 @@ pub(crate) struct Startup {
     pub(crate) admin_listen: SocketAddr,
     pub(crate) data_dir: PathBuf,
     pub(crate) database_url: String,
+    pub(crate) cluster_url: Option<String>,
     pub(crate) retention: Option<Duration>,
     pub(crate) metrics_need_token: bool,
     pub(crate) ledger_backlog: usize,

@@ -283,6 +283,9 @@ section! {
         default_user: Option<At<String>>,
         /// `sqlite://path`, or `postgres://user:password@host/database`, which several gateways may share.
         database_url: At<String> = default("sqlite://data/usage.db"); restart,
+        /// `redis://user:password@host:port/database` or `rediss://…` (TLS): Valkey or Redis for the rate limits and slots
+        /// that several gateways share. Default: none, they lie in PostgreSQL.
+        cluster_url: Option<At<String>>; restart,
         /// OpenID Connect provider whose tokens clients may send in the place of API keys. Default: none.
         jwt: Option<JwtSettings>,
         /// OpenID Connect provider at which people log in to the console. Default: none.

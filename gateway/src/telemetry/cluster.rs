@@ -102,8 +102,8 @@ impl ClusterMetrics {
 
     /// Sets what a heartbeat found, and the offset of the clock; the offset before was more than a second.
     #[allow(clippy::cast_precision_loss)]
-    pub(crate) fn note(&self, heartbeat: Heartbeat, offset_ms: i64) -> bool {
-        self.members(heartbeat.live, heartbeat.silent);
+    pub(crate) fn note(&self, heartbeat: &Heartbeat, offset_ms: i64) -> bool {
+        self.members(heartbeat.live_ids.len() as u64, heartbeat.silent);
         let before = self.clock_offset.get();
         self.clock_offset.set(offset_ms as f64 / 1000.0);
         before.abs() > 1.0

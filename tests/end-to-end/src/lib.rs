@@ -10,6 +10,7 @@ pub mod llama;
 pub mod nginx;
 pub mod postgres;
 pub mod python;
+pub mod redis;
 pub mod silent_proxy;
 pub mod upstream;
 

@@ -184,6 +184,14 @@ impl Limits {
         }
     }
 
+    /// Gives up all credit, and announces what was used with the next reports.
+    pub(crate) fn announce_again(&mut self) {
+        if let Sharing::Leased(leases) = &mut self.sharing {
+            leases.has_announced = false;
+            leases.by_rate.values_mut().for_each(Lease::lapse);
+        }
+    }
+
     /// Uses the whole of every limit from now on, of which the store says the levels.
     pub(crate) fn take_over(&mut self, levels: &[(SharedRate, u64)], now: Time) {
         for (rate, level) in levels {

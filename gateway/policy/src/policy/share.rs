@@ -61,6 +61,21 @@ impl Policy {
         }
     }
 
+    /// Uses one of so many parts of each limit, and which, unless leases are in force.
+    pub fn use_part(&mut self, part: (u64, u64), now: Time) {
+        self.end_lapsed_leases(now);
+        if !self.limits.is_leased() || self.limits.part_after_lapse().is_some() {
+            self.limits.divide(part.0, now);
+            self.divide_slots(part);
+        }
+    }
+
+    /// Gives up all credit, which the store has lost; the next reports tell what was used, and which slots are held.
+    pub fn announce_again(&mut self) {
+        self.limits.announce_again();
+        self.slots.announce_again();
+    }
+
     /// Takes out the reports of slots that are due; where the store may not have got them, later ones say the same.
     pub fn slot_reports(&mut self, now: Time) -> Vec<SlotReport> {
         let Self {

@@ -1,4 +1,4 @@
-//! Several gateways that share one PostgreSQL database.
+//! Several gateways that share one PostgreSQL database, and Valkey or Redis.
 
 mod balanced;
 mod budget;
@@ -8,4 +8,5 @@ mod lost_database;
 mod members;
 mod rates;
 mod slots;
+mod valkey;
 mod work;

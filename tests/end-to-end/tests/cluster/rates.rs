@@ -11,18 +11,18 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// Requests a minute of the project's plan: 5 a second, and 300 at once.
-const LIMIT: u32 = 300;
-const A_SECOND: f64 = LIMIT as f64 / 60.0;
+pub(super) const LIMIT: u32 = 300;
+pub(super) const A_SECOND: f64 = LIMIT as f64 / 60.0;
 
 /// Requests may arrive later than they were admitted, and so be closer together.
-const JITTER: f64 = 3.0;
+pub(super) const JITTER: f64 = 3.0;
 
 const ANSWER: &str = r#"{"id":"c","object":"chat.completion","created":1,"model":"tested","choices":[{"index":0,"message":{"role":"assistant","content":"yes"},"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":1,"total_tokens":4}}"#;
 
 /// When requests arrived at the server.
-type Arrivals = Arc<Mutex<Vec<Instant>>>;
+pub(super) type Arrivals = Arc<Mutex<Vec<Instant>>>;
 
-async fn upstream() -> (Scripted, Arrivals) {
+pub(super) async fn upstream() -> (Scripted, Arrivals) {
     let arrivals = Arrivals::default();
     let seen = Arc::clone(&arrivals);
     let server = Scripted::start(move |mut connection| {
@@ -38,7 +38,7 @@ async fn upstream() -> (Scripted, Arrivals) {
     (server, arrivals)
 }
 
-fn directory(upstream: &str) -> TempDir {
+pub(super) fn directory(upstream: &str) -> TempDir {
     config_dir(|name, text| {
         let text = roomy(name, text);
         match name {
@@ -53,7 +53,7 @@ fn directory(upstream: &str) -> TempDir {
 }
 
 /// Clients that ask for more than the limit, most of them the gateway that is hot.
-struct Load {
+pub(super) struct Load {
     hot: Arc<AtomicUsize>,
     stop: Arc<AtomicBool>,
     refused: Arc<AtomicU64>,
@@ -61,7 +61,7 @@ struct Load {
 }
 
 impl Load {
-    fn start(gateways: &[Gateway]) -> Self {
+    pub(super) fn start(gateways: &[Gateway]) -> Self {
         let addresses: Vec<String> = gateways.iter().map(|gateway| gateway.proxy.clone()).collect();
         let (hot, stop, refused) = (
             Arc::default(),
@@ -106,7 +106,7 @@ impl Load {
     }
 
     /// Goes on for some seconds; another gateway is hot every two.
-    async fn last(&self, seconds: u64) {
+    pub(super) async fn last(&self, seconds: u64) {
         for second in 0..seconds {
             if second % 2 == 1 {
                 self.hot.fetch_add(1, Ordering::Relaxed);
@@ -115,7 +115,7 @@ impl Load {
         }
     }
 
-    async fn end(self) -> u64 {
+    pub(super) async fn end(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         for client in self.clients {
             client.await.expect("no panic");
@@ -125,7 +125,7 @@ impl Load {
 }
 
 /// The most that was used at once of a bucket that the limit drains, and how many arrived in how many seconds.
-fn used(arrivals: &Arrivals) -> (f64, f64, f64) {
+pub(super) fn used(arrivals: &Arrivals) -> (f64, f64, f64) {
     let arrivals = arrivals.lock().expect("unpoisoned");
     let (mut level, mut most, mut last) = (0.0f64, 0.0f64, arrivals[0]);
     for at in arrivals.iter() {
@@ -136,18 +136,30 @@ fn used(arrivals: &Arrivals) -> (f64, f64, f64) {
     (most, count.into(), (last - arrivals[0]).as_secs_f64())
 }
 
-async fn three(url: &str, upstream: &str) -> Vec<Gateway> {
-    let flags = ["--database-url", url];
-    let start = || Gateway::start_in(directory(upstream), &flags);
+pub(super) async fn three(flags: &[&str], upstream: &str) -> Vec<Gateway> {
+    let start = || Gateway::start_in(directory(upstream), flags);
     let (one, two, three) = tokio::join!(start(), start(), start());
     vec![one, two, three]
+}
+
+/// Waits until all gateways lease their limits, or none does.
+pub(super) async fn coordinated(gateways: &[Gateway], is: bool) {
+    wait_for(if is { "leases" } else { "parts" }, || async {
+        for gateway in gateways {
+            if (gateway.metric("sluice_cluster_coordinated").await > 0.5) != is {
+                return None;
+            }
+        }
+        Some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rate_limit_holds_over_gateways_and_nearly_all_of_it_is_used_wherever_the_traffic_is() {
     let postgres = Postgres::start();
     let (server, arrivals) = upstream().await;
-    let gateways = three(&postgres.url, &server.url).await;
+    let gateways = three(&["--database-url", &postgres.url], &server.url).await;
     let load = Load::start(&gateways);
     load.last(20).await;
     let refused = load.end().await;
@@ -163,7 +175,7 @@ async fn a_rate_limit_holds_over_gateways_and_nearly_all_of_it_is_used_wherever_
 async fn a_gateway_that_is_killed_takes_little_of_a_limit_with_it_and_the_last_one_knows_what_is_used() {
     let postgres = Postgres::start();
     let (server, arrivals) = upstream().await;
-    let mut gateways = three(&postgres.url, &server.url).await;
+    let mut gateways = three(&["--database-url", &postgres.url], &server.url).await;
     let load = Load::start(&gateways);
     load.last(6).await;
     for gateway in &mut gateways[..2] {
@@ -183,31 +195,20 @@ async fn a_gateway_that_is_killed_takes_little_of_a_limit_with_it_and_the_last_o
 async fn without_the_database_each_gateway_uses_a_part_of_a_limit_until_it_is_back() {
     let mut postgres = Postgres::start();
     let (server, arrivals) = upstream().await;
-    let gateways = three(&postgres.url, &server.url).await;
+    let gateways = three(&["--database-url", &postgres.url], &server.url).await;
     let load = Load::start(&gateways);
     load.last(6).await;
-    let coordinated = |is: f64| {
-        let gateways = &gateways;
-        move || async move {
-            for gateway in gateways {
-                if gateway.metric("sluice_cluster_coordinated").await.to_string() != is.to_string() {
-                    return None;
-                }
-            }
-            Some(())
-        }
-    };
-    wait_for("leases", coordinated(1.0)).await;
+    coordinated(&gateways, true).await;
     postgres.crash();
     let began = Instant::now();
-    wait_for("parts", coordinated(0.0)).await;
+    coordinated(&gateways, false).await;
     let parts_after = began.elapsed();
     let before = arrivals.lock().expect("unpoisoned").len();
     load.last(6).await;
     let alone = arrivals.lock().expect("unpoisoned").len() - before;
     postgres.run();
     let began = Instant::now();
-    wait_for("leases again", coordinated(1.0)).await;
+    coordinated(&gateways, true).await;
     let leases_after = began.elapsed();
     load.last(6).await;
     let refused = load.end().await;

@@ -57,9 +57,8 @@ fn directory(upstream: &str) -> TempDir {
     })
 }
 
-async fn three(url: &str, upstream: &str) -> Vec<Gateway> {
-    let flags = ["--database-url", url];
-    let start = || Gateway::start_in(directory(upstream), &flags);
+async fn three(flags: &[&str], upstream: &str) -> Vec<Gateway> {
+    let start = || Gateway::start_in(directory(upstream), flags);
     let (one, two, three) = tokio::join!(start(), start(), start());
     vec![one, two, three]
 }
@@ -74,10 +73,20 @@ async fn ask(address: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_more_requests_run_than_there_are_slots_and_all_are_used_wherever_requests_come_to() {
-    const TAKES: Duration = Duration::from_millis(400);
     let postgres = Postgres::start();
+    all_slots_are_used_and_no_more(&["--database-url", &postgres.url]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_slots_of_a_killed_gateway_are_back_after_three_seconds() {
+    let postgres = Postgres::start();
+    slots_come_back(&["--database-url", &postgres.url]).await;
+}
+
+pub(super) async fn all_slots_are_used_and_no_more(flags: &[&str]) {
+    const TAKES: Duration = Duration::from_millis(400);
     let (server, runs) = upstream(TAKES).await;
-    let gateways = three(&postgres.url, &server.url).await;
+    let gateways = three(flags, &server.url).await;
     let addresses: Vec<String> = gateways.iter().map(|gateway| gateway.proxy.clone()).collect();
     let (hot, stop) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
     // Of 16 clients, 12 ask the gateway that is hot, so that each has some.
@@ -114,12 +123,10 @@ async fn no_more_requests_run_than_there_are_slots_and_all_are_used_wherever_req
     assert!(used >= 0.8, "{used} of the slots used");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_slots_of_a_killed_gateway_are_back_after_three_seconds() {
-    let postgres = Postgres::start();
+pub(super) async fn slots_come_back(flags: &[&str]) {
     // No answer ends while this looks on.
     let (server, runs) = upstream(Duration::from_secs(120)).await;
-    let mut gateways = three(&postgres.url, &server.url).await;
+    let mut gateways = three(flags, &server.url).await;
     let spawn_to = |gateway: &Gateway| {
         let address = gateway.proxy.clone();
         tokio::spawn(async move { ask(&address).await })

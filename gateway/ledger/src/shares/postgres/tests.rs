@@ -1,6 +1,6 @@
 //! The shared limits on a real PostgreSQL, as gateways use them at the same moment.
 
-use super::{Refreshed, Reports, Shares};
+use super::{Grants, Outcome, Postgres as Store, Refreshed, Reports, Shares};
 use crate::durability::Durability;
 use crate::id::GatewayId;
 use crate::members::{Introduction, enter};
@@ -30,23 +30,29 @@ fn all_of(account: &str, held: u64) -> Reports {
 }
 
 fn granted(refreshed: &Refreshed) -> u64 {
-    let grants = refreshed.grants.as_ref();
-    grants.map_or(0, |grants| grants.slots.iter().map(|grant| grant.granted).sum())
+    grants(refreshed).map_or(0, |grants| grants.slots.iter().map(|grant| grant.granted).sum())
+}
+
+fn grants(refreshed: &Refreshed) -> Option<&Grants> {
+    match &refreshed.outcome {
+        Outcome::Granted(grants) => Some(grants),
+        Outcome::Waits | Outcome::Forgotten => None,
+    }
 }
 
 /// Each of the gateways connects, and asks for all slots of an account at the same moment as the others.
-async fn race(url: &str, round: usize) -> Vec<(Shares, u64)> {
+async fn race(url: &str, round: usize) -> Vec<(Store, u64)> {
     let barrier = Arc::new(Barrier::new(GATEWAYS));
     let gateways = (0..GATEWAYS).map(|number| {
         let (barrier, url) = (Arc::clone(&barrier), url.to_owned());
         tokio::spawn(async move {
             let id = GatewayId::from(format!("gateway-{round}-{number}"));
-            let mut shares = Shares::new(&url, &id).expect("PostgreSQL");
+            let mut shares = Store::new(&url, &id).expect("PostgreSQL");
             let account = format!("slots/{round}");
             // The row of the account and the session are there; nobody has been heard of.
             let _ = shares.greet_nobody(&account).await;
             barrier.wait().await;
-            let refreshed = shares.refresh(&all_of(&account, 0)).await.expect("a database");
+            let refreshed = shares.refresh(&all_of(&account, 0), &[]).await.expect("a database");
             (shares, granted(&refreshed))
         })
     });
@@ -57,7 +63,7 @@ async fn race(url: &str, round: usize) -> Vec<(Shares, u64)> {
     ended
 }
 
-impl Shares {
+impl Store {
     /// Connects, and makes the account's row.
     async fn greet_nobody(&mut self, account: &str) -> Result<(), crate::error::Error> {
         let reports = all_of(account, 0);
@@ -90,19 +96,20 @@ async fn what_a_gateway_had_alone_is_not_given_away_by_a_report_of_a_part() {
         .await
         .expect("tables");
     let (one, other) = (GatewayId::from("one"), GatewayId::from("other"));
-    let mut one = Shares::new(&postgres.url, &one).expect("PostgreSQL");
-    let mut other = Shares::new(&postgres.url, &other).expect("PostgreSQL");
+    let mut one = Store::new(&postgres.url, &one).expect("PostgreSQL");
+    let mut other = Store::new(&postgres.url, &other).expect("PostgreSQL");
     one.greet().await.expect("a database");
-    assert!(one.take_over().await.expect("a database").is_some(), "it is alone");
+    assert!(one.take_over(&[]).await.expect("a database").is_some(), "it is alone");
     let part = Reports::default();
-    one.refresh(&part).await.expect("a database");
-    let refreshed = other.refresh(&all_of("slots/all", 0)).await.expect("a database");
+    one.refresh(&part, &[]).await.expect("a database");
+    let refreshed = other.refresh(&all_of("slots/all", 0), &[]).await.expect("a database");
     assert_eq!(
-        refreshed.grants, None,
+        grants(&refreshed),
+        None,
         "the first one runs requests in all slots, and has not said so"
     );
-    one.refresh(&all_of("slots/all", 4)).await.expect("a database");
-    let refreshed = other.refresh(&all_of("slots/all", 0)).await.expect("a database");
+    one.refresh(&all_of("slots/all", 4), &[]).await.expect("a database");
+    let refreshed = other.refresh(&all_of("slots/all", 0), &[]).await.expect("a database");
     assert!(granted(&refreshed) <= SLOTS - 4, "{refreshed:?}");
 }
 
@@ -121,7 +128,7 @@ async fn what_a_server_has_forgotten_is_not_granted_again() {
     for name in ["one", "other"] {
         let id = GatewayId::from(name);
         enter(&store, &id, &introduction).await.expect("a database");
-        gateways.push((Shares::new(&postgres.url, &id).expect("PostgreSQL"), 0));
+        gateways.push((Store::new(&postgres.url, &id).expect("PostgreSQL"), 0));
     }
     for _ in 0..3 {
         for (shares, held) in &mut gateways {
@@ -149,10 +156,10 @@ async fn what_a_server_has_forgotten_is_not_granted_again() {
 }
 
 /// Reports and draws until the database answers. Returns the slots that the gateway should have.
-async fn refresh(shares: &mut Shares, held: &mut u64) -> u64 {
+async fn refresh(shares: &mut Store, held: &mut u64) -> u64 {
     for _ in 0..50 {
-        if let Ok(refreshed) = shares.refresh(&all_of("slots/all", *held)).await {
-            let grant = refreshed.grants.expect("none is alone").slots[0];
+        if let Ok(refreshed) = shares.refresh(&all_of("slots/all", *held), &[]).await {
+            let grant = grants(&refreshed).expect("none is alone").slots[0];
             *held += grant.granted;
             return grant.target;
         }
