@@ -41,6 +41,11 @@ static ADD_TO_ROLLUPS: LazyLock<String> =
 static ADD_TO_LATENCIES: LazyLock<String> = LazyLock::new(|| add_to_latencies("SELECT * FROM unnest($1, $2, $3)"));
 static ADD_TO_SPANS: LazyLock<String> = LazyLock::new(spans::add_arrays);
 
+static COPY: LazyLock<String> = LazyLock::new(|| format!("COPY requests ({}) FROM STDIN", COLUMNS.join(",")));
+
+/// From this many rows on, they are copied.
+const ROWS_TO_COPY: usize = 32;
+
 /// The longest time to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -220,13 +225,11 @@ impl Writer for PostgresWriter {
 
 /// Writes rows, and adds to the sums those that were not there.
 async fn insert(connection: &mut PgConnection, rows: &[Row<'_>], owner: &GatewayId) -> Result<(), Error> {
-    let mut inserted: HashSet<i64> = HashSet::new();
-    for rows in rows.chunks(ROWS_AT_ONCE) {
-        let statement = Row::bind_columns(rows, sqlx::query(&INSERT));
-        for row in statement.fetch_all(&mut *connection).await? {
-            inserted.insert(row.try_get("id")?);
-        }
-    }
+    let mut inserted = if rows.len() >= ROWS_TO_COPY && copy(connection, rows).await? {
+        rows.iter().map(|row| row.id).collect()
+    } else {
+        insert_new(connection, rows).await?
+    };
     let (mut rollup, mut sums, mut used) = (Rollup::default(), Spans::default(), Settlements::default());
     // Of two rows with one id, only the first is there.
     for row in rows.iter().filter(|row| inserted.remove(&row.id)) {
@@ -238,6 +241,44 @@ async fn insert(connection: &mut PgConnection, rows: &[Row<'_>], owner: &Gateway
     add_spans(connection, &sums.of_all_lengths()).await?;
     // Last, since draws wait for it.
     used.settle(connection, owner).await
+}
+
+/// Copies rows into the table, which takes half the time of inserting them. Returns false, and copies none, if the database
+/// refuses one of them, as it does when it is there already.
+async fn copy(connection: &mut PgConnection, rows: &[Row<'_>]) -> Result<bool, Error> {
+    let mut savepoint = connection.begin().await?;
+    let mut into = savepoint.copy_in_raw(&COPY).await?;
+    let mut lines = String::new();
+    for rows in rows.chunks(ROWS_AT_ONCE) {
+        lines.clear();
+        for row in rows {
+            row.write_copy_line(&mut lines);
+        }
+        into.send(lines.as_bytes()).await?;
+    }
+    match into.finish().await.map_err(Error::from) {
+        Ok(_) => {
+            savepoint.commit().await?;
+            Ok(true)
+        }
+        Err(Error::Rejected(_)) => {
+            savepoint.rollback().await?;
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Inserts the rows that are not there yet, and returns their ids.
+async fn insert_new(connection: &mut PgConnection, rows: &[Row<'_>]) -> Result<HashSet<i64>, Error> {
+    let mut inserted = HashSet::new();
+    for rows in rows.chunks(ROWS_AT_ONCE) {
+        let statement = Row::bind_columns(rows, sqlx::query(&INSERT));
+        for row in statement.fetch_all(&mut *connection).await? {
+            inserted.insert(row.try_get("id")?);
+        }
+    }
+    Ok(inserted)
 }
 
 /// Adds to the sums of spans, in the order of their keys.
@@ -292,3 +333,6 @@ async fn add(connection: &mut PgConnection, rollup: &Rollup<'_>) -> Result<(), E
         .await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

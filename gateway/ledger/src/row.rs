@@ -13,9 +13,9 @@ use serde_json::{Map, Value, json};
 use sqlx::any::AnyRow;
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
-use sqlx::{Postgres, Row as _};
+use sqlx::{Any, Decode, Postgres, Row as _, Type};
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::time::SystemTime;
 
 macro_rules! row {
@@ -57,6 +57,15 @@ macro_rules! row {
                 $(let values: Vec<_> = rows.iter().map(|row| Column::owned(&row.$field)).collect();
                 let statement = statement.bind(values);)*
                 statement
+            }
+
+            /// Writes the values in the order of [`COLUMNS`] as a line of PostgreSQL's `COPY` in its text format
+            /// (<https://www.postgresql.org/docs/current/sql-copy.html>).
+            pub(crate) fn write_copy_line(&self, to: &mut String) {
+                $(Column::write_copied(&self.$field, to);
+                to.push('\t');)*
+                to.pop();
+                to.push('\n');
             }
         }
 
@@ -268,57 +277,82 @@ fn nano_euros(cost: NanoEuro) -> i64 {
 
 /// A value as databases have it.
 trait Column: Sized {
-    /// As it is bound to a statement of its own life.
-    type Owned;
-    fn read(row: &AnyRow, name: &str) -> Result<Self, sqlx::Error>;
+    /// As it is read, and bound to a statement of its own life.
+    type Owned: for<'r> Decode<'r, Any> + Type<Any>;
     fn owned(&self) -> Self::Owned;
+    fn of_owned(value: Self::Owned) -> Self;
+    /// Writes it as a value of PostgreSQL's `COPY`.
+    fn write_copied(&self, to: &mut String);
     /// The value where there is none, if that may be.
     fn missing() -> Option<Self> {
         None
     }
+    fn read(row: &AnyRow, name: &str) -> Result<Self, sqlx::Error> {
+        row.try_get(name).map(Self::of_owned)
+    }
 }
 
-macro_rules! plain {
-    ($($type:ty, $missing:expr;)*) => {$(
+macro_rules! numbers {
+    ($($type:ty),*) => {$(
         impl Column for $type {
             type Owned = Self;
-            fn read(row: &AnyRow, name: &str) -> Result<Self, sqlx::Error> {
-                row.try_get(name)
-            }
             fn owned(&self) -> Self {
                 *self
             }
-            fn missing() -> Option<Self> {
-                $missing
+            fn of_owned(value: Self) -> Self {
+                value
+            }
+            fn write_copied(&self, to: &mut String) {
+                // Writing to a string cannot fail.
+                let _ = write!(to, "{self}");
             }
         }
     )*};
 }
-plain! {
-    i64, None;
-    f64, None;
-    Option<i64>, Some(None);
-    Option<f64>, Some(None);
-}
+numbers! { i64, f64 }
 
 impl Column for Cow<'_, str> {
     type Owned = String;
-    fn read(row: &AnyRow, name: &str) -> Result<Self, sqlx::Error> {
-        row.try_get::<String, _>(name).map(Cow::Owned)
-    }
     fn owned(&self) -> String {
         // PostgreSQL's text has no NUL.
         self.replace('\0', "")
     }
+    fn of_owned(value: String) -> Self {
+        Cow::Owned(value)
+    }
+    fn write_copied(&self, to: &mut String) {
+        let mut rest = &**self;
+        while let Some(at) = rest.find(['\\', '\t', '\n', '\r', '\0']) {
+            to.push_str(&rest[..at]);
+            to.push_str(match rest.as_bytes()[at] {
+                b'\\' => "\\\\",
+                b'\t' => "\\t",
+                b'\n' => "\\n",
+                b'\r' => "\\r",
+                _ => "",
+            });
+            rest = &rest[at + 1..];
+        }
+        to.push_str(rest);
+    }
 }
 
-impl Column for Option<Cow<'_, str>> {
-    type Owned = Option<String>;
-    fn read(row: &AnyRow, name: &str) -> Result<Self, sqlx::Error> {
-        Ok(row.try_get::<Option<String>, _>(name)?.map(Cow::Owned))
-    }
-    fn owned(&self) -> Option<String> {
+impl<T: Column> Column for Option<T>
+where
+    Option<T::Owned>: for<'r> Decode<'r, Any> + Type<Any>,
+{
+    type Owned = Option<T::Owned>;
+    fn owned(&self) -> Self::Owned {
         self.as_ref().map(Column::owned)
+    }
+    fn of_owned(value: Self::Owned) -> Self {
+        value.map(T::of_owned)
+    }
+    fn write_copied(&self, to: &mut String) {
+        match self {
+            Some(value) => value.write_copied(to),
+            None => to.push_str("\\N"),
+        }
     }
     fn missing() -> Option<Self> {
         Some(None)
