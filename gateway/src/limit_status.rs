@@ -26,26 +26,36 @@ pub(crate) fn render(gate: &Gate, subject: Subject, plan: Option<PlanId>) -> Val
 }
 
 fn balance(balance: &Balance) -> Value {
-    let amount = |amount: u64| match balance.unit {
-        QuotaUnit::Cost => json!(NanoEuro(amount).euros()),
-        QuotaUnit::Tokens | QuotaUnit::Requests => json!(amount),
-    };
+    let amount = |value: u64| amount(balance.unit, value);
     let left = balance
         .limit
         .map(|limit| limit.saturating_sub(balance.used.saturating_add(balance.reserved)));
     json!({
         "window": balance.window.name(),
-        "measure": match balance.unit {
-            QuotaUnit::Tokens => "tokens",
-            QuotaUnit::Requests => "requests",
-            QuotaUnit::Cost => "eur",
-        },
+        "measure": measure(balance.unit),
         "limit": balance.limit.map(amount),
         "used": amount(balance.used),
         "reserved": amount(balance.reserved),
         "remaining": left.map(amount),
         "resets_at": iso(balance.resets),
     })
+}
+
+/// An amount as it is shown: money in euros.
+pub(crate) fn amount(unit: QuotaUnit, amount: u64) -> Value {
+    match unit {
+        QuotaUnit::Cost => json!(NanoEuro(amount).euros()),
+        QuotaUnit::Tokens | QuotaUnit::Requests => json!(amount),
+    }
+}
+
+/// The name of a unit.
+pub(crate) fn measure(unit: QuotaUnit) -> &'static str {
+    match unit {
+        QuotaUnit::Tokens => "tokens",
+        QuotaUnit::Requests => "requests",
+        QuotaUnit::Cost => "eur",
+    }
 }
 
 fn iso(time: Time) -> String {

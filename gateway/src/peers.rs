@@ -1,8 +1,10 @@
 //! The other gateways of the cluster, as the database knew them at the last heartbeat.
 
-use ledger::members::Heartbeat;
+use ledger::members::{Heartbeat, Member};
 use parking_lot::Mutex;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 /// Heartbeats in a row that say so, before this gateway takes itself for cut off.
 const CERTAIN: u32 = 3;
@@ -11,6 +13,8 @@ const CERTAIN: u32 = 3;
 #[derive(Debug)]
 pub(crate) struct Peers {
     live: Mutex<Vec<String>>,
+    /// All members at the last heartbeat, and when that was; none where no database is shared.
+    members: Mutex<Option<(Arc<Vec<Member>>, Instant)>>,
     is_coordinated: AtomicBool,
     /// The heartbeats since the last one at which this gateway shared, or no other did.
     cut_off: AtomicU32,
@@ -20,6 +24,7 @@ impl Default for Peers {
     fn default() -> Self {
         Self {
             live: Mutex::default(),
+            members: Mutex::default(),
             is_coordinated: AtomicBool::new(true),
             cut_off: AtomicU32::new(0),
         }
@@ -30,6 +35,13 @@ impl Peers {
     /// The gateways that are live, in order.
     pub(crate) fn live(&self) -> Vec<String> {
         self.live.lock().clone()
+    }
+
+    /// All members as the last heartbeat found them, and the time since; `None` where no database is shared.
+    pub(crate) fn members(&self) -> Option<(Arc<Vec<Member>>, Duration)> {
+        let members = self.members.lock();
+        let (members, at) = members.as_ref()?;
+        Some((Arc::clone(members), at.elapsed()))
     }
 
     /// The number of live gateways, `own` included, and its position among them.
@@ -53,6 +65,7 @@ impl Peers {
     /// Takes over what a heartbeat found.
     pub(crate) fn note(&self, heartbeat: &Heartbeat) {
         self.live.lock().clone_from(&heartbeat.live_ids);
+        *self.members.lock() = Some((Arc::new(heartbeat.members.clone()), Instant::now()));
         if !self.is_coordinated() && heartbeat.is_other_coordinated {
             self.cut_off.fetch_add(1, Relaxed);
         } else {
@@ -72,6 +85,7 @@ mod tests {
 
     fn beat(peers: &Peers, is_other_coordinated: bool) -> bool {
         peers.note(&Heartbeat {
+            members: Vec::new(),
             live_ids: vec!["a".to_owned(), "b".to_owned(), "c".to_owned()],
             silent: 0,
             server_ms: 0,

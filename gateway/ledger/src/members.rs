@@ -63,6 +63,8 @@ pub struct Member {
     pub silent_for: Duration,
     /// True while it shares rate limits and slots; false while it uses a part of each on its own.
     pub is_coordinated: bool,
+    /// What runs and waits there, as it wrote it with its last heartbeat; empty where its version writes none.
+    pub figures: String,
 }
 
 impl Member {
@@ -75,6 +77,8 @@ impl Member {
 /// The cluster at a heartbeat.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Heartbeat {
+    /// All members, the longest-running first.
+    pub members: Vec<Member>,
     /// The members that are live, this one included, in order.
     pub live_ids: Vec<String>,
     /// The members that are silent.
@@ -134,14 +138,21 @@ pub async fn enter(store: &Store, id: &GatewayId, introduction: &Introduction) -
     Ok(())
 }
 
-/// Renews a member's heartbeat, with whether it shares rate limits and slots; `None` if it is no member, because it was
-/// retired.
+/// Renews a member's heartbeat, with whether it shares rate limits and slots, and what runs and waits there; `None` if it is
+/// no member, because it was retired.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn heartbeat(store: &Store, id: &GatewayId, is_coordinated: bool) -> Result<Option<Heartbeat>, Error> {
-    let renew = format!("UPDATE gateways SET heartbeat_at = {NOW}, is_coordinated = $2 WHERE id = $1");
-    let renew = sqlx::query(&renew).bind(id.as_str()).bind(is_coordinated);
+pub async fn heartbeat(
+    store: &Store,
+    id: &GatewayId,
+    is_coordinated: bool,
+    figures: &str,
+) -> Result<Option<Heartbeat>, Error> {
+    let renew = format!("UPDATE gateways SET heartbeat_at = {NOW}, is_coordinated = $2, figures = $3 WHERE id = $1");
+    // PostgreSQL's text has no NUL.
+    let figures = figures.replace('\0', "");
+    let renew = sqlx::query(&renew).bind(id.as_str()).bind(is_coordinated).bind(figures);
     let reserved = store.reserved();
     if renew.execute(&reserved).timed(store).await?.rows_affected() == 0 {
         return Ok(None);
@@ -155,6 +166,7 @@ pub async fn heartbeat(store: &Store, id: &GatewayId, is_coordinated: bool) -> R
         live_ids,
         server_ms: members.server_ms,
         is_other_coordinated: live.clone().any(|member| member.id != *id && member.is_coordinated),
+        members: members.members,
     }))
 }
 
@@ -177,8 +189,8 @@ pub async fn list(store: &Store) -> Result<Members, Error> {
 
 async fn list_by(store: &Store, pool: &AnyPool) -> Result<Members, Error> {
     let sql = format!(
-        "SELECT now.ms AS server_ms, id, name, address, version, started_at, is_coordinated, now.ms - heartbeat_at AS silent_ms \
-         FROM (SELECT {NOW} AS ms) AS now LEFT JOIN gateways ON true ORDER BY started_at, id"
+        "SELECT now.ms AS server_ms, id, name, address, version, started_at, is_coordinated, figures, \
+         now.ms - heartbeat_at AS silent_ms FROM (SELECT {NOW} AS ms) AS now LEFT JOIN gateways ON true ORDER BY started_at, id"
     );
     let rows = sqlx::query(&sql).fetch_all(pool).timed(store).await?;
     let server_ms = rows.first().map_or(Ok(0), |row| row.try_get("server_ms"))?;
@@ -238,6 +250,7 @@ fn member(row: &AnyRow) -> Result<Option<Member>, Error> {
         started_at: row.try_get("started_at")?,
         silent_for: Duration::from_millis(u64::try_from(silent_ms).unwrap_or(0)),
         is_coordinated: row.try_get("is_coordinated")?,
+        figures: row.try_get("figures")?,
     }))
 }
 

@@ -38,6 +38,7 @@ migrations! {
     23 "objectives" "0023_objectives.sql";
     24 "sharers that have told" "0024_sharers_that_have_told.sql";
     25 "coordination" "0025_coordination.sql";
+    26 "figures of gateways" "0026_figures_of_gateways.sql";
 }
 
 /// Brings a database to the newest version.

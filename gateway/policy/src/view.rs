@@ -1,7 +1,8 @@
 //! Read-only views of the state of policy.
 
 use crate::{
-    Balance, ByClass, Level, ModelId, Policy, QueueEntry, RateLimitKind, RateWindow, Rules, Subject, TicketId, Time,
+    Balance, ByClass, Level, ModelId, Policy, QueueEntry, RateLimitKind, RateWindow, Rules, SharedSlots, Subject,
+    TicketId, Time,
 };
 use std::time::Duration;
 
@@ -44,6 +45,11 @@ impl Policy {
     /// Requests that wait, by class.
     pub fn waiting_by_class(&self) -> ByClass<usize> {
         ByClass::from_fn(|class| self.scheduler.waiting_in(class))
+    }
+
+    /// The requests that run and that wait, of those that slots are for.
+    pub fn in_use(&self, slots: SharedSlots) -> (usize, usize) {
+        self.scheduler.in_use(slots)
     }
 
     /// All requests that wait, class by class, the oldest first.

@@ -1,6 +1,7 @@
 //! `/limits/{project|user|key}/{id}`: what is left of every rate, quota and budget, and when it resets.
 
 use super::{Admin, refused};
+use crate::cluster;
 use crate::config::Config;
 use crate::limit_status;
 use crate::services::Services;
@@ -8,6 +9,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 use policy::{Balance, PlanId, ProjectId, QuotaUnit, Subject};
+use serde_json::Value;
 
 pub(super) async fn show(State(admin): State<Admin>, Path((kind, id)): Path<(String, String)>) -> Response {
     let services = &admin.services;
@@ -20,7 +22,25 @@ pub(super) async fn show(State(admin): State<Admin>, Path((kind, id)): Path<(Str
     };
     let mut status = limit_status::render(&services.gate, subject, plan);
     status["id"] = id.into();
+    if let Some(shared) = cluster::limits(services, subject, plan).await {
+        count_use_of_all(&mut status["rates"], &shared["rates"]);
+        status["cluster"] = shared;
+    }
     Json(status).into_response()
+}
+
+/// A gateway knows what others have used of a rate limit once it has used it too: there is no more left than the store says.
+fn count_use_of_all(own: &mut Value, shared: &Value) {
+    for rate in own.as_array_mut().into_iter().flatten() {
+        let is_it = |one: &&Value| one["limit_of"] == rate["limit_of"] && one["counts"] == rate["counts"];
+        let Some(all) = shared.as_array().into_iter().flatten().find(is_it) else {
+            continue;
+        };
+        if all["remaining"].as_u64() < rate["remaining"].as_u64() {
+            rate["remaining"] = all["remaining"].clone();
+            rate["resets_in_seconds"] = all["resets_in_seconds"].clone();
+        }
+    }
 }
 
 fn find(services: &Services, config: &Config, kind: &str, id: &str) -> Option<(Subject, Option<PlanId>)> {

@@ -2,6 +2,7 @@
 //! requests by their id.
 
 use super::{Admin, counts, internal};
+use crate::cluster;
 use crate::exchange::stored;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -9,14 +10,14 @@ use axum::response::{IntoResponse, Json, Response};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-/// Counts of the requests that run and wait, and the degradation level.
+/// Counts of the requests that run and wait here, and the degradation level; in a cluster those of all gateways beside them.
 pub(super) async fn status(State(admin): State<Admin>) -> Json<Value> {
     let services = &admin.services;
     let snapshot = services.current.get();
     let config = &snapshot.config;
     let occupancy = services.gate.occupancy(0);
     let (completed, failed) = counts(services);
-    Json(json!({
+    let mut status = json!({
         "queue_size": occupancy.waiting,
         "active_requests": occupancy.active,
         "max_active_requests": config.global.max_active_requests,
@@ -30,10 +31,15 @@ pub(super) async fn status(State(admin): State<Admin>) -> Json<Value> {
         "queue_usage_ratio": occupancy.queue_usage,
         "pressure_ratio": occupancy.pressure,
         "degradation_actions": config.level_actions(occupancy.level),
-    }))
+    });
+    if let Some(all) = cluster::status(services) {
+        status["cluster"] = all;
+    }
+    Json(status)
 }
 
-/// All requests that wait, each with position, age and expected wait; and the running requests of each model.
+/// All requests that wait here, each with position, age and expected wait; and the running requests of each model. In a cluster
+/// the counts of all gateways beside them.
 pub(super) async fn list(State(admin): State<Admin>) -> Json<Value> {
     let services = &admin.services;
     let snapshot = services.current.get();
@@ -69,9 +75,11 @@ pub(super) async fn list(State(admin): State<Admin>) -> Json<Value> {
     let by_class: Map<String, Value> = by_class
         .map(|(class, count)| (class.name().to_owned(), (*count).into()))
         .collect();
-    Json(
-        json!({"queue_size": occupancy.waiting, "by_priority": by_class, "by_project": by_project, "models": models, "waiting": waiting}),
-    )
+    let mut queue = json!({"queue_size": occupancy.waiting, "by_priority": by_class, "by_project": by_project, "models": models, "waiting": waiting});
+    if let Some(all) = cluster::queue(services) {
+        queue["cluster"] = all;
+    }
+    Json(queue)
 }
 
 /// The status of a request.

@@ -181,6 +181,7 @@ mod tests {
             started_at: 0,
             silent_for: Duration::from_millis(silent_ms),
             is_coordinated: true,
+            figures: String::new(),
         };
         let work = |member: &Member| Unfinished {
             batches: i64::from(member.is_live()) * 2,

@@ -8,7 +8,9 @@ mod greeting;
 mod init;
 mod keys;
 mod ledger;
+mod limits;
 mod log;
+mod members;
 mod operator;
 #[cfg(feature = "parquet")]
 mod parquet;
@@ -58,6 +60,8 @@ enum Command {
     Usage(usage::UsageArgs),
     /// Print running and queued requests.
     Queue(operator::QueueArgs),
+    /// Print what is left of a project's, user's or key's limits.
+    Limits(limits::LimitsArgs),
     /// Print the model servers and their health.
     Upstreams(operator::UpstreamsArgs),
     /// Check whether a running gateway is ready; exit code 1 if not.
@@ -181,6 +185,7 @@ pub(crate) fn run() -> ExitCode {
         Some(Command::Keys { command }) => keys::run(command),
         Some(Command::Usage(args)) => usage::run(&args),
         Some(Command::Queue(args)) => operator::queue(&args),
+        Some(Command::Limits(args)) => limits::run(&args),
         Some(Command::Upstreams(args)) => operator::upstreams(&args),
         Some(Command::Health(args)) => operator::health(&args),
         Some(Command::Top(args)) => operator::top(&args),

@@ -2,6 +2,7 @@
 
 use super::Failure;
 use super::client::{Admin, AdminArgs, unreachable_gateway};
+use super::members;
 use super::table::aligned;
 use crate::web_client;
 use clap::Args;
@@ -209,9 +210,16 @@ fn told_queue(status: &Value, queue: &Value, most: usize) -> String {
     for action in status["degradation_actions"].as_array().into_iter().flatten() {
         let _ = writeln!(text, "  degradation action: {}", action.as_str().unwrap_or_default());
     }
+    text.push_str(&members::table(&status["cluster"]));
     let waiting = queue["waiting"].as_array().map_or(&[][..], Vec::as_slice);
     if waiting.is_empty() {
         return text;
+    }
+    if status["cluster"]["members"]
+        .as_array()
+        .is_some_and(|members| members.len() > 1)
+    {
+        text.push_str("\nqueued at this gateway\n");
     }
     let mut rows = vec![
         [

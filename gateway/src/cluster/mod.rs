@@ -3,10 +3,15 @@
 //! With SQLite there is one gateway, and nothing to do.
 
 mod credit;
+mod figures;
 mod leases;
+mod limits;
 mod names;
-
+mod view;
 mod work;
+
+pub(crate) use limits::limits;
+pub(crate) use view::{queue, status};
 
 use self::credit::Banker;
 use self::leases::Leases;
@@ -122,7 +127,8 @@ pub(crate) async fn forget(services: &Services, id: &GatewayId) {
 async fn beat(services: &Services, address: SocketAddr) -> Result<Heartbeat, ledger::Error> {
     let (store, id) = (services.ledger.store(), services.ledger.owner());
     loop {
-        if let Some(heartbeat) = members::heartbeat(store, id, services.peers.is_coordinated()).await? {
+        let figures = figures::Figures::of(services).to_json();
+        if let Some(heartbeat) = members::heartbeat(store, id, services.peers.is_coordinated(), &figures).await? {
             return Ok(heartbeat);
         }
         tracing::warn!(gateway = %id, "this gateway was retired, and enters again");

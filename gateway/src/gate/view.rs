@@ -2,7 +2,9 @@
 
 use super::Gate;
 use crate::clock;
-use policy::{Balance, ByClass, ModelId, PlanId, QueueEntry, RateLimitKind, RateWindow, Subject, TicketId};
+use policy::{
+    Balance, ByClass, ModelId, PlanId, QueueEntry, RateLimitKind, RateWindow, SharedSlots, Subject, TicketId,
+};
 use std::time::Duration;
 
 /// A rate limit with its holder and its present state.
@@ -38,6 +40,12 @@ impl Gate {
             pressure: policy.pressure(now),
             queue_usage: policy.queue_usage(),
         }
+    }
+
+    /// The requests that run and that wait, of those that each of these slots are for.
+    pub(crate) fn in_use(&self, slots: impl Iterator<Item = SharedSlots>) -> Vec<(usize, usize)> {
+        let policy = &self.lock().policy;
+        slots.map(|slots| policy.in_use(slots)).collect()
     }
 
     /// All requests that wait, class by class, the oldest first, with the wait that is still expected.

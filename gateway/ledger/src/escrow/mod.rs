@@ -5,8 +5,10 @@
 //! A gateway's operations are of a session. After one whose result is unknown it begins another, which waits for the end of
 //! that operation or makes it void; so what a gateway takes for its own is at most what the database has as its own.
 
+mod read;
 mod settle;
 
+pub use read::{SharedAllowance, read as read_shared};
 pub(crate) use settle::Settlements;
 
 use crate::error::Error;

@@ -2,10 +2,17 @@
 //! gateway; of slots `gateway held demand` for each.
 
 use policy::{Holding, RateAccount, SlotAccount, SlotHolding};
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 /// The ids of accounts of slots begin with it.
 pub(super) const SLOTS: &str = "slots/";
+
+/// Lines of accounts by their ids, and the store's time in microseconds.
+pub(super) struct Lines {
+    pub(super) now_us: u64,
+    pub(super) by_id: HashMap<String, String>,
+}
 
 /// The line of a rate limit's account.
 pub(super) fn encode(account: &RateAccount<String>) -> String {

@@ -7,7 +7,10 @@
 
 mod account;
 mod postgres;
+mod read;
 mod redis;
+
+pub use read::{SharedLevel, read};
 
 use crate::error::Error;
 use crate::id::GatewayId;

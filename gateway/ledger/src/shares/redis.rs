@@ -1,19 +1,22 @@
 //! The store in Valkey or Redis: one script an operation, on the server's clock. The script is loaded where a server does not
 //! know it; a changed script has another name.
 
+use super::account::Lines;
 use super::{Grants, OPERATION_TIMEOUT, Outcome, Refreshed, Reports, Shares, Standing, another_session, no_answer};
 use crate::error::Error;
 use crate::id::GatewayId;
 use policy::{RateGrant, RateReport, SlotGrant, SlotReport};
 use redis::aio::MultiplexedConnection;
 use redis::{Client, FromRedisValue, Script};
+use std::collections::HashMap;
 use std::time::Duration;
 
 #[cfg(test)]
 mod tests;
 
 /// The keys, in one slot of a cluster's servers. The number is that of the accounts' form.
-const KEYS: [&str; 3] = ["{sluice1}:members", "{sluice1}:accounts", "{sluice1}:epoch"];
+const KEYS: [&str; 3] = ["{sluice1}:members", ACCOUNTS, "{sluice1}:epoch"];
+const ACCOUNTS: &str = "{sluice1}:accounts";
 
 /// The script's numbers are doubles; amounts are bounded so that their sums are whole.
 const MOST: u64 = 1 << 52;
@@ -42,10 +45,7 @@ struct Session {
 
 impl Redis {
     pub(super) fn new(url: &str, gateway: &GatewayId) -> Result<Self, Error> {
-        // For rediss://; an error means that it was chosen before.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let invalid = |error| Error::Setup(format!("invalid cluster URL: {error}"));
-        let client = Client::open(url).map_err(invalid)?;
+        let client = client(url)?;
         Ok(Self {
             address: client.get_connection_info().addr().to_string(),
             client,
@@ -186,6 +186,36 @@ impl Shares for Redis {
     async fn leave(&mut self) -> Result<(), Error> {
         self.run::<Vec<i64>>("leave", Vec::new()).await.map(drop)
     }
+}
+
+fn client(url: &str) -> Result<Client, Error> {
+    // For rediss://; an error means that it was chosen before.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::open(url).map_err(|error| Error::Setup(format!("invalid cluster URL: {error}")))
+}
+
+/// Reads accounts, of no session.
+pub(super) async fn read(url: &str, ids: &[String]) -> Result<Lines, Error> {
+    let client = client(url)?;
+    let failed =
+        |error: redis::RedisError| Error::Database(format!("{}: {error}", client.get_connection_info().addr()));
+    let mut connection = client.get_multiplexed_async_connection().await.map_err(failed)?;
+    let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(&mut connection).await.map_err(failed)?;
+    let mut by_id = HashMap::new();
+    for id in ids {
+        let read = redis::cmd("HGET")
+            .arg(ACCOUNTS)
+            .arg(id)
+            .query_async(&mut connection)
+            .await;
+        if let Some(line) = read.map_err(failed)? {
+            by_id.insert(id.clone(), line);
+        }
+    }
+    Ok(Lines {
+        now_us: seconds.saturating_mul(1_000_000).saturating_add(micros),
+        by_id,
+    })
 }
 
 fn arguments(reports: &Reports, listed: &[String]) -> Vec<String> {

@@ -6,6 +6,7 @@ mod allowances;
 mod charts;
 mod events;
 mod frame;
+mod gateways;
 pub(crate) mod history;
 mod pages;
 mod plot;

@@ -6,6 +6,7 @@ mod files;
 mod left;
 mod lost_database;
 mod members;
+mod operators;
 mod rates;
 mod slots;
 mod valkey;

@@ -10,21 +10,21 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-const SLOTS: usize = 6;
+pub(super) const SLOTS: usize = 6;
 
 const ANSWER: &str = r#"{"id":"c","object":"chat.completion","created":1,"model":"tested","choices":[{"index":0,"message":{"role":"assistant","content":"yes"},"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":1,"total_tokens":4}}"#;
 
 /// What runs at the server.
 #[derive(Default)]
-struct Runs {
+pub(super) struct Runs {
     now: AtomicUsize,
     most: AtomicUsize,
     ended: AtomicUsize,
-    arrivals: Mutex<Vec<Instant>>,
+    pub(super) arrivals: Mutex<Vec<Instant>>,
 }
 
 /// A server whose answers take so long.
-async fn upstream(takes: Duration) -> (Scripted, Arc<Runs>) {
+pub(super) async fn upstream(takes: Duration) -> (Scripted, Arc<Runs>) {
     let runs = Arc::<Runs>::default();
     let counted = Arc::clone(&runs);
     let server = Scripted::start(move |mut connection| {
@@ -45,7 +45,7 @@ async fn upstream(takes: Duration) -> (Scripted, Arc<Runs>) {
     (server, runs)
 }
 
-fn directory(upstream: &str) -> TempDir {
+pub(super) fn directory(upstream: &str) -> TempDir {
     config_dir(|name, text| {
         let text = roomy(name, text);
         match name {
@@ -57,14 +57,14 @@ fn directory(upstream: &str) -> TempDir {
     })
 }
 
-async fn three(flags: &[&str], upstream: &str) -> Vec<Gateway> {
-    let start = || Gateway::start_in(directory(upstream), flags);
+pub(super) async fn three(flags: &[&str], directory: impl Fn() -> TempDir) -> Vec<Gateway> {
+    let start = || Gateway::start_in(directory(), flags);
     let (one, two, three) = tokio::join!(start(), start(), start());
     vec![one, two, three]
 }
 
 /// A request; true if it is answered.
-async fn ask(address: &str) -> bool {
+pub(super) async fn ask(address: &str) -> bool {
     let body = json!({"model": "tested", "messages": [{"role": "user", "content": "?"}], "max_tokens": 5});
     let http = reqwest::Client::new();
     let sent = http.post(format!("{address}/v1/chat/completions")).json(&body).send();
@@ -86,7 +86,7 @@ async fn the_slots_of_a_killed_gateway_are_back_after_three_seconds() {
 pub(super) async fn all_slots_are_used_and_no_more(flags: &[&str]) {
     const TAKES: Duration = Duration::from_millis(400);
     let (server, runs) = upstream(TAKES).await;
-    let gateways = three(flags, &server.url).await;
+    let gateways = three(flags, || directory(&server.url)).await;
     let addresses: Vec<String> = gateways.iter().map(|gateway| gateway.proxy.clone()).collect();
     let (hot, stop) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
     // Of 16 clients, 12 ask the gateway that is hot, so that each has some.
@@ -126,7 +126,7 @@ pub(super) async fn all_slots_are_used_and_no_more(flags: &[&str]) {
 pub(super) async fn slots_come_back(flags: &[&str]) {
     // No answer ends while this looks on.
     let (server, runs) = upstream(Duration::from_secs(120)).await;
-    let mut gateways = three(flags, &server.url).await;
+    let mut gateways = three(flags, || directory(&server.url)).await;
     let spawn_to = |gateway: &Gateway| {
         let address = gateway.proxy.clone();
         tokio::spawn(async move { ask(&address).await })

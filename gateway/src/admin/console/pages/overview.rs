@@ -2,6 +2,7 @@
 
 use super::super::charts::charts;
 use super::super::frame::{Part, range_picker, section};
+use super::super::gateways::{gateways, is_one_of_several};
 use super::super::history::Sample;
 use super::super::plot::{self, Color, Series, short};
 use super::super::text::{list, number, percent, seconds, word};
@@ -31,7 +32,8 @@ pub(super) async fn parts(admin: &Admin, view: &View) -> Result<Vec<Part>, ledge
     Ok(vec![
         Part::live("tiles", tiles(&status, &last)),
         Part::live("attention", attention(admin, &status)),
-        Part::live("plots", section("plots", "Last five minutes", &plots(&samples))),
+        Part::live("gateways", gateways(&status)),
+        Part::live("plots", section("plots", plots_title(&status), &plots(&samples))),
         Part::fixed(range_picker(view)),
         Part::live(
             "charts",
@@ -44,9 +46,25 @@ pub(super) async fn parts(admin: &Admin, view: &View) -> Result<Vec<Part>, ledge
     ])
 }
 
+/// Plots are of this gateway alone.
+fn plots_title(status: &Value) -> &'static str {
+    if is_one_of_several(status) {
+        "Last five minutes of this gateway"
+    } else {
+        "Last five minutes"
+    }
+}
+
 fn tiles(status: &Value, last: &Sample) -> Markup {
     let level = number(&status["current_degradation_level_number"]);
-    let of = |now: &str, most: &str| format!("{} of {}", status[now], status[most]);
+    // Of all gateways, where there are several.
+    let (counted, whose) = if is_one_of_several(status) {
+        (&status["cluster"], "requests with a slot, of all gateways")
+    } else {
+        (status, "requests with a slot")
+    };
+    let of = |now: &str, most: &str| format!("{} of {}", counted[now], counted[most]);
+    let full = number(&counted["queue_size"]) / number(&counted["max_queue_size"]).max(1.0);
     let failed = format!(
         "{} refused, {} failed a second",
         short(last.refused),
@@ -55,8 +73,8 @@ fn tiles(status: &Value, last: &Sample) -> Markup {
     let input = format!("output; {}/s input", short(last.input_tokens));
     html! {
         div.tiles {
-            (tile("Running", &of("active_requests", "max_active_requests"), "requests with a slot", ""))
-            (tile("Queued", &of("queue_size", "max_queue_size"), &format!("queue {} full", percent(number(&status["queue_usage_ratio"]))), ""))
+            (tile("Running", &of("active_requests", "max_active_requests"), whose, ""))
+            (tile("Queued", &of("queue_size", "max_queue_size"), &format!("queue {} full", percent(full)), ""))
             (tile("Completed", &format!("{}/s", short(last.completed)), &failed, ""))
             (tile("Tokens", &format!("{}/s", short(last.output_tokens)), &input, ""))
             (tile("Latency p95", &seconds(last.p95), &format!("p50 {}", seconds(last.p50)), ""))

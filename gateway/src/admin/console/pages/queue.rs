@@ -1,6 +1,7 @@
 //! Queue: who runs, who waits, for how long, and the end of a wait.
 
 use super::super::frame::{Part, csrf, section};
+use super::super::gateways::{gateways, is_one_of_several};
 use super::super::session::Session;
 use super::super::table::{numbers, table, text};
 use super::super::text::{list, number, seconds, word};
@@ -14,15 +15,24 @@ use serde_json::Value;
 const WAITING: usize = 100;
 
 pub(super) async fn parts(admin: &Admin, session: &Session) -> Vec<Part> {
+    let axum::Json(status) = queue::status(State(admin.clone())).await;
     let axum::Json(queue) = queue::list(State(admin.clone())).await;
+    let (all, here) = if is_one_of_several(&status) {
+        ("Slots by model, of all gateways", "Queued requests of this gateway")
+    } else {
+        ("Slots by model", "Queued requests")
+    };
     vec![
-        Part::live("slots", section("slots", "Slots by model", &slots(&queue))),
-        Part::live("queue", section("queue", "Queued requests", &waiting(&queue, session))),
+        Part::live("gateways", gateways(&status)),
+        Part::live("slots", section("slots", all, &slots(&queue))),
+        Part::live("queue", section("queue", here, &waiting(&queue, session))),
     ]
 }
 
 fn slots(queue: &Value) -> Markup {
-    let models = queue["models"].as_object().into_iter().flatten();
+    let all = [&queue["cluster"], queue];
+    let models = all.into_iter().find_map(|queue| queue["models"].as_object());
+    let models = models.into_iter().flatten();
     let rows: Vec<Vec<Markup>> = models
         .map(|(model, slots)| {
             vec![
