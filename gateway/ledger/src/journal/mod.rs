@@ -2,12 +2,13 @@
 //! records are moved into the database in groups (`docs/decisions/003-a-journal-before-the-database.md`). What an
 //! appended record survives is its [`Durability`].
 //!
-//! A journal is a row of segments, files of one JSON list a line. A segment is closed when its records are about to be
+//! A journal is a row of segments, files of one JSON list and its checksum a line. A segment is closed when its records are about to be
 //! moved and removed when they have been, so what is found at a start is what had not been moved.
 //!
 //! A journal that cannot be written says so ([`Journal::failure`]) before anyone relies on it. A reserve of disk space
 //! is given up at the first failure, so that requests that run already still get their records.
 
+mod checksum;
 mod disk;
 mod reader;
 mod segment;
@@ -105,6 +106,7 @@ impl Journal {
             // A line begins with a newline as well as ending with one, so that a torn one ends at the next.
             line.push(b'\n');
             serde_json::to_writer(&mut *line, what)?;
+            checksum::append(line, 1);
             line.push(b'\n');
             segment.append(line).or_else(|error| {
                 self.fail(&error);

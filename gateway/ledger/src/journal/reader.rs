@@ -1,5 +1,6 @@
 //! Reads segments, and keeps aside what cannot be read.
 
+use super::checksum;
 use super::segment::Intent;
 use crate::row::Row;
 use sha2::{Digest, Sha256};
@@ -14,25 +15,44 @@ pub(crate) struct Lines {
     pub(crate) rows: Vec<Row<'static>>,
     /// Requests that ran.
     pub(crate) intents: Vec<Row<'static>>,
-    /// Lines that are neither: torn off by a full disk or a crash, or damaged later.
+    /// Lines that are neither, or not what was written: torn off by a full disk or a crash, or damaged later.
     pub(crate) damaged: Vec<Vec<u8>>,
 }
 
 /// Reads a segment.
 pub(crate) fn read(segment: &Path) -> io::Result<Lines> {
-    let text = std::fs::read(segment)?;
+    Ok(lines(&std::fs::read(segment)?))
+}
+
+/// The lines of a segment. Where one carries its checksum, all must; a segment of an older version has none.
+pub(super) fn lines(segment: &[u8]) -> Lines {
+    let all = || segment.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let has_checksums = all().any(|line| checksum::verify(line).is_some());
     let mut lines = Lines::default();
-    for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-        let read = if line.starts_with(b"{") {
-            serde_json::from_slice(line).map(|Intent { intent }| lines.intents.push(intent))
+    for line in all() {
+        let text = if has_checksums {
+            checksum::verify(line)
         } else {
-            serde_json::from_slice(line).map(|row| lines.rows.push(row))
+            Some(line)
         };
-        if read.is_err() {
+        if text.and_then(|text| lines.take(text)).is_none() {
             lines.damaged.push(line.to_owned());
         }
     }
-    Ok(lines)
+    lines
+}
+
+impl Lines {
+    /// Takes a line's JSON, if it is that of a row or an intent.
+    fn take(&mut self, json: &[u8]) -> Option<()> {
+        if json.starts_with(b"{") {
+            let Intent { intent } = serde_json::from_slice(json).ok()?;
+            self.intents.push(intent);
+        } else {
+            self.rows.push(serde_json::from_slice(json).ok()?);
+        }
+        Some(())
+    }
 }
 
 /// Writes lines to a file beside the journal, whose name comes from what they are: written twice, it is one. `why` ends

@@ -113,6 +113,72 @@ fn a_line_of_an_older_version_has_neither_an_operation_nor_a_client_request_id()
     );
 }
 
+/// Each flip of one bit of a segment is found, or changes nothing; the other line is read.
+#[test]
+fn a_flipped_bit_never_changes_a_record_and_takes_no_other_with_it() {
+    let dir = tempfile::TempDir::new().expect("a directory");
+    let (base, journal) = open(&dir, Durability::Strict);
+    let _ = journal.append(&row(1)).expect("appended");
+    journal.intend(&row(7)).expect("appended");
+    let mut segment = std::fs::read(&segments(&base).expect("listed")[0].1).expect("read");
+    let (mut unnoticed, mut plausible) = (0, 0);
+    for bit in 0..8 * segment.len() {
+        segment[bit / 8] ^= 1 << (bit % 8);
+        let lines = reader::lines(&segment);
+        assert!(
+            lines.rows.iter().all(|found| *found == row(1)),
+            "bit {bit}: {:?}",
+            lines.rows
+        );
+        assert!(
+            lines.intents.iter().all(|found| *found == row(7)),
+            "bit {bit}: {:?}",
+            lines.intents
+        );
+        let read = lines.rows.len() + lines.intents.len();
+        assert!(read >= 1, "bit {bit} takes both lines with it");
+        assert_eq!(
+            read < 2,
+            !lines.damaged.is_empty(),
+            "bit {bit} is found, or takes nothing"
+        );
+        unnoticed += usize::from(read == 2);
+        let json = lines
+            .damaged
+            .iter()
+            .filter_map(|line| line.split(|byte| *byte == b'\t').next());
+        plausible += json
+            .filter(|json| serde_json::from_slice::<Row<'static>>(json).is_ok())
+            .count();
+        segment[bit / 8] ^= 1 << (bit % 8);
+    }
+    assert_eq!(unnoticed, 0);
+    assert!(
+        plausible > 500,
+        "only {plausible} flips would be a changed record without a checksum"
+    );
+}
+
+#[test]
+fn a_segment_of_an_older_version_has_no_checksums_and_one_of_this_version_has_them_on_every_line() {
+    let dir = tempfile::TempDir::new().expect("a directory");
+    let (base, journal) = open(&dir, Durability::Strict);
+    let json = |id| serde_json::to_string(&row(id)).expect("a line");
+    let segment = segments(&base).expect("listed")[0].1.clone();
+    let older = format!("\n{}\n\n{{\"intent\":{}}}\n", json(1), json(7));
+    std::fs::write(&segment, &older).expect("written");
+    let lines = all(&base);
+    assert_eq!(
+        (lines.rows, lines.intents, lines.damaged.len()),
+        (vec![row(1)], vec![row(7)], 0)
+    );
+
+    std::fs::write(&segment, format!("\n{}\n", json(1))).expect("written");
+    let _ = journal.append(&row(2)).expect("appended");
+    let lines = all(&base);
+    assert_eq!((lines.rows, lines.damaged), (vec![row(2)], vec![json(1).into_bytes()]));
+}
+
 #[test]
 fn threads_that_append_together_lose_nothing() {
     let dir = tempfile::TempDir::new().expect("a directory");
