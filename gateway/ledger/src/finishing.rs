@@ -34,7 +34,7 @@ fn write_alone(writer: &mut dyn Writer, slot: &Slot, ending: &Ending) -> Result<
         let Some(row) = alone[0].row.take() else {
             return Ok(Err(Error::Rejected(why)));
         };
-        let file = journal::keep_aside(&slot.journal, &[row.line()?.into_bytes()], "rejected")?;
+        let file = journal::keep_aside(&slot.journal, &[row.line()?.as_bytes()], "rejected")?;
         tracing::error!(
             error = why, request_id = %row.request_id, file = %file.display(),
             "a record that the database refuses is set aside"

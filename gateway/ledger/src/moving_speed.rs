@@ -31,7 +31,9 @@ fn moving_speed() {
         let mut text = String::new();
         for number in 0..ROWS {
             let id = first + segment * ROWS + number;
-            let request_id = format!("req_{:016x}", id.wrapping_mul(0x9E37_79B9_7F4A_7C15_u64.cast_signed()));
+            // As the gateway makes them: the second, of which a segment is about one, and random bits.
+            let random = u128::from(id.unsigned_abs()).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835) >> 32;
+            let request_id = format!("req_{:08x}{random:024x}", 1_790_000_000 + segment);
             let (project, user) = (format!("project-{}", id % 20), format!("user-{}", id % 200));
             let mut entry = entry(&request_id);
             (entry.project_id, entry.user_id) = (&project, &user);

@@ -121,7 +121,7 @@ impl Drop for PostgresWriter {
 }
 
 impl Writer for PostgresWriter {
-    fn write(&mut self, lines: &Lines, owner: &GatewayId) -> Result<(), Error> {
+    fn write(&mut self, lines: &Lines<'_>, owner: &GatewayId) -> Result<(), Error> {
         transaction!(self, |transaction| {
             insert(&mut transaction, &lines.rows, owner).await?;
             let finished: HashSet<i64> = lines.rows.iter().map(|row| row.id).collect();

@@ -42,6 +42,11 @@ macro_rules! row {
         }
 
         impl Row<'_> {
+            /// The same with texts of its own.
+            pub(crate) fn into_owned(self) -> Row<'static> {
+                Row { $($field: Column::of_read(self.$field.into_read()),)* }
+            }
+
             /// The fields by their names.
             pub(crate) fn as_json(&self) -> Map<String, Value> {
                 let mut object = Map::new();
@@ -54,7 +59,7 @@ macro_rules! row {
                 rows: &[Self],
                 statement: Query<'q, Postgres, PgArguments>,
             ) -> Query<'q, Postgres, PgArguments> {
-                $(let values: Vec<_> = rows.iter().map(|row| Column::owned(&row.$field)).collect();
+                $(let values: Vec<_> = rows.iter().map(|row| Column::bound(&row.$field)).collect();
                 let statement = statement.bind(values);)*
                 statement
             }
@@ -78,16 +83,16 @@ macro_rules! row {
             }
         }
 
-        impl<'de> Deserialize<'de> for Row<'static> {
+        impl<'de> Deserialize<'de> for Row<'de> {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 struct List;
                 impl<'de> Visitor<'de> for List {
-                    type Value = Row<'static>;
+                    type Value = Row<'de>;
                     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                         write!(f, "a list of {} values", COLUMNS.len())
                     }
                     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-                        Ok(Row { $($field: match list.next_element()? {
+                        Ok(Row { $($field: match Column::next(&mut list)? {
                             Some(value) => value,
                             // A journal of an older version has fewer fields.
                             None => match Column::missing() {
@@ -257,7 +262,7 @@ impl Row<'_> {
 
     /// The row of such a line.
     pub(crate) fn of_line(line: &str) -> Result<Row<'static>, Error> {
-        serde_json::from_str(line).map_err(Error::invalid)
+        serde_json::from_str(line).map(Row::into_owned).map_err(Error::invalid)
     }
 }
 
@@ -276,30 +281,45 @@ fn nano_euros(cost: NanoEuro) -> i64 {
 }
 
 /// A value as databases have it.
-trait Column: Sized {
-    /// As it is read, and bound to a statement of its own life.
-    type Owned: for<'r> Decode<'r, Any> + Type<Any>;
-    fn owned(&self) -> Self::Owned;
-    fn of_owned(value: Self::Owned) -> Self;
+trait Column<'a>: Sized {
+    /// As it is read from a database, and bound to a statement of its own life.
+    type Read: for<'r> Decode<'r, Any> + Type<Any>;
+    /// As it is read from a line, whose text it borrows.
+    type InLine: Deserialize<'a>;
+    /// The value without NUL, which PostgreSQL's text cannot hold.
+    fn bound(&self) -> Self::Read;
+    fn into_read(self) -> Self::Read;
+    fn of_read(value: Self::Read) -> Self;
+    fn of_line(value: Self::InLine) -> Self;
     /// Writes it as a value of PostgreSQL's `COPY`.
     fn write_copied(&self, to: &mut String);
     /// The value where there is none, if that may be.
     fn missing() -> Option<Self> {
         None
     }
+    fn next<A: SeqAccess<'a>>(list: &mut A) -> Result<Option<Self>, A::Error> {
+        Ok(list.next_element()?.map(Self::of_line))
+    }
     fn read(row: &AnyRow, name: &str) -> Result<Self, sqlx::Error> {
-        row.try_get(name).map(Self::of_owned)
+        row.try_get(name).map(Self::of_read)
     }
 }
 
 macro_rules! numbers {
     ($($type:ty),*) => {$(
-        impl Column for $type {
-            type Owned = Self;
-            fn owned(&self) -> Self {
+        impl<'a> Column<'a> for $type {
+            type Read = Self;
+            type InLine = Self;
+            fn bound(&self) -> Self {
                 *self
             }
-            fn of_owned(value: Self) -> Self {
+            fn into_read(self) -> Self {
+                self
+            }
+            fn of_read(value: Self) -> Self {
+                value
+            }
+            fn of_line(value: Self) -> Self {
                 value
             }
             fn write_copied(&self, to: &mut String) {
@@ -311,14 +331,24 @@ macro_rules! numbers {
 }
 numbers! { i64, f64 }
 
-impl Column for Cow<'_, str> {
-    type Owned = String;
-    fn owned(&self) -> String {
-        // PostgreSQL's text has no NUL.
+/// Text that is borrowed from the line, where nothing in it is escaped.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'a> Column<'a> for Cow<'a, str> {
+    type Read = String;
+    type InLine = Text<'a>;
+    fn bound(&self) -> String {
         self.replace('\0', "")
     }
-    fn of_owned(value: String) -> Self {
+    fn into_read(self) -> String {
+        self.into_owned()
+    }
+    fn of_read(value: String) -> Self {
         Cow::Owned(value)
+    }
+    fn of_line(Text(text): Text<'a>) -> Self {
+        text
     }
     fn write_copied(&self, to: &mut String) {
         let mut rest = &**self;
@@ -337,16 +367,23 @@ impl Column for Cow<'_, str> {
     }
 }
 
-impl<T: Column> Column for Option<T>
+impl<'a, T: Column<'a>> Column<'a> for Option<T>
 where
-    Option<T::Owned>: for<'r> Decode<'r, Any> + Type<Any>,
+    Option<T::Read>: for<'r> Decode<'r, Any> + Type<Any>,
 {
-    type Owned = Option<T::Owned>;
-    fn owned(&self) -> Self::Owned {
-        self.as_ref().map(Column::owned)
+    type Read = Option<T::Read>;
+    type InLine = Option<T::InLine>;
+    fn bound(&self) -> Self::Read {
+        self.as_ref().map(Column::bound)
     }
-    fn of_owned(value: Self::Owned) -> Self {
-        value.map(T::of_owned)
+    fn into_read(self) -> Self::Read {
+        self.map(Column::into_read)
+    }
+    fn of_read(value: Self::Read) -> Self {
+        value.map(T::of_read)
+    }
+    fn of_line(value: Self::InLine) -> Self {
+        value.map(T::of_line)
     }
     fn write_copied(&self, to: &mut String) {
         match self {

@@ -53,7 +53,8 @@ pub(crate) fn move_before(writer: &mut dyn Writer, slot: &Slot, until: u64) -> R
     let base = &slot.journal;
     let segments = journal::segments(base)?;
     for (_, segment) in segments.into_iter().take_while(|(number, _)| *number < until) {
-        let mut lines = journal::read(&segment)?;
+        let text = std::fs::read(&segment)?;
+        let mut lines = journal::read(&text);
         let damaged = std::mem::take(&mut lines.damaged);
         aside.rejected_records += write(writer, slot, lines)?;
         if !damaged.is_empty() {
@@ -68,7 +69,7 @@ pub(crate) fn move_before(writer: &mut dyn Writer, slot: &Slot, until: u64) -> R
 }
 
 /// Writes lines into the database and sets aside what it refuses; the number of records set aside.
-fn write(writer: &mut dyn Writer, slot: &Slot, mut lines: Lines) -> Result<u64, Error> {
+fn write(writer: &mut dyn Writer, slot: &Slot, mut lines: Lines<'_>) -> Result<u64, Error> {
     // A part must not keep the intent of a request whose record is in another part.
     let finished: HashSet<i64> = lines.rows.iter().map(|row| row.id).collect();
     lines.intents.retain(|intent| !finished.contains(&intent.id));
@@ -79,8 +80,9 @@ fn write(writer: &mut dyn Writer, slot: &Slot, mut lines: Lines) -> Result<u64, 
     }
     let mut texts = Vec::with_capacity(rejected.len());
     for row in &rejected {
-        texts.push(row.line()?.into_bytes());
+        texts.push(row.line()?);
     }
+    let texts: Vec<&[u8]> = texts.iter().map(String::as_bytes).collect();
     let file = journal::keep_aside(&slot.journal, &texts, "rejected")?;
     tracing::error!(records = rejected.len(), file = %file.display(), "records that the database refuses are set aside");
     let ids: Vec<i64> = rejected.iter().map(|row| row.id).collect();
@@ -90,11 +92,11 @@ fn write(writer: &mut dyn Writer, slot: &Slot, mut lines: Lines) -> Result<u64, 
 
 /// Writes lines in one transaction. If the database refuses one of them for what it says, halves are tried, down to the
 /// record that is at fault: of n records with one such, about 2 log₂ n transactions.
-fn write_or_reject(
+fn write_or_reject<'a>(
     writer: &mut dyn Writer,
-    lines: Lines,
+    lines: Lines<'a>,
     owner: &GatewayId,
-    rejected: &mut Vec<Row<'static>>,
+    rejected: &mut Vec<Row<'a>>,
 ) -> Result<(), Error> {
     let error = match writer.write(&lines, owner) {
         Err(Error::Rejected(why)) => why,

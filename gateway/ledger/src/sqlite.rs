@@ -45,7 +45,7 @@ impl SqliteWriter {
 }
 
 impl Writer for SqliteWriter {
-    fn write(&mut self, lines: &Lines, owner: &GatewayId) -> Result<(), Error> {
+    fn write(&mut self, lines: &Lines<'_>, owner: &GatewayId) -> Result<(), Error> {
         let transaction = self.connection.transaction()?;
         insert(&transaction, &lines.rows)?;
         let finished: HashSet<i64> = lines.rows.iter().map(|row| row.id).collect();

@@ -46,7 +46,7 @@ impl FaultyWriter {
 }
 
 impl Writer for FaultyWriter {
-    fn write(&mut self, lines: &Lines, owner: &GatewayId) -> Result<(), Error> {
+    fn write(&mut self, lines: &Lines<'_>, owner: &GatewayId) -> Result<(), Error> {
         let mode = self.check()?;
         self.0.write(lines, owner)?;
         match mode {

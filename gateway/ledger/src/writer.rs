@@ -14,7 +14,7 @@ pub(crate) const DELETE_AT_ONCE: i64 = 1000;
 pub(crate) trait Writer: Send {
     /// Writes a segment's lines in one transaction: records that are not there yet, their sums, and intents of requests
     /// that run on. They are of the gateway `owner`.
-    fn write(&mut self, lines: &Lines, owner: &GatewayId) -> Result<(), Error>;
+    fn write(&mut self, lines: &Lines<'_>, owner: &GatewayId) -> Result<(), Error>;
     /// Writes the endings of work that the gateway `owner` has, with their records, in one transaction: either all of them
     /// or none. What became of each.
     fn finish(&mut self, endings: &[Ending], owner: &GatewayId) -> Result<Vec<Written>, Error>;

@@ -8,43 +8,49 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// The contents of a segment.
+/// The contents of a segment, whose text they borrow.
 #[derive(Debug, Default, PartialEq)]
-pub(crate) struct Lines {
+pub(crate) struct Lines<'a> {
     /// Finished requests.
-    pub(crate) rows: Vec<Row<'static>>,
+    pub(crate) rows: Vec<Row<'a>>,
     /// Requests that ran.
-    pub(crate) intents: Vec<Row<'static>>,
+    pub(crate) intents: Vec<Row<'a>>,
     /// Lines that are neither, or not what was written: torn off by a full disk or a crash, or damaged later.
-    pub(crate) damaged: Vec<Vec<u8>>,
+    pub(crate) damaged: Vec<&'a [u8]>,
 }
 
-/// Reads a segment.
-pub(crate) fn read(segment: &Path) -> io::Result<Lines> {
-    Ok(lines(&std::fs::read(segment)?))
-}
-
-/// The lines of a segment. Where one carries its checksum, all must; a segment of an older version has none.
-pub(super) fn lines(segment: &[u8]) -> Lines {
-    let all = || segment.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    let has_checksums = all().any(|line| checksum::verify(line).is_some());
+/// Reads the text of a segment. Where one line carries its checksum, all must; a segment of an older version has none.
+pub(crate) fn read(segment: &[u8]) -> Lines<'_> {
+    let has_checksums = split(segment).any(|line| checksum::verify(line).is_some());
     let mut lines = Lines::default();
-    for line in all() {
+    for line in split(segment) {
         let text = if has_checksums {
             checksum::verify(line)
         } else {
             Some(line)
         };
         if text.and_then(|text| lines.take(text)).is_none() {
-            lines.damaged.push(line.to_owned());
+            lines.damaged.push(line);
         }
     }
     lines
 }
 
-impl Lines {
+/// The lines that are not empty.
+fn split(segment: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let ends = memchr::memchr_iter(b'\n', segment).chain([segment.len()]);
+    let mut begin = 0;
+    let lines = ends.map(move |end| {
+        let line = &segment[begin..end];
+        begin = end + 1;
+        line
+    });
+    lines.filter(|line| !line.is_empty())
+}
+
+impl<'a> Lines<'a> {
     /// Takes a line's JSON, if it is that of a row or an intent.
-    fn take(&mut self, json: &[u8]) -> Option<()> {
+    fn take(&mut self, json: &'a [u8]) -> Option<()> {
         if json.starts_with(b"{") {
             let Intent { intent } = serde_json::from_slice(json).ok()?;
             self.intents.push(intent);
@@ -57,7 +63,7 @@ impl Lines {
 
 /// Writes lines to a file beside the journal, whose name comes from what they are: written twice, it is one. `why` ends
 /// its name.
-pub(crate) fn keep_aside(base: &Path, lines: &[Vec<u8>], why: &str) -> io::Result<PathBuf> {
+pub(crate) fn keep_aside(base: &Path, lines: &[&[u8]], why: &str) -> io::Result<PathBuf> {
     let mut text = lines.join(&b'\n');
     text.push(b'\n');
     let mut name = base.as_os_str().to_owned();

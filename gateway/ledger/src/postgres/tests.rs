@@ -23,7 +23,7 @@ const TEXTS: [&str; 12] = [
 ];
 
 /// The rows and the sums of a database that lines were written to.
-async fn written(url: &str, dir: &Path, segments: &[Lines]) -> (Vec<Row<'static>>, Vec<i64>) {
+async fn written(url: &str, dir: &Path, segments: &[Lines<'_>]) -> (Vec<Row<'static>>, Vec<i64>) {
     let database = crate::open(url, dir, false, Durability::Strict).await.expect("opened");
     let (connect, store) = (database.connect, database.store);
     std::thread::scope(|threads| {
@@ -50,7 +50,7 @@ async fn sums(store: &Store) -> Vec<i64> {
     (0..3).map(|column| row.try_get(column).expect("a sum")).collect()
 }
 
-fn segment(ids: std::ops::Range<i64>) -> Lines {
+fn segment(ids: std::ops::Range<i64>) -> Lines<'static> {
     let rows = ids.map(|id| {
         let text = TEXTS[usize::try_from(id).expect("small") % TEXTS.len()];
         let mut entry = entry("req_1");

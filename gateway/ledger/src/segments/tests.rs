@@ -51,10 +51,14 @@ fn set_aside(dir: &Path) -> Vec<PathBuf> {
 }
 
 fn ids_set_aside(dir: &Path) -> Vec<String> {
-    let rows = set_aside(dir)
+    let texts = set_aside(dir)
         .into_iter()
-        .flat_map(|file| read(&file).expect("read").rows);
-    rows.map(|row| row.request_id.into_owned()).collect()
+        .map(|file| std::fs::read(&file).expect("read"));
+    let ids = texts.flat_map(|text| {
+        let rows = read(&text).rows.into_iter();
+        rows.map(|row| row.request_id.into_owned()).collect::<Vec<_>>()
+    });
+    ids.collect()
 }
 
 fn runtime() -> tokio::runtime::Runtime {
