@@ -5,7 +5,8 @@
 
 use crate::allowance::{RecordedUsage, SharedAccount, Windows};
 use crate::quota::Amounts;
-use crate::{AdmissionRequest, QuotaWindow, Subject, Time};
+use crate::request::Parties;
+use crate::{QuotaWindow, Subject, Time};
 use std::collections::HashMap;
 
 /// The sums of what was settled, by subject, window and the window's index.
@@ -17,9 +18,9 @@ pub(crate) struct Audit {
 
 impl Audit {
     /// Adds a settlement.
-    pub(crate) fn settled(&mut self, ask: &AdmissionRequest, windows: Windows, used: Amounts) {
+    pub(crate) fn settled(&mut self, parties: &Parties, windows: Windows, used: Amounts) {
         if cfg!(debug_assertions) {
-            for subject in ask.payers() {
+            for subject in parties.payers() {
                 for window in QuotaWindow::ALL {
                     self.sum(subject, window, windows.index(window), |sum| *sum = sum.plus(used));
                 }

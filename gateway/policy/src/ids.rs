@@ -128,11 +128,16 @@ impl<I: Id, T> IdMap<I, T> {
     }
 
     /// The value of an id; it and those before it get values from `make` where they have none.
-    pub fn entry(&mut self, id: I, mut make: impl FnMut(I) -> T) -> &mut T {
-        for at in self.values.len()..=id.index() {
-            self.values.push(make(I::at(at)));
+    pub fn entry(&mut self, id: I, make: impl FnMut(I) -> T) -> &mut T {
+        if id.index() >= self.values.len() {
+            self.grow(id, make);
         }
         &mut self.values[id.index()]
+    }
+
+    #[cold]
+    fn grow(&mut self, id: I, make: impl FnMut(I) -> T) {
+        self.values.extend((self.values.len()..=id.index()).map(I::at).map(make));
     }
 
     /// All ids that have a value.

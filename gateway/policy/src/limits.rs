@@ -6,17 +6,18 @@
 //! when the request is settled. Cells are kept by the ids of configured subjects, which bounds them. Where several gateways
 //! share the limits ([`share`](crate::share)), requests are charged to credit that is leased, and cells follow the store.
 
+mod limiters;
 mod shared;
 
+use limiters::LimiterTable;
 use shared::Sharing;
 
 use crate::cell::{Cell, Rate, RateWindow, Shortfall};
 use crate::ids::BySubject;
 use crate::refusal::LimitKind;
+use crate::request::Parties;
 use crate::share::RateNeed;
-use crate::{AdmissionRequest, ModelId, RateLimitKind, RateLimitStatus, Rates, Refusal, Rules, Subject, Time};
-use std::collections::HashMap;
-use std::num::NonZeroU64;
+use crate::{ModelId, RateLimitKind, RateLimitStatus, Refusal, Rules, Subject, Time};
 
 /// The amounts that one request takes from its limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,89 +56,61 @@ impl Charge {
 
 /// A subject's cells, in the order of [`RateLimitKind::ALL`].
 type Cells = [Cell; 4];
-type Limiters = [Option<Rate>; 4];
-
-/// A level that counts a request.
-type Level = (Subject, Rates);
 
 /// The rate limits' cells of all subjects.
 #[derive(Debug)]
 pub(crate) struct Limits {
-    /// By what they allow, so that a thousand users with the same limits share one governor.
-    limiters: HashMap<Rates, Limiters>,
+    limiters: LimiterTable,
     cells: BySubject<Cells>,
     sharing: Sharing,
 }
 
 impl Limits {
     pub(crate) fn new(rules: &Rules) -> Self {
-        let mut limits = Self {
-            limiters: HashMap::default(),
+        Self {
+            limiters: LimiterTable::new(rules),
             cells: BySubject::default(),
             sharing: Sharing::default(),
-        };
-        limits.reconfigure(rules);
-        limits
+        }
     }
 
     /// Applies changed rules. What cells have counted stays: a limit that grew grants the difference, one that shrank
     /// is waited for.
     pub(crate) fn reconfigure(&mut self, rules: &Rules) {
-        let subjects = rules.users.iter().chain(rules.keys.values());
-        let subjects = subjects.map(|subject| subject.rates);
-        let projects = rules.projects.iter().map(|project| project.limits.rates);
-        let models = rules.models.iter().map(|model| model.rates);
-        let plans = rules.plans.iter().copied();
-        let all = plans.chain(subjects).chain(projects).chain(models);
-        self.limiters = all
-            .filter(|rates| *rates != Rates::default())
-            .map(|rates| (rates, limiters(rates)))
-            .collect();
+        self.limiters = LimiterTable::new(rules);
     }
 
     /// Takes one request and its tokens at every level, or nothing at all.
-    pub(crate) fn charge(
-        &mut self,
-        rules: &Rules,
-        ask: &AdmissionRequest,
-        charge: &Charge,
-        now: Time,
-    ) -> Result<(), Blocked> {
-        let levels = levels(rules, ask);
-        self.charge_levels(&levels, charge, now)
+    pub(crate) fn charge(&mut self, parties: &Parties, charge: &Charge, now: Time) -> Result<(), Blocked> {
+        self.charge_levels(&parties.levels(), charge, now)
     }
 
     /// Moves a charge from the level of one model to that of another, or nothing at all.
     pub(crate) fn move_model(
         &mut self,
-        rules: &Rules,
         (from, to): (ModelId, ModelId),
         charge: &Charge,
         now: Time,
     ) -> Result<(), Blocked> {
-        self.charge_levels(&[level(rules, Subject::Model(to))], charge, now)?;
+        self.charge_levels(&[Some(Subject::Model(to))], charge, now)?;
         let nothing = Charge {
             model_requests: 0,
             tokens: 0,
             ..*charge
         };
-        self.correct_levels(&[level(rules, Subject::Model(from))], charge, &nothing, now);
+        self.correct_levels(&[Some(Subject::Model(from))], charge, &nothing, now);
         Ok(())
     }
 
-    fn charge_levels(&mut self, levels: &[Option<Level>], charge: &Charge, now: Time) -> Result<(), Blocked> {
+    fn charge_levels(&mut self, levels: &[Option<Subject>], charge: &Charge, now: Time) -> Result<(), Blocked> {
         let mut outcomes = [[0; 4]; 5];
         let mut needs = Vec::new();
-        for (level, outcomes) in levels.iter().zip(&mut outcomes) {
-            let Some((subject, rates)) = level else { continue };
-            let Some(limiters) = self.limiters.get(rates) else {
-                continue;
-            };
-            let cells = self.cells.entry(*subject).iter();
+        for ((subject, limiters), outcomes) in self.limiters.of(levels).zip(&mut outcomes) {
+            let cells = self.cells.entry(subject).iter();
             let all = limiters.iter().zip(cells).zip(RateLimitKind::ALL).zip(outcomes);
             for (((limiter, cell), kind), outcome) in all {
                 let Some(limiter) = limiter else { continue };
-                let asked = Asked::new(*subject, kind, limiter, charge);
+                let asked = Asked::new(subject, kind, limiter, charge);
                 match self.sharing.decide(&asked, cell, now) {
                     Ok(decided) => *outcome = decided,
                     Err(Unmet::Short(shortfall)) => return Err(Blocked::Refused(asked.refusal(shortfall))),
@@ -148,15 +121,11 @@ impl Limits {
         if !needs.is_empty() {
             return Err(Blocked::Lacking(needs));
         }
-        for (level, outcomes) in levels.iter().zip(outcomes) {
-            let Some((subject, rates)) = level else { continue };
-            let Some(limiters) = self.limiters.get(rates) else {
-                continue;
-            };
-            let cells = self.cells.entry(*subject).iter_mut();
+        for ((subject, limiters), outcomes) in self.limiters.of(levels).zip(outcomes) {
+            let cells = self.cells.entry(subject).iter_mut();
             for (((limiter, cell), kind), outcome) in limiters.iter().zip(cells).zip(RateLimitKind::ALL).zip(outcomes) {
                 if limiter.is_some() {
-                    self.sharing.charge((*subject, kind), cell, outcome, charge.number, now);
+                    self.sharing.charge((subject, kind), cell, outcome, charge.number, now);
                 }
             }
         }
@@ -164,29 +133,19 @@ impl Limits {
     }
 
     /// Corrects what [`charge`](Self::charge) took for this request.
-    pub(crate) fn correct(
-        &mut self,
-        rules: &Rules,
-        ask: &AdmissionRequest,
-        taken: &Charge,
-        actual: &Charge,
-        now: Time,
-    ) {
+    pub(crate) fn correct(&mut self, parties: &Parties, taken: &Charge, actual: &Charge, now: Time) {
         if taken != actual {
-            self.correct_levels(&levels(rules, ask), taken, actual, now);
+            self.correct_levels(&parties.levels(), taken, actual, now);
         }
     }
 
-    fn correct_levels(&mut self, levels: &[Option<Level>], taken: &Charge, actual: &Charge, now: Time) {
-        for (subject, rates) in levels.iter().flatten() {
-            let Some(limiters) = self.limiters.get(rates) else {
-                continue;
-            };
-            let cells = self.cells.entry(*subject).iter_mut();
+    fn correct_levels(&mut self, levels: &[Option<Subject>], taken: &Charge, actual: &Charge, now: Time) {
+        for (subject, limiters) in self.limiters.of(levels) {
+            let cells = self.cells.entry(subject).iter_mut();
             for ((limiter, cell), kind) in limiters.iter().zip(cells).zip(RateLimitKind::ALL) {
                 if let Some(limiter) = limiter {
-                    let amounts = (taken.of(*subject, kind), actual.of(*subject, kind));
-                    let rate = (*subject, kind, limiter);
+                    let amounts = (taken.of(subject, kind), actual.of(subject, kind));
+                    let rate = (subject, kind, limiter);
                     self.sharing
                         .correct(rate, cell, amounts, (taken.number, taken.parts), now);
                 }
@@ -195,12 +154,9 @@ impl Limits {
     }
 
     /// The tightest of the levels, by what is left of each limit per minute.
-    pub(crate) fn status(&self, rules: &Rules, ask: &AdmissionRequest, now: Time) -> RateLimitStatus {
+    pub(crate) fn status(&self, parties: &Parties, now: Time) -> RateLimitStatus {
         let mut status = RateLimitStatus::default();
-        for (subject, rates) in levels(rules, ask).into_iter().flatten() {
-            let Some(limiters) = self.limiters.get(&rates) else {
-                continue;
-            };
+        for (subject, limiters) in self.limiters.of(&parties.levels()) {
             let cells = self.cells.get(subject);
             for (tightest, index) in [(&mut status.requests, 0), (&mut status.tokens, 1)] {
                 if let Some(limiter) = &limiters[index] {
@@ -215,8 +171,8 @@ impl Limits {
     }
 
     /// The state of each of a subject's limits.
-    pub(crate) fn windows(&self, rules: &Rules, subject: Subject, now: Time) -> Vec<(RateLimitKind, RateWindow)> {
-        let Some(limiters) = self.limiters.get(&rules.rates(subject)) else {
+    pub(crate) fn windows(&self, subject: Subject, now: Time) -> Vec<(RateLimitKind, RateWindow)> {
+        let Some(limiters) = self.limiters.get(subject) else {
             return Vec::new();
         };
         let full = Cells::default();
@@ -228,23 +184,6 @@ impl Limits {
         })
         .collect()
     }
-}
-
-/// A level that counts a request; `None` where nothing limits.
-fn level(rules: &Rules, subject: Subject) -> Option<Level> {
-    let rates = rules.rates(subject);
-    (rates != Rates::default()).then_some((subject, rates))
-}
-
-/// The levels that count a request, from the widest promise to the narrowest.
-fn levels(rules: &Rules, ask: &AdmissionRequest) -> [Option<Level>; 5] {
-    [
-        level(rules, Subject::Plan(ask.plan, ask.project)),
-        level(rules, Subject::Project(ask.project)),
-        level(rules, Subject::User(ask.user)),
-        ask.key.and_then(|key| level(rules, Subject::Key(key))),
-        level(rules, Subject::Model(ask.model)),
-    ]
 }
 
 /// The amount that a request wants of one limit.
@@ -302,15 +241,4 @@ fn tighten(tightest: &mut Option<RateWindow>, window: RateWindow) {
     if is_tighter {
         *tightest = Some(window);
     }
-}
-
-fn limiters(rates: Rates) -> Limiters {
-    let minute = |limit: Option<NonZeroU64>| limit.map(Rate::per_minute);
-    let day = |limit: Option<NonZeroU64>| limit.map(Rate::per_day);
-    [
-        minute(rates.requests_per_minute),
-        minute(rates.tokens_per_minute),
-        day(rates.requests_per_day),
-        day(rates.tokens_per_day),
-    ]
 }

@@ -12,8 +12,10 @@ pub use settle::{Attempt, Settled, Settlement};
 use crate::admission::Scheduler;
 use crate::allowance::{Allowances, RecordedUsage};
 use crate::audit::Audit;
+use crate::charge::Throttled;
 use crate::degradation::PressureMonitors;
 use crate::limits::Limits;
+use crate::request::Parties;
 use crate::reservation::Reservation;
 use crate::slots::Slots;
 use crate::{
@@ -128,10 +130,12 @@ impl Policy {
         self.rules = rules;
     }
 
-    fn throttle(&mut self, ask: &AdmissionRequest, now: Time) {
-        let project = Subject::Project(ask.project);
-        let project = self.allowances.is_throttled(&self.rules, project, now);
-        let user = self.allowances.is_throttled(&self.rules, Subject::User(ask.user), now);
-        self.scheduler.throttle(&self.rules, ask, project, user);
+    fn throttle(&mut self, parties: &Parties, now: Time) {
+        let mut is_throttled = |subject| self.allowances.is_throttled(&self.rules, subject, now);
+        let throttled = Throttled {
+            project: is_throttled(Subject::Project(parties.project)),
+            user: is_throttled(Subject::User(parties.user)),
+        };
+        self.scheduler.throttle(&self.rules, parties, throttled);
     }
 }

@@ -199,9 +199,44 @@ impl AdmissionRequest {
         }
     }
 
+    /// The parties.
+    pub(crate) fn parties(&self) -> Parties {
+        Parties {
+            project: self.project,
+            user: self.user,
+            key: self.key,
+            plan: self.plan,
+            model: self.model,
+        }
+    }
+}
+
+/// Those whose limits a request counts for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Parties {
+    pub(crate) project: ProjectId,
+    pub(crate) user: UserId,
+    pub(crate) key: Option<KeyId>,
+    pub(crate) plan: PlanId,
+    /// The model that answers.
+    pub(crate) model: ModelId,
+}
+
+impl Parties {
     /// The subjects whose quotas and budgets it uses, from the narrowest to the widest.
     pub(crate) fn payers(&self) -> impl Iterator<Item = Subject> + use<> {
         let all = [Subject::User(self.user), Subject::Project(self.project)];
         self.key.map(Subject::Key).into_iter().chain(all)
+    }
+
+    /// The subjects whose rate limits count it, from the widest promise to the narrowest.
+    pub(crate) fn levels(&self) -> [Option<Subject>; 5] {
+        [
+            Some(Subject::Plan(self.plan, self.project)),
+            Some(Subject::Project(self.project)),
+            Some(Subject::User(self.user)),
+            self.key.map(Subject::Key),
+            Some(Subject::Model(self.model)),
+        ]
     }
 }

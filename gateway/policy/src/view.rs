@@ -96,6 +96,6 @@ impl Policy {
 
     /// The state of a subject's rate limits.
     pub fn rates(&self, subject: Subject, now: Time) -> Vec<(RateLimitKind, RateWindow)> {
-        self.limits.windows(&self.rules, subject, now)
+        self.limits.windows(subject, now)
     }
 }

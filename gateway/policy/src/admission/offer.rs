@@ -42,7 +42,6 @@ impl Scheduler {
         now: Time,
     ) -> Verdict {
         self.now = now;
-        self.ensure_known(rules, ask);
         let ticket = self.ticket_for(rules, ask, terms, now);
         let class = ticket.class;
         self.count_demand(class, now);

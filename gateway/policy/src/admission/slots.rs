@@ -4,6 +4,7 @@ use super::state::{Scheduler, flow_mut};
 use crate::capacity::{Occupation, Pace, ServerLoad};
 use crate::charge::{Charge, Throttled, Tokens};
 use crate::prediction::Contexts;
+use crate::request::Parties;
 use crate::tickets::{Ticket, TicketId};
 use crate::{AdmissionRequest, ModelId, Rules, Terms, Time};
 
@@ -146,13 +147,12 @@ impl Scheduler {
 
     /// Throttles a project near the end of its allowance to half its share and half its concurrency, a user to half
     /// its share; or ends that.
-    pub(crate) fn throttle(&mut self, rules: &Rules, ask: &AdmissionRequest, project: bool, user: bool) {
-        self.ensure_known(rules, ask);
-        self.users[ask.user].is_throttled = user;
-        let state = &mut self.projects[ask.project];
-        if state.is_throttled != project {
-            state.is_throttled = project;
-            self.refresh(rules, ask.project);
+    pub(crate) fn throttle(&mut self, rules: &Rules, parties: &Parties, throttled: Throttled) {
+        self.users[parties.user].is_throttled = throttled.user;
+        let state = &mut self.projects[parties.project];
+        if state.is_throttled != throttled.project {
+            state.is_throttled = throttled.project;
+            self.refresh(rules, parties.project);
         }
     }
 }

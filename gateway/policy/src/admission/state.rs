@@ -125,7 +125,7 @@ impl Scheduler {
     }
 
     /// Makes sure that every id in the request has a state.
-    pub(super) fn ensure_known(&mut self, rules: &Rules, ask: &AdmissionRequest) {
+    pub(crate) fn ensure_known(&mut self, rules: &Rules, ask: &AdmissionRequest) {
         for model in [Some(ask.model), ask.smaller].into_iter().flatten() {
             self.models.entry(model, |id| Model {
                 capacity: Capacity::new(&rules.model(id)),
@@ -196,7 +196,7 @@ impl Model {
 
 /// The slots that a project may take at once.
 pub(super) fn project_slots(rules: &Rules, project: ProjectId, is_throttled: bool) -> usize {
-    match rules.project(project).max_concurrent_requests {
+    match rules.concurrency(project) {
         Some(limit) if is_throttled => limit.div_ceil(2).max(1),
         Some(limit) => limit,
         None => usize::MAX,

@@ -1,12 +1,11 @@
 //! A subject's usage and reservations in its day and its month.
 
 use crate::quota::{Amounts, QuotaUnit, QuotaWindow, Reserved};
-use crate::time::CalendarWindow;
 use crate::{Subject, Time};
 use std::collections::HashMap;
 
 /// The windows that a request counts for: those in which it was made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Windows {
     day: u64,
     month: u64,
@@ -25,6 +24,28 @@ impl Windows {
             QuotaWindow::Day => self.day,
             QuotaWindow::Month => self.month,
         }
+    }
+}
+
+/// The present windows, which are found anew when a day has ended.
+#[derive(Debug, Default)]
+pub(super) struct Calendar {
+    present: Windows,
+    /// The day, by the wall clock.
+    begins: u64,
+    ends: u64,
+}
+
+impl Calendar {
+    pub(super) fn windows(&mut self, now: Time) -> Windows {
+        if !(self.begins..self.ends).contains(&now.nanos()) {
+            *self = Self {
+                present: Windows::at(now),
+                begins: now.day_start().nanos(),
+                ends: now.day_end().nanos(),
+            };
+        }
+        self.present
     }
 }
 
@@ -64,12 +85,12 @@ impl LaterUsage {
 
 impl Used {
     /// Begins anew if another window has begun, with what is recorded of it.
-    fn turn(&mut self, window: CalendarWindow, recorded: impl FnOnce(u64) -> Amounts) {
+    fn turn(&mut self, window: u64, recorded: impl FnOnce(u64) -> Amounts) {
         // Of two moments around midnight, the later one may come first.
-        if self.window < window.index {
+        if self.window < window {
             *self = Self {
-                window: window.index,
-                used: recorded(window.index),
+                window,
+                used: recorded(window),
                 ..Self::default()
             };
         }
@@ -87,10 +108,10 @@ impl Used {
 }
 
 impl Account {
-    pub(super) fn turn(&mut self, subject: Subject, later: &LaterUsage, now: Time) {
+    pub(super) fn turn(&mut self, subject: Subject, later: &LaterUsage, present: Windows) {
         let recorded = |window: QuotaWindow| move |index: u64| later.of(subject, window, index);
-        self.day.turn(now.day(), recorded(QuotaWindow::Day));
-        self.month.turn(now.month(), recorded(QuotaWindow::Month));
+        self.day.turn(present.day, recorded(QuotaWindow::Day));
+        self.month.turn(present.month, recorded(QuotaWindow::Month));
     }
 
     pub(super) fn window(&mut self, window: QuotaWindow) -> &mut Used {

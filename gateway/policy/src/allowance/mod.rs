@@ -17,8 +17,9 @@ pub use credit::{AccountState, CreditDemand, CreditNeed, CreditReturn, Pool, Sha
 
 use crate::ids::BySubject;
 use crate::quota::{Amounts, QuotaUnit, QuotaWindow, Reserved};
-use crate::{AdmissionRequest, NanoEuro, Refusal, Rules, Subject, Time};
-use account::{Account, LaterUsage, Used};
+use crate::request::Parties;
+use crate::{NanoEuro, Refusal, Rules, Subject, Time};
+use account::{Account, Calendar, LaterUsage, Used};
 use check::{Check, limits, part};
 use credit::Credits;
 
@@ -98,6 +99,7 @@ pub struct RecordedUsage {
 /// The accounts of all subjects that have used something.
 #[derive(Debug, Default)]
 pub(crate) struct Allowances {
+    calendar: Calendar,
     accounts: BySubject<Account>,
     later: LaterUsage,
     /// `None` where this gateway alone uses the limits.
@@ -105,22 +107,30 @@ pub(crate) struct Allowances {
 }
 
 impl Allowances {
+    /// The present windows.
+    pub(crate) fn windows(&mut self, now: Time) -> Windows {
+        self.calendar.windows(now)
+    }
+
     /// Reserves the worst case at every level, or nothing.
     pub(crate) fn reserve(
         &mut self,
         rules: &Rules,
-        ask: &AdmissionRequest,
+        parties: &Parties,
         wanted: &Wanted,
         now: Time,
     ) -> Result<Fit, Refusal> {
         let mut downgrade = None;
         let mut amounts = wanted.amounts;
-        for subject in ask.payers() {
-            let allowance = rules.allowance(subject);
+        let present = self.windows(now);
+        for subject in parties.payers() {
             let account = self.accounts.entry(subject);
-            account.turn(subject, &self.later, now);
+            account.turn(subject, &self.later, present);
+            let Some(allowance) = rules.allowance(subject) else {
+                continue;
+            };
             for window in QuotaWindow::ALL {
-                let used = *account.window(window);
+                let used = &*account.window(window);
                 if used.window != wanted.windows.index(window) {
                     // It is counted in a window that has ended since it was made.
                     continue;
@@ -128,8 +138,8 @@ impl Allowances {
                 let check = Check {
                     subject,
                     window,
-                    used: &used,
-                    allowance: &allowance,
+                    used,
+                    allowance,
                     now,
                 };
                 for (unit, limit) in limits(allowance.caps(window)) {
@@ -141,7 +151,7 @@ impl Allowances {
         if let Some(refusal) = downgrade.filter(|_| wanted.may_downgrade) {
             return Ok(Fit::Downgrade(refusal));
         }
-        let needs = self.lacking(rules, ask, wanted.windows, amounts, now)?;
+        let needs = self.lacking(rules, parties, wanted.windows, amounts, now)?;
         if !needs.is_empty() {
             return Ok(Fit::Lacks(needs));
         }
@@ -149,13 +159,15 @@ impl Allowances {
             windows: wanted.windows,
             amounts,
         };
-        self.each(ask, &reservation, |used| used.reserved = used.reserved.plus(amounts));
+        self.each(parties, &reservation, |used| {
+            used.reserved = used.reserved.plus(amounts);
+        });
         Ok(Fit::Reserved(reservation))
     }
 
     /// Refunds what was reserved; nothing was used.
-    pub(crate) fn refund(&mut self, ask: &AdmissionRequest, reservation: &AllowanceReservation) {
-        self.each(ask, reservation, |used| {
+    pub(crate) fn refund(&mut self, parties: &Parties, reservation: &AllowanceReservation) {
+        self.each(parties, reservation, |used| {
             used.reserved = used.reserved.minus(reservation.amounts);
         });
     }
@@ -164,18 +176,20 @@ impl Allowances {
     pub(crate) fn settle(
         &mut self,
         rules: &Rules,
-        ask: &AdmissionRequest,
+        parties: &Parties,
         reservation: &AllowanceReservation,
         actual: Amounts,
     ) -> Vec<Alert> {
-        self.each(ask, reservation, |used| {
+        self.each(parties, reservation, |used| {
             used.reserved = used.reserved.minus(reservation.amounts);
             used.used = used.used.plus(actual);
             used.own = used.own.plus(actual);
         });
         let mut alerts = Vec::new();
-        for subject in ask.payers() {
-            let allowance = rules.allowance(subject);
+        for subject in parties.payers() {
+            let Some(allowance) = rules.allowance(subject) else {
+                continue;
+            };
             let Some(share) = allowance.actions.alert else { continue };
             let account = self.accounts.entry(subject);
             for window in QuotaWindow::ALL {
@@ -199,8 +213,9 @@ impl Allowances {
 
     /// Raises what is counted as used to what the ledger has recorded.
     pub(crate) fn restore_usage(&mut self, subject: Subject, window: QuotaWindow, usage: RecordedUsage, now: Time) {
+        let present = self.windows(now);
         let account = self.accounts.entry(subject);
-        account.turn(subject, &self.later, now);
+        account.turn(subject, &self.later, present);
         let used = account.window(window);
         used.used = used.used.max(Amounts::new(usage.tokens, usage.requests, usage.cost.0));
     }
@@ -228,8 +243,9 @@ impl Allowances {
             let of = |amount: i64| if is_counted(amount) { amount.unsigned_abs() } else { 0 };
             Amounts::new(of(tokens), 0, of(nano_eur))
         };
+        let present = self.windows(now);
         let account = self.accounts.entry(subject);
-        account.turn(subject, &self.later, now);
+        account.turn(subject, &self.later, present);
         for window in QuotaWindow::ALL {
             let used = account.window(window);
             used.used = used
@@ -240,24 +256,26 @@ impl Allowances {
     }
 
     /// Returns whether a subject has used so much of an allowance that it is throttled.
-    pub(crate) fn is_throttled(&self, rules: &Rules, subject: Subject, now: Time) -> bool {
-        let allowance = rules.allowance(subject);
+    pub(crate) fn is_throttled(&mut self, rules: &Rules, subject: Subject, now: Time) -> bool {
+        let Some(allowance) = rules.allowance(subject) else {
+            return false;
+        };
+        let present = self.windows(now);
         let (Some(share), Some(account)) = (allowance.actions.throttle, self.accounts.get(subject)) else {
             return false;
         };
-        let windows = [
-            (&account.day, &allowance.day, now.day()),
-            (&account.month, &allowance.month, now.month()),
-        ];
-        windows.into_iter().any(|(used, caps, window)| {
-            used.window == window.index && limits(caps).any(|(unit, limit)| used.used[unit] >= part(limit, share))
-        })
+        [(QuotaWindow::Day, &account.day), (QuotaWindow::Month, &account.month)]
+            .into_iter()
+            .filter(|(window, used)| used.window == present.index(*window))
+            .any(|(window, used)| {
+                limits(allowance.caps(window)).any(|(unit, limit)| used.used[unit] >= part(limit, share))
+            })
     }
 
     /// The amounts used and reserved by a subject in a window.
     pub(crate) fn counted(&self, subject: Subject, window: QuotaWindow, now: Time) -> (Amounts, Reserved) {
         let mut account = self.accounts.get(subject).copied().unwrap_or_default();
-        account.turn(subject, &self.later, now);
+        account.turn(subject, &self.later, Windows::at(now));
         let used = account.window(window);
         (used.used, used.reserved)
     }
@@ -266,7 +284,7 @@ impl Allowances {
     pub(crate) fn balances(&self, rules: &Rules, subject: Subject, now: Time) -> Vec<Balance> {
         let allowance = rules.allowance(subject);
         let mut account = self.accounts.get(subject).copied().unwrap_or_default();
-        account.turn(subject, &self.later, now);
+        account.turn(subject, &self.later, Windows::at(now));
         let mut balances = Vec::with_capacity(6);
         for (window, ends) in [
             (QuotaWindow::Day, now.day().ends),
@@ -277,7 +295,7 @@ impl Allowances {
                 balances.push(Balance {
                     window,
                     unit,
-                    limit: allowance.caps(window).get(unit),
+                    limit: allowance.and_then(|allowance| allowance.caps(window).get(unit)),
                     used: used.used[unit],
                     reserved: used.reserved.get(unit),
                     resets: ends,
@@ -288,8 +306,8 @@ impl Allowances {
     }
 
     /// Changes the windows in which a reservation was made, where they are still the current ones.
-    fn each(&mut self, ask: &AdmissionRequest, reservation: &AllowanceReservation, mut change: impl FnMut(&mut Used)) {
-        for subject in ask.payers() {
+    fn each(&mut self, parties: &Parties, reservation: &AllowanceReservation, mut change: impl FnMut(&mut Used)) {
+        for subject in parties.payers() {
             let account = self.accounts.entry(subject);
             for window in QuotaWindow::ALL {
                 let used = account.window(window);

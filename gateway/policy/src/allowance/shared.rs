@@ -5,7 +5,8 @@ use super::account::{Used, Windows};
 use super::check::{Check, limits, part};
 use super::credit::{AccountState, Cover, CreditDemand, CreditNeed, CreditReturn, Credits, SharedAccount};
 use crate::quota::{Amounts, QuotaUnit, QuotaWindow};
-use crate::{AdmissionRequest, Refusal, Rules, Subject, Time};
+use crate::request::Parties;
+use crate::{Refusal, Rules, Subject, Time};
 
 impl Allowances {
     /// From now on, reserves only what is covered by credit.
@@ -17,7 +18,7 @@ impl Allowances {
     pub(super) fn lacking(
         &mut self,
         rules: &Rules,
-        ask: &AdmissionRequest,
+        parties: &Parties,
         windows: Windows,
         amounts: Amounts,
         now: Time,
@@ -26,8 +27,10 @@ impl Allowances {
         let Some(credits) = &mut self.credits else {
             return Ok(needs);
         };
-        for subject in ask.payers() {
-            let allowance = rules.allowance(subject);
+        for subject in parties.payers() {
+            let Some(allowance) = rules.allowance(subject) else {
+                continue;
+            };
             let account = self.accounts.entry(subject);
             for window in QuotaWindow::ALL {
                 let used = *account.window(window);
@@ -58,7 +61,7 @@ impl Allowances {
                                 subject,
                                 window,
                                 used: &used,
-                                allowance: &allowance,
+                                allowance,
                                 now,
                             };
                             return Err(check.dry(unit, limit, left, wanted));
@@ -101,8 +104,10 @@ impl Allowances {
     pub(crate) fn set_shared(&mut self, rules: &Rules, state: &AccountState, now: Time) -> Option<Amounts> {
         let account = state.account;
         let allowance = rules.allowance(account.subject);
-        let share = allowance.actions.block;
-        let most = QuotaUnit::ALL.map(|unit| Some(part(allowance.caps(account.window).get(unit)?, share?)));
+        let most = QuotaUnit::ALL.map(|unit| {
+            let limit = allowance?.caps(account.window).get(unit)?;
+            Some(part(limit, allowance?.actions.block?))
+        });
         self.credits.as_mut()?.set(state, most);
         let used = self.current(account, now)?;
         let pool = |unit: QuotaUnit| &state.pools[unit as usize];
@@ -134,7 +139,9 @@ impl Allowances {
     /// Follows the accounts of a subject that has limits, whether or not it uses them here.
     pub(crate) fn follow(&mut self, rules: &Rules, subject: Subject, now: Time) {
         let Some(credits) = &mut self.credits else { return };
-        let (allowance, windows) = (rules.allowance(subject), Windows::at(now));
+        let (Some(allowance), windows) = (rules.allowance(subject), Windows::at(now)) else {
+            return;
+        };
         for window in QuotaWindow::ALL {
             if limits(allowance.caps(window)).next().is_some() {
                 let index = windows.index(window);
@@ -150,8 +157,9 @@ impl Allowances {
 
     /// An account's present window, if it is that.
     fn current(&mut self, shared: SharedAccount, now: Time) -> Option<&mut Used> {
+        let present = self.windows(now);
         let account = self.accounts.entry(shared.subject);
-        account.turn(shared.subject, &self.later, now);
+        account.turn(shared.subject, &self.later, present);
         let used = account.window(shared.window);
         (used.window == shared.index).then_some(used)
     }

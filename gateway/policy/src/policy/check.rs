@@ -3,7 +3,8 @@
 use super::Policy;
 use crate::allowance::Windows;
 use crate::quota::Reserved;
-use crate::{AdmissionRequest, QuotaWindow, Time};
+use crate::request::Parties;
+use crate::{QuotaWindow, Time};
 
 /// Up to so many tickets are counted anew in every step; more in some steps only, so that the effort stays bounded.
 const TICKETS_EACH_STEP: usize = 64;
@@ -14,7 +15,7 @@ impl Policy {
     /// # Panics
     ///
     /// Panics if they differ: the accounting is broken.
-    pub(crate) fn check(&mut self, ask: &AdmissionRequest, now: Time) {
+    pub(crate) fn check(&mut self, parties: &Parties, now: Time) {
         if !cfg!(debug_assertions) {
             return;
         }
@@ -25,25 +26,20 @@ impl Policy {
         }
         self.scheduler.check();
         let windows = Windows::at(now);
-        for subject in ask.payers() {
+        for subject in parties.payers() {
             for window in QuotaWindow::ALL {
                 let index = windows.index(window);
                 let (used, reserved) = self.allowances.counted(subject, window, now);
                 let known = self.audit.used.get(&(subject, window, index));
                 let expected = known.copied().unwrap_or_default();
                 assert_eq!(used, expected, "used by {subject:?} in its {window:?}");
-                let held = self
-                    .held
-                    .iter()
-                    .flatten()
-                    .filter_map(|held| held.allowance.map(|held_allowance| (held, held_allowance)));
+                let held = self.held.iter().flatten();
                 let expected = held
-                    .filter(|(held, reservation)| {
-                        held.ask.payers().any(|payer| payer == subject) && reservation.windows.index(window) == index
+                    .filter(|held| {
+                        let is_payer = held.parties.payers().any(|payer| payer == subject);
+                        is_payer && held.allowance.windows.index(window) == index
                     })
-                    .fold(Reserved::default(), |sum, (_, reservation)| {
-                        sum.plus(reservation.amounts)
-                    });
+                    .fold(Reserved::default(), |sum, held| sum.plus(held.allowance.amounts));
                 assert_eq!(reserved, expected, "reserved by {subject:?} in its {window:?}");
             }
         }

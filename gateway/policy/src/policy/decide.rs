@@ -2,10 +2,11 @@
 
 use super::{Attempt, Policy};
 use crate::admission::Verdict;
-use crate::allowance::{Fit, Windows};
+use crate::allowance::Fit;
 use crate::degradation;
 use crate::limits::Blocked;
-use crate::reservation::Reservation;
+use crate::quota::Amounts;
+use crate::reservation::Proposal;
 use crate::{
     AdmissionRequest, CreditNeed, CreditNeeds, Decision, Grant, Priority, QueueTicket, RateLimitStatus, Refusal,
     TicketId, Time,
@@ -52,9 +53,9 @@ impl Policy {
         self.end_lapsed_leases(now);
         let (windows, is_counted) = match attempt {
             Some(attempt) => (attempt.windows, attempt.is_counted),
-            None => (Windows::at(now), false),
+            None => (self.allowances.windows(now), false),
         };
-        let mut held = Reservation::new(&self.rules, ask, windows, (self.charges, self.limits.parts()));
+        let mut held = Proposal::new(&self.rules, ask, windows, (self.charges, self.limits.parts()));
         self.charges += 1;
         held.charge.requests = u64::from(attempt.is_none());
         held.requests = u64::from(!is_counted);
@@ -63,56 +64,55 @@ impl Policy {
             Err(Stopped::Refused(refusal)) => Decision::Reject(refusal),
             Err(Stopped::Lacks(needs)) => Decision::NeedsCredit(needs),
         };
-        let status = self.limits.status(&self.rules, &held.parties(), now);
-        self.check(ask, now);
+        let status = self.limits.status(&held.parties(), now);
+        self.check(&held.parties(), now);
         (decision, status)
     }
 
-    fn decide(&mut self, held: &mut Reservation, now: Time) -> Result<Decision, Stopped> {
-        self.limits.charge(&self.rules, &held.ask, &held.charge, now)?;
+    fn decide(&mut self, held: &mut Proposal<'_>, now: Time) -> Result<Decision, Stopped> {
+        self.limits.charge(&held.ask.parties(), &held.charge, now)?;
         let decided = self
             .reserve(held, now)
             .and_then(|()| self.degrade(held, now))
             .and_then(|emergency| self.admit(held, emergency, now));
         if decided.is_err() {
-            self.refund(held, true, now);
+            self.refund(&held.reservation(), true, now);
         }
         decided
     }
 
     /// Reserves the worst case from every quota and budget; where one is used up and says so, at the smaller model's
     /// prices.
-    fn reserve(&mut self, held: &mut Reservation, now: Time) -> Result<(), Stopped> {
-        let may_downgrade = !self.rules.model(held.ask.model).is_fallback;
+    fn reserve(&mut self, held: &mut Proposal<'_>, now: Time) -> Result<(), Stopped> {
+        let may_downgrade = !self.rules.is_fallback(held.ask.model);
         let wanted = held.wanted(&self.rules, may_downgrade);
-        let fit = self.allowances.reserve(&self.rules, &held.ask, &wanted, now)?;
+        let fit = self.allowances.reserve(&self.rules, &held.parties(), &wanted, now)?;
         let refusal = match fit {
             Fit::Reserved(reservation) => {
-                held.allowance = Some(reservation);
+                held.allowance = reservation;
                 return Ok(());
             }
             Fit::Downgrade(refusal) => refusal,
             Fit::Lacks(accounts) => return Err(lacks(accounts)),
         };
-        let mut ask = held.ask;
+        let mut ask = *held.ask;
         if !degradation::route_to_smaller(&self.rules, &mut ask) {
             return Err(refusal.into());
         }
         let models = (held.terms.model, ask.model);
-        self.limits.move_model(&self.rules, models, &held.charge, now)?;
+        self.limits.move_model(models, &held.charge, now)?;
         held.set_terms(&self.rules, &ask);
         held.terms.degradations.routed_by_budget = true;
         self.reserve_anew(held, now)
     }
 
     /// Replaces the reservation by one for the present terms.
-    fn reserve_anew(&mut self, held: &mut Reservation, now: Time) -> Result<(), Stopped> {
-        if let Some(reservation) = held.allowance.take() {
-            self.allowances.refund(&held.ask, &reservation);
-        }
+    fn reserve_anew(&mut self, held: &mut Proposal<'_>, now: Time) -> Result<(), Stopped> {
+        self.allowances.refund(&held.parties(), &held.allowance);
+        held.allowance.amounts = Amounts::default();
         let wanted = held.wanted(&self.rules, false);
-        match self.allowances.reserve(&self.rules, &held.ask, &wanted, now)? {
-            Fit::Reserved(reservation) => held.allowance = Some(reservation),
+        match self.allowances.reserve(&self.rules, &held.parties(), &wanted, now)? {
+            Fit::Reserved(reservation) => held.allowance = reservation,
             Fit::Downgrade(refusal) => return Err(refusal.into()),
             Fit::Lacks(accounts) => return Err(lacks(accounts)),
         }
@@ -121,13 +121,13 @@ impl Policy {
 
     /// Applies the degradation level of the request's model. Returns the refusal of a request that cannot run at once,
     /// where the queue must not grow.
-    fn degrade(&mut self, held: &mut Reservation, now: Time) -> Result<Option<Refusal>, Stopped> {
+    fn degrade(&mut self, held: &mut Proposal<'_>, now: Time) -> Result<Option<Refusal>, Stopped> {
         let index = self.level_index(held.terms.model, now);
         let Some(level) = self.rules.degradation.levels.get(index) else {
             return Ok(None);
         };
         held.terms.level = level.number;
-        let mut ask = held.parties();
+        let mut ask = held.present();
         if let Some(refusal) = degradation::refuse(level, &ask) {
             return Err(refusal.into());
         }
@@ -138,14 +138,14 @@ impl Policy {
         let mut applied = degradation::reduce(level, &self.rules, &mut ask, true);
         let models = (held.terms.model, ask.model);
         let may_move = models.0 == models.1
-            || match self.limits.move_model(&self.rules, models, &held.charge, now) {
+            || match self.limits.move_model(models, &held.charge, now) {
                 Ok(()) => true,
                 Err(Blocked::Refused(_)) => false,
                 Err(lacking) => return Err(lacking.into()),
             };
         if !may_move {
             // The smaller model's own rate limit is exceeded: the request stays where it is.
-            ask = held.parties();
+            ask = held.present();
             applied = degradation::reduce(level, &self.rules, &mut ask, false);
         }
         if applied.any() {
@@ -159,8 +159,9 @@ impl Policy {
     }
 
     /// Assigns a slot at once, a position in the queue, or neither.
-    fn admit(&mut self, held: &mut Reservation, emergency: Option<Refusal>, now: Time) -> Result<Decision, Stopped> {
-        self.throttle(&held.ask, now);
+    fn admit(&mut self, held: &mut Proposal<'_>, emergency: Option<Refusal>, now: Time) -> Result<Decision, Stopped> {
+        self.scheduler.ensure_known(&self.rules, held.ask);
+        self.throttle(&held.ask.parties(), now);
         // It may have been routed to another model, with a level of its own.
         self.level_index(held.terms.model, now);
         let is_paused = self.is_paused(held.terms.model);
@@ -168,7 +169,7 @@ impl Policy {
         let may_grow = emergency.is_none();
         let verdict = self
             .scheduler
-            .offer(&self.rules, &ask, &terms, is_paused, may_grow, now);
+            .offer(&self.rules, ask, &terms, is_paused, may_grow, now);
         match (verdict, emergency) {
             (Verdict::Started(ticket), _) => {
                 self.hold(ticket, held, now);
@@ -202,16 +203,15 @@ impl Policy {
     }
 
     /// Keeps the reservation of a ticket. What was degraded away is not charged for.
-    fn hold(&mut self, ticket: TicketId, held: &mut Reservation, now: Time) {
+    fn hold(&mut self, ticket: TicketId, held: &mut Proposal<'_>, now: Time) {
         let mut charge = held.charge;
         charge.tokens = charge.tokens.min(held.terms.estimate.tokens());
-        self.limits
-            .correct(&self.rules, &held.parties(), &held.charge, &charge, now);
+        self.limits.correct(&held.parties(), &held.charge, &charge, now);
         held.charge = charge;
         let index = ticket.index as usize;
         if self.held.len() <= index {
             self.held.resize(index + 1, None);
         }
-        self.held[index] = Some(*held);
+        self.held[index] = Some(held.reservation());
     }
 }

@@ -6,6 +6,7 @@ use crate::allowance::{Alert, Windows};
 use crate::charge::Tokens;
 use crate::quota::Amounts;
 use crate::reservation::Reservation;
+use crate::request::Parties;
 use crate::{AdmissionRequest, Decision, Pace, RateLimitStatus, Refusal, TicketId, Time, Usage};
 use std::time::Duration;
 
@@ -49,7 +50,7 @@ impl Policy {
             return Settled::default();
         };
         let settled = self.settle_attempt(ticket, &held, settlement, now);
-        self.check(&held.ask, now);
+        self.check(&held.parties, now);
         settled
     }
 
@@ -63,13 +64,13 @@ impl Policy {
         now: Time,
     ) -> (Decision, RateLimitStatus, Attempt) {
         let mut attempt = Attempt {
-            windows: Windows::at(now),
+            windows: self.allowances.windows(now),
             is_counted: false,
         };
         if let Some(held) = self.take_running(ticket) {
             self.settle_attempt(ticket, &held, settlement, now);
             attempt = Attempt {
-                windows: held.windows,
+                windows: held.allowance.windows,
                 is_counted: settlement.was_forwarded || held.requests == 0,
             };
         }
@@ -90,15 +91,13 @@ impl Policy {
         };
         let mut actual = held.charge;
         actual.tokens = self.rules.token_weights.rate_tokens(&usage);
-        self.limits
-            .correct(&self.rules, &held.parties(), &held.charge, &actual, now);
+        self.limits.correct(&held.parties, &held.charge, &actual, now);
         let requests = if settlement.was_forwarded { held.requests } else { 0 };
         let used = Amounts::new(usage.tokens(), requests, usage.cost.0);
-        let mut alerts = Vec::new();
-        if let Some(reservation) = &held.allowance {
-            alerts = self.allowances.settle(&self.rules, &held.ask, reservation, used);
-            self.audit.settled(&held.ask, reservation.windows, used);
-        }
+        let alerts = self
+            .allowances
+            .settle(&self.rules, &held.parties, &held.allowance, used);
+        self.audit.settled(&held.parties, held.allowance.windows, used);
         let ended = Ended {
             tokens: Tokens::new(usage.input_tokens, usage.cached_input_tokens, usage.output_tokens),
             pace: settlement.pace,
@@ -107,12 +106,12 @@ impl Policy {
         self.scheduler.finish(&self.rules, ticket, &ended, now);
         if settlement.was_answered {
             let is_overloaded = settlement.pace.is_overloaded;
-            self.monitors.observe(held.terms.model, is_overloaded, now);
+            self.monitors.observe(held.parties.model, is_overloaded, now);
         }
-        self.throttle(&held.ask, now);
+        self.throttle(&held.parties, now);
         Settled {
             alerts,
-            overrun_tokens: usage.tokens().saturating_sub(held.terms.estimate.tokens()),
+            overrun_tokens: usage.tokens().saturating_sub(held.tokens),
         }
     }
 
@@ -125,8 +124,8 @@ impl Policy {
         };
         self.refund(&held, true, now);
         self.scheduler.finish(&self.rules, ticket, &Ended::default(), now);
-        self.throttle(&held.ask, now);
-        self.check(&held.ask, now);
+        self.throttle(&held.parties, now);
+        self.check(&held.parties, now);
         since.map_or(Duration::ZERO, |since| now - since)
     }
 
@@ -134,8 +133,8 @@ impl Policy {
     /// made. False if it does not wait (any more).
     pub fn cancel(&mut self, ticket: TicketId, now: Time) -> bool {
         let waited = self.scheduler.cancel(&self.rules, ticket);
-        if waited && let Some(ask) = self.drop_reservation(ticket, false, now) {
-            self.check(&ask, now);
+        if waited && let Some(parties) = self.drop_reservation(ticket, false, now) {
+            self.check(&parties, now);
         }
         waited
     }
@@ -145,8 +144,8 @@ impl Policy {
         let waiting = *self.scheduler.ticket(ticket).filter(|ticket| !ticket.is_running)?;
         let refusal = self.scheduler.wait_ended(&self.rules, &waiting);
         self.scheduler.cancel(&self.rules, ticket);
-        if let Some(ask) = self.drop_reservation(ticket, true, now) {
-            self.check(&ask, now);
+        if let Some(parties) = self.drop_reservation(ticket, true, now) {
+            self.check(&parties, now);
         }
         Some(self.slots.as_configured(refusal, waiting.project))
     }
@@ -166,10 +165,10 @@ impl Policy {
         ticket: TicketId,
         and_the_request: bool,
         now: Time,
-    ) -> Option<AdmissionRequest> {
+    ) -> Option<Parties> {
         let held = self.held.get_mut(ticket.index as usize)?.take()?;
         self.refund(&held, and_the_request, now);
-        Some(held.ask)
+        Some(held.parties)
     }
 
     pub(super) fn refund(&mut self, held: &Reservation, and_the_request: bool, now: Time) {
@@ -178,10 +177,7 @@ impl Policy {
         if and_the_request {
             (nothing.requests, nothing.model_requests) = (0, 0);
         }
-        self.limits
-            .correct(&self.rules, &held.parties(), &held.charge, &nothing, now);
-        if let Some(reservation) = &held.allowance {
-            self.allowances.refund(&held.ask, reservation);
-        }
+        self.limits.correct(&held.parties, &held.charge, &nothing, now);
+        self.allowances.refund(&held.parties, &held.allowance);
     }
 }

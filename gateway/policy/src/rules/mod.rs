@@ -13,7 +13,7 @@ pub use scheduling::{GlobalLimits, Order, Scheduling, UserOrder};
 pub use subjects::{Allowance, AllowanceActions, Caps, ProjectRules, Rates, SubjectRules};
 pub use tokens::TokenWeights;
 
-use crate::{AdmissionRequest, Estimate, KeyId, ModelId, PlanId, ProjectId, Subject, UserId};
+use crate::{AdmissionRequest, Estimate, KeyId, ModelId, NanoEuro, ProjectId, Subject};
 use std::collections::HashMap;
 
 /// Everything that policy needs to know of the configuration. Lists are indexed by the ids; an id beyond
@@ -46,48 +46,37 @@ impl Rules {
         self.models.get(id.index()).copied().unwrap_or_default()
     }
 
-    pub(crate) fn project(&self, id: ProjectId) -> ProjectRules {
-        self.projects.get(id.index()).copied().unwrap_or_default()
+    /// Returns whether degradation routes requests to a model.
+    pub(crate) fn is_fallback(&self, id: ModelId) -> bool {
+        self.models.get(id.index()).is_some_and(|model| model.is_fallback)
     }
 
-    pub(crate) fn user(&self, id: UserId) -> SubjectRules {
-        self.users.get(id.index()).copied().unwrap_or_default()
+    /// A model's prices, where it has any.
+    pub(crate) fn prices(&self, id: ModelId) -> Option<&Prices> {
+        let prices = self.models.get(id.index()).map(|model| &model.prices);
+        prices.filter(|prices| **prices != Prices::default())
     }
 
-    pub(crate) fn key(&self, id: KeyId) -> SubjectRules {
-        self.keys.get(&id).copied().unwrap_or_default()
+    /// The requests that a project may run at once, where that is limited.
+    pub(crate) fn concurrency(&self, id: ProjectId) -> Option<usize> {
+        self.projects.get(id.index())?.max_concurrent_requests
     }
 
-    pub(crate) fn plan(&self, id: PlanId) -> Rates {
-        self.plans.get(id.index()).copied().unwrap_or_default()
-    }
-
-    /// The rate limits of a subject.
-    pub(crate) fn rates(&self, subject: Subject) -> Rates {
-        match subject {
-            Subject::Plan(plan, _) => self.plan(plan),
-            Subject::Project(project) => self.project(project).limits.rates,
-            Subject::User(user) => self.user(user).rates,
-            Subject::Key(key) => self.key(key).rates,
-            Subject::Model(model) => self.model(model).rates,
-        }
-    }
-
-    /// The quotas and budgets of a subject; a plan and a model have none.
-    pub(crate) fn allowance(&self, subject: Subject) -> Allowance {
-        match subject {
-            Subject::Plan(..) | Subject::Model(_) => Allowance::default(),
-            Subject::Project(project) => self.project(project).limits.allowance,
-            Subject::User(user) => self.user(user).allowance,
-            Subject::Key(key) => self.key(key).allowance,
-        }
+    /// The quotas and budgets of a subject, where it has any.
+    pub(crate) fn allowance(&self, subject: Subject) -> Option<&Allowance> {
+        let allowance = match subject {
+            Subject::Plan(..) | Subject::Model(_) => None,
+            Subject::Project(project) => self.projects.get(project.index()).map(|project| &project.limits.allowance),
+            Subject::User(user) => self.users.get(user.index()).map(|user| &user.allowance),
+            Subject::Key(key) => self.keys.get(&key).map(|key| &key.allowance),
+        };
+        allowance.filter(|allowance| allowance.has_limits())
     }
 }
 
 impl AdmissionRequest {
     /// The worst case, at the prices in force.
     pub fn estimate(&self, rules: &Rules) -> Estimate {
-        let prices = rules.model(self.model).prices;
         let output_tokens = self
             .max_tokens
             .saturating_mul(self.answers)
@@ -95,7 +84,9 @@ impl AdmissionRequest {
         Estimate {
             input_tokens: self.input_tokens,
             output_tokens,
-            cost: prices.of(self.input_tokens, 0, output_tokens) + prices.of_units(&self.units),
+            cost: rules.prices(self.model).map_or(NanoEuro(0), |prices| {
+                prices.of(self.input_tokens, 0, output_tokens) + prices.of_units(&self.units)
+            }),
         }
     }
 

@@ -39,6 +39,11 @@ impl Caps {
 }
 
 impl Allowance {
+    /// Returns whether anything is limited.
+    pub(crate) fn has_limits(&self) -> bool {
+        self.day != Caps::default() || self.month != Caps::default()
+    }
+
     /// The limits of a window.
     pub fn caps(&self, window: QuotaWindow) -> &Caps {
         match window {
