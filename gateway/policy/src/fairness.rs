@@ -15,7 +15,7 @@
 use crate::served::Served;
 use crate::sessions::Sessions;
 use crate::tickets::List;
-use crate::{ModelId, Order, ProjectId, QueueClass, Rules, Time, UserId};
+use crate::{ModelId, Order, ProjectId, Rules, Time, UserId};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -65,7 +65,6 @@ impl HeldBack {
 #[derive(Debug)]
 pub(crate) struct Flow {
     pub(crate) model: ModelId,
-    pub(crate) class: QueueClass,
     pub(crate) users: BTreeSet<(u64, UserId)>,
     pub(crate) reached: u64,
     /// Under what the project is listed in the model's class, if it is.
@@ -80,7 +79,6 @@ pub(crate) struct Flow {
 #[derive(Debug)]
 pub(crate) struct Queue {
     pub(crate) model: ModelId,
-    pub(crate) class: QueueClass,
     /// All of them by age.
     pub(crate) list: List,
     /// All of them in the order in which they are served.

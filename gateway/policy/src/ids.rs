@@ -137,7 +137,8 @@ impl<I: Id, T> IdMap<I, T> {
 
     #[cold]
     fn grow(&mut self, id: I, make: impl FnMut(I) -> T) {
-        self.values.extend((self.values.len()..=id.index()).map(I::at).map(make));
+        self.values
+            .extend((self.values.len()..=id.index()).map(I::at).map(make));
     }
 
     /// All ids that have a value.

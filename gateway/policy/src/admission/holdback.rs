@@ -11,8 +11,8 @@ use crate::{QueueClass, Rules, Time};
 
 impl Scheduler {
     /// Counts a request of a class that slots may be reserved for.
-    pub(super) fn count_demand(&mut self, class: QueueClass, now: Time) {
-        if class < QueueClass::Low {
+    pub(super) fn count_demand(&mut self, rules: &Rules, class: QueueClass, now: Time) {
+        if rules.scheduling.is_graded && class < QueueClass::Low {
             self.rates[class].count(now);
         }
     }

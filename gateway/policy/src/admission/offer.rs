@@ -44,7 +44,7 @@ impl Scheduler {
         self.now = now;
         let ticket = self.ticket_for(rules, ask, terms, now);
         let class = ticket.class;
-        self.count_demand(class, now);
+        self.count_demand(rules, class, now);
         if self.fits(rules, &ticket, now) && !(is_paused && class == QueueClass::Batch) {
             let id = self.tickets.add(ticket);
             self.start(rules, id.index, now);
@@ -143,7 +143,7 @@ impl Scheduler {
                 (model.turn, model.free_since) = (Turn::Free, now);
             }
             self.charge_session(index);
-            self.dequeue(rules, index);
+            self.dequeue(index);
             self.start(rules, index, now);
             return Some(self.tickets.id(index));
         }

@@ -53,10 +53,11 @@ impl Scheduler {
 
     /// Updates what all flows of a project add to the pressure.
     pub(super) fn recount_project(&mut self, project: ProjectId) {
-        for at in 0..self.projects[project].flows.len() {
-            let flow = &self.projects[project].flows[at];
-            let (model, class) = (flow.model, flow.class);
-            self.recount(project, model, class);
+        for class in QueueClass::ALL {
+            for at in 0..self.projects[project].flows[class].len() {
+                let model = self.projects[project].flows[class][at].model;
+                self.recount(project, model, class);
+            }
         }
     }
 

@@ -88,7 +88,8 @@ impl Scheduler {
         self.recount(ticket.project, ticket.model, class);
     }
 
-    pub(super) fn dequeue(&mut self, rules: &Rules, index: u32) {
+    /// Takes a ticket out of the lists that it stands in. Its user and project are to be listed anew.
+    pub(super) fn dequeue(&mut self, index: u32) {
         let Some(ticket) = self.tickets.at(index).copied() else {
             return;
         };
@@ -112,15 +113,15 @@ impl Scheduler {
         let queue = queue_mut(&mut self.users[ticket.user].queues, ticket.project, ticket.model, class);
         self.tickets.unlink(&mut queue.list, Which::Queue, index);
         queue.sessions.remove(&mut self.tickets, index);
-        self.relist_user(rules.scheduling.order, ticket.user, class);
-        self.relist_project(rules.scheduling.order, ticket.project, class);
         self.recount(ticket.project, ticket.model, class);
     }
 
     /// Removes a ticket from the queue, for good.
     pub(super) fn leave(&mut self, rules: &Rules, id: TicketId) {
-        self.dequeue(rules, id.index);
-        self.tickets.remove(id);
+        self.dequeue(id.index);
+        let Some(ticket) = self.tickets.remove(id) else { return };
+        self.relist_user(rules.scheduling.order, ticket.user, ticket.class);
+        self.relist_project(rules.scheduling.order, ticket.project, ticket.class);
     }
 
     /// The ticket that makes room in a full queue: the newest of the lowest class below the newcomer's, or, in its
@@ -151,24 +152,22 @@ impl Scheduler {
 
     /// The newest ticket of the project's user who has the most waiting in a class, if more than `above`.
     fn newest_of_greediest(&self, project: ProjectId, class: QueueClass, above: usize) -> Option<TicketId> {
-        let flows = self.projects[project].flows.iter();
-        let users = flows
-            .filter(|flow| flow.class == class)
-            .flat_map(|flow| flow.users.iter().map(|(_, user)| *user));
+        let flows = self.projects[project].flows[class].iter();
+        let users = flows.flat_map(|flow| flow.users.iter().map(|(_, user)| *user));
         let (count, greediest) = users.map(|user| (self.waiting_of(user, project, class), user)).max()?;
-        let queues = &self.users[greediest].queues;
+        let queues = &self.users[greediest].queues[class];
         let newest = queues
             .iter()
-            .filter(|(of, queue)| *of == project && queue.class == class)
+            .filter(|(of, _)| *of == project)
             .filter_map(|(_, queue)| queue.list.last);
         let newest = newest.max_by_key(|index| self.tickets.at(*index).map(|ticket| ticket.sequence))?;
         (count > above).then(|| self.tickets.id(newest))
     }
 
     fn waiting_of(&self, user: UserId, project: ProjectId, class: QueueClass) -> usize {
-        let queues = self.users[user].queues.iter();
+        let queues = self.users[user].queues[class].iter();
         queues
-            .filter(|(of, queue)| *of == project && queue.class == class)
+            .filter(|(of, _)| *of == project)
             .map(|(_, queue)| queue.list.len)
             .sum()
     }
@@ -194,7 +193,7 @@ impl Scheduler {
         let Project {
             flows, served, is_free, ..
         } = &mut self.projects[id];
-        for flow in flows.iter_mut().filter(|flow| flow.class == class) {
+        for flow in &mut flows[class] {
             let first = flow.users.first().filter(|_| *is_free);
             let key = first.map(|(first, _)| project_key(order, served[class], *first));
             if flow.listed != key {
@@ -211,7 +210,7 @@ impl Scheduler {
     /// Lists a user under its present key, in every flow that it waits in.
     pub(super) fn relist_user(&mut self, order: Order, id: UserId, class: QueueClass) {
         let User { queues, served, .. } = &mut self.users[id];
-        for (project, queue) in queues.iter_mut().filter(|(_, queue)| queue.class == class) {
+        for (project, queue) in &mut queues[class] {
             let first = queue.sessions.first().and_then(|index| self.tickets.at(index));
             let key = first.map(|first| user_key(order, served[class], first.sequence));
             if queue.listed != key {

@@ -48,9 +48,9 @@ impl Scheduler {
         self.bands[class].served.charge(ticket.charged.band);
         project.served[class].charge(ticket.charged.project);
         user.served[class].charge(ticket.charged.user);
+        self.relist_user(rules.scheduling.order, ticket.user, class);
         self.refresh(rules, ticket.project);
         self.relist_project(rules.scheduling.order, ticket.project, class);
-        self.relist_user(rules.scheduling.order, ticket.user, class);
     }
 
     /// Takes back the slot of a ticket that ran.
@@ -66,9 +66,9 @@ impl Scheduler {
         self.running_by_class[ticket.class] -= 1;
         self.correct(rules, &ticket, ended.tokens.work(rules.token_weights));
         self.projects[ticket.project].running -= 1;
+        self.relist_user(rules.scheduling.order, ticket.user, ticket.class);
         self.refresh(rules, ticket.project);
         self.relist_project(rules.scheduling.order, ticket.project, ticket.class);
-        self.relist_user(rules.scheduling.order, ticket.user, ticket.class);
     }
 
     /// Frees the model's slot, and learns from the request that had it.

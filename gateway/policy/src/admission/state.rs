@@ -96,7 +96,7 @@ pub(super) struct Project {
     pub(super) is_free: bool,
     pub(super) free_since: Time,
     pub(super) served: ByClass<Served>,
-    pub(super) flows: Vec<Flow>,
+    pub(super) flows: ByClass<Vec<Flow>>,
 }
 
 #[derive(Debug, Default)]
@@ -106,7 +106,7 @@ pub(super) struct User {
     /// The part of its prompts that servers had in their caches.
     pub(super) cached: Mean,
     /// With the project that each is in.
-    pub(super) queues: Vec<(ProjectId, Queue)>,
+    pub(super) queues: ByClass<Vec<(ProjectId, Queue)>>,
 }
 
 /// An exponentially weighted mean.
@@ -203,16 +203,16 @@ pub(super) fn project_slots(rules: &Rules, project: ProjectId, is_throttled: boo
     }
 }
 
-pub(super) fn flow(flows: &[Flow], model: ModelId, class: QueueClass) -> Option<&Flow> {
-    flows.iter().find(|flow| flow.model == model && flow.class == class)
+pub(super) fn flow(flows: &ByClass<Vec<Flow>>, model: ModelId, class: QueueClass) -> Option<&Flow> {
+    flows[class].iter().find(|flow| flow.model == model)
 }
 
-pub(super) fn flow_mut(flows: &mut Vec<Flow>, model: ModelId, class: QueueClass) -> &mut Flow {
-    let found = flows.iter().position(|flow| flow.model == model && flow.class == class);
+pub(super) fn flow_mut(flows: &mut ByClass<Vec<Flow>>, model: ModelId, class: QueueClass) -> &mut Flow {
+    let flows = &mut flows[class];
+    let found = flows.iter().position(|flow| flow.model == model);
     let at = found.unwrap_or_else(|| {
         flows.push(Flow {
             model,
-            class,
             users: BTreeSet::new(),
             reached: 0,
             listed: None,
@@ -225,30 +225,29 @@ pub(super) fn flow_mut(flows: &mut Vec<Flow>, model: ModelId, class: QueueClass)
 }
 
 pub(super) fn queue(
-    queues: &[(ProjectId, Queue)],
+    queues: &ByClass<Vec<(ProjectId, Queue)>>,
     project: ProjectId,
     model: ModelId,
     class: QueueClass,
 ) -> Option<&Queue> {
-    let found = queues
-        .iter()
-        .find(|(of, queue)| *of == project && queue.model == model && queue.class == class);
+    let mut queues = queues[class].iter();
+    let found = queues.find(|(of, queue)| *of == project && queue.model == model);
     found.map(|(_, queue)| queue)
 }
 
 pub(super) fn queue_mut(
-    queues: &mut Vec<(ProjectId, Queue)>,
+    queues: &mut ByClass<Vec<(ProjectId, Queue)>>,
     project: ProjectId,
     model: ModelId,
     class: QueueClass,
 ) -> &mut Queue {
+    let queues = &mut queues[class];
     let found = queues
         .iter()
-        .position(|(of, queue)| *of == project && queue.model == model && queue.class == class);
+        .position(|(of, queue)| *of == project && queue.model == model);
     let at = found.unwrap_or_else(|| {
         let queue = Queue {
             model,
-            class,
             list: List::default(),
             sessions: Sessions::default(),
             listed: None,

@@ -40,7 +40,11 @@ impl LimiterTable {
         }
         Self {
             plans: rules.plans.iter().map(&mut position).collect(),
-            projects: rules.projects.iter().map(|project| position(&project.limits.rates)).collect(),
+            projects: rules
+                .projects
+                .iter()
+                .map(|project| position(&project.limits.rates))
+                .collect(),
             users: rules.users.iter().map(|user| position(&user.rates)).collect(),
             models: rules.models.iter().map(|model| position(&model.rates)).collect(),
             keys,

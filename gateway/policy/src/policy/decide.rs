@@ -167,9 +167,7 @@ impl Policy {
         let is_paused = self.is_paused(held.terms.model);
         let (ask, terms) = (held.ask, held.terms);
         let may_grow = emergency.is_none();
-        let verdict = self
-            .scheduler
-            .offer(&self.rules, ask, &terms, is_paused, may_grow, now);
+        let verdict = self.scheduler.offer(&self.rules, ask, &terms, is_paused, may_grow, now);
         match (verdict, emergency) {
             (Verdict::Started(ticket), _) => {
                 self.hold(ticket, held, now);

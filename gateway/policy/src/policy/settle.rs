@@ -5,8 +5,8 @@ use crate::admission::Ended;
 use crate::allowance::{Alert, Windows};
 use crate::charge::Tokens;
 use crate::quota::Amounts;
-use crate::reservation::Reservation;
 use crate::request::Parties;
+use crate::reservation::Reservation;
 use crate::{AdmissionRequest, Decision, Pace, RateLimitStatus, Refusal, TicketId, Time, Usage};
 use std::time::Duration;
 
@@ -160,12 +160,7 @@ impl Policy {
 
     /// Refunds the reservation of a ticket that is out of the queue already; with `and_the_request`, as if it had not
     /// been offered.
-    pub(super) fn drop_reservation(
-        &mut self,
-        ticket: TicketId,
-        and_the_request: bool,
-        now: Time,
-    ) -> Option<Parties> {
+    pub(super) fn drop_reservation(&mut self, ticket: TicketId, and_the_request: bool, now: Time) -> Option<Parties> {
         let held = self.held.get_mut(ticket.index as usize)?.take()?;
         self.refund(&held, and_the_request, now);
         Some(held.parties)

@@ -66,7 +66,10 @@ impl Rules {
     pub(crate) fn allowance(&self, subject: Subject) -> Option<&Allowance> {
         let allowance = match subject {
             Subject::Plan(..) | Subject::Model(_) => None,
-            Subject::Project(project) => self.projects.get(project.index()).map(|project| &project.limits.allowance),
+            Subject::Project(project) => self
+                .projects
+                .get(project.index())
+                .map(|project| &project.limits.allowance),
             Subject::User(user) => self.users.get(user.index()).map(|user| &user.allowance),
             Subject::Key(key) => self.keys.get(&key).map(|key| &key.allowance),
         };
