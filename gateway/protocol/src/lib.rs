@@ -49,3 +49,4 @@ pub use request::{HeadFields, LimitRule, Lowered, ModelLoad, ParsedRequest, Requ
 pub use route::{Background, CleanPath, FilesAndBatches, Route, clean_path, protocol_of, route};
 pub use scan::without_byte_order_mark;
 pub use size::{ImageTokens, MediaTokens, PromptSize};
+pub use tokens::{TextSize, Tokenizer};

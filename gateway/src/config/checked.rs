@@ -9,11 +9,11 @@ use policy::{
     PlanId, Prices, Priority, ProjectId, ProjectRules, Rates, Rules, Scheduling, SubjectRules, TokenLimit,
     TokenWeights, UserId,
 };
-use protocol::MediaTokens;
 use protocol::catalogue::Entry;
 use protocol::passthrough::Pattern;
 use protocol::translate::NativeApis;
 use protocol::unsupported::Unsupported;
+use protocol::{MediaTokens, Tokenizer};
 use serde_json::Value;
 use simulated_upstream::Timing;
 use std::collections::HashMap;
@@ -276,6 +276,8 @@ pub(crate) struct Model {
     pub(crate) aliases: Vec<String>,
     /// Treatment of hints that the servers' protocol cannot express.
     pub(crate) unsupported: Unsupported,
+    /// Family of its tokenizer.
+    pub(crate) tokenizer: Tokenizer,
     /// Tokens of a picture; by the model's family if not set.
     pub(crate) image_tokens: Option<u64>,
     /// Tokens of a second of audio; by the model's family if not set.

@@ -61,6 +61,22 @@ choice! {
         Refuse = "refuse",
     }
 
+    /// Family of tokenizers.
+    enum TokenizerFamily {
+        /// GPT-4o and later, gpt-oss.
+        O200k = "o200k",
+        /// Llama 3 and 4, GPT-4.
+        Llama = "llama",
+        /// Qwen 2 to 3.
+        Qwen = "qwen",
+        /// `DeepSeek` V3 and R1.
+        Deepseek = "deepseek",
+        /// Gemma 2 and 3.
+        Gemma = "gemma",
+        /// Mistral Nemo and later.
+        Mistral = "mistral",
+    }
+
     /// Server type.
     enum Backend {
         /// The bundled simulated upstream.

@@ -7,6 +7,7 @@ use super::limits::{concurrency, token_limit};
 use super::raw::{self, Api, Slots};
 use super::read::{At, Named};
 use policy::{ModelId, NanoEuro, Prices, Rates};
+use protocol::Tokenizer;
 use protocol::passthrough::Pattern;
 use protocol::translate::NativeApis;
 use protocol::unsupported::Unsupported;
@@ -59,6 +60,7 @@ impl Check<'_> {
                     raw::Hints::Drop => Unsupported::Drop,
                     raw::Hints::Refuse => Unsupported::Refuse,
                 },
+                tokenizer: tokenizer(&name.value, model),
                 image_tokens: model.image_tokens,
                 audio_tokens_per_second: model.audio_tokens_per_second,
                 prices: prices(model),
@@ -285,6 +287,7 @@ impl Check<'_> {
             return None;
         }
         let wrong = match url.value.parse::<http::Uri>() {
+            Ok(_) if url.value.matches("://").count() > 1 => "has two schemes",
             Ok(uri) if matches!(uri.scheme_str(), Some("http" | "https")) && uri.query().is_none() => {
                 let is_tls = uri.scheme_str() == Some("https");
                 let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'));
@@ -302,10 +305,14 @@ impl Check<'_> {
             }
             _ => "is not a URL such as http://127.0.0.1:8080",
         };
-        let hint = if url.value.contains("://") {
-            String::new()
-        } else {
-            format!("; did you mean `http://{}`?", url.value)
+        let hint = match url.value.rsplit_once("://") {
+            None => format!("; did you mean `http://{}`?", url.value),
+            // The URL that was pasted behind a scheme.
+            Some((before, rest)) if before.contains("://") => {
+                let scheme = if before.ends_with("https") { "https" } else { "http" };
+                format!("; did you mean `{scheme}://{rest}`?")
+            }
+            Some(_) => String::new(),
         };
         self.problem("models.yaml", url.line, key, format!("`{}` {wrong}{hint}", url.value));
         None
@@ -327,6 +334,22 @@ impl Address {
             server_name: server_name.map_or_else(|| host.clone(), |at| at.value.clone()),
             ca_file: ca_file.map(|at| at.value.clone()),
         })
+    }
+}
+
+/// The family of a model's tokenizer: as configured, else by the name at its servers.
+fn tokenizer(name: &str, model: &raw::Model) -> Tokenizer {
+    match model.tokenizer {
+        Some(raw::TokenizerFamily::O200k) => Tokenizer::O200k,
+        Some(raw::TokenizerFamily::Llama) => Tokenizer::Llama,
+        Some(raw::TokenizerFamily::Qwen) => Tokenizer::Qwen,
+        Some(raw::TokenizerFamily::Deepseek) => Tokenizer::DeepSeek,
+        Some(raw::TokenizerFamily::Gemma) => Tokenizer::Gemma,
+        Some(raw::TokenizerFamily::Mistral) => Tokenizer::Mistral,
+        None => {
+            let at_server = model.ollama_model.as_ref().map(|at| at.value.as_str());
+            Tokenizer::of_model(model.upstream_model.as_deref().or(at_server).unwrap_or(name))
+        }
     }
 }
 

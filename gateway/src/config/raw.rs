@@ -2,7 +2,9 @@
 //!
 //! References between files are checked in [`super::checked`].
 
-pub(crate) use super::choices::{Api, Backend, Band, EvictFor, Hints, LogFormat, Role, Scheduling, UserOrder};
+pub(crate) use super::choices::{
+    Api, Backend, Band, EvictFor, Hints, LogFormat, Role, Scheduling, TokenizerFamily, UserOrder,
+};
 pub(crate) use super::issuer::IdentityMode;
 use super::issuer::{JwtSettings, OidcSettings};
 use super::kept::{FileSettings, LedgerSettings, StoredResponseSettings};
@@ -95,6 +97,9 @@ section! {
         /// Handling of hints that the server's protocol cannot express (listed in docs/api.md): `drop` them and name
         /// them in `x-sluice-dropped`, or `refuse` the request.
         unsupported: Hints = Hints::Drop,
+        /// Family of the model's tokenizer, by which tokens are estimated until the server counts them. Default: by the
+        /// name at the server.
+        tokenizer: Option<TokenizerFamily>,
         /// Estimated tokens per image. Default: by the published formula of the model's family and its dimensions.
         image_tokens: Option<u64>,
         /// Estimated tokens per second of audio. Default: 25.

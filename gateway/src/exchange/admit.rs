@@ -5,7 +5,7 @@ use super::Step;
 use super::client::Client;
 use super::final_part::FinalPart;
 use super::recorder::{Concluded, Recorder, Served};
-use super::resolve::{self, Resolved};
+use super::resolve::Resolved;
 use crate::fault;
 use crate::gate::{self, AdmittedRequest, QueuedRequest, SlotPermit};
 use crate::upstream::RoutingHint;
@@ -135,8 +135,9 @@ impl<'b> Admitted<'b> {
         let slot = take(&mut recorder, &request, granted);
         fault::at(fault::Step::Admitted);
         let strips_usage = parsed.is_streaming && !parsed.wants_usage;
+        let tokenizer = recorder.record.snapshot.config.model(request.model).tokenizer;
         Self {
-            meter: Meter::new(recorder.record.operation, strips_usage),
+            meter: Meter::new(recorder.record.operation, strips_usage).with_tokenizer(tokenizer),
             recorder,
             slot,
             body,
@@ -159,7 +160,6 @@ impl<'b> Admitted<'b> {
             meter: admitted.meter,
             upstream_status: admitted.upstream_status,
             request: admitted.request,
-            text: resolve::text_of(&admitted.parsed),
             size: admitted.parsed.size,
             head_is_sent,
         };

@@ -240,6 +240,7 @@ impl Admitted<'_> {
         let (operation, terms) = (record.operation, record.terms);
         let model = record.snapshot.config.model(terms.model);
         let native_apis = record.snapshot.upstreams.native_apis(terms.model);
+        let tokenizer = model.tokenizer;
         let name = model.upstream_name.as_deref().unwrap_or(&model.name);
         let is_reduced = terms.degradations.max_tokens_reduced;
         let changes = |asked: Operation| {
@@ -260,7 +261,7 @@ impl Admitted<'_> {
         };
         let Some(mut translation) = translation else {
             let strips_usage = self.parsed.is_streaming && !self.parsed.wants_usage;
-            self.meter = Meter::new(operation, strips_usage);
+            self.meter = Meter::new(operation, strips_usage).with_tokenizer(tokenizer);
             self.recorder.dropped = self.parsed.withheld();
             let changes = changes(operation);
             let body = if self.body.len() < LARGE {
@@ -274,7 +275,7 @@ impl Admitted<'_> {
                 translation: None,
             });
         };
-        self.meter = Meter::new(translation.operation, false);
+        self.meter = Meter::new(translation.operation, false).with_tokenizer(tokenizer);
         self.recorder.dropped.clone_from(&translation.dropped);
         Ok(Outgoing {
             body: vec![translation.body(&changes(translation.operation)).into()],

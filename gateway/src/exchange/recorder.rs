@@ -10,7 +10,6 @@ use crate::record::Record;
 use crate::registry::{Registration, random_request_id};
 use crate::services::Services;
 use crate::shutdown::Detached;
-use crate::tokens::TextBytes;
 use crate::traces::{self, Steps, Trace};
 use ledger::{Answer, Claim, Entry, Outcome, Receipt, Written};
 use policy::{AdmissionRequest, Alert, Pace, RateLimitStatus, Settlement, Units};
@@ -71,8 +70,6 @@ pub(super) struct Served {
     pub(super) request: AdmissionRequest,
     /// The size of the prompt.
     pub(super) size: PromptSize,
-    /// The same of its text alone.
-    pub(super) text: TextBytes,
     pub(super) head_is_sent: bool,
 }
 
@@ -224,7 +221,9 @@ impl Recorder {
             && served.size.is_text_alone()
         {
             let (tokens, project) = (&self.record.snapshot.tokens, served.request.project);
-            tokens.learn(model, project, served.text, usage.input_tokens);
+            let tokenizer = self.record.snapshot.config.model(model).tokenizer;
+            let estimated = served.size.text.tokens(tokenizer);
+            tokens.learn(model, project, &served.size.text, estimated, usage.input_tokens);
         }
     }
 

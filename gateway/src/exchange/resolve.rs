@@ -9,7 +9,6 @@ use super::{Step, answered_here, passthrough};
 use crate::config::{Config, Model};
 use crate::identity::Caller;
 use crate::snapshot::Snapshot;
-use crate::tokens::{self, TextBytes};
 use crate::upstream::RoutingHint;
 use bytes::Bytes;
 use pingora_core::protocols::http::ServerSession;
@@ -222,17 +221,14 @@ pub(super) fn input_tokens(
 ) -> u64 {
     let (model, size) = (snapshot.config.model(id), &parsed.size);
     let media = model.media_tokens();
-    let text = snapshot.tokens.tokens(id, project, text_of(parsed));
+    let text = snapshot
+        .tokens
+        .tokens(id, project, &size.text, size.text.tokens(model.tokenizer));
     match operation.work() {
         // A long sound is read in pieces that fit.
         Work::Count | Work::Transcribe => text.saturating_add(size.media_tokens(&media)),
         _ => size.worst_case(text, &media, model.max_input_tokens),
     }
-}
-
-/// The size of a prompt's text.
-pub(super) fn text_of(parsed: &ParsedRequest<'_>) -> TextBytes {
-    TextBytes::new(parsed.size.text_bytes, parsed.prompt.map_or(0, tokens::multibyte))
 }
 
 fn too_long(model: &Model, input_tokens: u64) -> RequestError {

@@ -76,6 +76,7 @@ const MISTAKES: &[Mistake] = &[
     wrong("an address with a scheme", &[("gateway.yaml", "listen: 127.0.0.1:8000", "listen: http://127.0.0.1:8000")]),
     wrong("one address for both listeners", &[("gateway.yaml", "admin_listen: 127.0.0.1:8001", "admin_listen: localhost:8000")]),
     wrong("a server without a scheme", &[("models.yaml", "ollama_base_url: http://localhost:11434", "ollama_base_url: localhost:11434")]),
+    wrong("a server with two schemes", &[("models.yaml", "ollama_base_url: http://localhost:11434", "ollama_base_url: http://http://localhost:11434")]),
     wrong("a model without a server", &[("models.yaml", "", SERVER)]),
     wrong("a database of another kind", &[("gateway.yaml", "sqlite://data/usage.db", "mysql://root@localhost/sluice")]),
     wrong("an origin with a path", &[("gateway.yaml", "", "cors_origins: [\"https://chat.example.org/app\"]\n")]),

@@ -8,7 +8,7 @@ pub use crate::usage::{Bounds, Source, Usage};
 use crate::Operation;
 use crate::dialect::Dialect;
 use crate::error::{RequestError, failed_in_answer};
-use crate::tokens::TextSize;
+use crate::tokens::{TextSize, Tokenizer};
 use crate::usage::{self, Delivered, Reported};
 use crate::view::Seen;
 use crate::whole;
@@ -33,6 +33,7 @@ pub enum Verdict {
 pub struct Meter {
     operation: Operation,
     strips_usage: bool,
+    tokenizer: Tokenizer,
     reported: Reported,
     delivered: Delivered,
     /// Answers that were begun and that have ended, as bits.
@@ -48,6 +49,7 @@ impl Meter {
         Self {
             operation,
             strips_usage,
+            tokenizer: Tokenizer::default(),
             reported: Reported::default(),
             delivered: Delivered::default(),
             begun: 0,
@@ -55,6 +57,12 @@ impl Meter {
             is_done: false,
             failure: None,
         }
+    }
+
+    /// The same for a model with such a tokenizer.
+    #[must_use]
+    pub fn with_tokenizer(self, tokenizer: Tokenizer) -> Self {
+        Self { tokenizer, ..self }
     }
 
     /// Reads one whole record of a stream: a server-sent event, or a line.
@@ -138,7 +146,7 @@ impl Meter {
     }
 
     fn deliver(&mut self, size: TextSize) {
-        self.delivered.pieces += size.tokens();
+        self.delivered.pieces += size.tokens(self.tokenizer);
         self.delivered.size += size;
     }
 

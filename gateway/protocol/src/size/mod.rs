@@ -8,6 +8,7 @@ mod walk;
 pub use image::ImageTokens;
 
 use crate::scan::Raw;
+use crate::tokens::TextSize;
 use std::time::Duration;
 
 /// The longest token of the vocabularies in use (cl100k, o200k, Llama 3, Qwen): a run of 128 spaces. So a text never
@@ -29,6 +30,8 @@ const MOST_IMAGES: usize = 1000;
 pub struct PromptSize {
     /// Bytes of text, in UTF-8 and without JSON's white space and escapes.
     pub text_bytes: usize,
+    /// The same text, by which its tokens are estimated.
+    pub text: TextSize,
     /// Tokens given as numbers.
     pub token_ids: u64,
     /// Prompts that the model reads each for itself; each has the model's whole context.
@@ -100,6 +103,7 @@ impl PromptSize {
         Self {
             prompts: 1,
             text_bytes: text.len(),
+            text: TextSize::of(text),
             ..Self::default()
         }
     }
@@ -132,6 +136,7 @@ impl PromptSize {
     pub(crate) fn times(mut self, times: u64) -> Self {
         let count = usize::try_from(times).unwrap_or(usize::MAX);
         self.text_bytes = self.text_bytes.saturating_mul(count);
+        self.text = self.text.times(times);
         self.token_ids = self.token_ids.saturating_mul(times);
         self.documents = self.documents.saturating_mul(times);
         self.document_bytes = self.document_bytes.saturating_mul(times);
@@ -148,6 +153,7 @@ impl PromptSize {
     /// The sum of two sizes.
     pub(crate) fn plus(mut self, other: &Self) -> Self {
         self.text_bytes = self.text_bytes.saturating_add(other.text_bytes);
+        self.text += other.text;
         self.token_ids = self.token_ids.saturating_add(other.token_ids);
         self.documents = self.documents.saturating_add(other.documents);
         self.document_bytes = self.document_bytes.saturating_add(other.document_bytes);

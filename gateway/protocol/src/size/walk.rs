@@ -2,6 +2,7 @@
 //! pictures, sounds and files. No tree, no recursion: a value may be nested as deeply as it likes.
 
 use super::{PromptSize, audio, image};
+use crate::tokens::TextSize;
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -61,15 +62,16 @@ pub(super) fn walk(size: &mut PromptSize, json: &[u8], has_token_ids: bool) {
     let mut frames: Vec<Frame> = Vec::new();
     // The role of the value that comes next, and whether a key comes first.
     let (mut next, mut expects_key) = (Role::Text, false);
-    let mut at = 0;
+    let (mut at, mut structure) = (0, 0);
     while let Some(byte) = json.get(at) {
         match byte {
             b'"' => {
                 let string = Str::read(json, at);
                 at = string.end;
                 if expects_key {
-                    size.text_bytes += string.decoded_len;
-                    next = role(string.raw, frames.last().map_or(Role::Text, |frame| frame.role));
+                    let parent = frames.last().map_or(Role::Text, |frame| frame.role);
+                    add_text(size, &string, parent);
+                    next = role(string.raw, parent);
                 } else {
                     value(size, &string, next);
                 }
@@ -79,18 +81,18 @@ pub(super) fn walk(size: &mut PromptSize, json: &[u8], has_token_ids: bool) {
                 let is_object = *byte == b'{';
                 frames.push(Frame { role: next, is_object });
                 expects_key = is_object;
-                size.text_bytes += 1;
+                structure += 1;
             }
             b'}' | b']' => {
                 frames.pop();
                 expects_key = false;
-                size.text_bytes += 1;
+                structure += 1;
             }
             b',' => {
                 let frame = frames.last();
                 expects_key = frame.is_some_and(|frame| frame.is_object);
                 next = frame.map_or(Role::Text, |frame| frame.role);
-                size.text_bytes += 1;
+                structure += 1;
             }
             b':' => expects_key = false,
             b' ' | b'\n' | b'\r' | b'\t' => {}
@@ -102,12 +104,24 @@ pub(super) fn walk(size: &mut PromptSize, json: &[u8], has_token_ids: bool) {
                     size.token_ids += 1;
                 } else {
                     size.text_bytes += len;
+                    size.text += TextSize::of_prompt(&rest[..len]);
                 }
                 at += len.max(1);
                 continue;
             }
         }
         at += 1;
+    }
+    size.text_bytes += structure;
+    size.text.add_structure(structure as u64);
+}
+
+/// Adds a string that the model reads; one in JSON that it reads as it stands with its quotation marks.
+fn add_text(size: &mut PromptSize, string: &Str<'_>, role: Role) {
+    size.text_bytes += string.decoded_len;
+    size.text += TextSize::of_prompt(string.raw);
+    if role == Role::Opaque {
+        size.text.add_quotes();
     }
 }
 
@@ -124,7 +138,7 @@ fn value(size: &mut PromptSize, string: &Str<'_>, role: Role) {
         return;
     }
     match role {
-        Role::Text | Role::Opaque | Role::Container => size.text_bytes += string.decoded_len,
+        Role::Text | Role::Opaque | Role::Container => add_text(size, string, role),
         Role::Reference | Role::Video => size.is_unbounded = true,
         Role::Image => {
             let head = Media::read(string);
@@ -147,7 +161,7 @@ fn file(size: &mut PromptSize, string: &Str<'_>) {
         Some(media) if image::is_image(&media.head) => size.add_image(image::dimensions(&media.head)),
         Some(media) if audio::is_audio(&media.head) => size.audio += audio::duration(&media.head, media.bytes),
         Some(media) if media.is_data_url || media.head.starts_with(b"%PDF") => size.add_document(media.bytes),
-        _ => size.text_bytes += string.decoded_len,
+        _ => add_text(size, string, Role::Text),
     }
 }
 
