@@ -1,5 +1,5 @@
 # Every command of the project. `make run` and `make test` set up what they need themselves.
-.PHONY: run build dist test check fmt bench simulate simulate-cluster overload outage abuse kills docs docs-site deps test-deps cluster-race cluster-jobs architecture
+.PHONY: run build dist test check fmt bench simulate simulate-cluster overload outage abuse kills docs docs-site deps test-deps cluster-race cluster-jobs cluster-faults architecture
 
 run: deps             ## build the gateway alone, then serve config/ with SQLite in data/ and the bundled simulated upstream
 	cargo build --release -p gateway
@@ -50,6 +50,10 @@ cluster-race: deps test-deps  ## 300 clients race over three gateways for a budg
 cluster-jobs: deps test-deps  ## 5,000 lines of batches over three gateways, one of which is killed every five seconds
 	cargo build --workspace --bins
 	cargo test -p end-to-end --test cluster five_thousand -- --ignored --nocapture
+
+cluster-faults: deps test-deps  ## three gateways whose database, or Valkey or Redis, is late, silent or cut in the middle of replies
+	cargo build --workspace --bins
+	cargo test -p end-to-end --test cluster every_fault -- --ignored --nocapture
 
 kills: deps test-deps   ## 1,000 kills under load, half with SQLite and half with PostgreSQL: no acknowledged record lost, none doubled
 	cargo build --workspace --bins

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 pub struct Redis {
     child: Child,
     port: u16,
+    /// Certificate and key (PEM) where it accepts nothing but TLS.
+    tls: Option<[String; 2]>,
     /// `127.0.0.1:PORT`.
     pub address: String,
     /// `redis://…`, with a password.
@@ -15,21 +17,47 @@ pub struct Redis {
 }
 
 /// The password that the server demands.
-const PASSWORD: &str = "geheim";
+pub const PASSWORD: &str = "geheim";
 
 impl Redis {
     /// Starts a server on a free port.
     pub fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    /// The same with a certificate and its key (PEM files): it accepts nothing but TLS. The certificate is for `localhost`.
+    pub fn start_with_tls(certificate: &str, key: &str) -> Self {
+        let mut server = Self::start_with(Some([certificate.to_owned(), key.to_owned()]));
+        server.url = format!("rediss://:{PASSWORD}@localhost:{}/1", server.port);
+        server
+    }
+
+    fn start_with(tls: Option<[String; 2]>) -> Self {
         let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = free.local_addr().expect("bound").port();
         drop(free);
         let address = format!("127.0.0.1:{port}");
         Self {
-            child: spawn(port),
+            child: spawn(port, tls.as_ref()),
             port,
+            tls,
             url: format!("redis://:{PASSWORD}@{address}/1"),
             address,
         }
+    }
+
+    /// What its own client prints for a command, over TLS that it does not verify.
+    pub fn ask_over_tls(&self, command: &[&str]) -> String {
+        let start = |program: &str| {
+            Command::new(program)
+                .args(["--tls", "--insecure", "-h", "localhost", "-n", "1", "--no-auth-warning"])
+                .args(["-p", &self.port.to_string(), "-a", PASSWORD])
+                .args(command)
+                .output()
+        };
+        let output = start("valkey-cli").or_else(|_| start("redis-cli"));
+        let output = output.expect("it comes with the server");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
     /// Ends it at once, with all that it knows.
@@ -40,23 +68,24 @@ impl Redis {
 
     /// Starts it again, empty.
     pub fn run(&mut self) {
-        self.child = spawn(self.port);
+        self.child = spawn(self.port, self.tls.as_ref());
     }
 }
 
-fn spawn(port: u16) -> Child {
+fn spawn(port: u16, tls: Option<&[String; 2]>) -> Child {
+    let number = port.to_string();
+    let listens: Vec<&str> = match tls {
+        None => vec!["--port", &number],
+        Some([certificate, key]) => {
+            let tls = ["--port", "0", "--tls-port", &number, "--tls-auth-clients", "no"];
+            let files = ["--tls-cert-file", certificate, "--tls-key-file", key];
+            tls.into_iter().chain(files).collect()
+        }
+    };
     let start = |program: &str| {
         Command::new(program)
-            .args([
-                "--port",
-                &port.to_string(),
-                "--bind",
-                "127.0.0.1",
-                "--save",
-                "",
-                "--appendonly",
-                "no",
-            ])
+            .args(&listens)
+            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
             .args(["--requirepass", PASSWORD])
             .stdout(Stdio::null())
             .spawn()

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::id::GatewayId;
 use policy::{RateGrant, RateReport, SlotGrant, SlotReport};
 use redis::aio::MultiplexedConnection;
-use redis::{Client, FromRedisValue, Script};
+use redis::{Client, ConnectionAddr, ErrorKind, FromRedisValue, Script};
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -65,7 +65,8 @@ impl Redis {
             let mut session = match session {
                 Some(session) => session,
                 None => {
-                    let (session, is_known) = self.begin().await.map_err(failed)?;
+                    let begun = self.begin().await;
+                    let (session, is_known) = begun.map_err(|error| unusable(&self.client, &error))?;
                     if self.has_begun && !is_known {
                         return Ok::<_, Error>((session, None));
                     }
@@ -194,12 +195,35 @@ fn client(url: &str) -> Result<Client, Error> {
     Client::open(url).map_err(|error| Error::Setup(format!("invalid cluster URL: {error}")))
 }
 
+/// The reason why no session begins, with what to do about it.
+fn unusable(client: &Client, error: &redis::RedisError) -> Error {
+    let address = client.get_connection_info().addr();
+    let is_tls = matches!(address, ConnectionAddr::TcpTls { .. });
+    let text = error.to_string();
+    let reason = if is_tls && text.contains("certificate") {
+        format!(
+            "the server's certificate cannot be verified: {text}; rediss:// trusts the system's authorities, or those in the \
+             file that the variable SSL_CERT_FILE names"
+        )
+    } else if is_tls && text.contains("InvalidContentType") {
+        format!("the server does not speak TLS: {text}; without TLS, the URL begins with redis://")
+    } else if error.kind() == ErrorKind::AuthenticationFailed || text.contains("NOAUTH") {
+        format!("the password in the cluster URL is wrong or missing: {text}")
+    } else if !is_tls && error.is_connection_dropped() && !error.is_connection_refusal() {
+        format!("the connection ended at once: {text}; if the server demands TLS, the URL begins with rediss://")
+    } else {
+        text
+    };
+    Error::Database(format!("{address}: {reason}"))
+}
+
 /// Reads accounts, of no session.
 pub(super) async fn read(url: &str, ids: &[String]) -> Result<Lines, Error> {
     let client = client(url)?;
     let failed =
         |error: redis::RedisError| Error::Database(format!("{}: {error}", client.get_connection_info().addr()));
-    let mut connection = client.get_multiplexed_async_connection().await.map_err(failed)?;
+    let connected = client.get_multiplexed_async_connection().await;
+    let mut connection = connected.map_err(|error| unusable(&client, &error))?;
     let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(&mut connection).await.map_err(failed)?;
     let mut by_id = HashMap::new();
     for id in ids {

@@ -2,6 +2,7 @@
 
 mod balanced;
 mod budget;
+mod faults;
 mod files;
 mod left;
 mod lost_database;
@@ -10,4 +11,5 @@ mod operators;
 mod rates;
 mod slots;
 mod valkey;
+mod valkey_tls;
 mod work;

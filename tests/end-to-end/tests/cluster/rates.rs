@@ -57,20 +57,22 @@ pub(super) struct Load {
     hot: Arc<AtomicUsize>,
     stop: Arc<AtomicBool>,
     refused: Arc<AtomicU64>,
+    /// Answers 503 and none at all.
+    unavailable: Arc<AtomicU64>,
+    /// The longest time to an answer, in milliseconds.
+    slowest_ms: Arc<AtomicU64>,
     clients: Vec<tokio::task::JoinHandle<()>>,
 }
 
 impl Load {
     pub(super) fn start(gateways: &[Gateway]) -> Self {
         let addresses: Vec<String> = gateways.iter().map(|gateway| gateway.proxy.clone()).collect();
-        let (hot, stop, refused) = (
-            Arc::default(),
-            Arc::<AtomicBool>::default(),
-            Arc::<AtomicU64>::default(),
-        );
+        let (hot, stop) = (Arc::default(), Arc::<AtomicBool>::default());
+        let [refused, unavailable, slowest_ms] = [(); 3].map(|()| Arc::<AtomicU64>::default());
         let client = |number: usize| {
             let (addresses, hot) = (addresses.clone(), Arc::<AtomicUsize>::clone(&hot));
             let (stop, refused) = (Arc::clone(&stop), Arc::clone(&refused));
+            let (unavailable, slowest_ms) = (Arc::clone(&unavailable), Arc::clone(&slowest_ms));
             async move {
                 let http = reqwest::Client::new();
                 let body = json!({"model": "tested", "messages": [{"role": "user", "content": "?"}], "max_tokens": 5});
@@ -86,9 +88,14 @@ impl Load {
                     };
                     let address = &addresses[at % addresses.len()];
                     let sent = http.post(format!("{address}/v1/chat/completions")).json(&body).send();
-                    match sent.await.map(|answer| answer.status().as_u16()) {
+                    let began = Instant::now();
+                    let answered = sent.await.map(|answer| answer.status().as_u16());
+                    let took = u64::try_from(began.elapsed().as_millis()).expect("short");
+                    slowest_ms.fetch_max(took, Ordering::Relaxed);
+                    match answered {
+                        Ok(200) => {}
                         // Without the database, what is drawn from budgets is spent at some time: 503.
-                        Ok(200 | 503) | Err(_) => {}
+                        Ok(503) | Err(_) => drop(unavailable.fetch_add(1, Ordering::Relaxed)),
                         Ok(429) => drop(refused.fetch_add(1, Ordering::Relaxed)),
                         Ok(other) => panic!("{other}"),
                     }
@@ -101,6 +108,8 @@ impl Load {
             hot,
             stop,
             refused,
+            unavailable,
+            slowest_ms,
             clients,
         }
     }
@@ -113,6 +122,12 @@ impl Load {
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
+    }
+
+    /// The answers 503 and the longest time to an answer since the last call.
+    pub(super) fn troubles(&self) -> (u64, Duration) {
+        let slowest = Duration::from_millis(self.slowest_ms.swap(0, Ordering::Relaxed));
+        (self.unavailable.swap(0, Ordering::Relaxed), slowest)
     }
 
     pub(super) async fn end(self) -> u64 {

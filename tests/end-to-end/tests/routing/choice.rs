@@ -47,6 +47,37 @@ async fn a_conversation_stays_with_its_server_and_so_does_a_session() {
 }
 
 #[tokio::test]
+async fn every_gateway_sends_a_conversation_to_the_same_server_however_its_servers_are_listed() {
+    let servers = [well().await, well().await, well().await];
+    let urls: Vec<&str> = servers.iter().map(|server| server.url.as_str()).collect();
+    let reversed: Vec<&str> = urls.iter().rev().copied().collect();
+    let gateways = [at(&urls, "", "").await, at(&reversed, "", "").await];
+    for number in 0..24 {
+        let first = json!({"role": "user", "content": format!("Question {number}.")});
+        let answer = json!({"role": "assistant", "content": "hello"});
+        let later = json!([first, answer, {"role": "user", "content": "And then?"}]);
+        for (gateway, messages) in gateways.iter().zip([json!([first]), later]) {
+            let body = json!({"model": "tested", "messages": messages});
+            assert_eq!(gateway.post("/v1/chat/completions", &body).await.status(), 200);
+        }
+    }
+    let mut used = 0;
+    for server in &servers {
+        let requests = server.requests.lock().expect("no panic");
+        let turns = |number: usize| {
+            let question = format!("Question {number}.");
+            requests.iter().filter(|request| request.contains(&question)).count()
+        };
+        assert!(
+            (0..24).all(|number| turns(number).is_multiple_of(2)),
+            "both turns or none"
+        );
+        used += usize::from(!requests.is_empty());
+    }
+    assert_eq!(used, 3, "conversations are shared out");
+}
+
+#[tokio::test]
 async fn the_models_that_a_server_offers_are_found_and_served_under_their_names() {
     for (backend, path) in [("openai", "/v1/chat/completions"), ("ollama", "/api/chat")] {
         let upstream = Simulated::start(&["found-a=0", "found-b=0"]);
