@@ -385,6 +385,7 @@ impl Check<'_> {
             "bounds.max_connections_per_address",
             &raw.max_connections_per_address,
         );
+        self.at_least_one(file, "bounds.max_http2_control_frames", &raw.max_http2_control_frames);
         self.at_least_one(
             file,
             "bounds.wrong_credentials_per_minute",
@@ -394,6 +395,7 @@ impl Check<'_> {
             total: raw.max_connections.value,
             per_address: raw.max_connections_per_address.value,
             reserved_descriptors: raw.reserved_descriptors,
+            control_frames: raw.max_http2_control_frames.value,
         }
     }
 

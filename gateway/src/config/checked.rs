@@ -96,6 +96,8 @@ pub(crate) struct ConnectionBounds {
     pub(crate) per_address: usize,
     /// File descriptors that clients may not take.
     pub(crate) reserved_descriptors: usize,
+    /// Control frames of HTTP/2 that a connection may be ahead of its requests and answers.
+    pub(crate) control_frames: u32,
 }
 
 /// Settings of stored responses.

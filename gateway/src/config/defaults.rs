@@ -32,6 +32,7 @@ impl Default for Bounds {
             max_buffered_bytes: 1 << 30,
             max_connections: At { value: 16_384, line: 0 },
             max_connections_per_address: At { value: 4_096, line: 0 },
+            max_http2_control_frames: At { value: 1_000, line: 0 },
             wrong_credentials_per_minute: At { value: 20, line: 0 },
             reserved_descriptors: 64,
             max_files_bytes: 1 << 30,

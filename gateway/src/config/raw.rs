@@ -391,6 +391,10 @@ section! {
         max_connections: At<usize> = Bounds::default().max_connections,
         /// The same for each client address. All clients behind a reverse proxy have one address.
         max_connections_per_address: At<usize> = Bounds::default().max_connections_per_address,
+        /// Control frames of HTTP/2 (PING, SETTINGS, WINDOW_UPDATE, PRIORITY, RST_STREAM) of one connection beyond ten for each
+        /// request and each piece of an answer; a tenth of the bound may be used anew each second. The connection is closed
+        /// with `ENHANCE_YOUR_CALM` beyond.
+        max_http2_control_frames: At<u32> = Bounds::default().max_http2_control_frames,
         /// Wrong API keys, admin tokens or login links (each counts apart) that one client address may send a minute;
         /// further ones get 429. Valid API keys and links still work, the right admin token only after the wait.
         wrong_credentials_per_minute: At<u32> = Bounds::default().wrong_credentials_per_minute,

@@ -41,6 +41,8 @@ pub(crate) enum Refused {
     Address,
     /// The descriptors outside the reserve are used up.
     Descriptors,
+    /// `bounds.max_http2_control_frames`; the connection had been admitted.
+    ControlFrames,
 }
 
 /// The open connections of a listener.
@@ -102,6 +104,7 @@ impl Refused {
             Self::Total => "total",
             Self::Address => "address",
             Self::Descriptors => "descriptors",
+            Self::ControlFrames => "control_frames",
         }
     }
 
@@ -111,6 +114,7 @@ impl Refused {
             Self::Total => "the gateway has as many connections as it may have; close some or try again later",
             Self::Address => "your address has as many connections as it may have; close some or try again later",
             Self::Descriptors => "the gateway is short of file descriptors; try again later",
+            Self::ControlFrames => "your connection sent more control frames of HTTP/2 than it may",
         }
     }
 
@@ -262,6 +266,11 @@ impl Connection {
         timeout.saturating_sub(self.accepted.elapsed())
     }
 
+    /// Counts the connection as one that is closed for its control frames of HTTP/2.
+    pub(crate) fn refuse_control_frames(&self) {
+        self.table.refused(Refused::ControlFrames);
+    }
+
     /// Notes that a whole request head has arrived.
     pub(crate) fn head_received(&self) {
         self.head_received.store(true, Relaxed);
@@ -341,6 +350,7 @@ mod tests {
         total: 5,
         per_address: 2,
         reserved_descriptors: 64,
+        control_frames: 1000,
     };
 
     fn address(last: u8) -> IpAddr {

@@ -2,6 +2,7 @@
 //! request head, TLS handshake and HTTP/2 preface included; and its first bytes tell whether it speaks HTTP/2.
 
 use super::Proxy;
+use super::control_frames::{BoundedControlFrames, PREFACE};
 use crate::connections::{Connection, Connections};
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -9,7 +10,7 @@ use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, Ser
 use pingora_core::listeners::PreTlsProcess;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::l4::stream::Stream as TcpStream;
-use pingora_core::protocols::{GetSocketDigest, Stream, UniqueID};
+use pingora_core::protocols::{ALPN, GetSocketDigest, Stream, UniqueID};
 use pingora_core::server::ShutdownWatch;
 use pingora_core::upstreams::peer::{Tracer, Tracing};
 use pingora_core::{Error, ErrorType};
@@ -19,9 +20,6 @@ use std::os::fd::RawFd;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
-
-/// The first bytes of every HTTP/2 connection (RFC 9113, section 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The application behind the proxy's listening socket.
 pub(super) struct Entrance {
@@ -80,6 +78,7 @@ impl Entrance {
             let Some((stream, h2c)) = told_apart(stream).await else {
                 return;
             };
+            let stream = self.bounded(stream, h2c, connection);
             let mut options = HttpServerOptions::default();
             options.h2c = h2c;
             options.h2_idle_timeout = Some(keepalive);
@@ -94,6 +93,15 @@ impl Entrance {
             () = served => {}
             () = connection.overdue(head_timeout + GRACE) => {}
         }
+    }
+
+    /// Bounds the control frames of a connection in HTTP/2; others are as they were.
+    fn bounded(&self, stream: Stream, h2c: bool, connection: &Arc<Connection>) -> Stream {
+        if !h2c && !matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
+            return stream;
+        }
+        let bound = self.proxy.bounds().control_frames;
+        Box::new(BoundedControlFrames::new(stream, Arc::clone(connection), bound))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The proxy listener: accepts connections, reads request heads and routes them, and drains at the stop. HTTP itself is
 //! pingora's.
 
+mod control_frames;
 mod entrance;
 mod framing;
 pub(crate) mod tls;

@@ -14,7 +14,7 @@ pub(crate) struct ConnectionMetrics {
 const OPEN: (&str, &str) = ("connections", "Open client connections.");
 const REFUSED: (&str, &str) = (
     "connections_refused_total",
-    "Client connections that were refused: total (bounds.max_connections or the descriptors' share), address, or descriptors.",
+    "Client connections that were refused: total (bounds.max_connections or the descriptors' share), address, descriptors, or control_frames (bounds.max_http2_control_frames).",
 );
 const OVERDUE: (&str, &str) = (
     "connections_head_timeouts_total",

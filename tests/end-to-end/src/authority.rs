@@ -1,7 +1,12 @@
 //! A certificate authority of the test's own.
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use std::sync::Arc;
 use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 /// An authority, and what it has signed, as PEM files.
 pub struct Authority {
@@ -57,5 +62,24 @@ impl Authority {
             builder = builder.identity(reqwest::Identity::from_pem(identity.as_bytes()).expect("an identity"));
         }
         builder.build().expect("a client")
+    }
+
+    /// TLS over a connection to a server that it has signed a certificate for, which chooses the first of the protocols
+    /// (ALPN) that it knows.
+    pub async fn connect(
+        &self,
+        name: &'static str,
+        protocols: &[&[u8]],
+        connection: TcpStream,
+    ) -> TlsStream<TcpStream> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).expect("a certificate");
+        let mut config = ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        let connector = TlsConnector::from(Arc::new(config));
+        let secured = connector.connect(name.try_into().expect("a name"), connection);
+        secured.await.expect("TLS")
     }
 }

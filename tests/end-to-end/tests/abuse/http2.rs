@@ -2,9 +2,10 @@
 //! end (CVE-2024-27316), heads that grow when they are unpacked, and frames that each want an answer.
 
 use super::watch::Watch;
-use end_to_end::Gateway;
+use end_to_end::authority::Authority;
+use end_to_end::{Gateway, config_dir, roomy};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -41,9 +42,11 @@ const PRIORITY: u8 = 2;
 const RESET: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
+const GOAWAY: u8 = 7;
 const WINDOW: u8 = 8;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
+const ENHANCE_YOUR_CALM: u32 = 0xb;
 
 /// A flood by its name: the frames that begin it, and those of each round, by the round's number.
 type Flood = (&'static str, Vec<u8>, Box<dyn Fn(u32) -> Vec<u8>>);
@@ -101,29 +104,70 @@ fn floods() -> Vec<Flood> {
     ]
 }
 
-/// Sends a flood until it is over or refused; what the gateway answers is read, or left where it is.
-async fn send(gateway: &Gateway, begin: &[u8], round: &dyn Fn(u32) -> Vec<u8>, reads: bool) {
-    let mut connection = TcpStream::connect(gateway.address()).await.expect("connected");
+/// Sends a flood until it is over or refused; the gateway's frames, which are read meanwhile, or only at the end.
+async fn send<S: AsyncRead + AsyncWrite>(
+    stream: S,
+    begin: &[u8],
+    round: &dyn Fn(u32) -> Vec<u8>,
+    reads: bool,
+) -> Vec<u8> {
+    let (mut reader, mut writer) = tokio::io::split(stream);
     let opening = [PREFACE, &frame(SETTINGS, 0, 0, &[]), begin].concat();
-    connection.write_all(&opening).await.expect("sent");
-    let (mut sent, mut number) = (0, 0);
-    let mut buffer = vec![0; 64 << 10];
-    while sent < FLOOD {
-        let mut frames = Vec::new();
-        while frames.len() < 16 << 10 {
-            frames.extend(round(number));
-            number += 1;
+    writer.write_all(&opening).await.expect("sent");
+    let writing = async {
+        let (mut sent, mut number) = (0, 0);
+        while sent < FLOOD {
+            let mut frames = Vec::new();
+            while frames.len() < 16 << 10 {
+                frames.extend(round(number));
+                number += 1;
+            }
+            // Who does not read is not read from for ever, either.
+            let write = tokio::time::timeout(Duration::from_secs(2), writer.write_all(&frames));
+            let Ok(Ok(())) = write.await else { return };
+            sent += frames.len();
         }
-        let write = connection.write_all(&frames);
-        // Who does not read is not read from for ever, either.
-        let Ok(Ok(())) = tokio::time::timeout(Duration::from_secs(2), write).await else {
-            return;
+    };
+    let mut answer = Vec::new();
+    if reads {
+        let reading = async { while reader.read_buf(&mut answer).await.is_ok_and(|count| count > 0) {} };
+        let writing = async {
+            writing.await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
         };
-        sent += frames.len();
-        while reads && connection.try_read(&mut buffer).is_ok_and(|count| count > 0) {}
+        tokio::select! {
+            () = writing => {}
+            () = reading => {}
+        }
+    } else {
+        writing.await;
+        let _ = tokio::time::timeout(Duration::from_millis(200), reader.read_buf(&mut answer)).await;
     }
-    let _ = tokio::time::timeout(Duration::from_millis(200), connection.read(&mut buffer)).await;
+    answer
 }
+
+/// The error code of a GOAWAY among frames (RFC 9113, section 6.8).
+fn goaway(mut frames: &[u8]) -> Option<u32> {
+    while let Some((head, rest)) = frames.split_at_checked(9) {
+        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+        if head[3] == GOAWAY {
+            return rest.get(4..8)?.try_into().ok().map(u32::from_be_bytes);
+        }
+        frames = rest.get(length..)?;
+    }
+    None
+}
+
+/// Floods that only the gateway's own bound ends; the others are bounded by the library that reads frames.
+const CONTROL: [&str; 5] = [
+    "settings",
+    "pings",
+    "priorities",
+    "windows",
+    "frames of an unknown kind",
+];
+
+const REFUSED: &str = "sluice_connections_refused_total{listener=\"proxy\",reason=\"control_frames\"}";
 
 #[tokio::test]
 async fn floods_of_http_2_frames_take_no_memory_and_others_are_served() {
@@ -131,10 +175,38 @@ async fn floods_of_http_2_frames_take_no_memory_and_others_are_served() {
     let watch = Watch::begin(&gateway);
     for (name, begin, round) in floods() {
         for reads in [true, false] {
-            send(&gateway, &begin, &round, reads).await;
+            let connection = TcpStream::connect(gateway.address()).await.expect("connected");
+            let frames = send(connection, &begin, &round, reads).await;
+            let is_control = CONTROL.contains(&name);
+            assert!(
+                !(is_control && reads) || goaway(&frames) == Some(ENHANCE_YOUR_CALM),
+                "{name}"
+            );
             let answer = gateway.http.get(format!("{}/v1/models", gateway.proxy)).send().await;
             assert!(answer.is_ok_and(|answer| answer.status() == 200), "after {name}");
         }
     }
+    assert!(gateway.metric(REFUSED).await >= 10.0);
     watch.end(&gateway).await;
+}
+
+#[tokio::test]
+async fn a_flood_of_control_frames_is_refused_over_tls_too() {
+    let authority = Authority::new();
+    let (cert, key, _) = authority.sign("localhost");
+    let gateway = Gateway::start_in(
+        config_dir(|name, text| match name {
+            "gateway.yaml" => format!("{text}\ntls:\n  cert_file: {cert}\n  key_file: {key}\n"),
+            _ => roomy(name, text),
+        }),
+        &[],
+    )
+    .await;
+    for (name, begin, round) in floods().into_iter().filter(|(name, ..)| CONTROL.contains(name)) {
+        let connection = TcpStream::connect(gateway.address()).await.expect("connected");
+        let connection = authority.connect("localhost", &[b"h2"], connection).await;
+        let frames = send(connection, &begin, &round, true).await;
+        assert_eq!(goaway(&frames), Some(ENHANCE_YOUR_CALM), "{name}");
+    }
+    assert!(gateway.metric(REFUSED).await >= 5.0);
 }
