@@ -1,5 +1,5 @@
 # Every command of the project. `make run` and `make test` set up what they need themselves.
-.PHONY: run build dist test check fmt bench simulate simulate-cluster overload outage abuse kills docs docs-site deps test-deps cluster-race cluster-jobs cluster-faults architecture
+.PHONY: run build dist test check fmt bench simulate simulate-cluster overload outage abuse fuzz kills docs docs-site deps test-deps cluster-race cluster-jobs cluster-faults architecture
 
 run: deps             ## build the gateway alone, then serve config/ with SQLite in data/ and the bundled simulated upstream
 	cargo build --release -p gateway
@@ -42,6 +42,9 @@ outage: deps test-deps  ## a batch of 5,000 lines through a minute of 429, of a 
 abuse: deps test-deps   ## 100,000 mutated requests over both listeners, and servers that break every rule
 	cargo build --workspace --bins
 	cargo test -p end-to-end --test abuse -- --include-ignored --nocapture
+
+fuzz: deps             ## property tests of parsers, readers, translators and the policy, SECONDS (600) each with ever new cases
+	tests/fuzz $(SECONDS)
 
 cluster-race: deps test-deps  ## 300 clients race over three gateways for a budget for 50, a hundred times, half of them with a kill -9
 	cargo build --workspace --bins

@@ -113,3 +113,6 @@ fn read_file<T: FromNode>(dir: &Path, name: &str, problems: &mut Vec<Problem>) -
     problems.append(&mut reader.problems);
     read
 }
+
+#[cfg(test)]
+mod mutation_tests;

@@ -1,6 +1,8 @@
 use super::disk::faulty::FaultyDisk;
 use super::*;
 use crate::row::Row;
+use proptest::prelude::*;
+use proptest::sample::Index;
 use std::sync::Barrier;
 
 pub(crate) fn row(id: i64) -> Row<'static> {
@@ -317,4 +319,45 @@ fn one_sync_serves_all_that_wait_and_a_failed_one_fails_them() {
         .expect_err("not durable")
         .to_string();
     assert!(error.contains("does not sync"), "{error}");
+}
+
+proptest! {
+    /// Damage of any kind: bytes that are changed, removed or put in.
+    #[test]
+    fn damage_makes_no_record_that_was_not_written_and_takes_no_line_that_it_does_not_touch(
+        ids in prop::collection::vec(1..100_000_i64, 1..8),
+        damage in prop::collection::vec(
+            (any::<Index>(), 0..3_u8, prop_oneof![any::<u8>(), Just(b'\n'), Just(b'\t'), Just(b'0'), Just(b'{'), Just(b'[')]),
+            0..12,
+        ),
+        has_checksums in any::<bool>(),
+    ) {
+        let (mut segment, mut written) = (Vec::new(), Vec::new());
+        for id in ids {
+            let mut line = serde_json::to_vec(&row(id)).expect("a line");
+            if has_checksums {
+                checksum::append(&mut line, 0);
+            }
+            segment.extend([b"\n", &line[..], b"\n"].concat());
+            written.push((id, line));
+        }
+        for (at, kind, byte) in damage {
+            let at = at.index(segment.len());
+            match kind {
+                0 => segment[at] = byte,
+                1 => segment.insert(at, byte),
+                _ => drop(segment.remove(at)),
+            }
+        }
+        let lines = read(&segment);
+        let untouched = |(_, line): &&(i64, Vec<u8>)| segment.split(|byte| *byte == b'\n').any(|found| found == line);
+        for (id, _) in written.iter().filter(untouched) {
+            prop_assert!(lines.rows.contains(&row(*id)), "line {} is lost", id);
+        }
+        if has_checksums {
+            prop_assert!(lines.rows.iter().all(|found| written.iter().any(|(id, _)| *found == row(*id))), "{:?}", lines.rows);
+        }
+        let all = segment.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count();
+        prop_assert_eq!(lines.rows.len() + lines.intents.len() + lines.damaged.len(), all, "each line goes one way");
+    }
 }
