@@ -2,6 +2,8 @@
 
 use crate::ask::Answer;
 use crate::compare;
+use crate::html;
+use crate::pairs::pairs;
 use crate::score::{Sample, Scored};
 use crate::statistics::real;
 use crate::table::{cell, comparison, counted, percent};
@@ -60,10 +62,27 @@ pub(crate) fn write(dir: &Path, run: &Run, samples: &[Sample], scored: &[Scored]
     std::fs::write(dir.join(name), &text).map_err(|error| failed(name, &error))?;
     let name = "quality_report.md";
     std::fs::write(dir.join(name), page(run, samples, scored)).map_err(|error| failed(name, &error))?;
+    std::fs::write(
+        dir.join(html::NAME),
+        html::page(&about(run, scored), !run.is_whole, samples, scored),
+    )
+    .map_err(|error| failed(html::NAME, &error))?;
     if scored.len() > 1 {
         compare::write(dir, scored, samples)?;
     }
     Ok(text)
+}
+
+/// The run in a few words.
+fn about(run: &Run, scored: &[Scored]) -> Vec<String> {
+    let problems = scored.first().map_or(0, |one| one.problems);
+    vec![
+        format!("{} of {}", counted(problems, "problem"), run.dataset),
+        format!("{} each", counted(run.samples, "sample")),
+        run.at.clone(),
+        run.source.clone(),
+        run.sandbox.clone(),
+    ]
 }
 
 fn row(sample: &Sample) -> Row<'_> {
@@ -110,7 +129,7 @@ fn summary(run: &Run, samples: &[Sample], scored: &[Scored]) -> Value {
         let all: Vec<Value> = scored.iter().map(|one| Value::Object(one.summary(&run.at))).collect();
         fields.insert("models".to_owned(), json!(all));
         let models: Vec<String> = scored.iter().map(|one| one.model.clone()).collect();
-        fields.insert("differences".to_owned(), json!(compare::pairs(&models, samples)));
+        fields.insert("differences".to_owned(), json!(pairs(&models, samples)));
     }
     Value::Object(fields)
 }
