@@ -1,5 +1,5 @@
 # Every command of the project. `make run` and `make test` set up what they need themselves.
-.PHONY: run build dist test check fmt bench simulate simulate-cluster overload outage abuse fuzz kills docs docs-site deps test-deps cluster-race cluster-jobs cluster-faults cluster-tests architecture
+.PHONY: run build dist test check fmt bench simulate simulate-cluster overload outage abuse fuzz kills docs docs-site deps test-deps cluster-race cluster-jobs cluster-faults architecture
 
 run: deps             ## build the gateway alone, then serve config/ with SQLite in data/ and the bundled simulated upstream
 	cargo build --release -p gateway
@@ -53,10 +53,6 @@ cluster-race: deps test-deps  ## 300 clients race over three gateways for a budg
 cluster-jobs: deps test-deps  ## 5,000 lines of batches over three gateways, one of which is killed every five seconds
 	cargo build --workspace --bins
 	cargo test -p end-to-end --test cluster five_thousand -- --ignored --nocapture
-
-cluster-tests: deps test-deps  ## every short test of several gateways, with both stores where CI has one
-	cargo build --workspace --bins
-	cargo test -p end-to-end --test cluster -- --include-ignored --skip hundred_races --skip five_thousand --skip every_fault
 
 cluster-faults: deps test-deps  ## three gateways whose database, or Valkey or Redis, is late, silent or cut in the middle of replies
 	cargo build --workspace --bins

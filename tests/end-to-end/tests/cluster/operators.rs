@@ -146,7 +146,6 @@ async fn limits_are_of_all(asked: &Gateway) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "CI has it with Redis; `make cluster-tests`"]
 async fn any_gateway_answers_for_all_of_them_with_limits_in_postgresql() {
     let postgres = Postgres::start();
     any_gateway_answers_for_all(&["--database-url", &postgres.url]).await;

@@ -118,14 +118,12 @@ async fn a_gateway_that_is_cut_off_from_the_store_is_not_ready() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "CI has it with PostgreSQL; `make cluster-tests`"]
 async fn no_more_requests_run_than_there_are_slots_and_all_are_used() {
     let (postgres, redis) = (Postgres::start(), Redis::start());
     slots::all_slots_are_used_and_no_more(&flags(&postgres, &redis.url)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "CI has it with PostgreSQL; `make cluster-tests`"]
 async fn the_slots_of_a_killed_gateway_are_back_after_three_seconds() {
     let (postgres, redis) = (Postgres::start(), Redis::start());
     slots::slots_come_back(&flags(&postgres, &redis.url)).await;
