@@ -399,3 +399,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_account_is_named_by_the_date_of_its_window() {
+    let policy = Policy::new(Rules::default());
+    let periods = |second: u64| {
+        let now = Time::after_epoch(Duration::from_secs(second));
+        let balances = policy.balances(Subject::Project(ProjectId(0)), now);
+        [QuotaWindow::Day, QuotaWindow::Month].map(|window| {
+            let balance = balances.iter().find(|balance| balance.window == window).unwrap();
+            balance.account.period()
+        })
+    };
+    // 2026-12-01 00:00 UTC, by `date -d`, and the second before.
+    assert_eq!(periods(1_796_083_199), ["2026-11-30", "2026-11"]);
+    assert_eq!(periods(1_796_083_200), ["2026-12-01", "2026-12"]);
+}

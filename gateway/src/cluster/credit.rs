@@ -1,10 +1,11 @@
 //! Draws credit from the quotas and budgets that gateways share, and returns what is not needed: one operation after the
 //! other, so that what policy takes for drawn is what the database has.
 
+use super::names::key_of;
 use crate::gate::DrawRequest;
 use crate::services::Services;
 use ledger::escrow::{Accounts, Escrow, EscrowKey};
-use policy::{AccountState, CreditDemand, CreditNeed, Policy, SharedAccount, Subject};
+use policy::{AccountState, CreditDemand, CreditNeed, Policy, SharedAccount};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -125,19 +126,7 @@ impl Banker {
     }
 
     fn key(&self, account: SharedAccount) -> Option<EscrowKey> {
-        let current = &self.services.current;
-        let config = &current.get().config;
-        let (scope, id) = match account.subject {
-            Subject::Project(project) => ("project", config.project(project).id.clone()),
-            Subject::User(user) => ("user", config.user(user).id.clone()),
-            Subject::Key(key) => ("key", current.key_numbered(key)?),
-            Subject::Plan(..) | Subject::Model(_) => return None,
-        };
-        Some(EscrowKey {
-            scope,
-            id,
-            period: account.period(),
-        })
+        key_of(&self.services.current, account)
     }
 
     /// Logs the first failure, and its end.

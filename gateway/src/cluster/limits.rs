@@ -1,12 +1,12 @@
 //! The limits of one subject as all gateways share them: what they have used together, and what each holds of it.
 
-use super::names::id_of;
+use super::names::{id_of, key_of};
 use super::view::{MemberView, members};
 use crate::limit_status::{amount, measure};
 use crate::services::Services;
 use ledger::escrow::{self, SharedAllowance};
 use ledger::shares::{self, SharedLevel};
-use policy::{Balance, PlanId, Policy, QuotaWindow, RateLimitKind, RateWindow, SharedRate, Subject, Time};
+use policy::{Balance, PlanId, Policy, QuotaWindow, RateLimitKind, RateWindow, SharedRate, Subject};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub(crate) async fn limits(services: &Services, subject: Subject, plan: Option<P
     let mut failures = Vec::new();
     for (name, accounts) in [
         ("rates", rate_accounts(services, &members, &rates).await),
-        ("allowances", allowance_accounts(services, subject, &balances).await),
+        ("allowances", allowance_accounts(services, &balances).await),
     ] {
         view[name] = accounts.unwrap_or_else(|error| {
             failures.push(error.to_string());
@@ -84,27 +84,18 @@ fn rate_row((subject, kind, limit): (Subject, RateLimitKind, u64), level: &Share
     })
 }
 
-async fn allowance_accounts(
-    services: &Services,
-    subject: Subject,
-    balances: &[Balance],
-) -> Result<Value, ledger::Error> {
-    let config = &services.current.get().config;
-    let (scope, id) = match subject {
-        Subject::Project(project) => ("project", Some(config.project(project).id.clone())),
-        Subject::User(user) => ("user", Some(config.user(user).id.clone())),
-        Subject::Key(key) => ("key", services.current.key_numbered(key)),
-        Subject::Plan(..) | Subject::Model(_) => ("", None),
-    };
-    let Some(id) = id else { return Ok(json!([])) };
+async fn allowance_accounts(services: &Services, balances: &[Balance]) -> Result<Value, ledger::Error> {
     let mut rows = Vec::new();
     for window in QuotaWindow::ALL {
-        let limited: Vec<&Balance> = balances
+        let limited = balances
             .iter()
-            .filter(|balance| balance.window == window && balance.limit.is_some())
-            .collect();
-        if let Some(first) = limited.first() {
-            let account = escrow::read_shared(services.ledger.store(), scope, &id, &period(first)).await?;
+            .filter(|one| one.window == window && one.limit.is_some());
+        let limited: Vec<&Balance> = limited.collect();
+        let key = limited
+            .first()
+            .and_then(|first| key_of(&services.current, first.account));
+        if let Some(key) = key {
+            let account = escrow::read_shared(services.ledger.store(), &key).await?;
             rows.extend(limited.into_iter().map(|balance| allowance_row(balance, &account)));
         }
     }
@@ -128,20 +119,10 @@ fn allowance_row(balance: &Balance, account: &SharedAllowance) -> Value {
     })
 }
 
-/// The date of a window, such as `2026-11-25` or `2026-11`.
-fn period(balance: &Balance) -> String {
-    let end = Duration::from_nanos(balance.resets.nanos());
-    let mut date = Time::after_epoch(end.saturating_sub(Duration::from_secs(1))).date();
-    if balance.window == QuotaWindow::Month {
-        date.truncate("2026-11".len());
-    }
-    date
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use policy::{ProjectId, QuotaUnit};
+    use policy::ProjectId;
 
     #[test]
     fn a_level_is_told_in_requests_and_tokens() {
@@ -157,21 +138,5 @@ mod tests {
             (&json!(150), &json!(30.0))
         );
         assert_eq!(row["members"][1], json!({"gateway": "b", "granted": 0}));
-    }
-
-    #[test]
-    fn a_window_is_named_by_its_last_day() {
-        // 2026-12-01 00:00 UTC, by `date -d`.
-        let resets = Time::after_epoch(Duration::from_secs(1_796_083_200));
-        let balance = |window| Balance {
-            window,
-            unit: QuotaUnit::Tokens,
-            limit: Some(1),
-            used: 0,
-            reserved: 0,
-            resets,
-        };
-        assert_eq!(period(&balance(QuotaWindow::Day)), "2026-11-30");
-        assert_eq!(period(&balance(QuotaWindow::Month)), "2026-11");
     }
 }

@@ -1,7 +1,8 @@
-//! The names of shared rate limits and slots in the store: numbers are a gateway's own.
+//! The names of shared limits and slots in their store: numbers are a gateway's own.
 
 use crate::snapshot::Current;
-use policy::{PlanId, RateLimitKind, SharedRate, SharedSlots, Subject};
+use ledger::escrow::EscrowKey;
+use policy::{PlanId, RateLimitKind, SharedAccount, SharedRate, SharedSlots, Subject};
 
 const KINDS: [(RateLimitKind, &str); 4] = [
     (RateLimitKind::RequestsPerMinute, "requests-minute"),
@@ -23,6 +24,22 @@ pub(super) fn id_of(current: &Current, rate: SharedRate) -> Option<String> {
     let (_, kind) = KINDS.iter().find(|(kind, _)| *kind == rate.kind)?;
     // PostgreSQL's text has no NUL.
     Some(format!("{scope}/{kind}/{}", id.replace('\0', "")))
+}
+
+/// The key of a quota's or budget's account; `None` where its holder is not known any more, or has no account.
+pub(super) fn key_of(current: &Current, account: SharedAccount) -> Option<EscrowKey> {
+    let config = &current.get().config;
+    let (scope, id) = match account.subject {
+        Subject::Project(project) => ("project", config.project(project).id.clone()),
+        Subject::User(user) => ("user", config.user(user).id.clone()),
+        Subject::Key(key) => ("key", current.key_numbered(key)?),
+        Subject::Plan(..) | Subject::Model(_) => return None,
+    };
+    Some(EscrowKey {
+        scope,
+        id,
+        period: account.period(),
+    })
 }
 
 /// The name of slots, such as `slots/project/chat`.

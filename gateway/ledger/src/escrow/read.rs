@@ -1,5 +1,6 @@
 //! Shared quotas and budgets for display: what all gateways have used, and what each has drawn and not used yet.
 
+use super::EscrowKey;
 use crate::error::Error;
 use crate::store::{Store, Timed};
 use sqlx::Row as _;
@@ -14,21 +15,22 @@ pub struct SharedAllowance {
     pub drawn: Vec<(String, [u64; 3])>,
 }
 
-/// Reads the account of a scope (`project`, `user` or `key`), an id and a period; an empty one where nothing was used.
+/// Reads an account; an empty one where nothing was used.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn read(store: &Store, scope: &str, id: &str, period: &str) -> Result<SharedAllowance, Error> {
+pub async fn read(store: &Store, key: &EscrowKey) -> Result<SharedAllowance, Error> {
     let used =
         "SELECT tokens, requests, cost_nano_eur AS cost FROM escrow WHERE scope = $1 AND id = $2 AND period = $3";
     let drawn = "SELECT gateway, drawn_tokens - settled_tokens AS tokens, drawn_requests - settled_requests AS requests, \
         drawn_cost - settled_cost AS cost FROM leases WHERE scope = $1 AND id = $2 AND period = $3 ORDER BY gateway";
-    let id = id.replace('\0', "");
+    // PostgreSQL's text has no NUL.
+    let id = key.id.replace('\0', "");
     let rows = |sql: &'static str| {
         sqlx::query(sql)
-            .bind(scope.to_owned())
+            .bind(key.scope)
             .bind(id.clone())
-            .bind(period.to_owned())
+            .bind(key.period.clone())
     };
     let used = rows(used).fetch_optional(&store.pool()).timed(store).await?;
     let drawn = rows(drawn).fetch_all(&store.pool()).timed(store).await?;

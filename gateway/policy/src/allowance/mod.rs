@@ -83,6 +83,8 @@ pub struct Balance {
     pub reserved: u64,
     /// The end of the window.
     pub resets: Time,
+    /// The account that gateways share, where they share limits.
+    pub account: SharedAccount,
 }
 
 /// Usage before this process began, as summed up by the ledger.
@@ -284,7 +286,8 @@ impl Allowances {
     pub(crate) fn balances(&self, rules: &Rules, subject: Subject, now: Time) -> Vec<Balance> {
         let allowance = rules.allowance(subject);
         let mut account = self.accounts.get(subject).copied().unwrap_or_default();
-        account.turn(subject, &self.later, Windows::at(now));
+        let windows = Windows::at(now);
+        account.turn(subject, &self.later, windows);
         let mut balances = Vec::with_capacity(6);
         for (window, ends) in [
             (QuotaWindow::Day, now.day().ends),
@@ -299,6 +302,11 @@ impl Allowances {
                     used: used.used[unit],
                     reserved: used.reserved.get(unit),
                     resets: ends,
+                    account: SharedAccount {
+                        subject,
+                        window,
+                        index: windows.index(window),
+                    },
                 });
             }
         }
