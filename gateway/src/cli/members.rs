@@ -1,6 +1,7 @@
 //! The gateways of a cluster as commands print them: a line each, and one for all.
 
 use super::table::aligned;
+use crate::cluster::state_of;
 use serde_json::Value;
 
 /// The members of `/queue/status`, and their sums; empty where one gateway serves.
@@ -26,7 +27,7 @@ pub(super) fn table(cluster: &Value) -> String {
         rows.push([
             named(member),
             word("address"),
-            state(member).to_owned(),
+            state_of(member).to_owned(),
             word("current_degradation_level"),
             figure(&member["active_requests"]),
             figure(&member["queue_size"]),
@@ -47,18 +48,6 @@ pub(super) fn table(cluster: &Value) -> String {
         String::new(),
     ]);
     format!("\n{}", aligned(&rows, 4))
-}
-
-/// The state of a member in words.
-fn state(member: &Value) -> &'static str {
-    let is = |name: &str| member[name] == true;
-    match member["state"].as_str() {
-        Some("live") if is("stopping") => "stopping",
-        Some("live") if is("coordinated") => "live",
-        // It cannot reach the store of rate limits and slots.
-        Some("live") => "on its own",
-        _ => "silent",
-    }
 }
 
 /// The name and the id of a member.

@@ -11,7 +11,7 @@ mod view;
 mod work;
 
 pub(crate) use limits::limits;
-pub(crate) use view::{queue, status};
+pub(crate) use view::{queue, state_of, status};
 
 use self::credit::Banker;
 use self::leases::Leases;

@@ -125,6 +125,18 @@ impl MemberView {
     }
 }
 
+/// The state of a member that is shown so, in words: `live`, `on its own` where it cannot reach the store of rate limits
+/// and slots, `stopping` or `silent`.
+pub(crate) fn state_of(member: &Value) -> &'static str {
+    let is = |name: &str| member[name] == true;
+    match member["state"].as_str() {
+        Some("live") if is("stopping") => "stopping",
+        Some("live") if is("coordinated") => "live",
+        Some("live") => "on its own",
+        _ => "silent",
+    }
+}
+
 fn live(members: &[MemberView]) -> impl Iterator<Item = &Figures> {
     let live = members.iter().filter(|member| member.member.is_live());
     live.filter_map(|member| member.figures.as_ref())

@@ -3,6 +3,7 @@
 use super::frame::section;
 use super::table::{numbers, table, text};
 use super::text::{list, number, seconds, word};
+use crate::cluster::state_of;
 use maud::{Markup, html};
 use serde_json::Value;
 
@@ -46,7 +47,8 @@ pub(super) fn is_one_of_several(status: &Value) -> bool {
 
 fn row(member: &Value) -> Vec<Markup> {
     let figure = |name: &str| html! { @if let Some(figure) = member[name].as_u64() { (figure) } @else { "–" } };
-    let (class, state, meaning) = state(member);
+    let state = state_of(member);
+    let (class, meaning) = meaning(state);
     vec![
         html! { span title=(word(member, "gateway")) { (word(member, "name")) } @if member["is_this"] == true { " (this one)" } },
         html! { (word(member, "address")) },
@@ -60,20 +62,17 @@ fn row(member: &Value) -> Vec<Markup> {
     ]
 }
 
-/// The class of its color, the state of a member, and what it means.
-fn state(member: &Value) -> (&'static str, &'static str, &'static str) {
-    let is = |name: &str| member[name] == true;
-    match word(member, "state") {
-        "live" if is("stopping") => ("warn", "stopping", "It finishes what runs and takes nothing new"),
-        "live" if is("coordinated") => ("good", "live", "It sends heartbeats and shares rate limits and slots"),
-        "live" => (
+/// The class of a state's color, and what it means.
+fn meaning(state: &str) -> (&'static str, &'static str) {
+    match state {
+        "stopping" => ("warn", "It finishes what runs and takes nothing new"),
+        "live" => ("good", "It sends heartbeats and shares rate limits and slots"),
+        "on its own" => (
             "warn",
-            "on its own",
             "It cannot reach the store of rate limits and slots, and uses its part of each",
         ),
         _ => (
             "bad",
-            "silent",
             "No heartbeat for more than 5 s: killed, or cut off from the database",
         ),
     }
