@@ -2,6 +2,7 @@
 //!
 //! Reads what was written. Whoever calls it has made sure that nothing in it is wrong.
 
+use super::FILES;
 use super::check::Files;
 use super::raw::{self, Backend, Band, IdentityMode};
 use super::read::{At, Named, nearest};
@@ -21,15 +22,6 @@ const FEW: u64 = 5;
 
 /// The same for a single user or key.
 const FEW_OF_ONE: u64 = 2;
-
-const FILES: [&str; 6] = [
-    "users.yaml",
-    "projects.yaml",
-    "models.yaml",
-    "limits.yaml",
-    "degradation.yaml",
-    "gateway.yaml",
-];
 
 /// All warnings, in the order of files and lines.
 pub(super) fn warnings(dir: &Path, files: &Files) -> Vec<Problem> {

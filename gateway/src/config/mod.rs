@@ -47,6 +47,16 @@ use std::path::Path;
 /// The models that the servers of an entry with `discover: true` offer, by the entry's name.
 pub(crate) type Found = HashMap<String, Vec<String>>;
 
+/// The directory's files.
+pub(crate) const FILES: [&str; 6] = [
+    "users.yaml",
+    "projects.yaml",
+    "models.yaml",
+    "limits.yaml",
+    "degradation.yaml",
+    "gateway.yaml",
+];
+
 /// Reads and checks the directory's six files.
 pub(crate) fn load(dir: &Path, found: &Found) -> Result<Config, Report> {
     let mut problems = Vec::new();

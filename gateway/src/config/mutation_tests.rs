@@ -1,19 +1,10 @@
 //! The example's files, changed at random: read, or refused with a line of the file.
 
-use super::{Found, load};
+use super::{FILES, Found, load};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use std::path::Path;
 use tempfile::TempDir;
-
-const FILES: [&str; 6] = [
-    "users.yaml",
-    "projects.yaml",
-    "models.yaml",
-    "limits.yaml",
-    "degradation.yaml",
-    "gateway.yaml",
-];
 
 /// What a slip of the hand, or an attacker, puts into a file.
 const PIECES: [&str; 24] = [

@@ -2,6 +2,7 @@
 
 use super::detect::Protocol;
 use super::{Plan, Published, project_of};
+use crate::config::FILES;
 use crate::csv;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -11,15 +12,9 @@ use std::fmt::Write as _;
 pub(super) const TEAM: &str = "team.csv";
 
 /// All files that are written.
-pub(super) const NAMES: [&str; 7] = [
-    "users.yaml",
-    "projects.yaml",
-    "models.yaml",
-    "limits.yaml",
-    "degradation.yaml",
-    "gateway.yaml",
-    TEAM,
-];
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    FILES.into_iter().chain([TEAM])
+}
 
 /// Degradation does not depend on the team.
 const DEGRADATION: &str = include_str!("../../../../config/degradation.yaml");

@@ -152,10 +152,7 @@ pub(super) fn run(args: &InitArgs) -> Result<ExitCode, Failure> {
 
 /// Refuses to overwrite anything.
 fn nothing_there(dir: &Path) -> Result<(), Failure> {
-    let there = files::NAMES
-        .iter()
-        .map(|name| dir.join(name))
-        .find(|file| file.exists());
+    let there = files::names().map(|name| dir.join(name)).find(|file| file.exists());
     match there {
         None => Ok(()),
         Some(file) => Err(Failure::usage(format!(
@@ -369,7 +366,11 @@ fn write(dir: &Path, plan: &Plan) -> Result<(), Failure> {
 /// Checks what was written, and says what to do next.
 fn report(dir: &Path, args: &InitArgs, plan: &Plan) -> Result<(), Failure> {
     let config = config::load(dir, &config::Found::new())?;
-    println!("wrote {}: {}", dir.display(), files::NAMES.join(", "));
+    println!(
+        "wrote {}: {}",
+        dir.display(),
+        files::names().collect::<Vec<_>>().join(", ")
+    );
     print!("{}", plan.size.report());
     for warning in &config.warnings {
         println!("warning: {warning}");
