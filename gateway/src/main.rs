@@ -21,6 +21,7 @@ mod keys;
 mod limit_status;
 mod listener;
 mod peers;
+mod percent;
 mod record;
 mod registry;
 mod reload;

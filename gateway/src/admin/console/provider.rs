@@ -4,13 +4,13 @@
 
 use super::super::access::Visitor;
 use super::session::cookie;
-use super::view::push_encoded;
 use super::{Admin, login_page};
 use crate::api_key::{hash, random_text};
 use crate::clock::now_ms;
 use crate::config::{Oidc, Role};
 use crate::jwt::provider::{self, Provider};
 use crate::jwt::{Issuer, Verified};
+use crate::percent::push_encoded;
 use crate::strangers::Credential;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};

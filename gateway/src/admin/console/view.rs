@@ -1,10 +1,10 @@
 //! Which page of the console is shown, and what of it: read from a path and its query, and written as a link.
 
 use super::range::Range;
+use crate::percent::push_encoded;
 use axum::extract::Query;
 use axum::http::Uri;
 use serde::Deserialize;
-use std::fmt::Write;
 
 /// The console's pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,17 +171,6 @@ pub(super) fn link(page: Page, query: &[(&str, &str)]) -> String {
         push_encoded(&mut link, value);
     }
     link
-}
-
-/// Appends a value as a query or a form has it.
-pub(super) fn push_encoded(link: &mut String, value: &str) {
-    for byte in value.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
-            link.push(char::from(byte));
-        } else {
-            let _ = write!(link, "%{byte:02X}");
-        }
-    }
 }
 
 #[cfg(test)]
