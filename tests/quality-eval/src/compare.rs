@@ -208,19 +208,9 @@ fn curve(scored: &[Scored]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ask::Answer;
 
     fn sample(model: &str, task: usize, number: usize, passed: bool) -> Sample {
-        Sample {
-            task_id: task.to_string(),
-            model: model.to_owned(),
-            sample: number,
-            passed,
-            error_type: String::new(),
-            error_message: String::new(),
-            base_passed: None,
-            answer: Answer::default(),
-        }
+        Sample::of(model, &task.to_string(), number, passed)
     }
 
     #[test]

@@ -119,17 +119,11 @@ mod tests {
             temperature: None,
         };
         let sample = |task: &str, reply: Option<&str>| Sample {
-            task_id: task.to_owned(),
-            model: "m".to_owned(),
-            sample: 0,
-            passed: true,
-            error_type: String::new(),
-            error_message: String::new(),
-            base_passed: None,
             answer: Answer {
                 reply: reply.map(str::to_owned),
                 ..Answer::default()
             },
+            ..Sample::of("m", task, 0, true)
         };
         let (mut journal, done) = Journal::open(dir.path(), &settings, true).expect("begins");
         assert!(done.is_empty());

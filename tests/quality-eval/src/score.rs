@@ -185,19 +185,30 @@ impl Scored {
 }
 
 #[cfg(test)]
+impl Sample {
+    /// A sample that passed or not, with nothing else to say.
+    pub(crate) fn of(model: &str, task: &str, number: usize, passed: bool) -> Self {
+        Self {
+            task_id: task.to_owned(),
+            model: model.to_owned(),
+            sample: number,
+            passed,
+            error_type: String::new(),
+            error_message: String::new(),
+            base_passed: None,
+            answer: Answer::default(),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn refusals_and_failures_are_counted_apart() {
         let sample = |task: &str, passed: bool, status: &str, error: &str| Sample {
-            task_id: task.to_owned(),
-            model: "m".to_owned(),
-            sample: 0,
-            passed,
             error_type: error.to_owned(),
-            error_message: String::new(),
-            base_passed: None,
             answer: Answer {
                 simulator_status: status.to_owned(),
                 latency_seconds: 2.0,
@@ -205,6 +216,7 @@ mod tests {
                 reply: (status == "completed").then(String::new),
                 ..Answer::default()
             },
+            ..Sample::of("m", task, 0, passed)
         };
         let samples = [
             sample("a", true, "completed", ""),
