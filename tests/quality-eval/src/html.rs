@@ -6,14 +6,12 @@ use crate::score::{Sample, Scored};
 use crate::statistics::real;
 use crate::table::{counted, euros, percent};
 use crate::terminal::visible;
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, html};
+use report_page::{card, document};
 use std::collections::BTreeSet;
 
 /// The page's name.
 pub(crate) const NAME: &str = "quality_report.html";
-
-/// The style sheet of reports, which the stress tester's page has, too.
-const STYLE: &str = include_str!("../../stress-tester/src/report/style.css");
 
 /// Colors that the style sheet has.
 const COLORS: usize = 6;
@@ -28,40 +26,18 @@ const SIGNIFICANT: f64 = 0.05;
 pub(crate) fn page(about: &[String], is_cut: bool, samples: &[Sample], scored: &[Scored]) -> String {
     let names: Vec<String> = scored.iter().map(|one| one.model.clone()).collect();
     let title = format!("Quality of {}", visible(&names.join(", ")));
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width";
-                title { (title) " · sluice-eval" }
-                link rel="icon" href="data:,";
-                style { (PreEscaped(STYLE)) }
-            }
-            body { main {
-                header.top { h1 { (title) } div.about { @for part in about { span { (part) } } } }
-                @if is_cut {
-                    p.notice { "The run was stopped before its end; these are the samples so far. --resume continues." }
-                }
-                (tiles(scored))
-                (models(scored))
-                @if scored.len() > 1 { (differences(&pairs(&names, samples))) }
-                @if scored.iter().any(|one| one.pass_at_k.len() > 1) { (curve(scored)) }
-                @for one in scored { (failures(one, samples)) }
-            } }
+    let parts = html! {
+        header.top { h1 { (title) } div.about { @for part in about { span { (part) } } } }
+        @if is_cut {
+            p.notice { "The run was stopped before its end; these are the samples so far. --resume continues." }
         }
+        (tiles(scored))
+        (models(scored))
+        @if scored.len() > 1 { (differences(&pairs(&names, samples))) }
+        @if scored.iter().any(|one| one.pass_at_k.len() > 1) { (curve(scored)) }
+        @for one in scored { (failures(one, samples)) }
     };
-    page.into_string()
-}
-
-fn card(title: &str, about: &str, content: &Markup) -> Markup {
-    html! {
-        section.card {
-            h2 { (title) }
-            @if !about.is_empty() { p.soft { (about) } }
-            (content)
-        }
-    }
+    document(&title, "sluice-eval", &parts)
 }
 
 /// The figures of the best model.
@@ -279,19 +255,15 @@ mod tests {
     /// Twenty problems, five samples each; `right` of them pass on the first problems.
     fn samples(model: &str, right: &[usize]) -> Vec<Sample> {
         let sample = |(task, passed): (usize, usize), number: usize| Sample {
-            task_id: format!("HumanEval/{task}"),
-            model: model.to_owned(),
-            sample: number,
-            passed: number < passed,
             error_type: if number < passed { "" } else { "AssertionError" }.to_owned(),
             error_message: "expected <1>, got 2".to_owned(),
-            base_passed: None,
             answer: Answer {
                 cost_eur: 0.002,
                 end_to_end_latency_seconds: 1.5,
                 reply: Some(String::new()),
                 ..Answer::default()
             },
+            ..Sample::of(model, &format!("HumanEval/{task}"), number, number < passed)
         };
         let tasks = right.iter().copied().enumerate();
         tasks

@@ -3,39 +3,14 @@
 use super::drawings::{by_class, by_figure, class_of, curves, over_time, watched};
 use super::plot::time;
 use crate::summary::{RunRecord, figure};
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, html};
+use report_page::card;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-const STYLE: &str = include_str!("style.css");
-
 /// A page with a title; `parts` are in its main column.
 pub(super) fn document(title: &str, parts: &Markup) -> String {
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width";
-                title { (title) " · sluice-stress" }
-                link rel="icon" href="data:,";
-                style { (PreEscaped(STYLE)) }
-            }
-            body { main { (parts) } }
-        }
-    };
-    page.into_string()
-}
-
-/// A part of a page.
-pub(super) fn card(title: &str, about: &str, content: &Markup) -> Markup {
-    html! {
-        section.card {
-            h2 { (title) }
-            @if !about.is_empty() { p.soft { (about) } }
-            (content)
-        }
-    }
+    report_page::document(title, "sluice-stress", parts)
 }
 
 /// The page.

@@ -1,10 +1,11 @@
 //! Files of a sweep: `latest_sweep.json`, `latest_sweep.csv`, and the curve in `latest_sweep.html`.
 
-use super::html::{card, document};
+use super::html::document;
 use super::plot::{Axis, COLORS, Plot, line_key, plain, time};
 use crate::summary::figure;
 use crate::summary::sweep::{Point, Sweep};
 use maud::{Markup, html};
+use report_page::card;
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
